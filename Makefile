@@ -1,0 +1,40 @@
+# Everything a newcomer needs: `make demo`, `make test`. Both set up .venv by themselves.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.ready
+
+.PHONY: help setup demo test check bench clean
+
+help:
+	@echo "make demo    sample the embedded model and print the picture's path"
+	@echo "make test    run the tests (under 10 minutes on two cores)"
+	@echo "make check   lint, formatting and types"
+	@echo "make bench   print the tables of speed and memory"
+	@echo "make setup   make .venv with everything for development"
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "lodestar needs Python 3.11 or newer; $(PYTHON) is older (make PYTHON=python3.12 …)"; exit 2; }
+	@echo "setting up .venv: PyTorch and the libraries of constraints.txt, once, a minute or more …"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+	@echo ".venv is ready: $(BIN)/lodestar --help"
+
+demo: $(STAMP)
+	@$(BIN)/lodestar demo --out out/demo.png
+
+test: $(STAMP)
+	$(BIN)/python -m pytest
+
+check: $(STAMP)
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf .venv out build dist

@@ -1,0 +1,37 @@
+"""Guided diffusion of images: train, sample, guide and measure.
+
+    import lodestar
+    dogs = lodestar.load("cifar10").sample(label="dog", count=8, guidance=lodestar.CFG(scale=3.0), seed=0)
+    dogs.save("out/dogs")
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lodestar.config import Problem
+    from lodestar.guidance import CFG, Classifier, Clip, Interval, Threshold
+    from lodestar.library import load
+    from lodestar.samplers import DDIM, Ancestral, DPMpp, Euler, Heun
+
+_HOME = {
+    "load": "lodestar.library",
+    "Problem": "lodestar.config",
+    **dict.fromkeys(("CFG", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"),
+    **dict.fromkeys(("DDIM", "Ancestral", "DPMpp", "Euler", "Heun"), "lodestar.samplers"),
+}
+
+__all__ = [
+    "CFG", "DDIM", "Ancestral", "Classifier", "Clip", "DPMpp", "Euler", "Heun", "Interval", "Problem", "Threshold", "load",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    # Modules are imported when something of theirs is first asked for: the command line answers before torch is there.
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module 'lodestar' has no attribute {name!r}")

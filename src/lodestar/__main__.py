@@ -1,0 +1,38 @@
+"""The command line's way in: whatever the user can mend becomes one line and exit status 2."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run a command and exit."""
+    from typer.exceptions import Abort, Exit, TyperException
+
+    from lodestar.cli import app
+    from lodestar.config import Problem
+
+    try:
+        status = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+    except Problem as problem:
+        _fail(str(problem))
+    except TyperException as error:
+        _fail(error.format_message())
+    except Exit as exit_:
+        sys.exit(exit_.exit_code)
+    except (KeyboardInterrupt, Abort):
+        print("lodestar: interrupted", file=sys.stderr)
+        sys.exit(130)
+    except OSError as error:
+        _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str) -> None:
+    print("lodestar: " + " ".join(message.split()), file=sys.stderr)
+    sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

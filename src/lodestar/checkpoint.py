@@ -1,0 +1,137 @@
+"""One safetensors file that is a whole model: weights, configuration, provenance.
+
+The header carries the configuration as JSON, so that `peek` tells what a file is without reading its weights, and a SHA-256 of
+configuration and weights, so that a file with a changed byte is refused. Nothing is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lodestar.config import Problem
+from lodestar.files import atomic
+
+FORMAT = "lodestar/1"
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says of itself."""
+
+    kind: str
+    """What it holds: "diffusion", "classifier", "state" and so on."""
+    config: str
+    """The configuration, JSON."""
+    provenance: Mapping[str, Any]
+    """Where the weights come from: images seen, data, version, measured numbers."""
+    digest: str
+    """SHA-256 of kind, configuration and weights."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Shape of each tensor."""
+    dtypes: Mapping[str, str]
+
+    @property
+    def parameters(self) -> int:
+        """Number of values in the file."""
+        return sum(torch.Size(shape).numel() for shape in self.shapes.values())
+
+
+def save(path: str | Path, kind: str, config: str, tensors: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> None:
+    """Write a file atomically. Raises Problem when it cannot be written."""
+    from safetensors.torch import save as serialize
+
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {
+        "format": FORMAT,
+        "kind": kind,
+        "config": config,
+        "provenance": json.dumps(dict(provenance)),
+        "sha256": _digest(kind, config, tensors),
+    }
+    data = serialize(tensors, metadata=metadata)
+    with atomic(path) as file:
+        file.write(data)
+
+
+def peek(path: str | Path) -> Header:
+    """Read a file's header alone. Raises Problem if it is not one of ours."""
+    path = Path(path)
+    try:
+        with open(path, "rb") as file:
+            start = file.read(8)
+            if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
+                raise Problem(f"{path} is a pickle or zip archive, which could run code: only safetensors files are read")
+            (length,) = struct.unpack("<Q", start) if len(start) == 8 else (0,)
+            size = path.stat().st_size
+            if not 2 <= length <= size - 8:
+                raise Problem(f"{path} is not a safetensors file, or it is cut short ({size} bytes)")
+            header = json.loads(file.read(length))
+        metadata = header.pop("__metadata__", {})
+        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if isinstance(error, Problem):
+            raise
+        raise Problem(f"{path} is damaged: its header cannot be read") from None
+    if size != end:
+        raise Problem(f"{path} is cut short or has been changed: {size} bytes, its header says {end}")
+    if metadata.get("format") != FORMAT:
+        raise Problem(f"{path} is a safetensors file of another kind: its format is {metadata.get('format', 'not stated')!r}, not {FORMAT!r}")
+    try:
+        return Header(
+            metadata["kind"],
+            metadata["config"],
+            json.loads(metadata["provenance"]),
+            metadata["sha256"],
+            {name: tuple(entry["shape"]) for name, entry in header.items()},
+            {name: entry["dtype"] for name, entry in header.items()},
+        )
+    except (KeyError, ValueError, TypeError):
+        raise Problem(f"{path} is damaged: its header cannot be read") from None
+
+
+def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, Tensor]]:
+    """Read a whole file and check it. `kind`: what it must hold. Raises Problem if it is damaged or holds something else."""
+    from safetensors.torch import load_file
+
+    header = peek(path)
+    if kind is not None and header.kind != kind:
+        raise Problem(f"{path} holds a {header.kind}, and a {kind} is needed here")
+    try:
+        tensors = load_file(path)
+    except Exception as error:  # safetensors raises its own type, which is not exported
+        raise Problem(f"{path} is damaged: {error}") from None
+    if _digest(header.kind, header.config, tensors) != header.digest:
+        raise Problem(f"{path} has been changed since it was written: its SHA-256 does not match")
+    return header, tensors
+
+
+def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
+    """Put tensors into a module, strictly, in the module's own precision. Raises Problem naming the first misfit."""
+    expected = module.state_dict()
+    for name in sorted(expected.keys() ^ tensors.keys()):
+        raise Problem(f"{where}: {name!r} is {'missing' if name in expected else 'not part of this model'}")
+    for name, tensor in expected.items():
+        if tensor.shape != tensors[name].shape:
+            raise Problem(f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, this model has {tuple(tensor.shape)}")
+    module.load_state_dict(dict(tensors))
+
+
+def _digest(kind: str, config: str, tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(f"{kind}\n{config}\n".encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+        if tensor.numel():
+            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

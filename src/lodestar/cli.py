@@ -1,0 +1,226 @@
+"""The command line. Commands import what they need when they run, so that help is there at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lodestar.guidance import AnyGuidance
+    from lodestar.models.classifier import PictureClassifier
+    from lodestar.models.diffusion import Diffusion
+    from lodestar.samplers import AnySampler
+
+app = typer.Typer(
+    help="Guided diffusion of images: train, sample, guide and measure.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Picture k has the seed SEED + k, whatever the batch size.")]
+Count = Annotated[int | None, typer.Option("--count", min=1, help="How many pictures.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at once.")]
+Steps = Annotated[
+    str | None,
+    typer.Option("--steps", help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, karras:20, logsnr:20."),
+]
+SamplerText = Annotated[str | None, typer.Option("--sampler", help="ancestral, ddim, euler, heun, dpmpp; ddim:eta=0.5.")]
+GuidanceTexts = Annotated[
+    list[str] | None,
+    typer.Option("--guidance", help="cfg:3 (1 = none; or cfg:w=2), classifier:2, threshold:0.995, interval:LOW,HIGH; in this order."),
+]
+ClassifierName = Annotated[str | None, typer.Option("--classifier", help="The noise-aware classifier that guides (a name, run or file).")]
+Clip = Annotated[bool, typer.Option("--clip/--no-clip", help="Clamp what the model believes to the range of pictures.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one.")]
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from lodestar import __version__
+
+        print(f"lodestar {__version__}")
+        raise typer.Exit
+
+
+@app.command()
+def sample(
+    model: Model,
+    label: Annotated[list[str] | None, typer.Option("--label", help="A class by name or number, with a count: dog=8. Repeatable.")] = None,
+    count: Count = None,
+    guidance: GuidanceTexts = None,
+    sampler: SamplerText = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 32,
+    classifier: ClassifierName = None,
+    clip: Clip = True,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Sample pictures: numbered PNG files, a grid, and a manifest."""
+    from lodestar.album import Album, Manifest, free_folder
+    from lodestar.models.diffusion import Request
+
+    guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
+    network = load_diffusion(model, device)
+    guide, guide_name = load_guide(model, classifier, guides, device)
+    labels = network.labels(ask(label, count), count)
+    request = Request(
+        labels=labels, seeds=tuple(range(seed, seed + len(labels))), plan=steps, sampler=chosen, guidance=guides, clip=clip
+    )
+    network.check(request, guide)
+    folder = out or free_folder("out", Path(model).stem)
+    album = Album(folder, Manifest.of(model, request, guide_name), network.config.names)
+    from lodestar.progress import track
+
+    for frame in track(network, request, batch_size, guide):
+        album.add(frame)
+    print(album.finish())
+
+
+@app.command()
+def remake(
+    manifest: Annotated[Path, typer.Argument(help="A manifest, or the folder that holds it.")],
+    picture: Annotated[int, typer.Option("--picture", min=0, help="The number of the picture.")],
+    out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")],
+    device: Device = None,
+) -> None:
+    """Make one picture of a manifest again, alone."""
+    from lodestar.album import Manifest
+    from lodestar.config import Problem
+    from lodestar.images import save_png
+
+    known = Manifest.read(manifest)
+    if picture >= len(known.request.labels):
+        raise Problem(f"picture {picture}: this manifest has 0 to {len(known.request.labels) - 1}")
+    network, guide = known.load(device)
+    for frame in network.stream(known.request.only(picture), classifier=guide):
+        if frame.final:
+            save_png(out, frame.images[0])
+    print(out)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")] = Path("out/demo.png"),
+    steps: Annotated[str, typer.Option("--steps", help="Sampling plan.")] = "20",
+    seed: Seed = 0,
+) -> None:
+    """Draw one picture of what guidance does, from the embedded model."""
+    import time
+
+    from lodestar.demo import count, demo
+    from lodestar.progress import bar
+
+    began = time.perf_counter()
+    with bar(unit="pictures") as progress:
+        task = progress.add_task("sampling", total=count(), note="")
+        path = demo(out, steps=steps, seed=seed, advance=lambda pictures: progress.advance(task, pictures))
+    print(f"{path}  ({count()} pictures in {time.perf_counter() - began:.0f} s)")
+
+
+@app.command()
+def train(
+    run: Annotated[str, typer.Argument(help="A preset: cifar10, cifar10_classifier, digits, …")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")] = None,
+    data: Annotated[str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")] = None,
+    validation: Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")] = None,
+    count: Annotated[int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, data order and noise.")] = None,
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be decoded.")] = False,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Train a preset on your pictures. The same command again resumes."""
+    from lodestar.config import choose, edit
+    from lodestar.presets import RUNS
+    from lodestar.train.loop import train as loop
+
+    given = {"data.source": data, "data.validation": validation, "train.images": count, "train.batch_size": batch_size, "train.seed": seed}
+    settings = [f"{path}={value}" for path, value in given.items() if value is not None]
+    if skip_bad:
+        settings.append("data.skip_bad=true")
+    loop(edit(choose("run", run, RUNS)(), [*settings, *(overrides or [])]), out or Path("runs") / run, device=device)
+
+
+@app.command()
+def info(name: Annotated[str, typer.Argument(help="An embedded model, a run's folder, or a file.")]) -> None:
+    """Tell what a model or a run is, without loading it."""
+    from rich.console import Console
+
+    from lodestar.info import describe
+
+    Console().print(describe(name))
+
+
+def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
+    """Labels of the command line, ``dog=8`` repeated as often as it says. Raises Problem."""
+    from lodestar.config import Problem
+
+    if not labels:
+        return None
+    asked: list[str] = []
+    for text in labels:
+        name, separator, number = text.rpartition("=")
+        if not separator:
+            asked.append(text)
+            continue
+        if not number.isdigit() or int(number) < 1:
+            raise Problem(f"label {text!r}: {number!r} is not a count of at least 1")
+        if count is not None:
+            raise Problem(f"label {text!r} has a count and --count is {count}: give one of them")
+        asked += [name] * int(number)
+    return asked
+
+
+def parse_guidance(texts: list[str] | None) -> tuple[AnyGuidance, ...]:
+    """Guidance in its short form. Raises Problem."""
+    from lodestar.config import parse
+    from lodestar.guidance import AnyGuidance
+
+    return tuple(parse("guidance", text, AnyGuidance) for text in texts or [])
+
+
+def parse_sampler(text: str | None) -> AnySampler | None:
+    """A sampler in its short form. Raises Problem."""
+    from lodestar.config import parse
+    from lodestar.samplers import AnySampler
+
+    return None if text is None else parse("sampler", text, AnySampler)
+
+
+def load_diffusion(name: str, device: str | None) -> Diffusion:
+    """A diffusion model by name. Raises Problem."""
+    from lodestar import library
+
+    return library.load(name, device, "diffusion")  # type: ignore[return-value]
+
+
+def load_guide(
+    model: str, classifier: str | None, guidance: tuple[AnyGuidance, ...], device: str | None
+) -> tuple[PictureClassifier | None, str | None]:
+    """The classifier that guides, and its name: the one given, else the model's companion; none where no guidance asks for one."""
+    from lodestar import library
+    from lodestar.config import Problem
+
+    wanted = any(each.kind == "classifier" for each in guidance)
+    if not wanted:
+        if classifier is not None:
+            raise Problem(f"--classifier {classifier} has no effect without --guidance classifier:SCALE")
+        return None, None
+    name = classifier or library.companion(model)
+    if name is None:
+        raise Problem(f"guidance classifier: {model} has no classifier of its own: give one with --classifier")
+    loaded: Any = library.load(name, device, "classifier")
+    return loaded, name

@@ -1,0 +1,16 @@
+"""Between 8-bit pictures and the numbers that pixel models are trained on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def encode(image: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] to float32 in [−1, 1], as the published code has it: image/127.5 − 1."""
+    return image.float() / 127.5 - 1.0
+
+
+def decode(x: Tensor) -> Tensor:
+    """Floats to uint8 [B, C, H, W], rounded down from (x + 1)·127.5 and clamped, as the published code has it."""
+    return ((x + 1.0) * 127.5).clamp(0, 255).to(torch.uint8)

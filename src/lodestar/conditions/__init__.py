@@ -1,0 +1,24 @@
+"""What a denoiser may be conditioned on, one modality a file; each makes its part of `Signals`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lodestar.conditions.label import LabelCondition
+
+Cond = Mapping[str, Tensor]
+"""Conditions by name; a missing name means unconditional in that modality."""
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """Conditions in the form that networks take, made once for a whole sampling run."""
+
+    emb: Tensor | None = None
+    """Sum of the embeddings, float32 [B, emb_width]; None is zero."""
+
+
+__all__ = ["Cond", "LabelCondition", "Signals"]

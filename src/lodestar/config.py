@@ -1,0 +1,195 @@
+"""The base of every configuration, and the one way in which a user's text becomes one.
+
+A configuration is a frozen, strict pydantic model that refuses unknown fields. A checkpoint carries it as JSON, a command
+line edits it with dotted overrides (``network.width=64``), and a short form names an algorithm with its numbers
+(``cfg:3``, ``ddim:eta=0.5``). Whatever is wrong with it is one `Problem`: one line that names the field, the value, what is
+allowed and the nearest match.
+
+This module imports neither torch nor any other module of the package, so that the command line may use it before it knows what to do.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+T = TypeVar("T")
+C = TypeVar("C", bound="Config")
+
+
+class Problem(ValueError):
+    """Something that the user gave is wrong. The message is one line: the thing, the value, what is allowed, the nearest match."""
+
+
+class Config(BaseModel):
+    """A frozen, strict configuration. Modules are built from theirs; algorithms (samplers, schedules, guidance) *are* theirs."""
+
+    model_config = ConfigDict(
+        frozen=True, strict=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
+    )
+
+    def replace(self, **changes: Any) -> Self:
+        """A validated copy with these fields changed. Raises Problem."""
+        return decode(type(self), {**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+
+    def to_json(self) -> str:
+        """Compact JSON, keys in the order of the fields; `decode` reads it back to an equal configuration."""
+        return self.model_dump_json()
+
+
+def nearest(value: str, allowed: Iterable[str]) -> str:
+    """``"; did you mean 'x'?"`` for the closest allowed word, or an empty string when none is close."""
+    by_lower = {str(word).lower(): str(word) for word in allowed}
+    close = get_close_matches(str(value).lower(), list(by_lower), n=1, cutoff=0.5)
+    return f"; did you mean {by_lower[close[0]]!r}?" if close else ""
+
+
+def choose(what: str, value: str, allowed: Mapping[str, T]) -> T:
+    """The entry of `allowed` under the name `value`. Raises Problem naming the choices and the nearest one."""
+    if value in allowed:
+        return allowed[value]
+    raise Problem(f"unknown {what} {value!r}: choose from {', '.join(allowed)}{nearest(value, allowed)}")
+
+
+def decode(kind: Any, value: Any, where: str = "") -> Any:
+    """Validate `value` (JSON text, or plain Python data) as `kind`: a Config class or an annotated union of them.
+
+    `where` names the value in the message. Raises Problem.
+    """
+    adapter: TypeAdapter[Any] = TypeAdapter(kind)
+    try:
+        if isinstance(value, str | bytes):
+            return adapter.validate_json(value)
+        # Through JSON, so that lists serve as tuples: JSON has no others.
+        return adapter.validate_json(json.dumps(value, default=_plain))
+    except ValidationError as error:
+        raise Problem(_one_line(error, kind, where)) from None
+
+
+def edit(config: C, overrides: Iterable[str]) -> C:
+    """`config` with dotted overrides such as ``task.network.width=64`` or ``schedule={"kind":"cosine"}`` applied.
+
+    A value is read as JSON where it is JSON, and as text otherwise. Raises Problem for a path that does not exist.
+    """
+    data = json.loads(config.to_json())
+    for override in overrides:
+        path, separator, text = override.partition("=")
+        if not separator:
+            raise Problem(f"override {override!r}: write it as path=value")
+        *parents, last = path.split(".")
+        node: Any = data
+        for depth, name in enumerate(parents):
+            if not isinstance(node, dict) or name not in node:
+                raise _no_field(".".join(parents[: depth + 1]), node)
+            node = node[name]
+        if not isinstance(node, dict) or last not in node:
+            raise _no_field(path, node)
+        node[last] = _value(text)
+    return decode(type(config), data)
+
+
+def kinds(union: Any) -> dict[str, type[Config]]:
+    """The members of a discriminated union of configs, by the value of their ``kind`` field."""
+    if typing.get_origin(union) is typing.Annotated:
+        union = typing.get_args(union)[0]
+    members = typing.get_args(union) if typing.get_origin(union) in (typing.Union, types.UnionType) else (union,)
+    return {member.model_fields["kind"].default: member for member in members}
+
+
+def parse(what: str, text: str, union: Any) -> Any:
+    """Read the short form ``kind[:value,…,name=value,…]`` as a member of `union`.
+
+    Bare values fill the fields of the kind in their order; ``name=value`` sets one by name. ``cfg:3`` is ``CFG(scale=3.0)``,
+    ``ddim:eta=0.5`` is ``DDIM(eta=0.5)``. A text that begins with ``{`` is JSON. Raises Problem.
+    """
+    if text.lstrip().startswith("{"):
+        return decode(union, text, what)
+    name, _, rest = text.partition(":")
+    member = choose(what, name, kinds(union))
+    fields = [field for field in member.model_fields if field != "kind"]
+    data: dict[str, Any] = {"kind": name}
+    positional = iter(fields)
+    for part in filter(None, rest.split(",")):
+        key, separator, value = part.partition("=")
+        if not separator:
+            key, value = next(positional, ""), part
+            if not key:
+                raise Problem(f"{what} {text!r}: {name} takes {_count(fields)}, and {part!r} is one more")
+        data[key] = _value(value)
+    return decode(member, data, what)
+
+
+def _count(fields: list[str]) -> str:
+    return f"only {', '.join(fields)}" if fields else "no values"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    raise Problem(f"{value!r} ({type(value).__name__}) has no place in a configuration")
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _no_field(path: str, node: Any) -> Problem:
+    allowed = list(node) if isinstance(node, dict) else []
+    choices = f"choose from {', '.join(allowed)}" if allowed else "there are no fields below it"
+    return Problem(f"no field {path!r}: {choices}{nearest(path.rsplit('.', 1)[-1], allowed)}")
+
+
+def _one_line(error: ValidationError, kind: Any, where: str) -> str:
+    """The first of pydantic's complaints, in our form."""
+    details = error.errors(include_url=False)
+    first = details[0]
+    # Tags of unions are part of pydantic's path; a reader of the configuration does not see them.
+    tags = set(kinds(kind)) if _is_union(kind) else set()
+    path = ".".join(str(part) for part in first["loc"] if part not in tags)
+    name = " ".join(filter(None, (where, path))) or getattr(kind, "__name__", "value")
+    more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
+    value = first.get("input")
+    match first["type"]:
+        case "extra_forbidden":
+            fields = _fields(kind, first["loc"])
+            choices = f": choose from {', '.join(fields)}" if fields else ""
+            return f"unknown field {name!r}{choices}{nearest(str(first['loc'][-1]), fields)}{more}"
+        case "missing":
+            return f"{name}: a value is missing{more}"
+        case "value_error":
+            return f"{name}: {first['ctx']['error']}{more}"
+        case "literal_error":
+            allowed = first["ctx"]["expected"]
+            return f"{name} is {value!r}: choose from {allowed}{nearest(str(value), allowed.replace(chr(39), '').split(' or ')[0].split(', '))}{more}"
+        case "union_tag_invalid":
+            allowed = first["ctx"]["expected_tags"]
+            return f"{name} {first['ctx']['tag']!r}: choose from {allowed}{nearest(first['ctx']['tag'], allowed.replace(chr(39), '').split(', '))}{more}"
+        case _:
+            shown = repr(value) if len(repr(value)) < 80 else type(value).__name__
+            return f"{name} is {shown}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
+
+
+def _is_union(kind: Any) -> bool:
+    return not (isinstance(kind, type) and issubclass(kind, BaseModel))
+
+
+def _fields(kind: Any, location: tuple[int | str, ...]) -> list[str]:
+    """The fields that the model at this place of the tree has; empty where unions make that unknowable."""
+    for part in location[:-1]:
+        if _is_union(kind):
+            kind = kinds(kind).get(str(part))
+        else:
+            field = kind.model_fields.get(str(part))
+            kind = None if field is None else field.annotation
+        if kind is None:
+            return []
+    return [] if _is_union(kind) else list(kind.model_fields)

@@ -1,0 +1,84 @@
+"""The rename engine: weights of another project into our modules, by an ordered table, or not at all.
+
+A family of foreign checkpoints is a table of rules. Every rule is a regular expression that is substituted in the name that
+the rules before it left, and optionally a change of the tensor where it applied. A state dict fits when every foreign name met
+a rule, every name of ours is filled exactly once, and every shape agrees; otherwise nothing is loaded, and one line tells why.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from lodestar.config import Problem
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Substitute `replacement` (as in `re.sub`) for `pattern` in a name; where it applied, `change` the tensor too."""
+
+    pattern: str
+    replacement: str | Callable[[re.Match[str]], str]
+    change: Callable[[Tensor], Tensor] | None = None
+
+
+def rename(
+    state: Mapping[str, Tensor], rules: Iterable[Rule], ours: Mapping[str, Tensor], what: str = "weights"
+) -> dict[str, Tensor]:
+    """The tensors of `state` under the names of `ours`, whose shapes they must have. `what` names the source in the message.
+
+    Raises Problem naming the first few of the foreign names without a place, our names left empty, and shapes that differ.
+    """
+    rules = list(rules)
+    renamed: dict[str, Tensor] = {}
+    homeless, differing = [], []
+    for foreign, tensor in state.items():
+        name, changed = _apply(rules, foreign, tensor)
+        if name is None or name not in ours or name in renamed:
+            homeless.append(foreign)
+        elif changed.shape != ours[name].shape:
+            differing.append(f"{foreign} {list(tensor.shape)} for {name} {list(ours[name].shape)}")
+            renamed[name] = ours[name]
+        else:
+            renamed[name] = changed
+    empty = [name for name in ours if name not in renamed]
+    complaints = (
+        *_complaint(homeless, "has no place in the network", "have no place in the network"),
+        *_complaint(empty, "of the network is not filled", "of the network are not filled"),
+        *_complaint(differing, "has another shape", "have another shape"),
+    )
+    if complaints:
+        raise Problem(f"{what} does not fit: {'; '.join(complaints)}")
+    return renamed
+
+
+def load(parts: Mapping[str, nn.Module], state: Mapping[str, Tensor], rules: Iterable[Rule], what: str = "weights") -> None:
+    """Fill modules from a foreign state dict. `parts`: modules by the prefix ("", "label.") that our names have in the rules.
+
+    Values are copied in the precision that the modules have. Raises Problem as `rename` does, and then has loaded nothing.
+    """
+    ours = {prefix + name: tensor for prefix, module in parts.items() for name, tensor in module.state_dict().items()}
+    renamed = rename(state, rules, ours, what)
+    for prefix, module in parts.items():
+        module.load_state_dict({name: renamed[prefix + name] for name in module.state_dict()})
+
+
+def _apply(rules: list[Rule], name: str, tensor: Tensor) -> tuple[str | None, Tensor]:
+    """Our name, None when no rule applied, and the tensor as the rules change it."""
+    met = False
+    for rule in rules:
+        name, count = re.subn(rule.pattern, rule.replacement, name)
+        if count:
+            met = True
+            tensor = tensor if rule.change is None else rule.change(tensor)
+    return name if met else None, tensor
+
+
+def _complaint(names: list[str], one: str, several: str) -> list[str]:
+    if not names:
+        return []
+    shown = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
+    return [f"{len(names)} {one if len(names) == 1 else several} ({shown})"]

@@ -1,0 +1,60 @@
+"""What a model believes about the clean data, given a noisy one: the noun that everything else is arranged around.
+
+Networks exist to produce an estimate, guidance to change it, samplers to spend it, losses to grade it. Only x̂₀ is stored, so
+that ε, the score and v are right whatever has been done to it (clipping, guidance).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from lodestar.core.level import Level, spread
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The belief of a denoiser at one noisy x [B, ...] and its level."""
+
+    x: Tensor
+    """The noisy sample [B, ...]."""
+    level: Level
+    x0: Tensor
+    """E[x₀ | x], the expected clean sample [B, ...]."""
+    frac: Tensor | None = None
+    """Learned reverse variance as a fraction in [−1, 1] of x's shape; only a Transition can turn it into a number."""
+    logvar: Tensor | None = None
+    """Learned reverse log variance outright, of x's shape; it belongs to the chain that the network was trained on."""
+    shift: Tensor | None = None
+    """Σ scale·∇ₓ log p(y | x), collected by guidance and not applied: published forms differ in who applies it."""
+
+    @property
+    def eps(self) -> Tensor:
+        """The noise ε̂ = (x − α·x̂₀)/σ."""
+        return (self.x - spread(self.level.alpha, self.x) * self.x0) / spread(self.level.sigma, self.x)
+
+    @property
+    def score(self) -> Tensor:
+        """∇ₓ log p(x) = −ε̂/σ."""
+        return -self.eps / spread(self.level.sigma, self.x)
+
+    @property
+    def v(self) -> Tensor:
+        """The velocity v = α·ε̂ − σ·x̂₀ (Salimans and Ho 2022, appendix D)."""
+        return spread(self.level.alpha, self.x) * self.eps - spread(self.level.sigma, self.x) * self.x0
+
+    def folded(self) -> Estimate:
+        """The shift applied by Tweedie's formula, x̂₀ + σ²/α·shift, equally ε̂ − σ·shift (ADM, algorithm 2)."""
+        if self.shift is None:
+            return self
+        gain = self.level.sigma**2 / self.level.alpha
+        return replace(self, x0=self.x0 + spread(gain, self.x) * self.shift, shift=None)
+
+
+Denoise = Callable[[Tensor, Level], Estimate]
+"""A denoiser whose conditions are bound: (x [B, ...], level) → Estimate."""
+
+Noise = Callable[[Tensor], Tensor]
+"""Standard normal noise, shaped like its argument."""

@@ -1,0 +1,85 @@
+"""Noise levels: x = α·x₀ + σ·ε, as values that are passed, never looked up."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Scalar = float | Tensor
+"""A Python float (one level for a whole batch: double precision, no device copy), or a float64 tensor [B] or [N]."""
+
+
+@dataclass(frozen=True, slots=True)
+class Level:
+    """Noise level(s). The three fields are all floats, or all float64 tensors of one shape, [B] (one a sample) or [N] (a list).
+
+    Clean data is the level α = 1, σ = 0; nothing needs an index "minus one".
+    """
+
+    time: Scalar
+    """What the network is told."""
+    alpha: Scalar
+    """The factor of the data."""
+    sigma: Scalar
+    """The standard deviation of the noise."""
+
+    @property
+    def ratio(self) -> Scalar:
+        """σ/α, the noise level of a process that never scales its data (EDM's and k-diffusion's σ)."""
+        return self.sigma / self.alpha if isinstance(self.alpha, Tensor) or self.alpha else math.inf
+
+    @property
+    def half_logsnr(self) -> Scalar:
+        """λ = log(α/σ); infinite for clean data."""
+        return log(self.alpha) - log(self.sigma)
+
+    def __getitem__(self, index: int | Tensor) -> Level:
+        """The level at this place of a list (floats), or those at a tensor of places [B]."""
+        assert isinstance(self.time, Tensor) and isinstance(self.alpha, Tensor) and isinstance(self.sigma, Tensor)
+        if isinstance(index, Tensor):
+            return Level(self.time[index], self.alpha[index], self.sigma[index])
+        return Level(self.time[index].item(), self.alpha[index].item(), self.sigma[index].item())
+
+    def __len__(self) -> int:
+        assert isinstance(self.time, Tensor)
+        return len(self.time)
+
+    def to(self, device: torch.device | str) -> Level:
+        """The same levels on another device; floats live on none."""
+        if isinstance(self.time, Tensor):
+            assert isinstance(self.alpha, Tensor) and isinstance(self.sigma, Tensor)
+            return Level(self.time.to(device), self.alpha.to(device), self.sigma.to(device))
+        return self
+
+
+CLEAN = Level(-1.0, 1.0, 0.0)
+"""The level of clean data."""
+
+
+def spread(value: Scalar, x: Tensor) -> Scalar:
+    """`value` in a form that multiplies x [B, ...]: a float as it is, a tensor [B] as [B, 1, ...] in x's dtype and on its device."""
+    if isinstance(value, Tensor):
+        return value.to(x)[(...,) + (None,) * (x.ndim - 1)]
+    return value
+
+
+def log(value: Scalar) -> Scalar:
+    """Natural logarithm; log 0 = −∞."""
+    if isinstance(value, Tensor):
+        return value.log()
+    return math.log(value) if value > 0 else -math.inf
+
+
+def exp(value: Scalar) -> Scalar:
+    """Exponential of a float or a tensor."""
+    return value.exp() if isinstance(value, Tensor) else math.exp(value)
+
+
+def where(condition: bool | Tensor, yes: Scalar, no: Scalar) -> Scalar:
+    """`yes` where the condition holds, `no` elsewhere, for floats and tensors alike."""
+    if isinstance(condition, Tensor):
+        return torch.where(condition, torch.as_tensor(yes), torch.as_tensor(no))
+    return yes if condition else no

@@ -1,0 +1,201 @@
+"""Sampling plans: which levels of a schedule a sampler visits, noisy to clean. The last one is always clean data.
+
+In text (command line, `parse_plan`): ``250`` or ``90,60,60,20,20`` (that many from each equal section of the chain, as Improved DDPM
+and ADM), ``ddim25`` (every N-th), ``fast27`` (GLIDE's), and ``leading:20``, ``trailing:20``, ``linspace:20``, ``karras:20``, ``logsnr:20``.
+Further settings follow by name: ``leading:20,skip_zero=true``.
+"""
+
+from __future__ import annotations
+
+import abc
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from lodestar.config import Config, Problem, kinds, nearest, parse
+from lodestar.core.level import CLEAN, Level
+from lodestar.core.schedule import Schedule
+
+
+class Plan(Config, abc.ABC):
+    """A way of choosing levels."""
+
+    @abc.abstractmethod
+    def noisy(self, schedule: Schedule) -> list[Level]:
+        """The noisy levels, from the noisiest to the cleanest."""
+
+    def levels(self, schedule: Schedule) -> list[Level]:
+        """The levels from the noisiest to clean data: one more than there are steps. Raises Problem if the schedule is too short."""
+        return [*self.noisy(schedule), CLEAN]
+
+
+class Indexed(Plan, abc.ABC):
+    """A plan that keeps some of the chain's own steps."""
+
+    @abc.abstractmethod
+    def indices(self, timesteps: int) -> list[int]:
+        """The kept steps of 0 … timesteps − 1, ascending."""
+
+    def noisy(self, schedule: Schedule) -> list[Level]:
+        table = schedule.table
+        return [table[index + 1] for index in reversed(self.indices(schedule.timesteps))]
+
+
+class Sections(Indexed):
+    """The chain cut into equal sections, and from each a number of evenly spaced steps, its first and last included."""
+
+    kind: Literal["sections"] = "sections"
+    counts: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+
+    def indices(self, timesteps: int) -> list[int]:
+        size, extra = divmod(timesteps, len(self.counts))
+        start, kept = 0, []
+        for number, count in enumerate(self.counts):
+            length = size + (number < extra)
+            if count > length:
+                raise Problem(f"plan {','.join(map(str, self.counts))!r}: {count} steps from a section of {length} (of {timesteps} steps in all)")
+            stride = 1.0 if count == 1 else (length - 1) / (count - 1)
+            position = 0.0
+            for _ in range(count):
+                # Accumulated, not multiplied, and rounded half to even: the published lists depend on it.
+                kept.append(start + round(position))
+                position += stride
+            start += length
+        return sorted(set(kept))
+
+
+class Strided(Indexed):
+    """Every k-th step from 0, for the first whole k that gives exactly `count` of them (DDIM's spacing)."""
+
+    kind: Literal["ddim"] = "ddim"
+    count: int = Field(ge=1)
+
+    def indices(self, timesteps: int) -> list[int]:
+        for stride in range(1, timesteps + 1):
+            if len(range(0, timesteps, stride)) == self.count:
+                return list(range(0, timesteps, stride))
+        raise Problem(f"plan 'ddim{self.count}': no whole stride through {timesteps} steps gives {self.count} of them; try '{self.count}'")
+
+
+class Fast27(Indexed):
+    """GLIDE's 27 steps for its upsampler: "10,10,3,2,2" with the last step T − 1 replaced by T − 3."""
+
+    kind: Literal["fast27"] = "fast27"
+
+    def indices(self, timesteps: int) -> list[int]:
+        kept = set(Sections(counts=(10, 10, 3, 2, 2)).indices(timesteps))
+        return sorted(kept - {timesteps - 1} | {timesteps - 3})
+
+
+class Leading(Indexed):
+    """k·(T // count) for k = 0 … count − 1: begins below the noisiest level."""
+
+    kind: Literal["leading"] = "leading"
+    count: int = Field(ge=1)
+    skip_zero: bool = False
+    """Space count + 1 of them, and leave out 0 (diffusers' DPM-Solver)."""
+
+    def indices(self, timesteps: int) -> list[int]:
+        spaced = self.count + self.skip_zero
+        _check(spaced, timesteps, "leading")
+        return [k * (timesteps // spaced) for k in range(self.skip_zero, spaced)]
+
+
+class Trailing(Indexed):
+    """T − 1 − k·T/count, rounded: begins at the noisiest level (Lin et al. 2023)."""
+
+    kind: Literal["trailing"] = "trailing"
+    count: int = Field(ge=1)
+
+    def indices(self, timesteps: int) -> list[int]:
+        _check(self.count, timesteps, "trailing")
+        # The rounding error of the first gap belongs to the published lists: it decides the ties.
+        gap = timesteps - (timesteps - timesteps / self.count)
+        return sorted(round(timesteps - k * gap) - 1 for k in range(self.count))
+
+
+class Linspace(Plan):
+    """Evenly spaced times, both ends included and fractional ones used as they are."""
+
+    kind: Literal["linspace"] = "linspace"
+    count: int = Field(ge=2)
+    whole: bool = False
+    """Round to the chain's own steps."""
+    skip_zero: bool = False
+    """Space count + 1 of them, and leave out the cleanest (diffusers' DPM-Solver)."""
+
+    def noisy(self, schedule: Schedule) -> list[Level]:
+        spaced, times = self.count + self.skip_zero, schedule.times()
+        chosen = range(spaced - 1, self.skip_zero - 1, -1)
+        if self.whole:
+            _check(spaced, schedule.timesteps, "linspace")
+            gap = (schedule.timesteps - 1) / (spaced - 1)
+            return [schedule.table[round(k * gap) + 1] for k in chosen]
+        first, last = times[0].item(), times[-1].item()
+        return [schedule.at(first + (last - first) * (k / (spaced - 1))) for k in chosen]
+
+
+class Karras(Plan):
+    """σ/α = (max^(1/ρ) + k/(count − 1)·(min^(1/ρ) − max^(1/ρ)))^ρ (Karras et al. 2022, equation 5), over the schedule's own range."""
+
+    kind: Literal["karras"] = "karras"
+    count: int = Field(ge=2)
+    rho: float = Field(default=7.0, gt=0)
+
+    def noisy(self, schedule: Schedule) -> list[Level]:
+        from lodestar.core import sigmas
+
+        high, low = _range(schedule)
+        return [schedule.at_ratio(ratio) for ratio in sigmas.karras(self.count, low, high, self.rho)]
+
+
+class LogSNR(Plan):
+    """Even steps of log σ/α over the schedule's own range (DPM-Solver's uniform λ)."""
+
+    kind: Literal["logsnr"] = "logsnr"
+    count: int = Field(ge=2)
+
+    def noisy(self, schedule: Schedule) -> list[Level]:
+        from lodestar.core import sigmas
+
+        high, low = _range(schedule)
+        return [schedule.at_ratio(ratio) for ratio in sigmas.exponential(self.count, low, high)]
+
+
+AnyPlan = Annotated[
+    Sections | Strided | Fast27 | Leading | Trailing | Linspace | Karras | LogSNR, Field(discriminator="kind")
+]
+
+
+def parse_plan(text: str | int) -> Any:
+    """Read a plan from its text: ``250``, ``90,60,60,20,20``, ``ddim25``, ``fast27``, ``karras:20`` and so on. Raises Problem."""
+    text = str(text).strip()
+    if re.fullmatch(r"\d+(,\d+)*", text):
+        counts = tuple(int(count) for count in text.split(","))
+        if min(counts) < 1:
+            raise Problem(f"steps {text!r}: every count is at least 1")
+        return Sections(counts=counts)
+    if match := re.fullmatch(r"ddim(\d+)", text):
+        return parse("steps", f"ddim:{match[1]}", AnyPlan)
+    if text.split(":")[0] in _NAMES:
+        return parse("steps", text, AnyPlan)
+    spaced = [f"{name}:N" for name in _NAMES if name not in ("ddim", "fast27")]
+    close = nearest(text.split(":")[0], _NAMES)
+    raise Problem(f"steps {text!r}: write a number (250), numbers (90,60,60), ddimN, fast27, {', '.join(spaced)}{close}")
+
+
+def _check(count: int, timesteps: int, name: str) -> None:
+    if count > timesteps:
+        raise Problem(f"steps '{name}': {count} of them, and the schedule has only {timesteps}")
+
+
+def _range(schedule: Schedule) -> tuple[float, float]:
+    """The largest and the smallest σ/α of a schedule. A pure-noise level has none, so the next one serves."""
+    table = schedule.table
+    last = table[schedule.timesteps]
+    top = last if last.alpha > 0 else table[schedule.timesteps - 1]
+    return float(top.ratio), float(table[1].ratio)
+
+
+_NAMES = [name for name in kinds(AnyPlan) if name != "sections"]

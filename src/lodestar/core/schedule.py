@@ -1,0 +1,308 @@
+"""Noise schedules: which levels there are, and what the network is told at each.
+
+A discrete schedule is a chain of T steps defined by β_1 … β_T (variances of q(x_t | x_{t−1})); ᾱ_t = Π (1 − β_i), α = √ᾱ,
+σ = √(1 − ᾱ). Its table has T + 1 entries, of which entry 0 is clean data. The network is told k − 1 at entry k, as all the
+published code has it. Between the entries, log(σ/α) is interpolated linearly in time (as k-diffusion does), so that
+samplers may stop at any level.
+"""
+
+from __future__ import annotations
+
+import abc
+import functools
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from lodestar.config import Config, Problem
+from lodestar.core.level import CLEAN, Level, spread
+from lodestar.core.transition import Transition, chain, transitions
+
+if TYPE_CHECKING:
+    from lodestar.core.plan import Indexed, Plan
+
+
+class Schedule(Config, abc.ABC):
+    """A chain of T noise levels."""
+
+    timesteps: int = Field(default=1000, ge=1)
+    """T, the number of steps of the chain."""
+    rescale_time: bool = False
+    """Tell the network t·1000/T instead of t (Improved DDPM's rescale_timesteps)."""
+    zero_terminal_snr: bool = False
+    """Stretch the chain so that its last level is pure noise (Lin et al. 2023, algorithm 1)."""
+
+    @abc.abstractmethod
+    def raw_betas(self) -> Tensor:
+        """β_1 … β_T in float64, before any stretching to zero terminal signal."""
+
+    def betas(self) -> Tensor:
+        """β_1 … β_T, float64 [T], each in (0, 1]."""
+        betas = self.raw_betas()
+        if not bool(((betas > 0) & (betas <= 1)).all()):
+            raise Problem(f"the schedule {self.to_json()} has variances outside (0, 1]: use more timesteps or smaller betas")
+        if self.zero_terminal_snr and self.timesteps == 1:
+            raise Problem("zero_terminal_snr stretches a chain between its first and its last level: timesteps must be at least 2")
+        return _stretched(betas) if self.zero_terminal_snr else betas
+
+    @property
+    def table(self) -> Level:
+        """The T + 1 levels of the chain, entry 0 clean; tensors [T + 1]."""
+        return _table(self)
+
+    @property
+    def time_scale(self) -> float:
+        """Network time per index of the chain."""
+        return 1000.0 / self.timesteps if self.rescale_time else 1.0
+
+    def times(self) -> Tensor:
+        """What the network is told at the T noisy entries, float64 [T], ascending."""
+        return torch.arange(self.timesteps, dtype=torch.float64) * self.time_scale
+
+    def draw(self, count: int, rng: torch.Generator) -> Level:
+        """Levels of `count` training samples, uniform over the chain's T noisy ones; tensors [count] on the generator's device."""
+        index = torch.randint(1, self.timesteps + 1, (count,), generator=rng, device=rng.device)
+        return self.table.to(rng.device)[index]
+
+    def at(self, time: float) -> Level:
+        """The level at a network time in [0, time of the last entry], fractional ones included."""
+        table = self.table
+        assert isinstance(table.time, Tensor)
+        first, last = table.time[1].item(), table.time[-1].item()
+        if not first <= time <= last:
+            raise Problem(f"time {time:g} is outside this schedule's {first:g} … {last:g}")
+        above = int(torch.searchsorted(table.time, time))
+        high = table.time[above].item()
+        if high == time:
+            return table[above]
+        low, logs = table.time[above - 1].item(), _log_ratios(self)
+        fraction = (time - low) / (high - low)
+        return _from_ratio(time, math.exp((1 - fraction) * logs[above - 2].item() + fraction * logs[above - 1].item()))
+
+    def at_ratio(self, ratio: float) -> Level:
+        """The level whose σ/α is `ratio`, clamped to the chain's range; its time is fractional."""
+        logs, table = _log_ratios(self), self.table
+        assert isinstance(table.time, Tensor)
+        target = min(max(math.log(ratio), logs[0].item()), logs[-1].item())
+        above = int(torch.searchsorted(logs, target))
+        high = logs[above].item()
+        if high == target:
+            return table[above + 1]
+        low = logs[above - 1].item()
+        fraction = (target - low) / (high - low)
+        time = (1 - fraction) * table.time[above].item() + fraction * table.time[above + 1].item()
+        return _from_ratio(time, math.exp(target))
+
+    def respaced(self, plan: Indexed) -> Respaced:
+        """The chain of a plan's levels alone, with the same times for the network (Improved DDPM, section 4)."""
+        kept = tuple(plan.indices(self.timesteps))
+        return Respaced.model_validate({"base": self, "kept": kept, "timesteps": len(kept)})
+
+    def steps(self, plan: Plan) -> list[Transition]:
+        """The steps of a sampling plan, noisy to clean."""
+        return transitions(plan.levels(self))
+
+    def step_down(self, level: Level) -> Transition:
+        """The step of the chain from `level` (an entry of the chain: a float level, or [B]) to the next cleaner entry."""
+        if isinstance(level.time, Tensor):
+            table = self.table.to(level.time.device)
+            return chain(table, _nearest(table, level.time))
+        index = int(_nearest(self.table, torch.tensor(level.time, dtype=torch.float64)))
+        # One entry above comes along, because at the last step of the chain its variance stands in for 0.
+        return transitions([self.table[place] for place in range(min(index + 1, self.timesteps), index - 2, -1)])[-1]
+
+    def forward(self, x0: Tensor, level: Level, eps: Tensor) -> Tensor:
+        """Noise clean data: x = α·x0 + σ·eps, all [B, ...]."""
+        return spread(level.alpha, x0) * x0 + spread(level.sigma, x0) * eps
+
+
+class Linear(Schedule):
+    """β from beta_start to beta_end in equal steps, scaled by 1000/T so that T = 4000 adds the noise that T = 1000 does (DDPM)."""
+
+    kind: Literal["linear"] = "linear"
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+    scaled: bool = True
+    single: bool = False
+    """Round each β to float32, as the PyTorch port of DDPM that much code descends from does."""
+
+    def raw_betas(self) -> Tensor:
+        scale = 1000 / self.timesteps if self.scaled else 1.0
+        start, end = scale * self.beta_start, scale * self.beta_end
+        if self.single:
+            return torch.linspace(start, end, self.timesteps, dtype=torch.float32).double()
+        return _linspace(start, end, self.timesteps)
+
+
+class ScaledLinear(Schedule):
+    """√β in equal steps (latent diffusion; GLIDE's "quad")."""
+
+    kind: Literal["scaled_linear"] = "scaled_linear"
+    beta_start: float = Field(default=0.00085, gt=0, lt=1)
+    beta_end: float = Field(default=0.012, gt=0, lt=1)
+
+    def raw_betas(self) -> Tensor:
+        return _linspace(self.beta_start**0.5, self.beta_end**0.5, self.timesteps) ** 2
+
+
+class Cosine(Schedule):
+    """ᾱ(u) ∝ cos²((u + offset)/(1 + offset)·π/2), β capped (Improved DDPM, equation 17). GLIDE's squaredcos_cap_v2 is the same."""
+
+    kind: Literal["cosine"] = "cosine"
+    offset: float = Field(default=0.008, ge=0)
+    beta_cap: float = Field(default=0.999, gt=0, le=1)
+
+    def raw_betas(self) -> Tensor:
+        def alpha_bar(u: float) -> float:
+            return math.cos((u + self.offset) / (1 + self.offset) * math.pi / 2) ** 2
+
+        return _from_alpha_bar(alpha_bar, self.timesteps, self.beta_cap)
+
+
+class SquaredCosCap(Cosine):
+    """`Cosine` under the name that GLIDE, Karlo and diffusers give it."""
+
+    kind: Literal["squaredcos_cap_v2"] = "squaredcos_cap_v2"  # type: ignore[assignment]
+
+
+class Exponential(Schedule):
+    """ᾱ(u) = exp(−rate·u), β capped."""
+
+    kind: Literal["exponential"] = "exponential"
+    rate: float = Field(default=12.0, gt=0)
+    beta_cap: float = Field(default=0.999, gt=0, le=1)
+
+    def raw_betas(self) -> Tensor:
+        return _from_alpha_bar(lambda u: math.exp(-self.rate * u), self.timesteps, self.beta_cap)
+
+
+class Sigmoid(Schedule):
+    """β along a sigmoid from beta_start to beta_end (GeoDiff)."""
+
+    kind: Literal["sigmoid"] = "sigmoid"
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+
+    def raw_betas(self) -> Tensor:
+        return torch.sigmoid(_linspace(-6, 6, self.timesteps)) * (self.beta_end - self.beta_start) + self.beta_start
+
+
+class Warmup(Schedule):
+    """β rises linearly over the first `fraction` of the chain and stays (the first DDPM code's warmup10 and warmup50)."""
+
+    kind: Literal["warmup"] = "warmup"
+    fraction: float = Field(default=0.1, gt=0, le=1)
+    beta_start: float = Field(default=1e-4, gt=0, lt=1)
+    beta_end: float = Field(default=0.02, gt=0, lt=1)
+
+    def raw_betas(self) -> Tensor:
+        betas = torch.full((self.timesteps,), self.beta_end, dtype=torch.float64)
+        count = int(self.timesteps * self.fraction)
+        betas[:count] = _linspace(self.beta_start, self.beta_end, count)
+        return betas
+
+
+class Constant(Schedule):
+    """The same β at every step."""
+
+    kind: Literal["constant"] = "constant"
+    beta: float = Field(default=0.02, gt=0, lt=1)
+
+    def raw_betas(self) -> Tensor:
+        return torch.full((self.timesteps,), self.beta, dtype=torch.float64)
+
+
+class JSD(Schedule):
+    """β_t = 1/(T − t + 1): 1/T, 1/(T − 1), …, 1 (Sohl-Dickstein et al. 2015). The last level is pure noise."""
+
+    kind: Literal["jsd"] = "jsd"
+
+    def raw_betas(self) -> Tensor:
+        return 1.0 / _linspace(self.timesteps, 1, self.timesteps)
+
+
+_Formula = Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | JSD
+
+
+class Respaced(Schedule):
+    """Some levels of another chain, as a chain of its own. The network is told the times of the other one. See `Schedule.respaced`."""
+
+    kind: Literal["respaced"] = "respaced"
+    base: Annotated[_Formula, Field(discriminator="kind")]
+    kept: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    """The kept steps of 0 … T − 1, ascending."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if list(self.kept) != sorted(set(self.kept)) or self.kept[-1] >= self.base.timesteps:
+            raise Problem(f"kept must be ascending and below the {self.base.timesteps} timesteps of the base")
+        if self.timesteps != len(self.kept):
+            raise Problem(f"timesteps is {self.timesteps}: it must be the number of kept ones, {len(self.kept)}")
+        if self.rescale_time or self.zero_terminal_snr:
+            raise Problem("rescale_time and zero_terminal_snr are the base's: set them there")
+        return self
+
+    def times(self) -> Tensor:
+        return self.base.times()[list(self.kept)]
+
+    def raw_betas(self) -> Tensor:
+        alpha = self.base.table.alpha
+        assert isinstance(alpha, Tensor)
+        alpha_bar = torch.cat([alpha[:1], alpha[1:][list(self.kept)]]) ** 2
+        return 1.0 - alpha_bar[1:] / alpha_bar[:-1]
+
+
+AnySchedule = Annotated[
+    Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | JSD | Respaced,
+    Field(discriminator="kind"),
+]
+
+
+@functools.lru_cache(maxsize=32)
+def _table(schedule: Schedule) -> Level:
+    alpha_bar = torch.cat([torch.ones(1, dtype=torch.float64), torch.cumprod(1.0 - schedule.betas(), 0)])
+    time = torch.cat([torch.tensor([CLEAN.time], dtype=torch.float64), schedule.times()])
+    return Level(time, alpha_bar.sqrt(), (1.0 - alpha_bar).sqrt())
+
+
+@functools.lru_cache(maxsize=32)
+def _log_ratios(schedule: Schedule) -> Tensor:
+    """log(σ/α) of the T noisy entries, ascending."""
+    table = schedule.table
+    assert isinstance(table.sigma, Tensor) and isinstance(table.alpha, Tensor)
+    return table.sigma[1:].log() - table.alpha[1:].log()
+
+
+def _nearest(table: Level, time: Tensor) -> Tensor:
+    """The index of the noisy entry whose time is nearest, for each of the times."""
+    times = table.time
+    assert isinstance(times, Tensor)
+    return torch.searchsorted((times[1:-1] + times[2:]) / 2, time.to(times)) + 1
+
+
+def _from_ratio(time: float, ratio: float) -> Level:
+    # Both by a division, so that an infinite ratio is pure noise.
+    return Level(time, 1.0 / math.hypot(1.0, ratio), 1.0 / math.hypot(1.0, 1.0 / ratio))
+
+
+def _linspace(start: float, end: float, count: int) -> Tensor:
+    return torch.linspace(start, end, count, dtype=torch.float64)
+
+
+def _from_alpha_bar(alpha_bar: Callable[[float], float], timesteps: int, cap: float) -> Tensor:
+    """β_i = 1 − ᾱ(i/T)/ᾱ((i − 1)/T), capped."""
+    betas = [min(1 - alpha_bar((i + 1) / timesteps) / alpha_bar(i / timesteps), cap) for i in range(timesteps)]
+    return torch.tensor(betas, dtype=torch.float64)
+
+
+def _stretched(betas: Tensor) -> Tensor:
+    """Shift and scale √ᾱ so that the first entry stays and the last becomes 0 (Lin et al. 2023, algorithm 1)."""
+    root = torch.cumprod(1.0 - betas, 0).sqrt()
+    first, last = root[0].clone(), root[-1].clone()
+    root = (root - last) * first / (first - last)
+    alpha_bar = root**2
+    return 1.0 - torch.cat([alpha_bar[:1], alpha_bar[1:] / alpha_bar[:-1]])

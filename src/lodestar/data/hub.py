@@ -1,0 +1,57 @@
+"""Pictures of a data set on the Hugging Face hub, through `datasets`: downloaded once, then memory-mapped."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lodestar.config import Problem
+from lodestar.data.columns import image_column, read_labels
+from lodestar.extras import need
+
+
+def load(name: str, split: str, spec: str) -> Any:
+    """The split of the hub's data set `name`, a `datasets.Dataset`. Raises Problem with the hub's reason."""
+    datasets = need("datasets")
+    try:
+        return datasets.load_dataset(name, split=split)
+    # The hub, the network, the cache and the data set's own files each raise their own kinds.
+    except Exception as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise Problem(
+            f"the hub data set {spec!r}, split {split!r}, cannot be loaded, and there is no such path: {reason}"
+        ) from error
+
+
+class HubRows:
+    """The rows of a `datasets.Dataset`, which maps its files into memory and reads a row at a time."""
+
+    def __init__(self, table: Any, spec: str, image: str | None, label: str | None):
+        features = table.features.to_dict()
+        self._spec = spec
+        self._image = image_column(features, spec, image)
+        self.names, self.labels = read_labels(features, spec, label, table.__getitem__)
+        # Decoding is ours, so that a picture that fails is named.
+        self._table = table.select_columns([self._image]).cast_column(self._image, need("datasets").Image(decode=False))
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
+        yield np.arange(len(self))
+
+    def where(self, index: int) -> str:
+        return f"row {index} of {self._spec}"
+
+    def picture(self, index: int) -> Image.Image:
+        cell = self._table[index][self._image]
+        if not cell:
+            raise ValueError("it holds no picture")
+        return Image.open(io.BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"])
+
+    def fingerprint(self) -> str:
+        return str(self._table._fingerprint)

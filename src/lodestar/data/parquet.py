@@ -1,0 +1,119 @@
+"""Pictures in a parquet file of the Hugging Face `datasets` form: encoded files in a struct{bytes, path}, labels by number.
+
+Read through pyarrow, row group by row group, rather than through `datasets`, which would first write the whole file out
+again as an uncompressed copy in its cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from lodestar.config import Problem
+from lodestar.data.columns import image_column, read_labels
+from lodestar.extras import need
+
+HELD_BYTES = 256 * 2**20
+"""How much of a file (uncompressed) is held at once, and shuffled as one window."""
+_LARGEST_GROUP_BYTES = 1024 * 2**20
+
+
+class ParquetRows:
+    """The rows of one parquet file; at most `HELD_BYTES`, or one row group where that is more, are in memory."""
+
+    def __init__(self, path: Path, spec: str, image: str | None, label: str | None):
+        self._path, self._spec, self._lock = path, spec, threading.Lock()
+        try:
+            self._file = need("pyarrow.parquet").ParquetFile(path)
+        except (OSError, need("pyarrow").ArrowException) as error:
+            raise Problem(f"{spec} cannot be read as parquet: {_first_line(error)}") from error
+        features = _features(self._file.schema_arrow)
+        self._image = image_column(features, spec, image)
+        self.names, self.labels = read_labels(features, spec, label, self._column)
+        metadata = self._file.metadata
+        groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+        self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
+        self._bytes = [group.total_byte_size for group in groups]
+        for number, size in enumerate(self._bytes):
+            if size > _LARGEST_GROUP_BYTES:
+                raise Problem(
+                    f"{spec}: row group {number} is {size / 2**30:.1f} GiB, at most 1 GiB can be read: "
+                    "write the file with row groups of about 1,000 pictures"
+                )
+        self._held: OrderedDict[int, Any] = OrderedDict()
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
+        """The rows, window by window: row groups in random order, as many to a window as can be held at once."""
+        window: list[np.ndarray] = []
+        held = 0
+        for group in rng.permutation(len(self._bytes)):
+            if window and held + self._bytes[group] > HELD_BYTES:
+                yield np.concatenate(window)
+                window, held = [], 0
+            window.append(np.arange(self._starts[group], self._starts[group + 1]))
+            held += self._bytes[group]
+        if window:
+            yield np.concatenate(window)
+
+    def where(self, index: int) -> str:
+        return f"row {index} of {self._spec}"
+
+    def picture(self, index: int) -> Image.Image:
+        group = int(np.searchsorted(self._starts, index, side="right")) - 1
+        cell = self._pictures(group)[index - int(self._starts[group])].as_py()
+        data = cell and cell["bytes"]
+        if not data:
+            raise ValueError("it holds no bytes")
+        return Image.open(io.BytesIO(data))
+
+    def fingerprint(self) -> str:
+        with open(self._path, "rb") as file:
+            return f"{hashlib.file_digest(file, 'sha256').hexdigest()} {self._image}"
+
+    def _pictures(self, group: int) -> Any:
+        """The pictures of a row group, from those held or from the file."""
+        with self._lock:
+            if group not in self._held:
+                while self._held and sum(self._bytes[held] for held in self._held) + self._bytes[group] > HELD_BYTES:
+                    self._held.popitem(last=False)
+                self._held[group] = self._read(group, self._image)
+            self._held.move_to_end(group)
+            return self._held[group]
+
+    def _column(self, column: str) -> Iterator[Any]:
+        for group in range(self._file.metadata.num_row_groups):
+            yield from self._read(group, column).to_pylist()
+
+    def _read(self, group: int, column: str) -> Any:
+        """A column of a row group as one array."""
+        try:
+            return self._file.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
+        except (OSError, need("pyarrow").ArrowException) as error:
+            raise Problem(f"{self._spec} cannot be read: row group {group}: {_first_line(error)}") from error
+
+
+def _features(schema: Any) -> dict[str, dict[str, Any]]:
+    """The file's own description of its columns, or, where it has none, what their types tell."""
+    types = need("pyarrow").types
+    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+
+    def guess(kind: Any) -> str:
+        return "Image" if types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else "Value"
+
+    return {field.name: told.get(field.name) or {"_type": guess(field.type)} for field in schema}
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0].rstrip(".")

@@ -1,0 +1,100 @@
+"""How a picture becomes the network's: channels, size, crop, flip.
+
+What is the same every time (`convert`, `fit`) is done where the picture is decoded, so that it can be kept; what is random is
+done by `Transforms`, from a generator given per picture, so that a resumed run makes the same choices.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageOps
+from pydantic import PositiveInt, model_validator
+
+from lodestar.config import Config, Problem
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+
+
+class Transforms(Config):
+    """What happens to a picture in training: the source is opened with `source_size`, then each picture passed through this."""
+
+    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    """Of the result: one number for a square, or (height, width). None: as the data has it."""
+    crop: Literal["centre", "random"] = "centre"
+    """``centre``: resized to cover `size`, the middle kept. ``random``: resized to 8/7 of it, any window of `size` kept."""
+    flip: bool = False
+    """Mirror every other picture, by chance, left to right."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Transforms:
+        if self.crop == "random" and self.size is None:
+            raise ValueError("crop 'random' needs a size to crop to")
+        return self
+
+    @property
+    def source_size(self) -> Size | None:
+        """The size to open a source with."""
+        if self.size is None:
+            return None
+        height, width = pair(self.size)
+        # 8/7 is the margin of 256 to 224, the usual one since AlexNet.
+        return (height, width) if self.crop == "centre" else (math.ceil(height * 8 / 7), math.ceil(width * 8 / 7))
+
+    def result_size(self, source_size: Size) -> Size:
+        """The size that pictures of `source_size` come out with. Raises Problem when they are smaller than `size`."""
+        if self.size is None:
+            return source_size
+        height, width = pair(self.size)
+        if source_size[0] < height or source_size[1] < width:
+            raise Problem(f"pictures of {show(source_size)} are too small to crop to {show((height, width))} (height×width)")
+        return height, width
+
+    def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """A crop, perhaps mirrored, of a picture uint8 [C,H,W]: a view of it, uint8 [C,h,w]."""
+        height, width = self.result_size((image.shape[1], image.shape[2]))
+        spare = (image.shape[1] - height, image.shape[2] - width)
+        top, left = rng.integers(0, spare, endpoint=True) if self.crop == "random" else (spare[0] // 2, spare[1] // 2)
+        image = image[:, top : top + height, left : left + width]
+        return image[:, :, ::-1] if self.flip and rng.random() < 0.5 else image
+
+
+def convert(picture: Image.Image, channels: int) -> Image.Image:
+    """A decoded picture, upright, as grey (1 channel) or RGB (3), what is transparent on white."""
+    picture = ImageOps.exif_transpose(picture)
+    mode = "L" if channels == 1 else "RGB"
+    if picture.mode == mode and not picture.has_transparency_data:
+        return picture
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        # PIL would cut these off at 255.
+        raise ValueError(f"its values are not 8 or 16 bits (mode {picture.mode})")
+    return picture.convert(mode)
+
+
+def fit(picture: Image.Image, size: Size) -> Image.Image:
+    """The middle of a picture, resized (Lanczos, over the area when it shrinks) to exactly `size`, aspect ratio kept."""
+    height, width = size
+    return picture if picture.size == (width, height) else ImageOps.fit(picture, (width, height), Image.Resampling.LANCZOS)
+
+
+def to_array(picture: Image.Image) -> np.ndarray:
+    """A grey or RGB picture as uint8 [C,H,W]."""
+    array = np.asarray(picture, dtype=np.uint8)
+    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def pair(size: int | Size) -> Size:
+    """(height, width) of a size given as one number or two."""
+    return (size, size) if isinstance(size, int) else size
+
+
+def show(size: Size) -> str:
+    return f"{size[0]}×{size[1]}"

@@ -1,0 +1,78 @@
+"""One picture that shows what guidance does: rows are scales, columns are classes with fixed seeds.
+
+On the left the unconditional model steered by the noise-aware classifier, on the right classifier-free guidance. At scale 0 both are the
+unconditional model, at 1 both aim at the conditional distribution, and above that at less diversity and more class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lodestar import library
+from lodestar.files import atomic
+from lodestar.guidance import CFG, AnyGuidance, Classifier
+from lodestar.images import enlarge, grid
+from lodestar.models.classifier import PictureClassifier
+from lodestar.models.diffusion import Diffusion
+
+SCALES = (0.0, 1.0, 3.0, 10.0)
+FACTOR = 2
+"""How often pixels are repeated."""
+
+
+def guidances(scale: float) -> dict[str, tuple[AnyGuidance, ...]]:
+    """The two kinds at a scale, by title."""
+    return {
+        "classifier guidance": (CFG(scale=0.0), Classifier(scale=scale)),
+        "classifier-free guidance": (CFG(scale=scale),),
+    }
+
+
+def demo(
+    out: Path, name: str = "cifar10", *, steps: str = "20", seed: int = 0, advance: Callable[[int], None] = lambda count: None
+) -> Path:
+    """Draw the picture. advance: called with the number of pictures after each row of a block."""
+    model = library.load(name, kind="diffusion")
+    classifier = library.load(library.companion(name) or "", kind="classifier")
+    assert isinstance(model, Diffusion)
+    assert isinstance(classifier, PictureClassifier)
+    names = model.config.names or ()
+    blocks: dict[str, list[Tensor]] = {title: [] for title in guidances(1.0)}
+    for scale in SCALES:
+        for title, guidance in guidances(scale).items():
+            samples = model.sample(range(len(names)), seed=seed, steps=steps, guidance=guidance, classifier=classifier)
+            blocks[title].append(samples.images)
+            advance(len(names))
+    _draw(out, {title: torch.cat(rows) for title, rows in blocks.items()}, names)
+    return out
+
+
+def count(name: str = "cifar10") -> int:
+    """How many pictures the demo makes."""
+    return len(SCALES) * len(guidances(1.0)) * len(library.config(name).names or ())
+
+
+def _draw(out: Path, blocks: dict[str, Tensor], names: Sequence[str]) -> None:
+    """Lay the blocks side by side, with titles, class names and scales."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    gap, margin, top, between = 2, 56, 46, 24
+    sheets = {title: grid(enlarge(images, FACTOR), columns=len(names), gap=gap) for title, images in blocks.items()}
+    _, height, width = next(iter(sheets.values())).shape
+    cell = width // len(names)
+    page = Image.new("RGB", (margin + len(sheets) * (width + between), top + height + 8), "white")
+    draw, small, large = ImageDraw.Draw(page), ImageFont.load_default(11), ImageFont.load_default(15)
+    for row, scale in enumerate(SCALES):
+        draw.text((8, top + row * (height + gap) // len(SCALES) + cell // 2 - 8), f"s = {scale:g}", "black", small)
+    for number, (title, sheet) in enumerate(sheets.items()):
+        left = margin + number * (width + between)
+        draw.text((left, 4), title, "black", large)
+        for column, name in enumerate(names):
+            draw.text((left + column * (cell + 0.2), 28), name[:10], "gray", small)
+        page.paste(Image.fromarray(sheet.permute(1, 2, 0).numpy()), (left, top))
+    with atomic(out) as file:
+        page.save(file, format="PNG")

@@ -1,0 +1,117 @@
+"""A network with its conditions and its parameterization: the only place where mathematics and networks meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from lodestar.conditions import Cond, LabelCondition, Signals
+from lodestar.config import Config, Problem
+from lodestar.core.estimate import Estimate
+from lodestar.core.level import Level, spread
+from lodestar.core.prediction import AnyPrediction, Epsilon, Output
+from lodestar.nets.unet import UNetConfig
+
+Variance = Literal["fixed", "learned", "learned_range"]
+"""What the network says of the reverse variance: nothing, its logarithm, or a fraction between its bounds (Improved DDPM)."""
+
+
+class DenoiserConfig(Config):
+    """A denoiser."""
+
+    network: UNetConfig = UNetConfig()
+    prediction: AnyPrediction = Epsilon()
+    variance: Variance = "fixed"
+    classes: int | None = Field(default=None, ge=1)
+    """Number of classes it may be conditioned on, or None."""
+
+    @model_validator(mode="after")
+    def _channels(self) -> Self:
+        expected = self.network.in_channels * (1 if self.variance == "fixed" else 2)
+        if self.network.out_channels != expected:
+            raise Problem(
+                f"network.out_channels is {self.network.out_channels}: {self.network.in_channels} channels with variance "
+                f"{self.variance!r} need {expected}"
+            )
+        return self
+
+    def build(self) -> Denoiser:
+        return Denoiser(self)
+
+
+class Denoiser(nn.Module):
+    """Predicts clean data from noisy data [B, C, H, W] under conditions."""
+
+    def __init__(self, config: DenoiserConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = config.network.build()
+        self.label = None if config.classes is None else LabelCondition(config.classes, config.network.emb_width)
+        self.dtype = torch.float32
+        """Precision of the network's torso; in- and outputs are float32."""
+
+    def encode(self, cond: Cond, keep: Mapping[str, Tensor] | None = None) -> Signals:
+        """Conditions to signals, once per sample. cond: {"label": int64 [B]} or {}; keep: bool [B] by name, False drops a sample's."""
+        unknown = set(cond) - {"label"} if self.label is not None else set(cond)
+        assert not unknown, f"this denoiser takes no condition {sorted(unknown)}"
+        if self.label is None or "label" not in cond:
+            return Signals()
+        return Signals(self.label(cond["label"], (keep or {}).get("label")))
+
+    def output(self, x: Tensor, level: Level, signals: Signals) -> Output:
+        """The network's word at x [B, C, H, W]."""
+        scale = self.config.prediction.input_scale(level)
+        time = level.time
+        times = time.to(x) if isinstance(time, Tensor) else torch.full((len(x),), time, device=x.device)
+        value = self.network(x if scale == 1.0 else spread(scale, x) * x, times, signals.emb, self.dtype)
+        if self.config.variance == "fixed":
+            return Output(value)
+        value, variance = value.chunk(2, dim=1)
+        return Output(value, frac=variance) if self.config.variance == "learned_range" else Output(value, logvar=variance)
+
+    def forward(self, x: Tensor, level: Level, signals: Signals) -> Estimate:
+        """The belief at x [B, C, H, W]."""
+        return self.output(x, level, signals).estimate(x, level, self.config.prediction)
+
+    def bind(self, cond: Cond, keep: Mapping[str, Tensor] | None = None) -> Bound:
+        """A `Denoise` under these conditions; see `encode`."""
+        return Bound(self, self.encode(cond, keep))
+
+    def lower(self, dtype: torch.dtype) -> Self:
+        """Keep and compute the torso in `dtype`, for inference. The head, the norms and the embeddings stay in float32."""
+        self.dtype = dtype
+        network = self.network
+        for part in (network.stem, network.down, network.middle, network.up):
+            part.to(dtype)
+        return self
+
+
+class Bound:
+    """A denoiser under given conditions: a `Denoise` that can also say what it would believe without them."""
+
+    def __init__(self, denoiser: Denoiser, signals: Signals) -> None:
+        self.denoiser, self.signals = denoiser, signals
+
+    def __call__(self, x: Tensor, level: Level) -> Estimate:
+        return self.denoiser(x, level, self.signals)
+
+    def pair(self, x: Tensor, level: Level) -> tuple[Estimate, Estimate]:
+        """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch."""
+        assert self.signals.emb is not None, "nothing is bound: both estimates are the same"
+        emb = torch.cat([self.signals.emb, torch.zeros_like(self.signals.emb)])
+        output = self.denoiser.output(torch.cat([x, x]), level, Signals(emb))
+        count, prediction = len(x), self.denoiser.config.prediction
+        halves = (
+            Output(
+                output.value[rows],
+                None if output.frac is None else output.frac[rows],
+                None if output.logvar is None else output.logvar[rows],
+            )
+            for rows in (slice(None, count), slice(count, None))
+        )
+        conditional, unconditional = (half.estimate(x, level, prediction) for half in halves)
+        return conditional, unconditional

@@ -1,0 +1,83 @@
+"""Feature extractors: what turns pictures into the vectors that they are measured by.
+
+Numbers compare only where the extractor is the same, so every result names it and its digest. Here it is a classifier of this
+project; its features are what its classes are told from, its logits what the score is made of.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lodestar import checkpoint, library
+from lodestar.codecs import pixels
+from lodestar.config import Problem
+from lodestar.evaluate.statistics import FeatureSet
+from lodestar.models.classifier import PictureClassifier
+
+DEFAULT = "cifar10_features"
+"""The extractor in the package."""
+
+
+@dataclass(frozen=True)
+class Extractor:
+    """A classifier of pictures as a feature extractor. Called with pictures uint8 [B, C, H, W], it answers their features."""
+
+    name: str
+    digest: str
+    """SHA-256 of its configuration and weights."""
+    classifier: PictureClassifier = field(repr=False)
+
+    @property
+    def channels(self) -> int:
+        """Colour channels of the pictures that it sees: 1 (grey) or 3."""
+        return self.classifier.config.network.in_channels
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures that it sees."""
+        return self.classifier.config.size
+
+    @property
+    def dtype(self) -> str:
+        """The number format that it computes in: the same extractor in another one gives slightly other numbers."""
+        return str(self.classifier.dtype).removeprefix("torch.")
+
+    def note(self, what: str, channels: int, size: tuple[int, int]) -> str | None:
+        """What is done to pictures of `size` (height, width) before they are seen, in words; None for nothing.
+
+        Raises Problem for colour pictures where it sees grey ones: their colours would go unmeasured.
+        """
+        if channels not in (1, self.channels):
+            raise Problem(f"{what}: pictures of {channels} channels, and the extractor {self.name} sees {self.channels} (grey)")
+        done = [] if channels == self.channels else ["taken as colour pictures"]
+        done += [] if size == self.size else [f"resized from {_show(size)} to {_show(self.size)} (bilinear, antialiased)"]
+        return f"{what}: {' and '.join(done)} for the extractor" if done else None
+
+    @torch.inference_mode()
+    def __call__(self, pictures: Tensor) -> FeatureSet:
+        """Features float32 [B, D] and logits [B, K], on the CPU. Raises Problem if any is not finite."""
+        assert pictures.dtype == torch.uint8 and pictures.shape[1] in (1, self.channels)
+        x = pixels.encode(pictures.to(next(self.classifier.parameters()).device))
+        if x.shape[-2:] != self.size:
+            # Without the filter, shrinking would alias, and the distance would depend on it more than on the model (arXiv:2104.11222).
+            x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
+        x = x.expand(-1, self.channels, -1, -1)
+        self.classifier.eval()
+        return FeatureSet(self.classifier.features(x).cpu(), self.classifier.logits(x).cpu())
+
+
+def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None = None) -> Extractor:
+    """The classifier that `name` names (`lodestar.library.find`) as an extractor. Raises Problem if there is none, or it is damaged."""
+    path = library.find(name)
+    classifier = library.load(path, device, kind="classifier")
+    assert isinstance(classifier, PictureClassifier)
+    return Extractor(str(name), checkpoint.peek(path).digest, classifier)
+
+
+def _show(size: tuple[int, int]) -> str:
+    return f"{size[0]}×{size[1]}"

@@ -1,0 +1,144 @@
+"""What measuring starts from: the features of a set of pictures, their moments, and files that keep them.
+
+A set of pictures is measured through the features that an extractor makes of them. `FeatureSet` holds these, `Moments` sums
+them up as a mean and a covariance, batch by batch, and `cached` keeps the features of a reference under a key of its content.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_bytes
+from torch import Tensor
+
+from lodestar.config import Problem
+from lodestar.files import atomic
+
+_FORMAT = "lodestar.features.1"
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and scatter of a set of vectors, in float64. The moments of two sets together are the sum of theirs.
+
+    Σ over the union follows from Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm", eq. 2.1: no large
+    sums are subtracted, so that features far from zero lose no digits.
+    """
+
+    count: int
+    mean: Tensor  # [D]
+    scatter: Tensor  # [D, D], Σ (x - mean)(x - mean)ᵀ
+
+    @classmethod
+    def of(cls, features: Tensor) -> Self:
+        """The moments of features [N, D], N ≥ 1, of any floating type."""
+        assert features.ndim == 2 and len(features) > 0, f"features are [N, D], not {list(features.shape)}"
+        features = features.double()
+        mean = features.mean(0)
+        centred = features - mean
+        return cls(len(features), mean, centred.T @ centred)
+
+    def __add__(self, other: Self) -> Self:
+        count = self.count + other.count
+        delta = other.mean - self.mean
+        mean = self.mean + delta * (other.count / count)
+        between = torch.outer(delta, delta) * (self.count * other.count / count)
+        return type(self)(count, mean, self.scatter + other.scatter + between)
+
+    @property
+    def covariance(self) -> Tensor:
+        """The unbiased covariance [D, D] (divided by N - 1). Raises Problem for a single picture."""
+        if self.count < 2:
+            raise Problem("1 picture has no covariance: give at least 2, and thousands for a number that means something")
+        return self.scatter / (self.count - 1)
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """What a feature extractor says of N pictures: features [N, D], and logits [N, K] where it is a classifier.
+
+    Raises Problem for features that are not finite, and for a set without pictures.
+    """
+
+    features: Tensor
+    logits: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        assert self.features.ndim == 2, f"features are [N, D], not {list(self.features.shape)}"
+        assert self.logits is None or (self.logits.ndim == 2 and len(self.logits) == len(self.features))
+        if len(self.features) == 0:
+            raise Problem("there are no pictures to measure")
+        bad = int((~self.features.isfinite()).any(1).sum())
+        if bad:
+            raise Problem(f"the features of {bad} of {len(self.features)} pictures are not finite")
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Mean and covariance of the features, made block by block: no float64 copy of them all is held."""
+        first, *rest = (Moments.of(block) for block in self.features.split(_BLOCK))
+        return sum(rest, start=first)
+
+
+def save(features: FeatureSet, path: str | Path) -> None:
+    """Write a FeatureSet as one safetensors file, atomically."""
+    tensors = {"features": features.features} | ({} if features.logits is None else {"logits": features.logits})
+    with atomic(path) as file:
+        file.write(to_bytes({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"format": _FORMAT}))
+
+
+def load(path: str | Path) -> FeatureSet:
+    """Read what `save` wrote. Raises Problem for a file that is missing, cut short or of another kind."""
+    try:
+        with safe_open(path, "pt") as file:
+            found = (file.metadata() or {}).get("format")
+            if found != _FORMAT:
+                raise Problem(f"{path} holds {found or 'something else'}, not features ({_FORMAT})")
+            return FeatureSet(**{name: file.get_tensor(name) for name in sorted(file.keys())})
+    except (SafetensorError, OSError) as error:
+        raise Problem(f"cannot read features from {path}: {error}") from error
+
+
+def content_key(*parts: str | Path) -> str:
+    """A key (64 hexadecimal digits) that changes when any part does: a text by itself, a file or folder by what it holds.
+
+    Where a file lies and when it was written play no part, so that a copied reference finds its features again.
+    """
+    digest = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, str):
+            digest.update(hashlib.sha256(b"text" + part.encode()).digest())
+            continue
+        files = sorted(path for path in part.rglob("*") if path.is_file()) if part.is_dir() else [part]
+        for path in files:
+            # Names inside a folder count: a class is a folder's name.
+            digest.update(hashlib.sha256(b"file" + path.relative_to(part).as_posix().encode()).digest())
+            with open(path, "rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def cached(folder: str | Path, key: str, make: Callable[[], FeatureSet]) -> FeatureSet:
+    """The features kept in `folder` under `key`, or those that `make` gives, which are then kept.
+
+    A kept file that cannot be read is made again: nothing is lost by that but time.
+    """
+    path = Path(folder) / f"{key}.safetensors"
+    if path.exists():
+        try:
+            return load(path)
+        except Problem:
+            pass
+    features = make()
+    save(features, path)
+    return features

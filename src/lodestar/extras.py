@@ -1,0 +1,30 @@
+"""Optional libraries: asked for where they are used, named in the error with the extra that brings them."""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+from lodestar.config import Problem
+
+_EXTRA = {
+    "datasets": "train",
+    "pyarrow": "train",
+    "pyarrow.parquet": "train",
+    "tensorboard": "train",
+    "torch.utils.tensorboard": "train",
+    "matplotlib": "eval",
+    "matplotlib.pyplot": "eval",
+    "scipy": "eval",
+    "scipy.linalg": "eval",
+    "sklearn": "digits",
+    "sklearn.datasets": "digits",
+}
+
+
+def need(module: str) -> ModuleType:
+    """Import an optional module. Raises Problem naming the extra to install when it is missing."""
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise Problem(f"this needs {module} ({error}): pip install 'lodestar[{_EXTRA[module]}]'") from error

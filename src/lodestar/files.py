@@ -1,0 +1,38 @@
+"""Files that are either whole or not there: written under a temporary name, synced, then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from lodestar.config import Problem
+
+
+@contextlib.contextmanager
+def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
+    """Open a file that appears under `path` only when the block ends without an error; until then the old one stays.
+
+    Raises Problem when the disk is full or the folder cannot be written to; the temporary file is removed.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise Problem(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file atomically."""
+    with atomic(path, "w") as file:
+        file.write(text)

@@ -1,0 +1,34 @@
+"""Guidance in a limited interval of noise (Kynkäänniemi et al. 2024): early on it costs diversity, late it changes little."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from torch import Tensor
+
+from lodestar.core.estimate import Denoise, Estimate
+from lodestar.core.level import Level
+from lodestar.guidance.base import Context, Guidance
+
+
+class Interval(Guidance):
+    """Where low < σ/α ≤ high the guidance listed before it acts; elsewhere the model alone, at the cost of the model alone."""
+
+    kind: Literal["interval"] = "interval"
+    low: float = Field(ge=0)
+    high: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _rising(self) -> Self:
+        if self.low >= self.high:
+            raise ValueError(f"low {self.low:g} has to be below high {self.high:g}")
+        return self
+
+    def __call__(self, inner: Denoise, context: Context) -> Denoise:
+        def denoise(x: Tensor, level: Level) -> Estimate:
+            ratio = level.ratio
+            assert isinstance(ratio, float), "one level for the whole batch"
+            return inner(x, level) if self.low < ratio <= self.high else context.plain(x, level)
+
+        return denoise

@@ -1,0 +1,44 @@
+"""Dynamic thresholding (Imagen, Saharia et al. 2022, section 2.3): clamp x̂₀ to its own high quantile, and divide by that."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from lodestar.core.estimate import Denoise, Estimate
+from lodestar.core.level import Level, spread
+from lodestar.guidance.base import Context, Guidance
+
+
+class Threshold(Guidance):
+    """clamp(x̂₀, −q, q)/q per sample, where q is the quantile `ratio` of |x̂₀|, at least 1 and at most `maximum`."""
+
+    kind: Literal["threshold"] = "threshold"
+    ratio: float = Field(default=0.995, gt=0, le=1)
+    maximum: float | None = Field(default=None, ge=1)
+    """None is no upper limit, as in the paper; 1 is plain clipping."""
+
+    def __call__(self, inner: Denoise, context: Context) -> Denoise:  # noqa: ARG002
+        def denoise(x: Tensor, level: Level) -> Estimate:
+            estimate = inner(x, level)
+            limit = quantile(estimate.x0.abs(), self.ratio).clamp(1, self.maximum)
+            # clamp(x̂₀, −q, q)/q is clamp(x̂₀/q, −1, 1).
+            return replace(estimate, x0=(estimate.x0 / spread(limit, estimate.x0)).clamp(-1, 1))
+
+        return denoise
+
+
+def quantile(values: Tensor, ratio: float) -> Tensor:
+    """The quantile [B] of each sample of values [B, ...], linear between order statistics.
+
+    torch.quantile refuses more than 2²⁴ values, and sorts all of them where the top few serve.
+    """
+    flat = values.flatten(1)
+    place = ratio * (flat.shape[1] - 1)
+    below = int(place)
+    top = flat.topk(flat.shape[1] - below, dim=1).values
+    upper = top[:, -2] if top.shape[1] > 1 else top[:, -1]
+    return top[:, -1].lerp(upper, place - below)

@@ -1,0 +1,55 @@
+"""Pictures on disk: PNG files and grids of them."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lodestar.config import Problem
+from lodestar.files import atomic
+
+
+def grid(pictures: Tensor, columns: int | None = None, gap: int = 1, background: int = 255) -> Tensor:
+    """uint8 pictures [N, C, H, W] as one, uint8 [3, H', W']: row by row, as square as it gets unless `columns` says otherwise."""
+    count, channels, height, width = pictures.shape
+    columns = columns or math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    sheet = torch.full((3, rows * (height + gap) - gap, columns * (width + gap) - gap), background, dtype=torch.uint8)
+    for index, picture in enumerate(pictures.cpu()):
+        top, left = index // columns * (height + gap), index % columns * (width + gap)
+        sheet[:, top : top + height, left : left + width] = picture if channels == 3 else picture[:1]
+    return sheet
+
+
+def enlarge(picture: Tensor, factor: int) -> Tensor:
+    """Every pixel repeated factor × factor times; [..., H, W]."""
+    return picture.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+
+
+def save_png(path: str | Path, picture: Tensor) -> None:
+    """Write uint8 [3, H, W] or [1, H, W] atomically."""
+    from PIL import Image
+
+    array = picture.cpu().permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
+    with atomic(path) as file:
+        file.write(buffer.getvalue())
+
+
+def load_png(path: str | Path) -> Tensor:
+    """Read a picture as uint8 [3, H, W], or [1, H, W] if it is grey. Raises Problem if it cannot be decoded."""
+    from PIL import Image, UnidentifiedImageError
+
+    try:
+        with Image.open(path) as picture:
+            mode = "L" if picture.mode == "L" else "RGB"
+            array = np.array(picture.convert(mode))
+    except (OSError, UnidentifiedImageError) as error:
+        raise Problem(f"cannot read the picture {path}: {error}") from None
+    return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)

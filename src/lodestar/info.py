@@ -1,0 +1,90 @@
+"""What a model, a run or a file is, told from its header alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from rich.table import Table
+
+from lodestar import checkpoint, library
+from lodestar.config import Problem
+from lodestar.train.names import LOG, RUN, STATE
+
+_BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
+
+
+def describe(name: str) -> Table:
+    """A table of facts. Raises Problem if there is nothing under that name, or it is damaged."""
+    path = Path(name)
+    table = Table(show_header=False, box=None, pad_edge=False)
+    if path.is_dir() and (path / RUN).exists():
+        _run(table, path)
+        if not (path / library.MODEL).exists():
+            return table
+    file = library.find(name)
+    header = checkpoint.peek(file)
+    config = json.loads(header.config)
+    bits = sorted({_BITS.get(dtype, 0) for dtype in header.dtypes.values()})
+    table.add_row("file", str(file))
+    table.add_row("kind", header.kind)
+    table.add_row("parameters", f"{header.parameters / 1e6:.2f} million, {'/'.join(map(str, bits))} bits, {file.stat().st_size / 2**20:.1f} MiB")
+    if header.kind == "diffusion":
+        _diffusion(table, config)
+    elif header.kind == "classifier":
+        _classifier(table, config)
+    for key, value in header.provenance.items():
+        table.add_row(key.replace("_", " "), _text(value))
+    table.add_row("sha256", header.digest)
+    return table
+
+
+def _run(table: Table, folder: Path) -> None:
+    try:
+        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        table.add_row("run", f"{run['task']['kind']} on {run['data']['source']}, to {run['train']['images']:,} images")
+        lines = (folder / LOG).read_text(encoding="utf-8").splitlines() if (folder / LOG).exists() else []
+        if lines:
+            table.add_row("last logged", _text(json.loads(lines[-1])))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Problem(f"{folder} is damaged: {error}") from None
+    if (folder / STATE).exists():
+        table.add_row("checkpoint", f"of image {checkpoint.peek(folder / STATE).provenance['images_seen']:,}; the same command goes on from it")
+    else:
+        table.add_row("checkpoint", "none yet")
+
+
+def _diffusion(table: Table, config: dict) -> None:
+    denoiser, schedule = config["denoiser"], config["schedule"]
+    _pictures(table, config, denoiser["network"])
+    guided = "cfg" if config["droppable"] else "none without a classifier"
+    table.add_row("conditional", f"{denoiser['classes']} classes; guidance: {guided}" if denoiser["classes"] else "no")
+    table.add_row("predicts", f"{denoiser['prediction']['kind']}, variance {denoiser['variance']}")
+    table.add_row("schedule", f"{schedule['kind']}, {schedule['timesteps']} steps")
+    table.add_row("sampled with", f"{config['sampler']['kind']}, {config['plan']} steps, unless told otherwise")
+
+
+def _classifier(table: Table, config: dict) -> None:
+    _pictures(table, config, config["network"])
+    table.add_row("sees", f"noised pictures ({config['schedule']['kind']} schedule)" if config["noised"] else "clean pictures")
+
+
+def _pictures(table: Table, config: dict, network: dict) -> None:
+    height, width = config["size"]
+    table.add_row("pictures", f"{height}×{width}, {network['in_channels']} channels")
+    if config["names"]:
+        table.add_row("classes", ", ".join(config["names"]))
+    widths = ", ".join(str(int(network["width"] * multiplier)) for multiplier in network["multipliers"])
+    table.add_row("network", f"{network['kind']}, channels {widths}, {network['blocks']} blocks")
+
+
+def _text(value: object) -> str:
+    match value:
+        case float():
+            return f"{value:,.4g}"
+        case int():
+            return f"{value:,}"
+        case dict():
+            return ", ".join(f"{key} {_text(inner)}" for key, inner in value.items() if inner is not None)
+        case _:
+            return str(value)

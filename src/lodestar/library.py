@@ -1,0 +1,91 @@
+"""Models by name: those in the package, those of a run, files, and those of a hub."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lodestar import checkpoint
+from lodestar.config import Problem, decode, nearest
+from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
+from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.nets.precision import best_dtype
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""Where the embedded models are."""
+
+MODEL = "model.safetensors"
+"""What a run's folder, or a hub's repository, holds."""
+
+_KINDS = {"diffusion": DiffusionConfig, "classifier": ClassifierModelConfig}
+
+
+def embedded() -> list[str]:
+    """Names of the models in the package."""
+    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
+
+
+def find(name: str | Path) -> Path:
+    """The file of a model: an embedded one's name, a run's folder, a file, or ``hf:owner/repository``. Raises Problem."""
+    path = Path(name)
+    if str(name) in embedded():
+        return WEIGHTS / f"{name}.safetensors"
+    if path.is_file():
+        return path
+    if path.is_dir():
+        if (path / MODEL).exists():
+            return path / MODEL
+        raise Problem(f"{path} holds no {MODEL}: a run writes it at its first checkpoint")
+    if str(name).startswith("hf:"):
+        return _download(str(name)[3:])
+    near = nearest(str(name), [*embedded(), *(str(each) for each in path.parent.glob("*") if path.parent.is_dir())])
+    raise Problem(f"no model {str(name)!r}: choose from {', '.join(embedded())}, or give a run's folder or a file{near}")
+
+
+def load(name: str | Path, device: str | torch.device | None = None, kind: str | None = None) -> Diffusion | PictureClassifier:
+    """Load a model for inference, in the number format that the device is fastest in.
+
+    name: see `find`. device: default a GPU where there is one. kind: "diffusion" or "classifier", if only that will do.
+    Raises Problem if there is no such model, or it is damaged or of another kind.
+    """
+    path = find(name)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    header, tensors = checkpoint.load(path, kind)
+    settings = _config(path, header)
+    with torch.device("meta"):
+        model: Diffusion | PictureClassifier = settings.build()
+    model.to_empty(device="cpu")
+    checkpoint.fill(model, tensors, path)
+    model.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)
+    (model.denoiser if isinstance(model, Diffusion) else model).lower(best_dtype(target))
+    return model
+
+
+def config(name: str | Path) -> Any:
+    """A model's configuration, read from its header alone. Raises Problem as `load` does."""
+    path = find(name)
+    return _config(path, checkpoint.peek(path))
+
+
+def companion(name: str | Path) -> str | None:
+    """The embedded classifier that guides an embedded model, if there is one."""
+    guide = f"{name}_classifier"
+    return guide if guide in embedded() else None
+
+
+def _config(path: Path, header: checkpoint.Header) -> Any:
+    if header.kind not in _KINDS:
+        raise Problem(f"{path} holds a {header.kind}, not a model: choose from {', '.join(_KINDS)}")
+    return decode(_KINDS[header.kind], header.config, str(path))
+
+
+def _download(repository: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(repository, MODEL))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise Problem(f"cannot fetch {MODEL} of {repository!r}: {str(error).splitlines()[0]}") from None

@@ -1,0 +1,80 @@
+"""A classifier of pictures: of noised ones, to guide with (ADM, section 4), or of clean ones, to measure with."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from lodestar.config import Config, Problem
+from lodestar.core.level import Level
+from lodestar.core.schedule import AnySchedule, Linear
+from lodestar.nets.classifier import ClassifierConfig
+
+PLAIN = Level(0.0, 1.0, 0.0)
+"""What a classifier is told of pictures without noise: the chain has no time for them, so that of its first step."""
+
+
+class ClassifierModelConfig(Config):
+    """A classifier of pictures."""
+
+    kind: Literal["classifier"] = "classifier"
+    network: ClassifierConfig = ClassifierConfig()
+    schedule: AnySchedule = Linear()
+    """The noise that it knows; that of the diffusion model which it is to guide."""
+    noised: bool = True
+    """It classifies noised pictures, told their level; otherwise clean ones alone."""
+    names: tuple[str, ...] | None = Field(default=None)
+    """Names of its classes."""
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Self:
+        if self.names is not None and len(self.names) != self.network.classes:
+            raise Problem(f"{len(self.names)} names are given for {self.network.classes} classes")
+        return self
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of its pictures."""
+        return self.network.size
+
+    def build(self) -> PictureClassifier:
+        return PictureClassifier(self)
+
+
+class PictureClassifier(nn.Module):
+    """p(y | x) of pictures x, float32 [B, C, H, W] in [−1, 1] before the noise, at a level: one for all (floats), or [B]."""
+
+    def __init__(self, config: ClassifierModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.network = config.network.build()
+        self.dtype = torch.float32
+        """Precision of the network's torso; in- and outputs are float32."""
+
+    def logits(self, x: Tensor, level: Level = PLAIN) -> Tensor:
+        """Unnormalised log-probabilities of the classes [B, classes]."""
+        return self.network(x, _times(x, level), self.dtype)
+
+    def logp(self, x: Tensor, level: Level, label: Tensor) -> Tensor:
+        """log p(label | x) [B], differentiable in x, for labels int64 [B]."""
+        assert self.config.noised, "a classifier of clean pictures cannot guide"
+        return self.logits(x, level).log_softmax(dim=-1).gather(1, label[:, None])[:, 0]
+
+    def features(self, x: Tensor, level: Level = PLAIN) -> Tensor:
+        """What the classes are told from [B, D]; maps are averaged over their places, so that D is their channels."""
+        features = self.network.features(x, _times(x, level), self.dtype)
+        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+
+    def lower(self, dtype: torch.dtype) -> Self:
+        """Keep and compute the torso in `dtype`, for inference. The head, the last norm and the embedding stay in float32."""
+        self.dtype = dtype
+        for part in (self.network.stem, self.network.down, self.network.middle):
+            part.to(dtype)
+        return self
+
+
+def _times(x: Tensor, level: Level) -> Tensor:
+    return level.time.to(x) if isinstance(level.time, Tensor) else torch.full((len(x),), level.time, device=x.device)

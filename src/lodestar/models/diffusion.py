@@ -1,0 +1,240 @@
+"""A diffusion model of pictures: denoiser, schedule and codec, and the stream of frames that sampling it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Self
+
+import torch
+from pydantic import Field, field_validator
+from torch import Tensor, nn
+
+from lodestar.codecs import pixels
+from lodestar.config import Config, Problem, nearest
+from lodestar.core.estimate import Denoise
+from lodestar.core.noise import SeededNoise
+from lodestar.core.plan import parse_plan
+from lodestar.core.schedule import AnySchedule, Linear
+from lodestar.denoiser import DenoiserConfig
+from lodestar.guidance import AnyGuidance, Classifier, Clip, Context, Threshold, compose
+from lodestar.images import save_png
+from lodestar.models.classifier import PictureClassifier
+from lodestar.samplers import AnySampler, DPMpp
+
+
+class DiffusionConfig(Config):
+    """A diffusion model."""
+
+    kind: Literal["diffusion"] = "diffusion"
+    denoiser: DenoiserConfig = DenoiserConfig()
+    schedule: AnySchedule = Linear()
+    size: tuple[int, int] = (32, 32)
+    """Height and width of its pictures."""
+    names: tuple[str, ...] | None = None
+    """Names of its classes."""
+    droppable: bool = False
+    """It was trained without its classes too, so that it is an unconditional model as well."""
+    sampler: AnySampler = DPMpp()
+    """What it is sampled with where nothing else is asked for."""
+    plan: str = "20"
+    """Likewise: its sampling plan, in text."""
+
+    def build(self) -> Diffusion:
+        return Diffusion(self)
+
+
+class Request(Config):
+    """What to sample. The command line, Python and a manifest all make one of these."""
+
+    labels: tuple[int | None, ...] = Field(min_length=1)
+    """The class of each picture; None is none (unconditional)."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    """The seed of each picture; it depends on nothing else that is sampled with it."""
+    plan: str | None = None
+    """Sampling plan in text (`lodestar.core.plan`); None is the model's own."""
+    sampler: AnySampler | None = None
+    guidance: tuple[AnyGuidance, ...] = ()
+    """In the order of application."""
+    clip: bool = True
+    """Clamp x̂₀ to the range of pictures (before a classifier's gradient, as ADM), unless the guidance itself clips or thresholds."""
+
+    @field_validator("plan")
+    @classmethod
+    def _readable(cls, plan: str | None) -> str | None:
+        if plan is not None:
+            parse_plan(plan)
+        return plan
+
+    def only(self, index: int) -> Self:
+        """The request for one of its pictures alone."""
+        return self.replace(labels=(self.labels[index],), seeds=(self.seeds[index],))
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Some of the requested pictures, as believed after one step; after the last step, the pictures themselves."""
+
+    first: int
+    """Number of the first of these pictures in the request."""
+    step: int
+    """Steps taken."""
+    steps: int
+    """Steps in all."""
+    x: Tensor = field(repr=False)
+    """What they are, in the range [−1, 1]: float32 [B, C, H, W]."""
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 [B, C, H, W]."""
+        return pixels.decode(self.x).cpu()
+
+    @property
+    def final(self) -> bool:
+        """Whether these are the answer."""
+        return self.step == self.steps
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures, and the request that they answer."""
+
+    images: Tensor = field(repr=False)
+    """uint8 [N, C, H, W]."""
+    request: Request
+
+    def save(self, folder: str | Path) -> Path:
+        """Write them as numbered PNG files; returns the folder."""
+        for index, image in enumerate(self.images):
+            save_png(Path(folder) / f"{index:05d}.png", image)
+        return Path(folder)
+
+
+class Diffusion(nn.Module):
+    """A diffusion model."""
+
+    def __init__(self, config: DiffusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.denoiser = config.denoiser.build()
+
+    @property
+    def device(self) -> torch.device:
+        """Where its weights are."""
+        return next(self.parameters()).device
+
+    def sample(
+        self,
+        label: str | int | Sequence[str | int | None] | None = None,
+        count: int | None = None,
+        *,
+        seed: int = 0,
+        steps: str | int | None = None,
+        sampler: AnySampler | None = None,
+        guidance: AnyGuidance | Sequence[AnyGuidance] = (),
+        clip: bool = True,
+        batch_size: int = 32,
+        classifier: PictureClassifier | None = None,
+    ) -> Samples:
+        """Sample pictures.
+
+        label: a class by name or number, or one for each picture; None takes the classes in turn. count: how many pictures (default: as
+        many as labels). Picture k has the seed `seed + k` and is the same whatever the batch size. steps: a plan (`lodestar.core.plan`).
+        classifier: the noise-aware classifier that "classifier" guidance climbs. Raises Problem.
+        """
+        listed = [label] if isinstance(label, str | int) else label
+        labels = self.labels(listed, count)
+        request = Request(
+            labels=labels,
+            seeds=tuple(range(seed, seed + len(labels))),
+            plan=None if steps is None else str(steps),
+            sampler=sampler,
+            guidance=tuple(guidance) if isinstance(guidance, Sequence) else (guidance,),
+            clip=clip,
+        )
+        frames = self.stream(request, batch_size=batch_size, classifier=classifier)
+        return Samples(torch.cat([frame.images for frame in frames if frame.final]), request)
+
+    def labels(self, asked: Sequence[str | int | None] | None, count: int | None) -> tuple[int | None, ...]:
+        """A class for each of `count` pictures: those asked for, in turn; all classes in turn where none is. Raises Problem."""
+        if count is not None and count < 1:
+            raise Problem(f"count is {count}: at least 1")
+        classes = self.config.denoiser.classes
+        if asked is None:
+            every = [None] if classes is None else list(range(classes))
+            return tuple(every[k % len(every)] for k in range(len(every) if count is None else count))
+        numbers = [self.label(each) for each in asked]
+        return tuple(numbers[k % len(numbers)] for k in range(len(numbers) if count is None else count))
+
+    def label(self, asked: str | int | None) -> int | None:
+        """The number of a class given by name or number; "none" and None are none. Raises Problem."""
+        if asked is None or asked == "none":
+            if self.config.denoiser.classes is not None and not self.config.droppable:
+                raise Problem("label none: this model was never trained without its classes")
+            return None
+        names, classes = self.config.names or (), self.config.denoiser.classes
+        if classes is None:
+            raise Problem(f"label {asked!r}: this model knows no classes")
+        if asked in names:
+            return names.index(str(asked))
+        if str(asked).isdigit() and int(asked) < classes:
+            return int(asked)
+        choices = ", ".join(names) if names else f"0 to {classes - 1}"
+        raise Problem(f"unknown label {str(asked)!r}: choose from {choices}{nearest(str(asked), names)}")
+
+    def check(self, request: Request, classifier: PictureClassifier | None = None) -> None:
+        """Raise Problem if a request cannot be answered, before any work is done."""
+        self.config.schedule.steps(parse_plan(request.plan or self.config.plan))
+        for labels in {label is None: (label,) for label in request.labels}.values():
+            self._guided(self._guidance(request), labels, classifier)
+
+    @torch.inference_mode()
+    def stream(
+        self, request: Request, *, batch_size: int = 32, classifier: PictureClassifier | None = None
+    ) -> Iterator[Frame]:
+        """Sample a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done."""
+        if batch_size < 1:
+            raise Problem(f"batch size is {batch_size}: at least 1")
+        config, device = self.config, self.device
+        sampler = request.sampler or config.sampler
+        steps = config.schedule.steps(parse_plan(request.plan or config.plan))
+        guidance = self._guidance(request)
+        channels = config.denoiser.network.in_channels
+        self.eval()
+        for first in range(0, len(request.labels), batch_size):
+            rows = slice(first, first + batch_size)
+            denoise = self._guided(guidance, request.labels[rows], classifier)
+            noise = SeededNoise(request.seeds[rows])
+            x = noise.start((channels, *config.size), device)
+            # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise all the same.
+            for state in sampler(denoise, x, steps, noise):
+                done = state.index + 1
+                yield Frame(first, done, len(steps), state.x if done == len(steps) else state.estimate.x0)
+
+    def _guided(self, guidance: Sequence[AnyGuidance], labels: Sequence[int | None], classifier: PictureClassifier | None) -> Denoise:
+        """The `Denoise` of one batch."""
+        if all(label is None for label in labels):
+            bound = self.denoiser.bind({})
+            return compose(guidance, bound, Context(plain=bound))
+        label = torch.tensor([label or 0 for label in labels], device=self.device)
+        keep = torch.tensor([label is not None for label in labels], device=self.device)
+        bound = self.denoiser.bind({"label": label}, {"label": keep})
+        critic = None
+        if classifier is not None:
+            if classifier.config.names != self.config.names:
+                raise Problem(f"this classifier knows other classes ({classifier.config.names}) than the model ({self.config.names})")
+            critic = lambda x, level: classifier.logp(x, level, label) * keep  # noqa: E731
+        free = self.config.droppable
+        context = Context(
+            plain=bound, null=self.denoiser.bind({}) if free else None, pair=bound.pair if free else None, critic=critic
+        )
+        return compose(guidance, bound, context)
+
+    def _guidance(self, request: Request) -> list[AnyGuidance]:
+        """The requested guidance with the clipping that pictures want put in its place."""
+        guidance = list(request.guidance)
+        if request.clip and not any(isinstance(each, Clip | Threshold) for each in guidance):
+            place = next((k for k, each in enumerate(guidance) if isinstance(each, Classifier)), len(guidance))
+            guidance.insert(place, Clip())
+        return guidance

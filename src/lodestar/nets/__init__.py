@@ -1,0 +1,1 @@
+"""Networks: tensors in, tensors out. They know no noise levels, no losses and no files."""

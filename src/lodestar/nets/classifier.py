@@ -1,0 +1,92 @@
+"""The classifier of noised pictures: the downward half of the U-Net and a pool (ADM, section 4 and table 11)."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from lodestar.config import Problem
+from lodestar.nets.attention import AttentionPool
+from lodestar.nets.layers import Conv2d, GroupNorm, Linear, zero
+from lodestar.nets.unet import BackboneConfig, Builder, TimeEmbedding, run
+
+Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
+"""adaptive: mean over places, then an affine map. attention: CLIP's pool. spatial: the means of every stage, through two affine
+maps with a ReLU between them; spatial_v2: the same with a norm and SiLU."""
+
+SPATIAL_WIDTH = 2048
+"""Hidden width of the spatial pools, as published."""
+
+
+class ClassifierConfig(BackboneConfig):
+    """A classifier of pictures at a noise level."""
+
+    kind: Literal["classifier"] = "classifier"
+    classes: int = Field(default=10, ge=1)
+    pool: Pool = "attention"
+    size: tuple[int, int] = (32, 32)
+    """Height and width of the pictures; the attention pool has a vector for every place of its map."""
+
+    @model_validator(mode="after")
+    def _size_divides(self) -> Self:
+        if any(side % self.divisor or side < 1 for side in self.size):
+            raise Problem(f"size is {self.size[0]}×{self.size[1]}: both must be multiples of {self.divisor}")
+        return self
+
+    def build(self) -> Classifier:
+        """The network, its weights random."""
+        return Classifier(self)
+
+
+class Classifier(nn.Module):
+    """Logits of classes of a noised picture."""
+
+    def __init__(self, config: ClassifierConfig) -> None:
+        super().__init__()
+        self.config = config
+        builder, stem = Builder(config), config.widths[0]
+        self.time = TimeEmbedding(config.width, config.emb_width)
+        self.stem = Conv2d(config.in_channels, stem, 3, padding=1)
+        self.down, handed = builder.down(stem)
+        self.middle = builder.middle()
+        channels, total = config.widths[-1], sum(handed) + config.widths[-1]
+        self.norm = GroupNorm(channels, config.norm_groups) if config.pool in ("adaptive", "attention") else None
+        match config.pool:
+            case "adaptive":
+                self.head: nn.Module = zero(Linear(channels, config.classes))
+            case "attention":
+                height, width = (side // config.divisor for side in config.size)
+                head_channels = config.head_channels or channels // config.heads_at(channels)
+                self.head = AttentionPool(height * width, channels, head_channels, config.classes)
+            case "spatial":
+                self.head = nn.Sequential(Linear(total, SPATIAL_WIDTH), nn.ReLU(), Linear(SPATIAL_WIDTH, config.classes))
+            case "spatial_v2":
+                self.head = nn.Sequential(
+                    Linear(total, SPATIAL_WIDTH), GroupNorm(SPATIAL_WIDTH, 32), nn.SiLU(), Linear(SPATIAL_WIDTH, config.classes)
+                )
+
+    def features(self, x: Tensor, time: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """What the pool's last maps are given. x: float32 [B, C, H, W]; time: [B].
+
+        Returns float32: [B, channels, H', W'] for the adaptive and attention pools, [B, total] for the spatial ones.
+        """
+        e = F.silu(self.time(time)).to(dtype or x.dtype)
+        h = self.stem(x.to(dtype=dtype or x.dtype, memory_format=torch.channels_last))
+        spatial = self.norm is None
+        means = [h.mean(dim=(2, 3))] if spatial else []
+        for stage in [*self.down, *self.middle]:
+            h = run(stage, h, e, checkpointing=self.config.checkpointing)
+            if spatial and stage is not self.middle[0]:
+                means.append(h.mean(dim=(2, 3)))
+        if self.norm is None:
+            return torch.cat(means, dim=-1).to(x.dtype)
+        return self.norm(h.to(x.dtype), silu=True)
+
+    def forward(self, x: Tensor, time: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+        """Logits, float32 [B, classes]."""
+        features = self.features(x, time, dtype)
+        return self.head(features.mean(dim=(2, 3)) if self.config.pool == "adaptive" else features)

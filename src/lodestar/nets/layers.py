@@ -1,0 +1,144 @@
+"""Layers that compute in the precision of their input.
+
+Parameters stay in whatever type they are kept in (float32 for training); each layer casts them to its input's type, which
+costs nothing where they already agree. So the precision of a network is that of the tensor fed to its torso: no autocast, no
+second copy of the code for 16 bits. Images are channels-last in memory throughout, so that no layer reorders them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Resample = Literal["residual", "conv", "plain"]
+"""How a U-Net changes resolution: in a residual block (BigGAN's, ADM's), by a convolution beside it, or without parameters."""
+
+
+class Conv2d(nn.Conv2d):
+    """Convolution over [B, C, H, W]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        return F.conv2d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
+
+
+class Linear(nn.Linear):
+    """Affine map of the last dimension."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias.to(x.dtype))
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalization of [B, C, ...] with what the U-Net always does next: scale, shift and SiLU.
+
+    `groups` is taken where it divides the channels (always, in the published networks); else their greatest common divisor.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(math.gcd(channels, groups), channels)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False) -> Tensor:
+        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift."""
+        if x.dtype == torch.float32 or x.is_cuda:
+            y = F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        else:
+            # On CPUs the 16-bit kernel is the slower one, and the rounder.
+            y = F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
+        if scale is not None:
+            assert shift is not None
+            y = y * (1 + scale) + shift
+        return F.silu(y) if silu else y
+
+
+def timestep_embedding(time: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
+    """Sinusoids of times [B] (fractional ones too) as float32 [B, width]: cosines first, then sines (ADM's order)."""
+    half = width // 2
+    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=time.device) / half)
+    angles = time[:, None].float() * frequencies
+    embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
+    return F.pad(embedding, (0, width % 2))
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Nearest-neighbour doubling of height and width."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+def downsample(x: Tensor) -> Tensor:
+    """2×2 average pooling."""
+    return F.avg_pool2d(x, 2)
+
+
+def zero(module: nn.Module) -> nn.Module:
+    """Zero a module's parameters, so that the branch it ends begins as the identity's addend."""
+    for parameter in module.parameters():
+        nn.init.zeros_(parameter)
+    return module
+
+
+class Resampler(nn.Module):
+    """Doubling or halving by itself: with a 3×3 convolution, or plain."""
+
+    def __init__(self, channels: int, direction: Literal["up", "down"], conv: bool) -> None:
+        super().__init__()
+        self.direction = direction
+        self.conv = Conv2d(channels, channels, 3, stride=2 if direction == "down" else 1, padding=1) if conv else None
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        if self.direction == "up":
+            x = upsample(x)
+        elif self.conv is None:
+            x = downsample(x)
+        return x if self.conv is None else self.conv(x)
+
+
+class ResBlock(nn.Module):
+    """Residual block: norm, SiLU, 3×3 convolution, twice, with the embedding in between.
+
+    adaptive: the embedding scales and shifts the second norm (ADM's AdaGN, equation 13); otherwise it is added before it (DDPM).
+    direction: "up" or "down" resamples both branches inside the block (BigGAN's).
+    rescale: the sum is multiplied by √½ (Song et al. 2021).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out_channels: int,
+        emb_width: int,
+        *,
+        groups: int,
+        dropout: float = 0.0,
+        adaptive: bool = True,
+        direction: Literal["up", "down"] | None = None,
+        rescale: bool = False,
+    ) -> None:
+        super().__init__()
+        self.adaptive, self.direction, self.rescale = adaptive, direction, rescale
+        self.norm1 = GroupNorm(channels, groups)
+        self.conv1 = Conv2d(channels, out_channels, 3, padding=1)
+        self.emb = Linear(emb_width, 2 * out_channels if adaptive else out_channels)
+        self.norm2 = GroupNorm(out_channels, groups)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero(Conv2d(out_channels, out_channels, 3, padding=1))
+        self.skip = nn.Identity() if channels == out_channels else Conv2d(channels, out_channels, 1)
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        """x [B, C, H, W]; emb [B, emb_width], its SiLU already taken."""
+        h = self.norm1(x, silu=True)
+        if self.direction is not None:
+            resample = upsample if self.direction == "up" else downsample
+            h, x = resample(h), resample(x)
+        h = self.conv1(h)
+        e = self.emb(emb)[:, :, None, None]
+        if self.adaptive:
+            scale, shift = e.chunk(2, dim=1)
+            h = self.norm2(h, scale, shift, silu=True)
+        else:
+            h = self.norm2(h + e, silu=True)
+        h = self.skip(x) + self.conv2(self.dropout(h))
+        return h * math.sqrt(0.5) if self.rescale else h

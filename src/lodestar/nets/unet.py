@@ -1,0 +1,251 @@
+"""The U-Net of the line: DDPM's, Improved DDPM's and ADM's by configuration (Dhariwal and Nichol 2021, section 3).
+
+Down: at every resolution a number of stages (residual block, attention where asked), then a halving. Middle: block, attention,
+block. Up: one stage more at every resolution, each fed with the matching activation from the way down, then a doubling.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from lodestar.config import Config, Problem
+from lodestar.nets.attention import Attention, Layout
+from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, timestep_embedding, zero
+
+
+class BackboneConfig(Config):
+    """What the U-Net and the classifier made of its first half have in common."""
+
+    in_channels: int = Field(default=3, ge=1)
+    width: int = Field(default=64, ge=1)
+    """Channels at multiplier 1; also the width of the sinusoidal time embedding."""
+    multipliers: tuple[float, ...] = Field(default=(1, 2, 2), min_length=1)
+    """Width of each resolution, from the finest, as a factor of `width`."""
+    blocks: int | tuple[int, ...] = 2
+    """Residual blocks at each resolution on the way down; one number for all, or one each."""
+    attention: tuple[int, ...] = (2, 4)
+    """Where attention runs: factors by which the picture is then reduced (at 32×32, 2 and 4 mean the 16×16 and 8×8 maps)."""
+    heads: int | None = Field(default=None, ge=1)
+    """Attention heads at every resolution, or None where head_channels tells."""
+    head_channels: int | None = Field(default=32, ge=1)
+    """Channels of an attention head; the number of heads follows."""
+    layout: Layout = "qkv_first"
+    """How a projection holds q, k and v; weights do not tell."""
+    resample: Resample = "residual"
+    adaptive_norm: bool = True
+    """The embedding scales and shifts the norms (AdaGN); otherwise it is added."""
+    rescale_residuals: bool = False
+    """Multiply sums of residual branches by √½."""
+    norm_groups: int = Field(default=32, ge=1)
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    checkpointing: bool = False
+    """Recompute residual blocks and attention in the backward pass instead of storing their activations."""
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each resolution, from the finest."""
+        return tuple(int(multiplier * self.width) for multiplier in self.multipliers)
+
+    @property
+    def depths(self) -> tuple[int, ...]:
+        """Residual blocks of each resolution on the way down."""
+        return (self.blocks,) * len(self.multipliers) if isinstance(self.blocks, int) else self.blocks
+
+    @property
+    def emb_width(self) -> int:
+        """Width of the embedding of time and conditions."""
+        return 4 * self.width
+
+    @property
+    def divisor(self) -> int:
+        """Height and width of a picture must be multiples of this."""
+        return 2 ** (len(self.multipliers) - 1)
+
+    @property
+    def attended(self) -> tuple[int, ...]:
+        """Channels of the resolutions at which attention runs, from the finest; the middle is not counted."""
+        return tuple(width for level, width in enumerate(self.widths) if 2**level in self.attention)
+
+    def heads_at(self, channels: int) -> int:
+        """Attention heads at a width."""
+        return self.heads if self.heads is not None else channels // (self.head_channels or channels)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.heads is None) == (self.head_channels is None):
+            raise Problem("give exactly one of heads and head_channels (the other null)")
+        if not isinstance(self.blocks, int) and len(self.blocks) != len(self.multipliers):
+            raise Problem(f"blocks has {len(self.blocks)} entries, multipliers has {len(self.multipliers)}")
+        if min(self.depths) < 1 or min(self.widths) < 1:
+            raise Problem("every resolution needs at least one block and one channel")
+        factors = [2**level for level in range(len(self.multipliers))]
+        if unknown := [factor for factor in self.attention if factor not in factors]:
+            raise Problem(f"attention at {unknown[0]}: this network reduces by {', '.join(map(str, factors))}")
+        for channels in (*self.attended, self.widths[-1]):
+            if channels % (self.heads or self.head_channels or 1):
+                raise Problem(f"{channels} channels do not divide by {self.heads or self.head_channels} heads or head channels")
+        return self
+
+
+class UNetConfig(BackboneConfig):
+    """A U-Net. Defaults are ADM's choices at a size for 32×32 pictures."""
+
+    kind: Literal["unet"] = "unet"
+    out_channels: int = Field(default=3, ge=1)
+    """Channels of the output; twice those of the input where the variance is learned."""
+    up_heads: int | None = Field(default=None, ge=1)
+    """Heads on the way up, where they differ (ADM's deprecated num_heads_upsample)."""
+    stem: int | None = Field(default=None, ge=1)
+    """Channels of the first convolution where they are not those of the finest resolution."""
+
+    @model_validator(mode="after")
+    def _up_heads_divide(self) -> Self:
+        if undivided := [channels for channels in self.attended if channels % (self.up_heads or 1)]:
+            raise Problem(f"up_heads is {self.up_heads}: {undivided[0]} channels do not divide by it")
+        return self
+
+    def build(self) -> UNet:
+        """The network; what ends its residual branches is zero."""
+        return UNet(self)
+
+
+class Stage(nn.Module):
+    """A residual block (or a resampling), attention where asked, and at the end of a resolution on the way up a doubling."""
+
+    def __init__(self, block: nn.Module, attention: nn.Module | None = None, resample: nn.Module | None = None) -> None:
+        super().__init__()
+        self.block, self.attention, self.resample = block, attention, resample
+
+    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+        x = self.block(x, emb)
+        if self.attention is not None:
+            x = self.attention(x)
+        return x if self.resample is None else self.resample(x, emb)
+
+
+class Builder:
+    """Makes the parts of a backbone in the order in which they stand, and remembers what the way down hands over."""
+
+    def __init__(self, config: BackboneConfig) -> None:
+        self.config = config
+
+    def block(self, channels: int, out_channels: int, direction: Literal["up", "down"] | None = None) -> nn.Module:
+        """A residual block, resampling or not."""
+        config = self.config
+        return ResBlock(
+            channels,
+            out_channels,
+            config.emb_width,
+            groups=config.norm_groups,
+            dropout=config.dropout,
+            adaptive=config.adaptive_norm,
+            direction=direction,
+            rescale=config.rescale_residuals,
+        )
+
+    def attention(self, channels: int, heads: int | None = None) -> Attention:
+        """Attention at a width, with the configured heads unless given others."""
+        config = self.config
+        heads = heads or config.heads_at(channels)
+        return Attention(channels, heads, layout=config.layout, groups=config.norm_groups, rescale=config.rescale_residuals)
+
+    def resampling(self, channels: int, direction: Literal["up", "down"]) -> nn.Module:
+        """What doubles or halves height and width between two resolutions."""
+        if self.config.resample == "residual":
+            return self.block(channels, channels, direction)
+        return Resampler(channels, direction, conv=self.config.resample == "conv")
+
+    def down(self, stem: int) -> tuple[nn.ModuleList, list[int]]:
+        """The way down, and the channels of what it hands over: the stem's output and then that of every stage."""
+        stages, handed, channels = nn.ModuleList(), [stem], stem
+        for level, (width, depth) in enumerate(zip(self.config.widths, self.config.depths, strict=True)):
+            for _ in range(depth):
+                attention = self.attention(width) if 2**level in self.config.attention else None
+                stages.append(Stage(self.block(channels, width), attention))
+                handed.append(channels := width)
+            if level + 1 < len(self.config.widths):
+                stages.append(Stage(self.resampling(channels, "down")))
+                handed.append(channels)
+        return stages, handed
+
+    def middle(self) -> nn.ModuleList:
+        """Block with attention, block, at the coarsest resolution."""
+        width = self.config.widths[-1]
+        return nn.ModuleList([Stage(self.block(width, width), self.attention(width)), Stage(self.block(width, width))])
+
+    def up(self, handed: list[int], heads: int | None) -> nn.ModuleList:
+        """The way up, taking what was handed over in the opposite order."""
+        stages, handed, channels = nn.ModuleList(), list(handed), self.config.widths[-1]
+        for level in reversed(range(len(self.config.widths))):
+            width, depth = self.config.widths[level], self.config.depths[level]
+            for number in range(depth + 1):
+                attention = self.attention(width, heads) if 2**level in self.config.attention else None
+                last = number == depth and level > 0
+                stages.append(
+                    Stage(self.block(channels + handed.pop(), width), attention, self.resampling(width, "up") if last else None)
+                )
+                channels = width
+        return stages
+
+
+class TimeEmbedding(nn.Module):
+    """Sinusoid of the time, then two affine maps."""
+
+    def __init__(self, width: int, out_width: int) -> None:
+        super().__init__()
+        self.width = width
+        self.linear1, self.linear2 = Linear(width, out_width), Linear(out_width, out_width)
+
+    def forward(self, time: Tensor) -> Tensor:
+        """Times [B] to float32 [B, out_width]."""
+        return self.linear2(F.silu(self.linear1(timestep_embedding(time, self.width))))
+
+
+def run(stage: nn.Module, *inputs: Tensor, checkpointing: bool) -> Tensor:
+    """Call a stage, storing its activations or not."""
+    if checkpointing and torch.is_grad_enabled():
+        return checkpoint(stage, *inputs, use_reentrant=False)
+    return stage(*inputs)
+
+
+class UNet(nn.Module):
+    """See the module's docstring."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        builder, stem = Builder(config), config.stem or config.widths[0]
+        self.time = TimeEmbedding(config.width, config.emb_width)
+        self.stem = Conv2d(config.in_channels, stem, 3, padding=1)
+        self.down, handed = builder.down(stem)
+        self.middle = builder.middle()
+        self.up = builder.up(handed, config.up_heads)
+        self.norm = GroupNorm(config.widths[0], config.norm_groups)
+        self.head = zero(Conv2d(config.widths[0], config.out_channels, 3, padding=1))
+
+    def forward(self, x: Tensor, time: Tensor, emb: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """Predict from a noisy picture.
+
+        x: float32 [B, in_channels, H, W], H and W multiples of `config.divisor`. time: [B], fractional too. emb: float32
+        [B, emb_width], the sum of the conditions' embeddings. dtype: the precision of the torso (default: x's).
+        Returns float32 [B, out_channels, H, W].
+        """
+        e = self.time(time)
+        e = F.silu(e if emb is None else e + emb).to(dtype or x.dtype)
+        h = self.stem(x.to(dtype=dtype or x.dtype, memory_format=torch.channels_last))
+        handed = [h]
+        checkpointing = self.config.checkpointing
+        for stage in self.down:
+            handed.append(h := run(stage, h, e, checkpointing=checkpointing))
+        for stage in self.middle:
+            h = run(stage, h, e, checkpointing=checkpointing)
+        for stage in self.up:
+            h = run(stage, torch.cat([h, handed.pop()], dim=1), e, checkpointing=checkpointing)
+        # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
+        return self.head(self.norm(h.to(x.dtype), silu=True))

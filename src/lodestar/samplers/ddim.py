@@ -1,0 +1,43 @@
+"""DDIM (Song et al. 2021, equation 12): x_s = α_s·x̂₀ + √(σ_s² − std²)·ε̂ + std·z, std² = η²·β̃."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+from torch import Tensor
+
+from lodestar.core.estimate import Denoise, Noise
+from lodestar.core.transition import Transition
+from lodestar.samplers.base import Sampler, State, combine, follow
+
+
+class DDIM(Sampler):
+    """Deterministic at η = 0, and then invertible: over steps that rise in noise it encodes a picture. η = 1 is ancestral.
+
+    Published inversions treat the picture as if it were at the cleanest noisy level: begin there, not at clean data.
+    Raises Problem where η > 0 meets a rising step.
+    """
+
+    kind: Literal["ddim"] = "ddim"
+    eta: float = Field(default=0.0, ge=0)
+    """η, the part of the posterior's noise that is drawn afresh; never more than σ_s in all."""
+
+    @property
+    def stochastic(self) -> bool:
+        return self.eta > 0
+
+    def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        if self.eta > 0:
+            self.check_falling(steps)
+        for index, step in enumerate(steps):
+            estimate = denoise(x, step.t).folded()
+            if self.eta == 0 or step.s.sigma == 0:
+                of_x0, of_x = follow(step.t, step.s)
+                x = combine((of_x0, estimate.x0), (of_x, x))
+            else:
+                std = min(self.eta * step.small**0.5, step.s.sigma)
+                of_x0, of_x = follow(step.t, step.s, (step.s.sigma**2 - std**2) ** 0.5)
+                x = combine((of_x0, estimate.x0), (of_x, x), (std, noise(x)))
+            yield State(x, estimate, index)

@@ -1,0 +1,87 @@
+"""What a training problem is: modules, phases of losses on a batch, and what to show and to save of them."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, Self
+
+import torch
+from torch import Tensor, nn
+
+from lodestar.config import Config, Problem
+from lodestar.objectives import Losses
+
+
+class Pictures(Protocol):
+    """A batch: uint8 pictures [B, C, H, W], and int64 classes [B] where the data has them."""
+
+    @property
+    def image(self) -> Tensor: ...
+
+    @property
+    def label(self) -> Tensor | None: ...
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the data says of itself."""
+
+    channels: int
+    size: tuple[int, int]
+    names: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One optimizer's work: a loss, and what it moves."""
+
+    name: str
+    parameters: Sequence[nn.Parameter]
+    loss: Callable[[Pictures, torch.Generator], Losses]
+    """Per-sample losses of a batch; all randomness comes from the generator (and torch's own, which the loop seeds)."""
+
+
+class Learner(abc.ABC):
+    """A task made concrete: modules on a device, and what can be asked of them."""
+
+    module: nn.Module
+    """Everything that is trained."""
+
+    @abc.abstractmethod
+    def phases(self) -> list[Phase]:
+        """The losses, in the order in which they run in every step."""
+
+    @abc.abstractmethod
+    def export(self) -> tuple[str, str]:
+        """(kind, configuration as JSON) of the file that `module`'s weights are saved as."""
+
+    def preview(self) -> Tensor | None:
+        """uint8 pictures [N, C, H, W] that show how far the module in its present weights is; None where there is nothing to see."""
+        return None
+
+    def validate(self, batches: Callable[[], Any]) -> Mapping[str, float]:
+        """Numbers on held-out batches (each call of `batches` gives a fresh pass over them)."""
+        return {}
+
+
+class Task(Config, abc.ABC):
+    """A training problem."""
+
+    @abc.abstractmethod
+    def resolve(self, facts: Facts) -> Self:
+        """The task with what the data decides (sizes, channels, classes) filled in. Raises Problem where they cannot fit."""
+
+    @abc.abstractmethod
+    def build(self, device: torch.device, dtype: torch.dtype) -> Learner:
+        """The modules on a device, their torso computing in `dtype`."""
+
+
+def check_size(size: tuple[int, int], divisor: int) -> None:
+    """Raise Problem unless a network that halves as often as `divisor` says can take pictures of this size."""
+    if size[0] % divisor or size[1] % divisor:
+        raise Problem(
+            f"pictures of {size[0]}×{size[1]}: this network needs height and width divisible by {divisor}; "
+            f"resize them with data.transforms.size={max(round(min(size) / divisor), 1) * divisor}"
+        )

@@ -1,0 +1,89 @@
+"""Training a classifier: cross-entropy on pictures that are noised to a level drawn for each, or left clean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Literal, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.config import Problem
+from lodestar.core.level import Level
+from lodestar.models.classifier import PLAIN, ClassifierModelConfig, PictureClassifier
+from lodestar.objectives import Losses
+from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
+
+BUCKETS = 4
+"""Parts of the chain, of equal length, whose accuracy is reported apart."""
+
+
+class Classify(Task):
+    """A classifier of pictures, noised ones or clean ones."""
+
+    kind: Literal["classify"] = "classify"
+    model: ClassifierModelConfig = ClassifierModelConfig()
+
+    def resolve(self, facts: Facts) -> Self:
+        if facts.names is None:
+            raise Problem("labels are missing: a classifier needs data with classes, in a column 'label' or one folder for each")
+        network = self.model.network
+        check_size(facts.size, network.divisor)
+        network = network.replace(in_channels=facts.channels, classes=len(facts.names), size=facts.size)
+        # The number of classes and their names must change together, or the model's check would refuse each alone.
+        return self.replace(model=self.model.replace(network=network, names=facts.names))
+
+    def build(self, device: torch.device, dtype: torch.dtype) -> ClassifyLearner:
+        return ClassifyLearner(self, device, dtype)
+
+
+class ClassifyLearner(Learner):
+    """See Classify."""
+
+    def __init__(self, task: Classify, device: torch.device, dtype: torch.dtype) -> None:
+        self.task, self.device = task, device
+        self.module = self.model = PictureClassifier(task.model).to(device, memory_format=torch.channels_last)
+        self.model.dtype = dtype
+
+    def phases(self) -> list[Phase]:
+        return [Phase("classify", list(self.module.parameters()), self.loss)]
+
+    def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+        label, logits, _ = self._classify(batch, rng)
+        return Losses(F.cross_entropy(logits, label, reduction="none"), {"accuracy": (logits.argmax(1) == label).float()})
+
+    def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
+        """Accuracy, of noised pictures for each quarter of the chain apart; each picture's noise is the same every time."""
+        rng = torch.Generator(device=self.device).manual_seed(0)
+        right, places = [], []
+        for batch in batches():
+            label, logits, level = self._classify(batch, rng)
+            right.append((logits.argmax(1) == label).double().cpu())
+            if isinstance(level.time, Tensor):
+                places.append((level.time / self.task.model.schedule.time_scale).round().long().cpu())
+        correct = torch.cat(right)
+        if not self.task.model.noised:
+            return {"accuracy/clean": correct.mean().item()}
+        place, schedule = torch.cat(places), self.task.model.schedule
+        numbers: dict[str, float] = {}
+        for number in range(BUCKETS):
+            first, last = (-(-schedule.timesteps * edge // BUCKETS) for edge in (number, number + 1))
+            inside = (first <= place) & (place < last)
+            if inside.any():
+                times = f"{first * schedule.time_scale:g}-{(last - 1) * schedule.time_scale:g}"
+                numbers[f"accuracy/time {times}"] = correct[inside].mean().item()
+        return numbers
+
+    def export(self) -> tuple[str, str]:
+        return "classifier", self.task.model.to_json()
+
+    def _classify(self, batch: Pictures, rng: torch.Generator) -> tuple[Tensor, Tensor, Level]:
+        """Labels [B], logits [B, classes] and the level at which they were given."""
+        assert batch.label is not None
+        x, level, schedule = pixels.encode(batch.image.to(self.device)), PLAIN, self.task.model.schedule
+        if self.task.model.noised:
+            level = schedule.draw(len(x), rng)
+            x = schedule.forward(x, level, torch.randn(x.shape, generator=rng, device=self.device))
+        return batch.label.to(self.device), self.model.logits(x, level), level

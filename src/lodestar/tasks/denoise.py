@@ -1,0 +1,81 @@
+"""Training a diffusion model: draw a level and noise for each picture, and grade what the denoiser makes of them."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.config import Problem
+from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.objectives import AnyObjective, Draw, Losses, Simple
+from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
+
+
+PREVIEWS = 40
+"""Pictures in a sample grid."""
+
+
+class Denoise(Task):
+    """A diffusion model of pictures, conditional on their classes or not."""
+
+    kind: Literal["denoise"] = "denoise"
+    model: DiffusionConfig = DiffusionConfig()
+    objective: AnyObjective = Simple()
+    conditional: bool = True
+    """Condition on the classes of the data."""
+    label_drop: float = Field(default=0.1, ge=0, le=1)
+    """Probability with which a picture loses its class in training, so that the model learns to be unconditional too."""
+
+    def resolve(self, facts: Facts) -> Self:
+        if self.conditional and facts.names is None:
+            raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")
+        denoiser, network = self.model.denoiser, self.model.denoiser.network
+        check_size(facts.size, network.divisor)
+        outputs = facts.channels * (1 if denoiser.variance == "fixed" else 2)
+        names = facts.names if self.conditional else None
+        # The network's channels and the denoiser's must change together, or the denoiser's check would refuse each alone.
+        denoiser = denoiser.replace(
+            network=network.replace(in_channels=facts.channels, out_channels=outputs),
+            classes=None if names is None else len(names),
+        )
+        droppable = names is not None and self.label_drop > 0
+        return self.replace(model=self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=droppable))
+
+    def build(self, device: torch.device, dtype: torch.dtype) -> DenoiseLearner:
+        return DenoiseLearner(self, device, dtype)
+
+
+class DenoiseLearner(Learner):
+    """See Denoise."""
+
+    def __init__(self, task: Denoise, device: torch.device, dtype: torch.dtype) -> None:
+        self.task, self.device = task, device
+        self.module = self.model = Diffusion(task.model).to(device, memory_format=torch.channels_last)
+        self.model.denoiser.dtype = dtype
+
+    def phases(self) -> list[Phase]:
+        return [Phase("denoise", list(self.module.parameters()), self.loss)]
+
+    def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+        task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
+        x0 = pixels.encode(batch.image.to(self.device))
+        level = schedule.draw(len(x0), rng)
+        eps = torch.randn(x0.shape, generator=rng, device=self.device)
+        cond: dict[str, Tensor] = {}
+        if denoiser.label is not None:
+            assert batch.label is not None
+            cond["label"] = batch.label.to(self.device)
+        keep = torch.rand(len(x0), generator=rng, device=self.device) >= task.label_drop
+        x = schedule.forward(x0, level, eps)
+        output = denoiser.output(x, level, denoiser.encode(cond, {"label": keep}))
+        return task.objective(Draw(x0, eps, level, x), output, task.model.denoiser.prediction, schedule)
+
+    def preview(self) -> Tensor:
+        return self.model.sample(count=PREVIEWS).images
+
+    def export(self) -> tuple[str, str]:
+        return "diffusion", self.task.model.to_json()

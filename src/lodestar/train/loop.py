@@ -1,0 +1,322 @@
+"""The training loop: one for every task.
+
+It knows phases, accumulation, averages, counters in images, checkpoints and resumption, and no model. The random state of a step is
+a function of (seed, images seen), and so is the order of the data: to resume is to run the same command again.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from lodestar import checkpoint
+from lodestar.config import Problem, decode
+from lodestar.data import Batch, Source, batches, open_source, sequential
+from lodestar.files import write_text
+from lodestar.images import grid, save_png
+from lodestar.nets.precision import PRECISIONS, best_dtype
+from lodestar.tasks import Facts, Phase
+from lodestar.train.ema import Average
+from lodestar.train.log import Log
+from lodestar.train.run import OptimizerConfig, Run
+from lodestar.train.state import MODEL, STATE, Counters, State
+
+RUN = "run.json"
+
+
+def train(run: Run, folder: str | Path, console: Console | None = None) -> Path:
+    """Train until the run has seen its images, going on from the folder's checkpoint where there is one.
+
+    Returns the path of the model. Raises Problem for whatever the user can mend: data that cannot be read, a folder that holds another
+    run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment.
+    """
+    folder, console = Path(folder), console or Console(stderr=True)
+    source = open_data(run, run.data.source)
+    transforms = run.data.transforms
+    run = run.replace(task=run.task.resolve(Facts(source.channels, transforms.result_size(source.size), source.names)))
+    claim(folder, run)
+    state = start(run, folder)
+    device = next(state.learner.module.parameters()).device
+    counters, config = state.counters, run.train
+    console.print(_plan(run, source, state, folder, device))
+    if counters.images_seen >= config.images:
+        console.print(f"[green]done[/]: {counters.images_seen:,} images seen; the model is {folder / MODEL}")
+        return folder / MODEL
+    log = Log(folder, counters.images_seen)
+    stream = batches(
+        source,
+        config.batch_size,
+        seed=config.seed,
+        images_seen=counters.images_seen,
+        transforms=transforms,
+        workers=run.data.workers,
+    )
+    step, bad_steps = Step(run, state), 0
+    due = Due(counters.images_seen)
+    try:
+        with progress(console) as bar:
+            task = bar.add_task(str(folder), total=config.images, completed=counters.images_seen, rate="", loss="")
+            while counters.images_seen < config.images:
+                began = time.perf_counter()
+                losses = step(next(stream))
+                log.add(losses)
+                bad_steps = 0 if step.finite else bad_steps + 1
+                elapsed = time.perf_counter() - began
+                counters.seconds += elapsed
+                bar.update(task, completed=counters.images_seen, rate=f"{config.batch_size / elapsed:.0f} images/s")
+                if bad_steps >= config.patience:
+                    raise Problem(
+                        f"{bad_steps} steps in a row had a loss or gradient that was not finite, up to image {counters.images_seen:,}: "
+                        f"{_last_good(folder)}; try a lower train.optimizer.rate or train.precision=\"float32\""
+                    )
+                last = counters.images_seen >= config.images
+                if due(config.log_every, counters.images_seen) or last:
+                    speed = counters.images_seen / max(counters.seconds, 1e-9)
+                    line = log.write(counters.images_seen, rate=step.rate, images_per_second=speed, skipped=counters.skipped)
+                    bar.update(task, loss=f"loss {line['loss']:.4f}" if "loss" in line else "")
+                if due(config.preview_every, counters.images_seen) or last:
+                    report(run, state, folder, log)
+                if due(config.save_every, counters.images_seen) or last:
+                    state.save(folder, run)
+    except KeyboardInterrupt:
+        state.save(folder, run)
+        console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
+        raise
+    finally:
+        stream.close()  # type: ignore[attr-defined]
+        log.close()
+    if source.bad:
+        console.print(f"skipped {len(source.bad)} pictures that could not be decoded")
+    if counters.skipped:
+        console.print(f"skipped {counters.skipped} steps whose loss or gradient was not finite")
+    console.print(f"[green]done[/]: {counters.images_seen:,} images seen; the model is {folder / MODEL}")
+    return folder / MODEL
+
+
+def open_data(run: Run, spec: str) -> Source:
+    """The source that a run's data settings describe."""
+    data = run.data
+    return open_source(spec, size=data.transforms.source_size, channels=data.channels, skip_bad=data.skip_bad)
+
+
+def claim(folder: Path, run: Run) -> None:
+    """Make the folder this run's. Raises Problem if it holds another run, or something that is no run.
+
+    The number of images may change, so that a run can be made longer.
+    """
+    path = folder / RUN
+    if path.exists():
+        try:
+            there = decode(Run, path.read_text(encoding="utf-8"))
+        except (Problem, UnicodeDecodeError):
+            raise Problem(f"{path} cannot be read as a run of this version: choose another --out, or move it away") from None
+        same_length = there.replace(train=there.train.replace(images=run.train.images))
+        if same_length != run:
+            raise Problem(f"{folder} holds another run ({_difference(there, run)}): choose another --out, or give the same settings")
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise Problem(f"{folder} exists and holds no run: choose another --out")
+    write_text(path, run.to_json())
+
+
+def start(run: Run, folder: Path) -> State:
+    """A fresh state, or the folder's checkpoint. Raises Problem if the checkpoint is damaged."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = best_dtype(device) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
+    torch.manual_seed(run.train.seed)
+    learner = run.task.build(device, dtype)
+    parameters = list(learner.module.parameters())
+    optimizer = run.train.optimizer
+    state = State(
+        learner,
+        {
+            phase.name: torch.optim.AdamW(
+                phase.parameters, lr=optimizer.rate, betas=optimizer.betas, weight_decay=optimizer.weight_decay, fused=True
+            )
+            for phase in learner.phases()
+        },
+        [Average(profile, parameters) for profile in run.train.ema],
+        Counters(),
+    )
+    path = folder / STATE
+    if path.exists():
+        header, tensors = checkpoint.load(path, "state")
+        state.counters = Counters(**header.provenance)
+        state.restore(tensors, path)
+    return state
+
+
+class Step:
+    """One optimizer step on one batch."""
+
+    def __init__(self, run: Run, state: State) -> None:
+        self.run, self.state = run, state
+        self.phases = state.learner.phases()
+        if run.train.compile:
+            state.learner.module.compile()
+        self.device = next(state.learner.module.parameters()).device
+        self.parameters = list(state.learner.module.parameters())
+        self.finite = True
+        self.rate = 0.0
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Take the step. Returns per-sample losses for the log; empty if the step was skipped."""
+        config, counters = self.run.train, self.state.counters
+        seed = _mix(config.seed, counters.images_seen)
+        # Dropout draws from torch's own generator, everything else from the step's.
+        torch.manual_seed(seed)
+        rng = torch.Generator(device=self.device).manual_seed(seed)
+        self.rate = learning_rate(config.optimizer, counters.images_seen, config.images)
+        self.state.learner.module.train()
+        logged: dict[str, Tensor] = {}
+        self.finite = True
+        for phase in self.phases:
+            losses = self._phase(phase, batch, rng)
+            self.finite = self.finite and bool(losses)
+            logged |= losses
+        counters.images_seen += len(batch.image)
+        counters.steps += 1
+        if not self.finite:
+            counters.skipped += 1
+            return {}
+        for average in self.state.averages:
+            average.update(self.parameters, counters.images_seen, len(batch.image))
+        return logged
+
+    def _phase(self, phase: Phase, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+        """Gradient and update of one phase; nothing is changed, and nothing returned, where they are not finite."""
+        config, optimizer = self.run.train, self.state.optimizers[phase.name]
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+        optimizer.zero_grad(set_to_none=True)
+        pieces: list[dict[str, Tensor]] = []
+        for piece in split(batch, config.microbatch):
+            losses = phase.loss(piece, rng)
+            # The mean over the batch whatever the pieces: each counts by its share of the samples.
+            (losses.total.sum() / len(batch.image)).backward()
+            pieces.append({"loss": losses.total.detach(), **losses.terms})
+        norm = torch.nn.utils.get_total_norm([p.grad for p in phase.parameters if p.grad is not None])
+        values = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        if not (math.isfinite(float(norm)) and bool(values["loss"].isfinite().all())):
+            optimizer.zero_grad(set_to_none=True)
+            return {}
+        if config.optimizer.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(phase.parameters, config.optimizer.clip, norm)
+        optimizer.step()
+        return values | {"gradient": norm.detach().reshape(1)}
+
+
+class Due:
+    """Tells when a multiple of an interval has been passed since it was last asked about that interval."""
+
+    def __init__(self, images_seen: int) -> None:
+        self.start, self.seen = images_seen, {}  # type: ignore[var-annotated]
+
+    def __call__(self, every: int, images_seen: int, name: str = "") -> bool:
+        before = self.seen.get((every, name), self.start)
+        self.seen[every, name] = images_seen
+        return images_seen // every > before // every
+
+
+def report(run: Run, state: State, folder: Path, log: Log) -> None:
+    """Show samples and held-out numbers of the average that is saved as the model."""
+    learner, counters = state.learner, state.counters
+    learner.module.eval()
+    with state.averaged(state.averages[0]), torch.no_grad():
+        pictures = learner.preview()
+        numbers = {}
+        if run.data.validation is not None:
+            held_out = open_data(run, run.data.validation)
+            numbers = dict(learner.validate(lambda: sequential(held_out, run.train.batch_size)))
+    if pictures is not None:
+        sheet = grid(pictures)
+        save_png(folder / "samples" / f"{counters.images_seen:09d}.png", sheet)
+        log.picture("samples", sheet.permute(1, 2, 0).numpy(), counters.images_seen)
+    if numbers:
+        log.write(counters.images_seen, **numbers)
+
+
+def learning_rate(config: OptimizerConfig, images_seen: int, images: int) -> float:
+    """The rate of the step that begins at images_seen."""
+    rate = config.rate
+    if config.warmup_images:
+        rate *= min(1.0, (images_seen + 1) / config.warmup_images)
+    left = max(1 - images_seen / images, 0.0)
+    match config.fall:
+        case "cosine":
+            rate *= 0.5 * (1 - math.cos(math.pi * left))
+        case "linear":
+            rate *= left
+    return rate
+
+
+def split(batch: Batch, size: int | None) -> Iterator[Batch]:
+    """The batch in pieces of at most `size` samples."""
+    size = size or len(batch.image)
+    for begin in range(0, len(batch.image), size):
+        label = None if batch.label is None else batch.label[begin : begin + size]
+        yield Batch(batch.image[begin : begin + size], label)
+
+
+def progress(console: Console) -> Progress:
+    """A bar with images per second and the time left."""
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[loss]}"),
+        console=console,
+    )
+
+
+def _mix(seed: int, images_seen: int) -> int:
+    """A seed for each step, far from those of its neighbours and of other runs (splitmix64's finisher)."""
+    value = (seed * 0x9E3779B97F4A7C15 + images_seen + 1) % 2**64
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+    return value ^ (value >> 31)
+
+
+def _last_good(folder: Path) -> str:
+    path = folder / STATE
+    if not path.exists():
+        return "there is no checkpoint yet"
+    return f"the last good state, of image {checkpoint.peek(path).provenance['images_seen']:,}, is {path}"
+
+
+def _plan(run: Run, source: Source, state: State, folder: Path, device: torch.device) -> str:
+    parameters = sum(parameter.numel() for parameter in state.learner.module.parameters())
+    classes = f", {len(source.names)} classes" if source.names else ""
+    at = f"going on at {state.counters.images_seen:,}" if state.counters.images_seen else "from the start"
+    return (
+        f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures{classes}, "
+        f"to {run.train.images:,} images seen, {at}\n"
+        f"  log {folder / 'log.jsonl'}, TensorBoard {folder / 'tensorboard'}, grids {folder / 'samples'}, model {folder / MODEL}"
+    )
+
+
+def _difference(a: Run, b: Run) -> str:
+    """The first setting in which two runs differ, as text."""
+
+    def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from leaves(inner, f"{path}.{name}" if path else name)
+        else:
+            yield path, value
+
+    old, new = (dict(leaves(run.model_dump(mode="json"), "")) for run in (a, b))
+    for path in old | new:
+        if old.get(path) != new.get(path):
+            return f"its {path} is {old.get(path)!r}, yours {new.get(path)!r}"
+    raise AssertionError("the runs are equal")
+
+

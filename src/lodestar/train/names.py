@@ -1,0 +1,10 @@
+"""The files of a run's folder."""
+
+RUN = "run.json"
+"""The configuration."""
+STATE = "state.safetensors"
+"""Everything that resuming needs."""
+MODEL = "model.safetensors"
+"""The model, in the first average's weights."""
+LOG = "log.jsonl"
+"""Numbers along the way, a JSON object a line."""

@@ -1,0 +1,76 @@
+"""A training run as a configuration: what to learn, from what, and how."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lodestar.config import Config
+from lodestar.data import Transforms
+from lodestar.tasks import AnyTask, Denoise
+from lodestar.train.ema import AnyProfile, HalfLife
+
+
+class DataConfig(Config):
+    """Where the pictures come from and what is done to them."""
+
+    source: str = "digits"
+    """A parquet file, a folder, a hub data set, or "digits"."""
+    validation: str | None = None
+    """Held-out pictures for the numbers that a task reports on such."""
+    transforms: Transforms = Transforms()
+    channels: Literal[1, 3] | None = None
+    """Channels to convert to; None: as the data has them."""
+    skip_bad: bool = False
+    """Skip and count pictures that cannot be decoded, instead of stopping."""
+    workers: int = Field(default=1, ge=0)
+
+
+class OptimizerConfig(Config):
+    """AdamW, with a rate that rises, stays and may fall."""
+
+    rate: float = Field(default=1e-4, gt=0)
+    """Learning rate after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_images: int = Field(default=0, ge=0)
+    """The rate rises linearly over so many images."""
+    fall: Literal["none", "cosine", "linear"] = "none"
+    """The rate falls to 0 at the end of the run along this curve, or stays."""
+    clip: float | None = Field(default=1.0, gt=0)
+    """Largest norm of the gradient, or None."""
+
+
+class TrainConfig(Config):
+    """The loop."""
+
+    images: int = Field(default=1_000_000, ge=1)
+    """The run ends when it has seen so many, repeats counted."""
+    batch_size: int = Field(default=64, ge=1)
+    microbatch: int | None = Field(default=None, ge=1)
+    """Accumulate the gradient over pieces of so many samples (to save memory), or None."""
+    optimizer: OptimizerConfig = OptimizerConfig()
+    ema: tuple[AnyProfile, ...] = Field(default=(HalfLife(),), min_length=1)
+    """Averages to keep; the first is the one that is sampled from and saved as the model."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the networks' torsos; auto is what the device is fastest in."""
+    compile: bool = False
+    """Compile the training step with torch.compile."""
+    seed: int = Field(default=0, ge=0)
+    log_every: int = Field(default=2_000, ge=1)
+    """Images between lines of the log."""
+    save_every: int = Field(default=50_000, ge=1)
+    """Images between checkpoints."""
+    preview_every: int = Field(default=50_000, ge=1)
+    """Images between sample grids, and validations."""
+    patience: int = Field(default=8, ge=1)
+    """Stop after so many steps in a row whose loss or gradient is not finite."""
+
+
+class Run(Config):
+    """A whole training run."""
+
+    task: AnyTask = Denoise()
+    data: DataConfig = DataConfig()
+    train: TrainConfig = TrainConfig()

@@ -1,0 +1,207 @@
+"""The metrics against closed forms, definitions written out, and each other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lodestar.config import Problem, decode, kinds, parse
+from lodestar.evaluate.metrics import KID, Frechet, Metric, PrecisionRecall, Score
+from lodestar.evaluate.metrics import kid as kid_module
+from lodestar.evaluate.metrics import precision_recall as precision_recall_module
+from lodestar.evaluate.metrics.frechet import frechet_distance, trace_sqrt_product
+from lodestar.evaluate.metrics.inception_score import blocks, equal_parts, inception_scores
+from lodestar.evaluate.metrics.precision_recall import covered, f_score, precision_recall, squared_radii
+from lodestar.evaluate.statistics import FeatureSet
+
+torch.set_num_threads(1)
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def pictures(count: int, seed: int = 0, dim: int = 6) -> FeatureSet:
+    return FeatureSet(normal(count, dim, seed=seed).float(), normal(count, 5, seed=seed + 1).float())
+
+
+# Every kind.
+
+
+@pytest.mark.parametrize("kind", kinds(Metric))
+def test_every_kind_reads_back_and_answers_finite_numbers(kind: str) -> None:
+    metric = parse("metric", kind, Metric)
+    assert decode(Metric, metric.to_json()) == metric
+    numbers = metric(pictures(40), pictures(30, seed=7))
+    assert numbers and all(isinstance(value, float) and math.isfinite(value) for value in numbers.values())
+
+
+@pytest.mark.parametrize("kind", kinds(Metric))
+def test_every_kind_answers_the_same_twice(kind: str) -> None:
+    metric = parse("metric", kind, Metric)
+    assert metric(pictures(40), pictures(30, seed=7)) == metric(pictures(40), pictures(30, seed=7))
+
+
+def test_no_two_kinds_answer_the_same_name() -> None:
+    names = [name for kind in kinds(Metric) for name in parse("metric", kind, Metric)(pictures(20), pictures(20))]
+    assert len(names) == len(set(names))
+
+
+# Fréchet distance.
+
+
+def test_frechet_distance_of_commuting_covariances_is_the_closed_form() -> None:
+    rotation = torch.linalg.qr(normal(8, 8)).Q
+    a, b = normal(8, seed=1).exp(), normal(8, seed=2).exp()
+    shift = normal(8, seed=3)
+    ours = frechet_distance(torch.zeros(8), rotation * a @ rotation.T, shift, rotation * b @ rotation.T)
+    torch.testing.assert_close(ours, (shift**2).sum() + ((a.sqrt() - b.sqrt()) ** 2).sum(), rtol=1e-12, atol=0)
+
+
+def test_trace_of_the_square_root_is_the_sum_of_the_roots_of_the_eigenvalues_of_the_product() -> None:
+    one, two = (pictures(50, seed=seed).moments.covariance for seed in (1, 2))
+    expected = torch.linalg.eigvals(one @ two).sqrt().real.sum()
+    torch.testing.assert_close(trace_sqrt_product(one, two), expected, rtol=1e-12, atol=0)
+
+
+def test_frechet_distance_of_a_set_to_itself_is_zero_even_with_fewer_pictures_than_features() -> None:
+    few = pictures(12, dim=40)
+    assert abs(Frechet()(few, few)["frechet"]) < 1e-10 * float(few.moments.covariance.trace())
+
+
+def test_covariances_without_full_rank_and_without_common_directions_have_no_root_in_common() -> None:
+    rotation = torch.linalg.qr(normal(40, 40)).Q
+    one, two = rotation[:, :15] @ rotation[:, :15].T, rotation[:, 20:] @ rotation[:, 20:].T
+    assert float(trace_sqrt_product(one, two)) < 1e-12
+
+
+def test_frechet_distance_is_symmetric_and_grows_by_the_squared_shift() -> None:
+    one, two = pictures(60), pictures(50, seed=3)
+    there, back = Frechet()(one, two)["frechet"], Frechet()(two, one)["frechet"]
+    assert there == pytest.approx(back, rel=1e-12)
+    moved = FeatureSet(one.features.double() + 10.0)
+    assert Frechet()(moved, FeatureSet(one.features.double()))["frechet"] == pytest.approx(6 * 100.0, rel=1e-10)
+
+
+def test_frechet_distance_of_one_picture_is_a_problem() -> None:
+    with pytest.raises(Problem, match="1 picture has no covariance"):
+        Frechet()(pictures(1), pictures(9))
+
+
+# Score.
+
+
+def test_sure_and_varied_predictions_score_the_number_of_classes_and_equal_ones_score_one() -> None:
+    whole = [slice(None)]
+    torch.testing.assert_close(
+        inception_scores(torch.eye(7, dtype=torch.float64), whole), torch.tensor([7.0], dtype=torch.float64)
+    )
+    same = normal(1, 7).softmax(1).expand(9, 7)
+    torch.testing.assert_close(inception_scores(same, whole), torch.ones(1, dtype=torch.float64))
+
+
+def test_score_is_the_exponential_of_the_mean_divergence_from_the_mean() -> None:
+    p = normal(11, 4).softmax(1)
+    divergence = (p * (p / p.mean(0)).log()).sum(1).mean()
+    torch.testing.assert_close(inception_scores(p, [slice(None)])[0], divergence.exp())
+
+
+def test_splits() -> None:
+    assert blocks(12, 5) == [slice(0, 5), slice(5, 10), slice(10, 12)]
+    assert equal_parts(11, 3) == [slice(0, 3), slice(3, 7), slice(7, 11)]
+    numbers = Score(split_size=8)(pictures(20), pictures(3))
+    logits = pictures(20).logits
+    assert logits is not None
+    each = [Score()(FeatureSet(part, part), pictures(3))["score"] for part in logits.split(8)]
+    assert numbers["score"] == pytest.approx(sum(each) / 3)
+    assert numbers["score_std"] == pytest.approx(float(torch.tensor(each).std(correction=0)), rel=1e-5)
+
+
+def test_score_without_logits_is_a_problem() -> None:
+    with pytest.raises(Problem, match="'score' needs class logits"):
+        Score()(FeatureSet(normal(4, 3)), pictures(4))
+
+
+# Kernel distance.
+
+
+def test_mmd2_is_its_definition_written_out() -> None:
+    x, y = normal(5, 3), normal(4, 3, seed=1)
+
+    def k(a: Tensor, b: Tensor) -> float:
+        return (float(a @ b) / 3 + 1) ** 3
+
+    within_x = sum(k(a, b) for a, b in itertools.permutations(x, 2)) / (5 * 4)
+    within_y = sum(k(a, b) for a, b in itertools.permutations(y, 2)) / (4 * 3)
+    between = sum(k(a, b) for a in x for b in y) / (5 * 4)
+    assert float(kid_module.mmd2(x, y)) == pytest.approx(within_x + within_y - 2 * between, rel=1e-12)
+    biased = sum(k(a, b) for a in x for b in x) / 25 + sum(k(a, b) for a in y for b in y) / 16 - 2 * between
+    assert float(kid_module.mmd2(x, y, estimator="biased")) == pytest.approx(biased, rel=1e-12)
+    paired = sum(k(a, b) for (i, a), (j, b) in itertools.product(enumerate(x[:4]), enumerate(y)) if i != j) / (4 * 3)
+    statistic = sum(k(a, b) for a, b in itertools.permutations(x[:4], 2)) / (4 * 3) + within_y - 2 * paired
+    assert float(kid_module.mmd2(x[:4], y, estimator="u-statistic")) == pytest.approx(statistic, rel=1e-12)
+
+
+def test_the_unbiased_estimator_is_zero_on_average_for_one_distribution_and_the_biased_one_is_not() -> None:
+    pairs = [(normal(20, 4, seed=2 * i), normal(20, 4, seed=2 * i + 1)) for i in range(200)]
+    values = torch.stack([kid_module.mmd2(x, y) for x, y in pairs])
+    assert abs(float(values.mean())) < 4 * float(values.std()) / math.sqrt(len(pairs))
+    biased = torch.stack([kid_module.mmd2(x, y, estimator="biased") for x, y in pairs])
+    assert float(biased.mean()) > 4 * float(biased.std()) / math.sqrt(len(pairs))
+
+
+def test_kid_draws_subsets_without_replacement_by_its_seed() -> None:
+    one, two = pictures(30), pictures(25, seed=5)
+    assert KID(subsets=3, max_subset_size=10, seed=1)(one, two) != KID(subsets=3, max_subset_size=10, seed=2)(one, two)
+    # Subsets as large as both sets are the sets themselves, whatever their order.
+    whole = KID(subsets=4)(FeatureSet(one.features[:25]), two)
+    assert whole["kid"] == pytest.approx(float(kid_module.mmd2(one.features[:25], two.features)), rel=1e-9)
+    assert whole["kid_std"] == pytest.approx(0, abs=1e-12)
+
+
+def test_kid_of_one_picture_is_a_problem() -> None:
+    with pytest.raises(Problem, match="needs 2 pictures in each set: 1 generated, 9 reference"):
+        KID()(pictures(1), pictures(9))
+
+
+# Precision and recall.
+
+
+def test_radii_and_coverage_on_a_line() -> None:
+    line = torch.tensor([[0.0], [1.0], [3.0], [7.0]])
+    assert squared_radii(line, k=1).tolist() == [1.0, 1.0, 4.0, 16.0]
+    assert squared_radii(line, k=2).tolist() == [9.0, 4.0, 9.0, 36.0]
+    points = torch.tensor([[-1.0], [-1.01], [5.0], [11.0], [11.1]])
+    assert covered(points, line, squared_radii(line, k=1)).tolist() == [True, False, True, True, False]
+
+
+def test_precision_and_recall_are_not_each_other() -> None:
+    reference = normal(60, 2)
+    generated = 0.3 * normal(50, 2, seed=1)  # faithful, of little variety
+    precision, recall = precision_recall(generated, reference)
+    assert precision > 0.9 and 0.1 < recall < 0.8
+    assert precision_recall(reference, generated) == (recall, precision)
+    assert f_score(precision, recall) == pytest.approx(2 / (1 / precision + 1 / recall))
+
+
+def test_a_set_lies_within_itself_and_not_far_away() -> None:
+    near = pictures(30)
+    assert PrecisionRecall()(near, near) == {"precision": 1.0, "recall": 1.0, "f_score": 1.0}
+    assert PrecisionRecall()(near, FeatureSet(near.features + 100)) == {"precision": 0.0, "recall": 0.0, "f_score": 0.0}
+
+
+def test_blocks_and_a_far_origin_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, two = normal(33, 4), normal(29, 4, seed=1)
+    expected = torch.cdist(two, two).sort(1).values[:, 3] ** 2, precision_recall(one, two)
+    monkeypatch.setattr(precision_recall_module, "_BLOCK", 5)
+    torch.testing.assert_close(squared_radii(two + 1e6, 3), expected[0], rtol=1e-7, atol=0)
+    assert precision_recall(one + 1e6, two + 1e6) == expected[1]
+
+
+def test_too_few_pictures_for_k_neighbours_is_a_problem() -> None:
+    with pytest.raises(Problem, match="k=3 needs more than 3 pictures in each set, and one has 3"):
+        PrecisionRecall()(pictures(3), pictures(9))

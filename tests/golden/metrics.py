@@ -1,0 +1,137 @@
+"""Adapters for the metrics: Fréchet distance, Inception score, kernel distance, precision and recall."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lodestar.evaluate.metrics.frechet import frechet_distance, trace_sqrt_product
+from lodestar.evaluate.metrics.inception_score import blocks, equal_parts, inception_scores
+from lodestar.evaluate.metrics.kid import Estimator, gaussian_kernel, mmd2, subset_mmd2
+from lodestar.evaluate.metrics.precision_recall import PrecisionRecall, squared_radii
+from lodestar.evaluate.statistics import FeatureSet, Moments
+
+from .harness import Case, Check, Left, adapter
+
+
+def _number(pattern: str, text: str) -> int:
+    found = re.search(pattern, text)
+    assert found, f"no {pattern!r} in {text!r}"
+    return int(found[1])
+
+
+@adapter("metrics_fid")
+def frechet(case: Case) -> Iterator[Check | Left]:
+    for name in case.outputs:
+        subcase, _, what = name.rpartition("/")
+        given = {key.removeprefix(f"{subcase}/"): value for key, value in case.inputs.items() if key.startswith(f"{subcase}/")}
+        settings = case.subcases.get(subcase, {})
+        one, two = (_gaussian(given, number, settings) for number in "12")
+        # Without full rank, matrix square roots agree less well (the JSON's note).
+        rtol = 1e-4 if settings.get("rank_deficient") else None
+        match what.split("_"):
+            case ["mu", number]:
+                yield Check(name, _gaussian(given, number, settings)[0])
+            case ["sigma", number]:
+                yield Check(name, _gaussian(given, number, settings)[1])
+            case ["trace", "sqrt"]:
+                yield Check(name, trace_sqrt_product(one[1], two[1]), rtol=rtol)
+            case _:  # the same number by different implementations
+                yield Check(name, frechet_distance(*one, *two), rtol=rtol)
+
+
+def _gaussian(given: dict[str, Tensor], number: str, settings: dict) -> tuple[Tensor, Tensor]:
+    if f"var_{number}" in given:
+        return given[f"mu_{number}"], torch.diag(given[f"var_{number}"])
+    if f"spatial_{number}" in given:
+        spatial = given[f"spatial_{number}"]
+        channels = settings["channels_kept"]
+        kept = spatial[..., :channels] if settings["layout"] == "NHWC" else spatial[:, :channels]
+        moments = Moments.of(kept.flatten(1))
+    else:
+        moments = FeatureSet(given[f"features_{number}"]).moments
+    return moments.mean, moments.covariance
+
+
+@adapter("metrics_is")
+def inception_score(case: Case) -> Iterator[Check | Left]:
+    probabilities = case.inputs["logits"].double().softmax(1)
+    shuffled = probabilities[case.inputs["permutation"]]
+    count = len(probabilities)
+    for name in case.outputs:
+        tool, what = name.split("/")
+        if tool == "guided_diffusion":
+            scores = inception_scores(probabilities, blocks(count, _number(r"split_size(\d+)", what)))
+            yield Check(name, scores.mean(), rtol=1e-5)  # its softmax is float32
+            continue
+        mean_name, moment = f"{tool}/{what.rpartition('_')[0]}_mean", what.rpartition("_")[2]
+        parts = equal_parts(count, _number(r"(\d+) splits", case.description(f"out/{mean_name}")))
+        scores = inception_scores(probabilities if what.startswith("noshuffle") else shuffled, parts)
+        yield Check(name, scores.mean() if moment == "mean" else scores.std(correction=0))
+
+
+@adapter("metrics_kid")
+def kid(case: Case) -> Iterator[Check | Left]:
+    one, two = case.inputs["features_1"], case.inputs["features_2"]
+    stored = case.inputs["subset_idx_1"].long(), case.inputs["subset_idx_2"].long()
+    of_stored = subset_mmd2(one, two, *stored)
+    of_default = _default_run(case, stored)
+    for name in case.outputs:
+        exact = {"rtol": 1e-9, "atol": 1e-12} if name.endswith("_f64") else {"rtol": 0.0, "atol": 1e-6}
+        match re.split(r"[_\d]+", name.removesuffix("_f64")):
+            case ["per", "subset", *_]:
+                yield Check(name, of_stored, **exact)
+            case ["stored", "subsets", moment]:
+                yield Check(name, of_stored.mean() if moment == "mean" else of_stored.std(correction=0), **exact)
+            case ["default", moment]:
+                if of_default is None:
+                    yield Left(name, "the case does not give the subsets of this run")
+                else:
+                    yield Check(name, of_default.mean() if moment == "mean" else of_default.std(correction=0), **exact)
+            case ["rbf", *_]:
+                kernel = gaussian_kernel(_number(r"sigma(\d+)", name))
+                first = range(_number(r"(\d+)subsets", name))
+                values = [mmd2(one[stored[0][i]], two[stored[1][i]], kernel) for i in first]
+                yield Check(name, torch.stack(values).mean(), **exact)
+            case ["k", "diffusion", "full"]:
+                yield Check(name, mmd2(one, two))
+            case ["mmd", _]:
+                rows = _number(r"first (\d+) rows", case.description(f"out/{name}"))
+                estimator = cast(Estimator, name.removeprefix("mmd2_"))
+                yield Check(name, mmd2(one[:rows], two[:rows], estimator=estimator))
+
+
+def _default_run(case: Case, stored: tuple[Tensor, Tensor]) -> Tensor | None:
+    """MMD² of all subsets of torch-fidelity's default run; None where the stored subsets are not its first."""
+    seed = _number(r"RandomState\((\d+)\)", " ".join(case.meta["conventions"]))
+    subsets = _number(r"(\d+) subsets", case.description("out/default_mean"))
+    one, two, size = case.inputs["features_1"], case.inputs["features_2"], stored[0].shape[1]
+    rng = np.random.RandomState(seed)
+    rows = [[torch.from_numpy(rng.choice(len(features), size, replace=False)) for features in (one, two)] for _ in range(subsets)]
+    drawn = [torch.stack(side) for side in zip(*rows, strict=True)]
+    same = all(torch.equal(ours[: len(given)], given) for ours, given in zip(drawn, stored, strict=True))
+    return subset_mmd2(one, two, *drawn) if same else None
+
+
+@adapter("metrics_precision_recall")
+def precision_and_recall(case: Case) -> Iterator[Check | Left]:
+    for subcase, settings in case.subcases.items():
+        real, generated = case.inputs[f"{subcase}/real"], case.inputs[f"{subcase}/generated"]
+        ours = PrecisionRecall(k=settings["k"])(FeatureSet(generated), FeatureSet(real))
+        # One picture on the very edge of a ball may fall to either side in float32.
+        tie = {"precision": 1.01 / len(generated), "recall": 1.01 / len(real)}
+        for name in case.under(f"{subcase}/"):
+            what = name.removeprefix(f"{subcase}/")
+            fraction = next((fraction for fraction in ours if fraction in what), None)
+            if what.endswith("f16_emulated"):
+                yield Left(name, "for information: what half-precision distances change")
+            elif fraction is None:
+                yield Check(name, squared_radii(real if "real" in what else generated, settings["k"]), rtol=1e-4)
+            else:
+                allowed = 1e-12 if what.endswith("f64") else tie.get(fraction, sum(tie.values()))
+                yield Check(name, torch.tensor(ours[fraction], dtype=torch.float64), atol=allowed)

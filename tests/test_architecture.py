@@ -1,0 +1,209 @@
+"""The shape of the package: who may import whom, that everything imports, and that everything public is explained."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+import pytest
+
+import lodestar
+
+ROOT = Path(lodestar.__file__).parent
+
+# The rooms by layer, from the lowest; a room imports from its own layer or below. "" is lodestar/__init__.py, whose version is
+# at the bottom for all.
+LAYERS: tuple[set[str], ...] = (
+    {"config", "files", "extras", "images", "__version__"},
+    {"core", "nets"},
+    {"guidance", "samplers", "objectives"},
+    {"denoiser", "conditions", "codecs"},
+    {"models", "tasks"},
+    {"data", "evaluate", "convert", "checkpoint", "library"},
+    {"train"},
+    {"cli", "info", "progress", "album", "web", "presets", "__main__", ""},
+)
+
+# Rooms that may see less than their layer allows: only these others of ours.
+ONLY: dict[str, set[str]] = {
+    "config": set(),
+    "core": {"config"},
+    "nets": {"config"},
+    "guidance": {"config", "core"},
+    "samplers": {"config", "core"},
+    "objectives": {"config", "core"},
+}
+
+# Rooms of pure computation import no library but these.
+COMPUTING = ("core", "nets", "guidance", "samplers", "objectives")
+LIBRARIES = {"torch", "pydantic"}
+
+# Nowhere, not even inside a function: other projects' implementations of what this one is, and slow private parts of torch.
+FORBIDDEN = ("diffusers", "transformers", "torchvision", "torch._dynamo")
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the package by its name."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT.parent).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = modules()
+ROOM_OF_LAYER = {room: number for number, layer in enumerate(LAYERS) for room in layer}
+
+
+def room(module: str) -> str:
+    """The part of the package that a module of ours is in."""
+    return module.split(".")[1] if "." in module else ""
+
+
+def imports(module: str, path: Path) -> Iterator[tuple[int, str]]:
+    """Line and full name of every import, wherever it is: ``from a import b`` is a.b where the rules know that, else a."""
+    known = {*MODULES, *FORBIDDEN, "lodestar.__version__"}
+    package = module if path.name == "__init__.py" else module.rpartition(".")[0]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+            source = ".".join(filter(None, [*base, node.module]))
+            for alias in node.names:
+                name = f"{source}.{alias.name}"
+                yield node.lineno, name if name in known else source
+
+
+def complaints(module: str, imported: str) -> Iterator[str]:
+    """Why a module may not import this."""
+    if any(imported == name or imported.startswith(f"{name}.") for name in FORBIDDEN):
+        yield f"{imported} is not used here"
+    library = imported.split(".")[0]
+    here = room(module)
+    if library != "lodestar":
+        if here in COMPUTING and library not in LIBRARIES and library not in sys.stdlib_module_names:
+            yield f"{here} computes with {', '.join(sorted(LIBRARIES))} alone, not with {library}"
+        return
+    there = room(imported)
+    if there == here:
+        return
+    if here in ONLY and there not in ONLY[here]:
+        yield f"{here} imports {', '.join(sorted(ONLY[here])) or 'nothing'} of ours, not {there or 'the package itself'}"
+    elif ROOM_OF_LAYER[there] > ROOM_OF_LAYER[here]:
+        yield f"{here} (layer {ROOM_OF_LAYER[here]}) is below {there or 'the package itself'} (layer {ROOM_OF_LAYER[there]})"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_a_module_imports_from_its_layer_or_below(module: str) -> None:
+    assert room(module) in ROOM_OF_LAYER, f"give {room(module)!r} a layer in this test, and in ARCHITECTURE.md"
+    wrong = [f"line {line}: {why}" for line, imported in imports(module, MODULES[module]) for why in complaints(module, imported)]
+    assert not wrong, f"{module}: {'; '.join(wrong)}"
+
+
+@pytest.mark.parametrize(
+    ("module", "imported", "allowed"),
+    [
+        ("lodestar.core.level", "lodestar.config", True),
+        ("lodestar.core.level", "lodestar.core.plan", True),
+        ("lodestar.core.level", "lodestar.nets.unet", False),
+        ("lodestar.nets.unet", "lodestar.core.level", False),
+        ("lodestar.nets.unet", "numpy", False),
+        ("lodestar.nets.unet", "math", True),
+        ("lodestar.samplers.ddim", "lodestar.guidance.cfg", False),
+        ("lodestar.denoiser", "lodestar.nets.unet", True),
+        ("lodestar.tasks.denoise", "lodestar.data.source", False),
+        ("lodestar.data.source", "lodestar.evaluate.statistics", True),
+        ("lodestar.train.loop", "lodestar.cli", False),
+        ("lodestar.data.source", "lodestar", False),
+        ("lodestar.cli", "torchvision.transforms", False),
+        ("lodestar.convert.adm", "torch._dynamo", False),
+    ],
+)
+def test_the_rules_can_be_broken(module: str, imported: str, allowed: bool) -> None:
+    assert (not list(complaints(module, imported))) == allowed
+
+
+def test_imports_are_seen_in_every_form(tmp_path: Path) -> None:
+    path = tmp_path / "unet.py"
+    path.write_text(
+        "def f():\n    import os.path\n    from ..core import level\n    from . import layers\n"
+        "from torch import _dynamo, nn\nfrom lodestar import config, __version__, load\n"
+    )
+    found = [name for _, name in imports("lodestar.nets.unet", path)]
+    ours = ["lodestar", "lodestar.__version__", "lodestar.config", "lodestar.core.level", "lodestar.nets.layers"]
+    assert sorted(found) == [*ours, "os.path", "torch", "torch._dynamo"]
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if not name.endswith("__main__")])
+def test_a_module_imports_and_is_explained(name: str) -> None:
+    """Modules, public classes and public functions have docstrings.
+
+    So do methods, but for those that a base class or a protocol of the same room has already explained, special ones, and those
+    of a single expression, which their name and types explain.
+    """
+    module = importlib.import_module(name)
+    missing = [] if module.__doc__ else ["the module"]
+    missing += [what for what, value in public(module) if not value.__doc__]
+    assert not missing, f"{name}: no docstring on {', '.join(missing)}"
+
+
+def public(module: ModuleType) -> Iterator[tuple[str, Any]]:
+    """What has to have a docstring, by name: what is defined here under a public name."""
+    for name, value in vars(module).items():
+        if name.startswith("_") or getattr(value, "__module__", None) != module.__name__:
+            continue
+        if isinstance(value, FunctionType):
+            yield name, value
+        elif isinstance(value, type):
+            yield name, _Own(value)
+            promised = {*_promised(room(module.__name__)), *(name for base in value.__mro__[1:] for name in vars(base))}
+            for method, attribute in vars(value).items():
+                function = _function(attribute)
+                if function and not method.startswith("_") and method not in promised and not _one_expression(function):
+                    yield f"{name}.{method}", function
+
+
+def _promised(here: str) -> set[str]:
+    """What the protocols of a room ask for, with an explanation."""
+    protocols = (
+        value
+        for name in MODULES
+        if room(name) == here
+        for value in vars(importlib.import_module(name)).values()
+        if getattr(value, "_is_protocol", False) and value.__module__ == name
+    )
+    return {
+        name for protocol in protocols for name, value in vars(protocol).items() if getattr(_function(value), "__doc__", None)
+    }
+
+
+class _Own:
+    """A class with its own docstring alone: dataclasses and pydantic put a generated or inherited one where there is none."""
+
+    def __init__(self, kind: type) -> None:
+        own = vars(kind).get("__doc__") or ""
+        self.__doc__ = "" if own.startswith(f"{kind.__name__}(") else own
+
+
+def _function(attribute: object) -> FunctionType | None:
+    if isinstance(attribute, property):
+        attribute = attribute.fget
+    attribute = getattr(attribute, "func", getattr(attribute, "__func__", attribute))  # cached properties, class methods
+    return attribute if isinstance(attribute, FunctionType) and attribute.__module__.startswith("lodestar") else None
+
+
+def _one_expression(function: FunctionType) -> bool:
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(function))).body
+    return (
+        isinstance(definition, ast.FunctionDef)
+        and len(definition.body) == 1
+        and isinstance(definition.body[0], ast.Return | ast.Expr)
+    )
