@@ -21,14 +21,14 @@ ROOT = Path(lodestar.__file__).parent
 # The rooms by layer, from the lowest; a room imports from its own layer or below. "" is lodestar/__init__.py, whose version is
 # at the bottom for all.
 LAYERS: tuple[set[str], ...] = (
-    {"config", "files", "extras", "images", "__version__"},
+    {"config", "files", "extras", "images", "progress", "__version__"},
     {"core", "nets"},
     {"guidance", "samplers", "objectives"},
     {"denoiser", "conditions", "codecs"},
     {"models", "tasks"},
     {"data", "evaluate", "convert", "checkpoint", "library"},
     {"train"},
-    {"cli", "info", "progress", "album", "web", "presets", "__main__", ""},
+    {"cli", "info", "album", "demo", "web", "presets", "__main__", ""},
 )
 
 # Rooms that may see less than their layer allows: only these others of ours.

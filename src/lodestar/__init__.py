@@ -1,8 +1,8 @@
 """Guided diffusion of images: train, sample, guide and measure.
 
-    import lodestar
-    dogs = lodestar.load("cifar10").sample(label="dog", count=8, guidance=lodestar.CFG(scale=3.0), seed=0)
-    dogs.save("out/dogs")
+import lodestar
+dogs = lodestar.load("cifar10").sample(label="dog", count=8, guidance=lodestar.CFG(scale=3.0), seed=0)
+dogs.save("out/dogs")
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """One safetensors file that is a whole model: weights, configuration, provenance.
 
-The header carries the configuration as JSON, so that `peek` tells what a file is without reading its weights, and a SHA-256 of
-configuration and weights, so that a file with a changed byte is refused. Nothing is ever unpickled.
+The header carries the configuration as JSON, so that `peek` tells what a file is without reading its
+weights, and SHA-256 sums, so that a file with a changed byte is refused. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -21,23 +21,36 @@ from lodestar.config import Problem
 from lodestar.files import atomic
 
 FORMAT = "lodestar/1"
+_TEXTS = ("kind", "config", "provenance")
 
 
 @dataclass(frozen=True)
 class Header:
     """What a file says of itself."""
 
-    kind: str
-    """What it holds: "diffusion", "classifier", "state" and so on."""
-    config: str
-    """The configuration, JSON."""
-    provenance: Mapping[str, Any]
-    """Where the weights come from: images seen, data, version, measured numbers."""
+    texts: Mapping[str, str]
+    """Kind, configuration and provenance as they stand in the file."""
     digest: str
-    """SHA-256 of kind, configuration and weights."""
+    """SHA-256 of what the model is: kind, configuration and weights. What is told of its origin has one of its own."""
     shapes: Mapping[str, tuple[int, ...]]
     """Shape of each tensor."""
     dtypes: Mapping[str, str]
+    """Number format of each tensor, as safetensors names them."""
+
+    @property
+    def kind(self) -> str:
+        """What it holds: "diffusion", "classifier", "state" and so on."""
+        return self.texts["kind"]
+
+    @property
+    def config(self) -> str:
+        """The configuration, JSON."""
+        return self.texts["config"]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the weights come from: images seen, data, version, measured numbers."""
+        return json.loads(self.texts["provenance"])
 
     @property
     def parameters(self) -> int:
@@ -50,13 +63,10 @@ def save(path: str | Path, kind: str, config: str, tensors: Mapping[str, Tensor]
     from safetensors.torch import save as serialize
 
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    texts = {"kind": kind, "config": config, "provenance": json.dumps(dict(provenance))}
     metadata = {
-        "format": FORMAT,
-        "kind": kind,
-        "config": config,
-        "provenance": json.dumps(dict(provenance)),
-        "sha256": _digest(kind, config, tensors),
-    }
+        "format": FORMAT, **texts, "sha256": _digest(texts, tensors), "provenance_sha256": _sha256(texts["provenance"]),
+    }  # fmt: skip
     data = serialize(tensors, metadata=metadata)
     with atomic(path) as file:
         file.write(data)
@@ -86,17 +96,19 @@ def peek(path: str | Path) -> Header:
     if size != end:
         raise Problem(f"{path} is cut short or has been changed: {size} bytes, its header says {end}")
     if metadata.get("format") != FORMAT:
-        raise Problem(f"{path} is a safetensors file of another kind: its format is {metadata.get('format', 'not stated')!r}, not {FORMAT!r}")
+        raise Problem(
+            f"{path} is a safetensors file of another kind: format {metadata.get('format', 'not stated')!r}, not {FORMAT!r}"
+        )
     try:
-        return Header(
-            metadata["kind"],
-            metadata["config"],
-            json.loads(metadata["provenance"]),
+        found = Header(
+            {name: metadata[name] for name in _TEXTS},
             metadata["sha256"],
             {name: tuple(entry["shape"]) for name, entry in header.items()},
             {name: entry["dtype"] for name, entry in header.items()},
         )
-    except (KeyError, ValueError, TypeError):
+        assert metadata["provenance_sha256"] == _sha256(metadata["provenance"])
+        return found
+    except (KeyError, ValueError, TypeError, AssertionError):
         raise Problem(f"{path} is damaged: its header cannot be read") from None
 
 
@@ -111,7 +123,7 @@ def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, T
         tensors = load_file(path)
     except Exception as error:  # safetensors raises its own type, which is not exported
         raise Problem(f"{path} is damaged: {error}") from None
-    if _digest(header.kind, header.config, tensors) != header.digest:
+    if _digest(header.texts, tensors) != header.digest:
         raise Problem(f"{path} has been changed since it was written: its SHA-256 does not match")
     return header, tensors
 
@@ -127,11 +139,15 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str | Pa
     module.load_state_dict(dict(tensors))
 
 
-def _digest(kind: str, config: str, tensors: Mapping[str, Tensor]) -> str:
-    digest = hashlib.sha256(f"{kind}\n{config}\n".encode())
+def _digest(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256(f"{texts['kind']}\n{texts['config']}\n".encode())
     for name in sorted(tensors):
         tensor = tensors[name].contiguous()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         if tensor.numel():
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy())
+            digest.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()))
     return digest.hexdigest()
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from lodestar.data import Source
+    from lodestar.evaluate.kept import Kept
     from lodestar.guidance import AnyGuidance
     from lodestar.models.classifier import PictureClassifier
     from lodestar.models.diffusion import Diffusion
@@ -28,14 +30,20 @@ Count = Annotated[int | None, typer.Option("--count", min=1, help="How many pict
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at once.")]
 Steps = Annotated[
     str | None,
-    typer.Option("--steps", help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, karras:20, logsnr:20."),
+    typer.Option(
+        "--steps", help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, karras:20, logsnr:20."
+    ),
 ]
 SamplerText = Annotated[str | None, typer.Option("--sampler", help="ancestral, ddim, euler, heun, dpmpp; ddim:eta=0.5.")]
 GuidanceTexts = Annotated[
     list[str] | None,
-    typer.Option("--guidance", help="cfg:3 (1 = none; or cfg:w=2), classifier:2, threshold:0.995, interval:LOW,HIGH; in this order."),
+    typer.Option(
+        "--guidance", help="cfg:3 (1 = none; or cfg:w=2), classifier:2, threshold:0.995, interval:LOW,HIGH; in this order."
+    ),
 ]
-ClassifierName = Annotated[str | None, typer.Option("--classifier", help="The noise-aware classifier that guides (a name, run or file).")]
+ClassifierName = Annotated[
+    str | None, typer.Option("--classifier", help="The noise-aware classifier that guides (a name, run or file).")
+]
 Clip = Annotated[bool, typer.Option("--clip/--no-clip", help="Clamp what the model believes to the range of pictures.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one.")]
 
@@ -55,7 +63,9 @@ def _main(
 @app.command()
 def sample(
     model: Model,
-    label: Annotated[list[str] | None, typer.Option("--label", help="A class by name or number, with a count: dog=8. Repeatable.")] = None,
+    label: Annotated[
+        list[str] | None, typer.Option("--label", help="A class by name or number, with a count: dog=8. Repeatable.")
+    ] = None,
     count: Count = None,
     guidance: GuidanceTexts = None,
     sampler: SamplerText = None,
@@ -70,6 +80,7 @@ def sample(
     """Sample pictures: numbered PNG files, a grid, and a manifest."""
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.models.diffusion import Request
+    from lodestar.progress import progress
 
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     network = load_diffusion(model, device)
@@ -81,10 +92,11 @@ def sample(
     network.check(request, guide)
     folder = out or free_folder("out", Path(model).stem)
     album = Album(folder, Manifest.of(model, request, guide_name), network.config.names)
-    from lodestar.progress import track
-
-    for frame in track(network, request, batch_size, guide):
-        album.add(frame)
+    with progress("sampling", len(labels)) as done:
+        for frame in network.stream(request, batch_size=batch_size, classifier=guide):
+            done(frame.first + len(frame.x) * frame.step / frame.steps)
+            if frame.final:
+                album.add(frame)
     print(album.finish())
 
 
@@ -120,12 +132,11 @@ def demo(
     import time
 
     from lodestar.demo import count, demo
-    from lodestar.progress import bar
+    from lodestar.progress import progress
 
     began = time.perf_counter()
-    with bar(unit="pictures") as progress:
-        task = progress.add_task("sampling", total=count(), note="")
-        path = demo(out, steps=steps, seed=seed, advance=lambda pictures: progress.advance(task, pictures))
+    with progress("sampling", count()) as done:
+        path = demo(out, steps=steps, seed=seed, done=done)
     print(f"{path}  ({count()} pictures in {time.perf_counter() - began:.0f} s)")
 
 
@@ -133,9 +144,13 @@ def demo(
 def train(
     run: Annotated[str, typer.Argument(help="A preset: cifar10, cifar10_classifier, digits, …")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")] = None,
-    data: Annotated[str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")
+    ] = None,
     validation: Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")] = None,
-    count: Annotated[int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")] = None,
+    count: Annotated[
+        int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, data order and noise.")] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be decoded.")] = False,
@@ -143,15 +158,126 @@ def train(
     out: Out = None,
 ) -> None:
     """Train a preset on your pictures. The same command again resumes."""
+    import json
+
     from lodestar.config import choose, edit
     from lodestar.presets import RUNS
     from lodestar.train.loop import train as loop
 
-    given = {"data.source": data, "data.validation": validation, "train.images": count, "train.batch_size": batch_size, "train.seed": seed}
-    settings = [f"{path}={value}" for path, value in given.items() if value is not None]
+    given = {
+        "data.source": data,
+        "data.validation": validation,
+        "train.images": count,
+        "train.batch_size": batch_size,
+        "train.seed": seed,
+    }
+    settings = [f"{path}={json.dumps(value)}" for path, value in given.items() if value is not None]
     if skip_bad:
         settings.append("data.skip_bad=true")
     loop(edit(choose("run", run, RUNS)(), [*settings, *(overrides or [])]), out or Path("runs") / run, device=device)
+
+
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference", help="Pictures to compare with: a parquet file, a folder, hf:owner/name; an embedded model has its own."
+    ),
+]
+ExtractorName = Annotated[
+    str | None,
+    typer.Option(
+        "--extractor", help="The classifier whose features are compared (a name, run or file); default cifar10_features."
+    ),
+]
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str | None, typer.Argument(help="As in sample; leave it out with --samples.")] = None,
+    reference: Reference = None,
+    samples: Annotated[str | None, typer.Option("--samples", help="Measure these pictures instead of sampling a model.")] = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample.")] = 5_000,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option("--metric", help="frechet, score, kid:SUBSETS, precision_recall:K; default all. Repeatable."),
+    ] = None,
+    guidance: GuidanceTexts = None,
+    sampler: SamplerText = None,
+    steps: Steps = None,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    classifier: ClassifierName = None,
+    clip: Clip = True,
+    extractor: ExtractorName = None,
+    device: Device = None,
+    out: Annotated[Path | None, typer.Option("--out", help="A JSON file to write the report to.")] = None,
+) -> None:
+    """Measure a model, or pictures, against a reference: Fréchet distance, score, KID, precision and recall."""
+    from rich.console import Console
+
+    from lodestar.config import Problem, parse
+    from lodestar.data import open_source
+    from lodestar.evaluate import extractors, run
+    from lodestar.evaluate.metrics import Metric
+    from lodestar.files import write_text
+
+    if (model is None) == (samples is None):
+        raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
+    metrics = [parse("metric", text, Metric) for text in metric] if metric else run.METRICS
+    guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
+    measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
+    source = open_reference(reference, model, measured_with.channels)
+    if samples is not None:
+        pictures = open_source(samples, channels=measured_with.channels)
+        report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics)
+    else:
+        assert model is not None
+        network = load_diffusion(model, device)
+        guide, _ = load_guide(model, classifier, guides, device)
+        report = run.evaluate(
+            network, source, measured_with, count=count, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
+            guidance=guides, clip=clip, classifier=guide, metrics=metrics,
+        )  # fmt: skip
+    if out is not None:
+        write_text(out, report.to_json() + "\n")
+    Console().print(report.table())
+
+
+@app.command()
+def sweep(
+    model: Model,
+    reference: Reference = None,
+    scales: Annotated[str | None, typer.Option("--scales", help="Guidance scales to go through: 0,1,5,10,30.")] = None,
+    plans: Annotated[str | None, typer.Option("--plans", help="Or sampling plans, separated by spaces: '5 10 20 50'.")] = None,
+    guidance: GuidanceTexts = None,
+    sampler: SamplerText = None,
+    steps: Steps = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample at each value.")] = 2_000,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    classifier: ClassifierName = None,
+    clip: Clip = True,
+    extractor: ExtractorName = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Measure a model at several guidance scales, or steps: a plot, its numbers as CSV, and a grid of samples for each."""
+    from lodestar.evaluate import extractors
+    from lodestar.evaluate.sweep import parse_scales
+    from lodestar.evaluate.sweep import sweep as run
+
+    guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
+    values = parse_scales(scales) if scales else ()
+    measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
+    source = open_reference(reference, model, measured_with.channels)
+    network = load_diffusion(model, device)
+    guide, _ = load_guide(model, classifier, guides, device)
+    folder = out or Path("out") / f"sweep-{Path(model).stem}"
+    run(
+        network, source, measured_with, folder, scales=values, steps=(plans or "").split(), guidance=guides, count=count,
+        seed=seed, batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, classifier=guide,
+    )  # fmt: skip
+    print(folder / "sweep.png")
 
 
 @app.command()
@@ -200,6 +326,20 @@ def parse_sampler(text: str | None) -> AnySampler | None:
     return None if text is None else parse("sampler", text, AnySampler)
 
 
+def open_reference(spec: str | None, model: str | None, channels: int) -> Source | Kept:
+    """The pictures to compare with, or the features that are kept of an embedded model's. Raises Problem."""
+    from lodestar.config import Problem
+    from lodestar.data import open_source
+    from lodestar.evaluate.kept import kept
+
+    if spec is not None:
+        return open_source(spec, channels=channels)
+    reference = None if model is None else kept(model)
+    if reference is None:
+        raise Problem("--reference is missing: the pictures to compare with (a parquet file, a folder, hf:owner/name)")
+    return reference
+
+
 def load_diffusion(name: str, device: str | None) -> Diffusion:
     """A diffusion model by name. Raises Problem."""
     from lodestar import library
@@ -210,7 +350,7 @@ def load_diffusion(name: str, device: str | None) -> Diffusion:
 def load_guide(
     model: str, classifier: str | None, guidance: tuple[AnyGuidance, ...], device: str | None
 ) -> tuple[PictureClassifier | None, str | None]:
-    """The classifier that guides, and its name: the one given, else the model's companion; none where no guidance asks for one."""
+    """The classifier that guides, and its name: the one given, else the model's companion; none where none is asked for."""
     from lodestar import library
     from lodestar.config import Problem
 

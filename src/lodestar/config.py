@@ -5,12 +5,14 @@ line edits it with dotted overrides (``network.width=64``), and a short form nam
 (``cfg:3``, ``ddim:eta=0.5``). Whatever is wrong with it is one `Problem`: one line that names the field, the value, what is
 allowed and the nearest match.
 
-This module imports neither torch nor any other module of the package, so that the command line may use it before it knows what to do.
+This module imports neither torch nor any other module of the package, so that the command line may use it before it knows
+what to do.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -24,10 +26,26 @@ C = TypeVar("C", bound="Config")
 
 
 class Problem(ValueError):
-    """Something that the user gave is wrong. The message is one line: the thing, the value, what is allowed, the nearest match."""
+    """Something that the user gave is wrong. The message is one line: the thing, the value, what is allowed, the nearest."""
 
 
-class Config(BaseModel):
+if typing.TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass
+else:
+    ModelMetaclass = type(BaseModel)  # which pydantic does not export
+
+
+class _Meta(ModelMetaclass):
+    """Makes ``CFG(scale=-1)`` in Python raise the same one line as ``cfg:-1`` does on the command line."""
+
+    def __call__(cls, *args: Any, **fields: Any) -> Any:
+        try:
+            return super().__call__(*args, **fields)
+        except ValidationError as error:
+            raise Problem(_one_line(error, cls, cls.__name__)) from None
+
+
+class Config(BaseModel, metaclass=_Meta):
     """A frozen, strict configuration. Modules are built from theirs; algorithms (samplers, schedules, guidance) *are* theirs."""
 
     model_config = ConfigDict(
@@ -152,44 +170,70 @@ def _one_line(error: ValidationError, kind: Any, where: str) -> str:
     """The first of pydantic's complaints, in our form."""
     details = error.errors(include_url=False)
     first = details[0]
-    # Tags of unions are part of pydantic's path; a reader of the configuration does not see them.
-    tags = set(kinds(kind)) if _is_union(kind) else set()
-    path = ".".join(str(part) for part in first["loc"] if part not in tags)
-    name = " ".join(filter(None, (where, path))) or getattr(kind, "__name__", "value")
+    path, _ = _walk(kind, first["loc"])
+    name = " ".join(filter(None, (where, ".".join(path)))) or getattr(kind, "__name__", "value")
     more = f" (and {len(details) - 1} more)" if len(details) > 1 else ""
     value = first.get("input")
     match first["type"]:
         case "extra_forbidden":
-            fields = _fields(kind, first["loc"])
+            model = _model(_walk(kind, first["loc"][:-1])[1])
+            fields = list(model.model_fields) if model else []
             choices = f": choose from {', '.join(fields)}" if fields else ""
             return f"unknown field {name!r}{choices}{nearest(str(first['loc'][-1]), fields)}{more}"
         case "missing":
             return f"{name}: a value is missing{more}"
         case "value_error":
-            return f"{name}: {first['ctx']['error']}{more}"
+            return f"{name + ': ' if path else ''}{first['ctx']['error']}{more}"
         case "literal_error":
-            allowed = first["ctx"]["expected"]
-            return f"{name} is {value!r}: choose from {allowed}{nearest(str(value), allowed.replace(chr(39), '').split(' or ')[0].split(', '))}{more}"
+            return f"{name} is {value!r}: {_choices(first['ctx']['expected'], str(value))}{more}"
         case "union_tag_invalid":
-            allowed = first["ctx"]["expected_tags"]
-            return f"{name} {first['ctx']['tag']!r}: choose from {allowed}{nearest(first['ctx']['tag'], allowed.replace(chr(39), '').split(', '))}{more}"
+            return f"{name} {first['ctx']['tag']!r}: {_choices(first['ctx']['expected_tags'], first['ctx']['tag'])}{more}"
         case _:
             shown = repr(value) if len(repr(value)) < 80 else type(value).__name__
             return f"{name} is {shown}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
 
 
-def _is_union(kind: Any) -> bool:
-    return not (isinstance(kind, type) and issubclass(kind, BaseModel))
+def _choices(expected: str, value: str) -> str:
+    """pydantic's text of what is allowed ("'a', 'b' or 'c'"), and the nearest of it."""
+    words = re.findall(r"'([^']*)'", expected)
+    return f"choose from {', '.join(words) or expected}{nearest(value, words)}"
 
 
-def _fields(kind: Any, location: tuple[int | str, ...]) -> list[str]:
-    """The fields that the model at this place of the tree has; empty where unions make that unknowable."""
-    for part in location[:-1]:
-        if _is_union(kind):
-            kind = kinds(kind).get(str(part))
+def _walk(kind: Any, location: Iterable[int | str]) -> tuple[list[str], Any]:
+    """pydantic's location without the tags of unions, which a reader does not see, and what is declared there."""
+    path: list[str] = []
+    for part in location:
+        if part in (tags := _tags(kind)):
+            kind = tags[str(part)]
+            continue
+        path.append(str(part))
+        if isinstance(part, int):
+            elements = [element for element in typing.get_args(kind) if element is not Ellipsis]
+            kind = elements[min(part, len(elements) - 1)] if elements else None
         else:
-            field = kind.model_fields.get(str(part))
-            kind = None if field is None else field.annotation
-        if kind is None:
-            return []
-    return [] if _is_union(kind) else list(kind.model_fields)
+            field = model.model_fields.get(part) if (model := _model(kind)) else None
+            kind = field.annotation if field else None
+    return path, kind
+
+
+def _members(kind: Any) -> list[type[BaseModel]]:
+    """The models that a declaration allows: itself, or the members of a union."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    if typing.get_origin(kind) is typing.Annotated:
+        return _members(typing.get_args(kind)[0])
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return [member for one in typing.get_args(kind) for member in _members(one)]
+    return []
+
+
+def _tags(kind: Any) -> dict[str, type[BaseModel]]:
+    """The members of a union of several models by the value of their ``kind``."""
+    members = _members(kind)
+    return {member.model_fields["kind"].default: member for member in members} if len(members) > 1 else {}
+
+
+def _model(kind: Any) -> type[BaseModel] | None:
+    """The one model that a declaration allows, if it is one."""
+    members = _members(kind)
+    return members[0] if len(members) == 1 else None

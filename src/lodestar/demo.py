@@ -1,7 +1,7 @@
 """One picture that shows what guidance does: rows are scales, columns are classes with fixed seeds.
 
-On the left the unconditional model steered by the noise-aware classifier, on the right classifier-free guidance. At scale 0 both are the
-unconditional model, at 1 both aim at the conditional distribution, and above that at less diversity and more class.
+On the left the unconditional model steered by the noise-aware classifier, on the right classifier-free guidance. At scale 0
+both are the unconditional model, at 1 both aim at the conditional distribution, above that at less diversity and more class.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ def guidances(scale: float) -> dict[str, tuple[AnyGuidance, ...]]:
 
 
 def demo(
-    out: Path, name: str = "cifar10", *, steps: str = "20", seed: int = 0, advance: Callable[[int], None] = lambda count: None
+    out: Path, name: str = "cifar10", *, steps: str = "20", seed: int = 0, done: Callable[[int], None] = lambda pictures: None
 ) -> Path:
-    """Draw the picture. advance: called with the number of pictures after each row of a block."""
+    """Draw the picture. done: called with the number of pictures made so far."""
     model = library.load(name, kind="diffusion")
     classifier = library.load(library.companion(name) or "", kind="classifier")
     assert isinstance(model, Diffusion)
@@ -46,7 +46,7 @@ def demo(
         for title, guidance in guidances(scale).items():
             samples = model.sample(range(len(names)), seed=seed, steps=steps, guidance=guidance, classifier=classifier)
             blocks[title].append(samples.images)
-            advance(len(names))
+            done(sum(len(row) for rows in blocks.values() for row in rows))
     _draw(out, {title: torch.cat(rows) for title, rows in blocks.items()}, names)
     return out
 

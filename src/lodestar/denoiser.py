@@ -55,7 +55,10 @@ class Denoiser(nn.Module):
         """Precision of the network's torso; in- and outputs are float32."""
 
     def encode(self, cond: Cond, keep: Mapping[str, Tensor] | None = None) -> Signals:
-        """Conditions to signals, once per sample. cond: {"label": int64 [B]} or {}; keep: bool [B] by name, False drops a sample's."""
+        """Conditions to signals, once per sample.
+
+        cond: {"label": int64 [B]} or {}. keep: bool [B] by name, False where a sample loses its condition.
+        """
         unknown = set(cond) - {"label"} if self.label is not None else set(cond)
         assert not unknown, f"this denoiser takes no condition {sorted(unknown)}"
         if self.label is None or "label" not in cond:

@@ -29,7 +29,14 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     except OSError as error:
         raise Problem(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Whatever else is wrong with the place has been said already.
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether this is a file that `atomic` had not finished; one stays behind where the process was killed."""
+    return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
 def write_text(path: str | Path, text: str) -> None:

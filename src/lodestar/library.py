@@ -11,7 +11,7 @@ from lodestar import checkpoint
 from lodestar.config import Problem, decode, nearest
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
-from lodestar.nets.precision import best_dtype
+from lodestar.nets.precision import best_dtype, choose_device
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the embedded models are."""
@@ -51,14 +51,14 @@ def load(name: str | Path, device: str | torch.device | None = None, kind: str |
     Raises Problem if there is no such model, or it is damaged or of another kind.
     """
     path = find(name)
-    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    target = choose_device(device)
     header, tensors = checkpoint.load(path, kind)
     settings = _config(path, header)
     with torch.device("meta"):
         model: Diffusion | PictureClassifier = settings.build()
     model.to_empty(device="cpu")
     checkpoint.fill(model, tensors, path)
-    model.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)
+    model.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     (model.denoiser if isinstance(model, Diffusion) else model).lower(best_dtype(target))
     return model
 

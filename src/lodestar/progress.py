@@ -1,36 +1,32 @@
-"""Progress bars on standard error, so that standard output stays for results."""
+"""Progress on standard error, so that standard output stays for results."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Frame, Request
 
-
-def bar(console: Console | None = None, unit: str = "") -> Progress:
-    """A bar with a count, a free text field ``note``, and the time left."""
-    return Progress(
+@contextmanager
+def progress(
+    what: str, total: float, *, done: float = 0, console: Console | None = None, transient: bool = True
+) -> Iterator[Callable[..., None]]:
+    """A bar with a count, a note and the time left. Call what it yields as (done) or (done, note)."""
+    columns = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn(unit),
         TextColumn("{task.fields[note]}"),
         TimeRemainingColumn(),
-        console=console or Console(stderr=True),
     )
+    with Progress(*columns, console=console or Console(stderr=True), transient=transient) as bar:
+        task = bar.add_task(what, total=total, completed=int(done), note="")
 
+        def update(done: float, note: str | None = None) -> None:
+            bar.update(task, completed=done)
+            if note is not None:
+                bar.update(task, note=note)
 
-def track(model: Diffusion, request: Request, batch_size: int, classifier: PictureClassifier | None) -> Iterator[Frame]:
-    """The final frames of a request, with a bar that counts picture steps."""
-    with bar(unit="picture steps") as progress:
-        task = None
-        for frame in model.stream(request, batch_size=batch_size, classifier=classifier):
-            if task is None:
-                task = progress.add_task("sampling", total=len(request.labels) * frame.steps, note="")
-            progress.advance(task, len(frame.x))
-            if frame.final:
-                yield frame
+        yield update

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, Literal
 
 import torch
@@ -35,14 +37,12 @@ Network = Callable[..., Tensor]
 
 def _toy(case: Case, name: str, gain: float | None = None, tau: float | None = None) -> Network:
     """f(x, time, label) of the case's `toy_network`, in float32."""
-    weights = {key: case.inputs.get(f"{name}/{key}") for key in "Abc"}
+    a, b, c = case.inputs[f"{name}/A"], case.inputs[f"{name}/b"], case.inputs.get(f"{name}/c")
     stated = re.search(r"g=([\d.]+) and tau=([\d.]+)", case.meta.get("toy_network", ""))
     gain = gain or (float(stated[1]) if stated else 4.0)
     tau = tau or (float(stated[2]) if stated else 100.0)
 
     def network(x: Tensor, time: float | Tensor, label: Tensor | None = None) -> Tensor:
-        a, b, c = weights["A"], weights["b"], weights["c"]
-        assert a is not None and b is not None
         times = torch.as_tensor(time, dtype=torch.float32).expand(len(x))
         z = x.float().flatten(1) @ a.T + torch.sin(times / tau)[:, None] * b
         if label is not None:
@@ -60,7 +60,7 @@ def _classifier(case: Case, label: Tensor) -> Callable[[Tensor, Level], Tensor]:
 
     def logp(x: Tensor, level: Level) -> Tensor:
         time = torch.as_tensor(level.time, dtype=torch.float32)
-        logits = x.flatten(1) @ case.inputs["clf/W"].T + torch.sin(time / tau) * case.inputs["clf/u"]
+        logits = x.float().flatten(1) @ case.inputs["clf/W"].T + torch.sin(time / tau) * case.inputs["clf/u"]
         return logits.log_softmax(1).gather(1, label[:, None])[:, 0]
 
     return logp
@@ -82,7 +82,7 @@ def _tape(noise: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def _guided(denoise: Denoise, *guidances: Guidance, **context: Any) -> Denoise:
-    return compose(guidances, denoise, Context(denoise, **context))
+    return compose(guidances, Context(denoise, **context))
 
 
 def _xs(states: Sequence[State]) -> Tensor:
@@ -111,8 +111,9 @@ def _steps(settings: dict[str, Any]) -> list[Transition]:
     return _schedule(settings).steps(parse_plan(settings["timestep_respacing"] or settings["diffusion_steps"]))
 
 
-def _times(steps: Sequence[Transition]) -> Tensor:
-    return torch.tensor([round(float(step.t.time)) for step in reversed(steps)])
+def _times(steps: Sequence[Transition], scale: float = 1.0) -> Tensor:
+    """The kept steps of the chain, ascending; `scale` is the network's time per step."""
+    return torch.tensor([round(float(step.t.time) / scale) for step in reversed(steps)])
 
 
 def _denoiser(network: Network, settings: dict[str, Any], steps: Sequence[Transition], *args: Tensor) -> Denoise:
@@ -120,7 +121,7 @@ def _denoiser(network: Network, settings: dict[str, Any], steps: Sequence[Transi
     step_from = {step.t.time: step for step in steps}
 
     def denoise(x: Tensor, level: Level) -> Estimate:
-        output, values = network(x, level.time, *args), None
+        output, values = network(x, level.time, *args).to(x), None
         if output.shape[1] == 2 * x.shape[1]:
             output, values = output.chunk(2, 1)
         match settings["model_mean_type"]:
@@ -150,7 +151,8 @@ _VARIANCE: dict[str, Literal["small", "large", "learned"]] = {
 
 @adapter("gd_p_sample_loop", "gd_ddim_sample_loop")
 def sample_loop(case: Case) -> Iterator[Check | Left]:
-    noise, label = case.inputs["noise"], case.inputs["y"]
+    # In float64: the reference's own rounding is then the only one.
+    noise, label = case.inputs["noise"].double(), case.inputs["y"]
     for name, settings in case.subcases.items():
         steps = _steps(settings)
         denoise = _denoiser(_toy(case, settings["network"]), settings, steps, label)
@@ -174,7 +176,7 @@ def sample_loop(case: Case) -> Iterator[Check | Left]:
             # The tolerance that the JSON states in words: 1/of_x0 magnifies rounding.
             rtol=5e-3 if previous and settings["cond_fn"] else None,
         )
-    yield Check("timestep_map", _times(steps))
+    yield Check("timestep_map", _times(steps, _schedule(settings).time_scale))
 
 
 @adapter("gd_ddim_inversion")
@@ -254,7 +256,11 @@ def _doubled(case: Case, scale: float, known: tuple[Tensor, Tensor] | None) -> D
             x0 = x0 * (1 - mask) + image * mask
         return Estimate(x, level, x0, frac)
 
-    return _guided(denoise, Clip())
+    return _guided(denoise, *_clip(case))
+
+
+def _clip(case: Case) -> list[Guidance]:
+    return [Clip()] if case.config.get("clip_denoised", True) else []
 
 
 def _upsampling(case: Case) -> Iterator[Check | Left]:
@@ -268,7 +274,7 @@ def _upsampling(case: Case) -> Iterator[Check | Left]:
         return Estimate(x, level, Epsilon().x0(eps, x, level))
 
     start = case.inputs["up/noise"] * settings["upsample_temp"]
-    states = list(DDIM(eta=settings["eta"])(_guided(denoise, Clip()), start, steps, torch.randn_like))
+    states = list(DDIM(eta=settings["eta"])(_guided(denoise, *_clip(case)), start, steps, torch.randn_like))
     yield Check("up/low_res", low_res)
     yield Check("up/timestep_map", _times(steps))
     yield Check("up/sample", _xs(states))
@@ -329,8 +335,8 @@ def rescale_and_threshold(case: Case) -> Iterator[Check | Left]:
         match re.split(r"[/_]", name):
             case ["rescale", *_]:
                 phi = re.search(r"phi_([\d.]+)", name)
-                rule = CFG(scale=scale, rescale=float(phi[1]) if phi else 0.0)
-                yield Check(name, _guided(lambda x, level: pair[0], rule, pair=lambda x, level: pair)(cond, level).eps)
+                cfg = CFG(scale=scale, rescale=float(phi[1]) if phi else 0.0)
+                yield Check(name, _guided(_of(pair[0]), cfg, pair=_of(pair))(cond, level).eps)
             case ["threshold", *_] if name.removesuffix("_quantile") in case.subcases:
                 x0 = case.inputs["threshold/x0"]
                 rule = _threshold(case.subcases[name.removesuffix("_quantile")])
@@ -344,6 +350,11 @@ def rescale_and_threshold(case: Case) -> Iterator[Check | Left]:
                 yield Check(name, _thresholded_loop(case, scale), **case.meta["tolerance"]["loop"])
             case _:
                 yield Left(name, "unknown to this adapter")
+
+
+def _of(value: Any) -> Callable[[Tensor, Level], Any]:
+    """The function of (x, level) that is always `value`."""
+    return lambda *_: value
 
 
 def _threshold(settings: dict[str, Any]) -> Threshold:
@@ -383,10 +394,11 @@ class Given(Schedule):
         alpha_bars = torch.tensor([1.0, *self.alpha_bars], dtype=torch.float64)
         return 1 - alpha_bars[1:] / alpha_bars[:-1]
 
-    @property
+    @cached_property
     def ratios(self) -> list[float]:
         """σ/α of the noisy levels, ascending."""
-        return [float(self.table[k].ratio) for k in range(1, self.timesteps + 1)]
+        alpha_bars = torch.tensor(self.alpha_bars, dtype=torch.float64)
+        return ((1 - alpha_bars) / alpha_bars).sqrt().tolist()
 
 
 def _unit(time: float, ratio: float) -> Level:
@@ -430,12 +442,13 @@ class Grid:
             case "trailing":
                 return [float(index) for index in reversed(Trailing(count=self.count).indices(timesteps))]
             case _:
-                return torch.linspace(timesteps - 1, 0, self.count, dtype=torch.float64).tolist()
+                times = torch.linspace(timesteps - 1, 0, self.count, dtype=torch.float64)
+                return (times.round() if default == "leading" else times).tolist()
 
     def _multistep_times(self) -> list[float]:
         """Of DPM-Solver++, which counts one time more than it takes, the cleanest."""
-        clipped = self.settings.get("lambda_min_clipped", -float("inf"))
-        end = sum(float(self.schedule.table[k].half_logsnr) >= clipped for k in range(1, self.schedule.timesteps + 1))
+        clipped = self.settings.get("lambda_min_clipped", -math.inf)
+        end = sum(-math.log(ratio) >= clipped for ratio in self.schedule.ratios)
         match self.settings.get("timestep_spacing", "linspace"):
             case "leading":
                 stride = end // (self.count + 1)
@@ -462,7 +475,7 @@ def _multistep(settings: dict[str, Any], denoise: Denoise, x: Tensor, grid: Grid
     if settings.get("thresholding"):
         denoise = _guided(denoise, _threshold(settings))
     steps = transitions(grid.levels)
-    lower = settings.get("euler_at_final") or settings.get("lower_order_final", True) and grid.count < 15
+    lower = settings.get("euler_at_final") or (settings.get("lower_order_final", True) and grid.count < 15)
     of_second = 0 if order == 1 else len(steps) - bool(lower and grid.final)
     solver = settings.get("solver_type", "midpoint")
     states = list(DPMpp(solver=solver)(denoise, x, steps[:of_second], torch.randn_like))
@@ -492,14 +505,26 @@ def diffusers(case: Case) -> Iterator[Check | Left]:
     network, unit = _toy(case, "net"), case.inputs["x_T"].double()
     denoise = _epsilon(network)
     for name, settings in case.subcases.items():
-        recorded = "cosine" if settings["beta_schedule"] == "squaredcos_cap_v2" else "base"
-        schedule = Given.of(case.inputs[f"alphas_cumprod/{recorded}"])
+        schedule = _recorded_schedule(case, settings)
         runs = {one.rpartition("/")[0] for one in case.under(f"{name}/")}
         for run in sorted(runs):
             outputs = _diffusers_run(settings, schedule, denoise, unit, int(run.rpartition("/n")[2]))
             for one in case.under(f"{run}/"):
                 ours = outputs.get(one.rpartition("/")[2])
                 yield Left(one, outputs.get("reason", LINE)) if ours is None else Check(one, ours)
+
+
+def _recorded_schedule(case: Case, settings: dict[str, Any]) -> Given:
+    """The float32 table of the case where it holds this schedule, else ours."""
+    kind, start, end = (settings[name] for name in ("beta_schedule", "beta_start", "beta_end"))
+    if kind == "squaredcos_cap_v2":
+        return Given.of(case.inputs["alphas_cumprod/cosine"])
+    if (kind, start, end) == tuple(case.config[f"default_{name}"] for name in ("beta_schedule", "beta_start", "beta_end")):
+        return Given.of(case.inputs["alphas_cumprod/base"])
+    unscaled = {"scaled": False} if kind == "linear" else {}
+    timesteps = case.config["num_train_timesteps"]
+    ours: Schedule = decode(AnySchedule, {"kind": kind, "timesteps": timesteps, "beta_start": start, "beta_end": end, **unscaled})
+    return Given.of((1 - ours.betas()).cumprod(0))
 
 
 def _diffusers_run(settings: dict[str, Any], schedule: Given, denoise: Denoise, unit: Tensor, count: int) -> dict[str, Any]:
@@ -509,7 +534,7 @@ def _diffusers_run(settings: dict[str, Any], schedule: Given, denoise: Denoise, 
         steps = _ddim_levels(schedule, settings, count)
         times = torch.tensor([int(step.t.time) for step in steps])
         if settings.get("clip_sample", True):
-            return {"timesteps": times, "reason": "diffusers keeps the ε̂ from before clipping; here it follows from the clipped x̂₀"}
+            return {"timesteps": times, "reason": "diffusers keeps ε̂ from before clipping; here it follows from the clipped x̂₀"}
         return {"timesteps": times, "sample": _xs(list(DDIM()(denoise, unit, steps, torch.randn_like)))}
     if scheduler not in ("DPMSolverMultistepScheduler", "EulerDiscreteScheduler", "HeunDiscreteScheduler"):
         return {}
@@ -558,11 +583,11 @@ def _k_sampler(settings: dict[str, Any]) -> Sampler | None:
         case "sample_heun":
             return Heun()
         case "sample_euler_ancestral":  # DDIM's η, in x/α
-            return DDIM(eta=settings["eta"])
+            return DDIM(eta=settings.get("eta", 1.0))
         case "sample_dpmpp_2m":
             return DPMpp()
         case "sample_dpmpp_2m_sde":
-            return DPMpp(eta=settings["eta"], solver=settings.get("solver_type", "midpoint"))
+            return DPMpp(eta=settings.get("eta", 1.0), solver=settings.get("solver_type", "midpoint"))
     return None
 
 
@@ -600,9 +625,9 @@ def _edm(network: Network) -> Denoise:
     return denoise
 
 
-def _edm_levels(case: Case, count: int) -> list[Level]:
+def _edm_levels(settings: dict[str, Any]) -> list[Level]:
     """Karras levels with EDM's c_noise = ln(σ)/4 for the network's time."""
-    ratios = noise_levels.karras(count, 0.002, 80.0)
+    ratios = noise_levels.karras(settings["num_steps"], settings.get("sigma_min", 0.002), settings.get("sigma_max", 80.0))
     return [*(Level(float(torch.tensor(ratio).log() / 4), 1.0, ratio) for ratio in ratios), CLEAN]
 
 
@@ -621,7 +646,7 @@ def edm(case: Case) -> Iterator[Check | Left]:
             seen.append((x, float(level.sigma)))
             return inner(x, level)
 
-        levels = _edm_levels(case, settings["num_steps"])
+        levels = _edm_levels(settings)
         start = case.inputs["latents"].double() * levels[0].sigma
         final = last(sampler(watched, start, transitions(levels), torch.randn_like))
         ours = {
@@ -632,7 +657,7 @@ def edm(case: Case) -> Iterator[Check | Left]:
         for one in case.under(f"{name}/"):
             done.add(one)
             yield Check(one, ours[one.rpartition("/")[2]])
-    for name in case.outputs.keys() - done:
+    for name in sorted(case.outputs.keys() - done):
         if name.startswith("precond/"):
             yield Check(name, _preconditioned(case, name.removeprefix("precond/")))
         elif name == "loss/edm":
@@ -691,7 +716,7 @@ def gmm(case: Case) -> Iterator[Check | Left]:
     x, sigma = case.inputs["pointwise/x"], case.inputs["pointwise/sigma"]
     level = Level(sigma, torch.ones_like(sigma), sigma)
     pointwise = {"denoised": model(x, level).x0, "score": model(x, level).score, "logp": model.log_density(x, level)}
-    for name, theirs in case.outputs.items():
+    for name in case.outputs:
         family, _, what = name.partition("/")
         count = re.match(r"n(\d+)", what)
         if family == "pointwise":
@@ -709,8 +734,8 @@ def gmm(case: Case) -> Iterator[Check | Left]:
                 tolerance = {"atol": float(single[1]) if single else 2e-5}
                 yield Check(name, times) if what.endswith("_timesteps") else Check(name, sample, **tolerance)
         else:
-            sample = _gmm_float64(case, model, family, what)
-            yield Left(name, LINE) if sample is None else Check(name, sample.to(theirs), **exact)
+            end = _gmm_float64(case, model, family, what)
+            yield Left(name, LINE) if end is None else Check(name, end, **exact)
 
 
 def _gmm_float64(case: Case, model: Mixture, family: str, what: str) -> Tensor | None:

@@ -39,7 +39,8 @@ def test_runs_and_its_gradient_reaches_every_parameter(changes: dict[str, Any]) 
     assert logits.isfinite().all()
     (logits * normal(2, 5, seed=3)).sum().backward()
     for name, tensor in [("x", x), *network.named_parameters()]:
-        assert tensor.grad is not None and tensor.grad.abs().max() > 1e-6, name
+        assert tensor.grad is not None, name
+        assert tensor.grad.abs().max() > 1e-6, name
 
 
 @every_switch

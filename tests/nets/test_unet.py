@@ -41,7 +41,8 @@ def test_runs_and_its_gradient_reaches_every_parameter(changes: dict[str, Any]) 
     assert y.isfinite().all()
     (y * normal(*y.shape, seed=3)).sum().backward()
     for name, tensor in [("x", x), ("emb", emb), *network.named_parameters()]:
-        assert tensor.grad is not None and tensor.grad.abs().max() > 1e-5, name
+        assert tensor.grad is not None, name
+        assert tensor.grad.abs().max() > 1e-5, name
 
 
 @every_switch

@@ -1,0 +1,1 @@
+"""Between data and what a model is trained on."""

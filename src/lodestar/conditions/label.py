@@ -1,7 +1,7 @@
 """Class labels as a condition: a learned vector for each class, added to the embedding of time (ADM, Improved DDPM).
 
-No label is the zero vector, so a network that never saw a dropped label is unchanged by this, and one that did is both conditional
-and unconditional (classifier-free guidance).
+No label is the zero vector, so a network that never saw a dropped label is unchanged by this, and one that did is both
+conditional and unconditional (classifier-free guidance).
 """
 
 from __future__ import annotations

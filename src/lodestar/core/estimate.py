@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from lodestar.config import Problem
 from lodestar.core.level import Level, spread
 
 
@@ -46,9 +47,14 @@ class Estimate:
         return spread(self.level.alpha, self.x) * self.eps - spread(self.level.sigma, self.x) * self.x0
 
     def folded(self) -> Estimate:
-        """The shift applied by Tweedie's formula, x̂₀ + σ²/α·shift, equally ε̂ − σ·shift (ADM, algorithm 2)."""
+        """The shift applied by Tweedie's formula, x̂₀ + σ²/α·shift, equally ε̂ − σ·shift (ADM, algorithm 2).
+
+        Raises Problem at pure noise (α = 0), where x says nothing of x₀ and no x̂₀ can express the shift.
+        """
         if self.shift is None:
             return self
+        if isinstance(self.level.alpha, float) and self.level.alpha == 0:
+            raise Problem("a gradient cannot move x0 at pure noise (zero terminal signal): use ancestral, form mean")
         gain = self.level.sigma**2 / self.level.alpha
         return replace(self, x0=self.x0 + spread(gain, self.x) * self.shift, shift=None)
 

@@ -60,7 +60,7 @@ CLEAN = Level(-1.0, 1.0, 0.0)
 
 
 def spread(value: Scalar, x: Tensor) -> Scalar:
-    """`value` in a form that multiplies x [B, ...]: a float as it is, a tensor [B] as [B, 1, ...] in x's dtype and on its device."""
+    """`value` in a form that multiplies x [B, ...]: a float as it is, a tensor [B] as [B, 1, ...] in x's dtype, on its device."""
     if isinstance(value, Tensor):
         return value.to(x)[(...,) + (None,) * (x.ndim - 1)]
     return value

@@ -1,8 +1,8 @@
 """Sampling plans: which levels of a schedule a sampler visits, noisy to clean. The last one is always clean data.
 
-In text (command line, `parse_plan`): ``250`` or ``90,60,60,20,20`` (that many from each equal section of the chain, as Improved DDPM
-and ADM), ``ddim25`` (every N-th), ``fast27`` (GLIDE's), and ``leading:20``, ``trailing:20``, ``linspace:20``, ``karras:20``, ``logsnr:20``.
-Further settings follow by name: ``leading:20,skip_zero=true``.
+In text (command line, `parse_plan`): ``250`` or ``90,60,60,20,20`` (that many from each equal section of the chain, as in
+Improved DDPM and ADM), ``ddim25`` (every N-th), ``fast27`` (GLIDE's), and ``leading:20``, ``trailing:20``, ``linspace:20``,
+``karras:20``, ``logsnr:20``. Further settings follow by name: ``leading:20,skip_zero=true``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Plan(Config, abc.ABC):
         """The noisy levels, from the noisiest to the cleanest."""
 
     def levels(self, schedule: Schedule) -> list[Level]:
-        """The levels from the noisiest to clean data: one more than there are steps. Raises Problem if the schedule is too short."""
+        """The levels, from the noisiest to clean data: one more than there are steps. Raises Problem for too short a schedule."""
         return [*self.noisy(schedule), CLEAN]
 
 
@@ -54,7 +54,8 @@ class Sections(Indexed):
         for number, count in enumerate(self.counts):
             length = size + (number < extra)
             if count > length:
-                raise Problem(f"plan {','.join(map(str, self.counts))!r}: {count} steps from a section of {length} (of {timesteps} steps in all)")
+                text = ",".join(map(str, self.counts))
+                raise Problem(f"steps {text!r}: {count} of them from a section of {length} (the schedule has {timesteps})")
             stride = 1.0 if count == 1 else (length - 1) / (count - 1)
             position = 0.0
             for _ in range(count):
@@ -75,7 +76,9 @@ class Strided(Indexed):
         for stride in range(1, timesteps + 1):
             if len(range(0, timesteps, stride)) == self.count:
                 return list(range(0, timesteps, stride))
-        raise Problem(f"plan 'ddim{self.count}': no whole stride through {timesteps} steps gives {self.count} of them; try '{self.count}'")
+        raise Problem(
+            f"steps 'ddim{self.count}': no whole stride through {timesteps} gives {self.count} of them; try '{self.count}'"
+        )
 
 
 class Fast27(Indexed):
@@ -137,7 +140,7 @@ class Linspace(Plan):
 
 
 class Karras(Plan):
-    """σ/α = (max^(1/ρ) + k/(count − 1)·(min^(1/ρ) − max^(1/ρ)))^ρ (Karras et al. 2022, equation 5), over the schedule's own range."""
+    """σ/α = (max^(1/ρ) + k/(count − 1)·(min^(1/ρ) − max^(1/ρ)))^ρ over the schedule's range (Karras et al. 2022, eq. 5)."""
 
     kind: Literal["karras"] = "karras"
     count: int = Field(ge=2)
@@ -163,9 +166,7 @@ class LogSNR(Plan):
         return [schedule.at_ratio(ratio) for ratio in sigmas.exponential(self.count, low, high)]
 
 
-AnyPlan = Annotated[
-    Sections | Strided | Fast27 | Leading | Trailing | Linspace | Karras | LogSNR, Field(discriminator="kind")
-]
+AnyPlan = Annotated[Sections | Strided | Fast27 | Leading | Trailing | Linspace | Karras | LogSNR, Field(discriminator="kind")]
 
 
 def parse_plan(text: str | int) -> Any:

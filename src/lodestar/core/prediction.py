@@ -50,6 +50,8 @@ class Prediction(Config, abc.ABC):
 
 
 class Epsilon(Prediction):
+    """The noise ε (DDPM)."""
+
     kind: Literal["epsilon"] = "epsilon"
 
     def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
@@ -57,6 +59,8 @@ class Epsilon(Prediction):
 
 
 class X0(Prediction):
+    """The clean data x₀."""
+
     kind: Literal["x0"] = "x0"
 
     def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
@@ -64,6 +68,8 @@ class X0(Prediction):
 
 
 class Velocity(Prediction):
+    """v = α·ε − σ·x₀ (Salimans and Ho 2022)."""
+
     kind: Literal["v"] = "v"
 
     def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
@@ -71,6 +77,8 @@ class Velocity(Prediction):
 
 
 class Score(Prediction):
+    """∇ₓ log p(x) = −ε/σ (Song et al. 2021)."""
+
     kind: Literal["score"] = "score"
 
     def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
@@ -78,6 +86,8 @@ class Score(Prediction):
 
 
 class Flow(Prediction):
+    """ε − x₀, the velocity of rectified flow."""
+
     kind: Literal["flow"] = "flow"
 
     def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:

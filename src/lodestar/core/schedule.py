@@ -46,7 +46,7 @@ class Schedule(Config, abc.ABC):
         if not bool(((betas > 0) & (betas <= 1)).all()):
             raise Problem(f"the schedule {self.to_json()} has variances outside (0, 1]: use more timesteps or smaller betas")
         if self.zero_terminal_snr and self.timesteps == 1:
-            raise Problem("zero_terminal_snr stretches a chain between its first and its last level: timesteps must be at least 2")
+            raise Problem("timesteps is 1: zero_terminal_snr stretches a chain between two levels and needs at least 2")
         return _stretched(betas) if self.zero_terminal_snr else betas
 
     @property
@@ -64,7 +64,7 @@ class Schedule(Config, abc.ABC):
         return torch.arange(self.timesteps, dtype=torch.float64) * self.time_scale
 
     def draw(self, count: int, rng: torch.Generator) -> Level:
-        """Levels of `count` training samples, uniform over the chain's T noisy ones; tensors [count] on the generator's device."""
+        """Levels for `count` samples, uniform over the chain's T noisy ones; tensors [count] on the generator's device."""
         index = torch.randint(1, self.timesteps + 1, (count,), generator=rng, device=rng.device)
         return self.table.to(rng.device)[index]
 
@@ -121,7 +121,7 @@ class Schedule(Config, abc.ABC):
 
 
 class Linear(Schedule):
-    """β from beta_start to beta_end in equal steps, scaled by 1000/T so that T = 4000 adds the noise that T = 1000 does (DDPM)."""
+    """β from beta_start to beta_end in equal steps (DDPM), scaled by 1000/T so that any T adds the noise that T = 1000 does."""
 
     kind: Literal["linear"] = "linear"
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
@@ -150,7 +150,7 @@ class ScaledLinear(Schedule):
 
 
 class Cosine(Schedule):
-    """ᾱ(u) ∝ cos²((u + offset)/(1 + offset)·π/2), β capped (Improved DDPM, equation 17). GLIDE's squaredcos_cap_v2 is the same."""
+    """ᾱ(u) ∝ cos²((u + offset)/(1 + offset)·π/2), β capped (Improved DDPM, equation 17). See SquaredCosCap."""
 
     kind: Literal["cosine"] = "cosine"
     offset: float = Field(default=0.008, ge=0)
@@ -229,7 +229,7 @@ _Formula = Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoi
 
 
 class Respaced(Schedule):
-    """Some levels of another chain, as a chain of its own. The network is told the times of the other one. See `Schedule.respaced`."""
+    """Some levels of another chain, as a chain of its own, under their old times. `Schedule.respaced` makes one."""
 
     kind: Literal["respaced"] = "respaced"
     base: Annotated[_Formula, Field(discriminator="kind")]

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -86,7 +87,7 @@ class Transition:
 
 def transitions(levels: Sequence[Level]) -> list[Transition]:
     """The steps through a list of scalar levels, in the order given (noisy to clean when sampling)."""
-    steps = [Transition(t, s) for t, s in zip(levels, levels[1:], strict=False)]
+    steps = [Transition(t, s) for t, s in pairwise(levels)]
     if steps and levels[-1].sigma == 0:
         # A chain of a single step has no step before; then β itself is the only variance there is.
         steps[-1] = replace(steps[-1], floor=steps[-2].small if len(steps) > 1 else steps[-1].beta)

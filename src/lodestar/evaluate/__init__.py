@@ -1,0 +1,1 @@
+"""Measuring: features, statistics of them, and numbers from those."""

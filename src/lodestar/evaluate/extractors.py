@@ -61,18 +61,19 @@ class Extractor:
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> FeatureSet:
         """Features float32 [B, D] and logits [B, K], on the CPU. Raises Problem if any is not finite."""
-        assert pictures.dtype == torch.uint8 and pictures.shape[1] in (1, self.channels)
+        assert pictures.dtype == torch.uint8, f"pictures are uint8, not {pictures.dtype}"
         x = pixels.encode(pictures.to(next(self.classifier.parameters()).device))
         if x.shape[-2:] != self.size:
-            # Without the filter, shrinking would alias, and the distance would depend on it more than on the model (arXiv:2104.11222).
+            # Shrinking without the filter aliases, and the distance would measure that (Parmar et al. 2022, arXiv:2104.11222).
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
         x = x.expand(-1, self.channels, -1, -1)
         self.classifier.eval()
-        return FeatureSet(self.classifier.features(x).cpu(), self.classifier.logits(x).cpu())
+        features, logits = self.classifier.told(x)
+        return FeatureSet(features.cpu(), logits.cpu())
 
 
 def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None = None) -> Extractor:
-    """The classifier that `name` names (`lodestar.library.find`) as an extractor. Raises Problem if there is none, or it is damaged."""
+    """The classifier that `name` names (`lodestar.library.find`) as an extractor. Raises Problem if there is no sound one."""
     path = library.find(name)
     classifier = library.load(path, device, kind="classifier")
     assert isinstance(classifier, PictureClassifier)

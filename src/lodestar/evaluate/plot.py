@@ -23,7 +23,10 @@ class Panel:
 
 
 def plot(path: Path, title: str, label: str, x: Sequence[float], panels: Sequence[Panel]) -> None:
-    """Draw the panels over x (ascending, at least one value), `label` its name, as a PNG, atomically. Raises Problem without matplotlib."""
+    """Draw the panels over x (ascending, at least one value), whose name is `label`, as a PNG.
+
+    The file is written atomically. Raises Problem without matplotlib.
+    """
     need("matplotlib")
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, NullLocator
@@ -43,6 +46,7 @@ def plot(path: Path, title: str, label: str, x: Sequence[float], panels: Sequenc
         axes.set_xticks(x)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_locator(NullLocator())
+        axes.ticklabel_format(axis="y", useOffset=False)
         axes.set_title(panel.title, fontsize=10)
         axes.set_xlabel(label)
         axes.grid(alpha=0.3)

@@ -10,8 +10,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,11 +20,13 @@ import torch
 from lodestar.config import Config, Problem
 from lodestar.data import Source, sequential
 from lodestar.evaluate.extractors import Extractor
+from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import KID, Frechet, Metric, PrecisionRecall, Score
 from lodestar.evaluate.statistics import FeatureSet, cached, content_key
 from lodestar.guidance import AnyGuidance
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Request
+from lodestar.progress import progress
 from lodestar.samplers import AnySampler
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class Report:
 
 def evaluate(
     model: Diffusion,
-    reference: Source,
+    reference: Source | Kept,
     extractor: Extractor,
     *,
     count: int = 10_000,
@@ -126,13 +127,15 @@ def evaluate(
     request = Request(
         labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, sampler=sampler, guidance=tuple(guidance), clip=clip
     )
-    return measure(model, request, reference, extractor, batch_size=batch_size, classifier=classifier, metrics=metrics, cache=cache)
+    return measure(
+        model, request, reference, extractor, batch_size=batch_size, classifier=classifier, metrics=metrics, cache=cache
+    )
 
 
 def measure(
     model: Diffusion,
     request: Request,
-    reference: Source,
+    reference: Source | Kept,
     extractor: Extractor,
     *,
     batch_size: int = 64,
@@ -171,7 +174,7 @@ def measure(
 
 def evaluate_pictures(
     pictures: Source,
-    reference: Source,
+    reference: Source | Kept,
     extractor: Extractor,
     *,
     batch_size: int = 64,
@@ -190,8 +193,12 @@ def evaluate_pictures(
     )
 
 
-def source_features(source: Source, extractor: Extractor, *, batch_size: int = 64, cache: Path | None = None) -> FeatureSet:
+def source_features(
+    source: Source | Kept, extractor: Extractor, *, batch_size: int = 64, cache: Path | None = None
+) -> FeatureSet:
     """The features of all pictures of a source, from `cache` where they have been made before. Raises Problem."""
+    if isinstance(source, Kept):
+        return source.of(extractor)
     folder = (cache or cache_folder()) / "features"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -240,18 +247,6 @@ def short(config: Config, omit: str = "") -> str:
     return f"{kind}:{listed}" if listed else kind
 
 
-@contextmanager
-def progress(what: str, total: int) -> Iterator[Callable[[float], None]]:
-    """A progress bar on standard error, which goes when it is done; call what it yields with how much of `total` is."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
-
-
 def _sampled_features(
     model: Diffusion,
     request: Request,
@@ -295,7 +290,7 @@ def _numbers(metrics: Sequence[Metric], ours: FeatureSet, theirs: FeatureSet) ->
     return {name: value for metric in metrics for name, value in metric(ours, theirs).items()}
 
 
-def _warnings(ours: FeatureSet, theirs: FeatureSet, reference: Source) -> Iterator[str]:
+def _warnings(ours: FeatureSet, theirs: FeatureSet, reference: Source | Kept) -> Iterator[str]:
     dimension = ours.features.shape[1]
     for features, which in ((ours, "measured pictures"), (theirs, "pictures of the reference")):
         # N pictures span at most N - 1 directions around their mean.
@@ -307,12 +302,12 @@ def _warnings(ours: FeatureSet, theirs: FeatureSet, reference: Source) -> Iterat
     yield from _left_out(reference, theirs)
 
 
-def _left_out(source: Source, features: FeatureSet) -> Iterator[str]:
+def _left_out(source: Source | Kept, features: FeatureSet) -> Iterator[str]:
     if len(features) < len(source):
         yield f"{len(source) - len(features)} pictures of {source.spec} cannot be decoded and were left out"
 
 
-def _common(ours: FeatureSet, theirs: FeatureSet, reference: Source, extractor: Extractor) -> dict[str, Any]:
+def _common(ours: FeatureSet, theirs: FeatureSet, reference: Source | Kept, extractor: Extractor) -> dict[str, Any]:
     return {
         "count": len(ours),
         "reference": reference.spec,

@@ -11,7 +11,7 @@ import io
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from lodestar.config import Problem
 from lodestar.core.plan import parse_plan
 from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
+from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
 from lodestar.evaluate.plot import Panel, plot
 from lodestar.evaluate.run import Report, content_digest, measure, short
@@ -38,7 +39,7 @@ _FIXED = (
     "swept", "sampler", "guidance", "clip", "count", "seed", "model_digest", "classifier_digest", "extractor", "extractor_digest",
     "extractor_dtype", "reference_count", "reference_fingerprint",
 )  # fmt: skip
-_COLUMNS = (*_VARYING, *_NUMBERS, *_FIXED)
+_COLUMNS = (*_VARYING, *_NUMBERS, *_FIXED, "notes")
 _GRID_ROWS, _GRID_COLUMNS = 10, 8
 _GRID_SIDE = 64
 """Pictures in a grid are enlarged to about this many pixels."""
@@ -55,6 +56,8 @@ class Row:
     """How many steps the plan takes."""
     numbers: Mapping[str, float]
     """frechet, score, score_std, precision, recall, f_score, seconds, images_per_second."""
+    notes: str = ""
+    """The report's warnings."""
 
     @property
     def name(self) -> str:
@@ -79,7 +82,7 @@ def parse_scales(text: str) -> tuple[float, ...]:
 
 def sweep(
     model: Diffusion,
-    reference: Source,
+    reference: Source | Kept,
     extractor: Extractor,
     out: Path,
     *,
@@ -207,9 +210,10 @@ def _without_scale(guidance: AnyGuidance) -> str:
 
 
 def _filled(row: Row, report: Report) -> Row:
-    assert report.seconds is not None and report.images_per_second is not None
+    assert report.seconds is not None, "sampled, not read"
+    assert report.images_per_second is not None, "sampled, not read"
     numbers = {**report.numbers, "seconds": report.seconds, "images_per_second": report.images_per_second}
-    return Row(row.scale, row.plan, row.steps, {name: numbers[name] for name in _NUMBERS})
+    return replace(row, numbers={name: numbers[name] for name in _NUMBERS}, notes="; ".join(report.warnings))
 
 
 def _read(out: Path, fixed: Mapping[str, str]) -> dict[str, Row]:
@@ -228,7 +232,8 @@ def _read(out: Path, fixed: Mapping[str, str]) -> dict[str, Row]:
         with open(path, encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file, strict=True))
         rows = [
-            Row(float(line["scale"]) if line["scale"] else None, line["plan"], int(line["steps"]), _floats(line)) for line in lines
+            Row(float(line["scale"]) if line["scale"] else None, line["plan"], int(line["steps"]), _floats(line), line["notes"])
+            for line in lines
         ]
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror or error}") from error
@@ -260,7 +265,7 @@ def _write(out: Path, rows: Mapping[str, Row], fixed: Mapping[str, str]) -> None
     writer.writeheader()
     for row in _sorted(rows):
         scale = "" if row.scale is None else row.name
-        writer.writerow({**fixed, "scale": scale, "plan": row.plan, "steps": row.steps, **row.numbers})
+        writer.writerow({**fixed, "scale": scale, "plan": row.plan, "steps": row.steps, **row.numbers, "notes": row.notes})
     write_text(out / "sweep.csv", text.getvalue())
 
 
@@ -285,9 +290,10 @@ def _plot(out: Path, rows: Mapping[str, Row], fixed: Mapping[str, str]) -> None:
         return [row.numbers[name] for row in ordered]
 
     plan = f"plan {fixed['plan']}, " if by_scale else ""
+    how = f"{fixed['guidance'] or 'no guidance'}, {plan}{fixed['sampler']}"
     plot(
         out / "sweep.png",
-        f"{fixed['guidance'] or 'no guidance'}, {plan}{fixed['sampler']}\n{fixed['count']} pictures, extractor {fixed['extractor']}",
+        f"{how}\n{fixed['count']} pictures, extractor {fixed['extractor']}",
         "guidance scale" if by_scale else "steps",
         [float(row.steps) if row.scale is None else row.scale for row in ordered],
         [

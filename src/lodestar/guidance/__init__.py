@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Annotated
 
 from pydantic import Field
@@ -23,15 +24,18 @@ __all__ = [
 ]  # fmt: skip
 
 
-def compose(guidances: Sequence[Guidance], plain: Denoise, context: Context) -> Denoise:
-    """`plain` with all of these around it, the first one innermost. Raises Problem for an order that makes no sense."""
-    denoise = plain
+def compose(guidances: Sequence[Guidance], context: Context) -> Denoise:
+    """`context.plain` with all of these around it, the first one innermost. Raises Problem for an order that makes no sense."""
+    denoise = context.plain
     for place, guidance in enumerate(guidances):
         reason = _objection(guidance, guidances[:place], context)
         if reason:
             listed = " then ".join(each.kind for each in guidances)  # type: ignore[attr-defined]
             raise Problem(f"guidance {listed}: {reason}")
         denoise = guidance(denoise, context)
+        if isinstance(guidance, Clip | Threshold):
+            # What acts outside an interval that is listed later is limited all the same.
+            context = replace(context, plain=guidance(context.plain, context))
     return denoise
 
 
@@ -52,9 +56,8 @@ def _objection(guidance: Guidance, before: Sequence[Guidance], context: Context)
             if context.critic is None:
                 return "classifier needs a noise-aware classifier, and none is loaded for this model: try cfg"
         case Interval():
-            if earlier & {Clip, Threshold}:
-                return "interval has to come before clip and threshold, because outside of it they would be lost with the rest"
-            if not before or isinstance(before[-1], Interval):
+            limited = [each for each in before if not isinstance(each, Clip | Threshold)]
+            if not limited or isinstance(limited[-1], Interval):
                 return "interval limits the guidance listed before it, and there is none: write cfg or classifier in front"
         case Clip() | Threshold():
             if earlier & {Clip, Threshold}:

@@ -19,8 +19,10 @@ class Context:
 
     plain: Denoise
     """The conditional denoiser before any guidance."""
+    null: Denoise | None = None
+    """The unconditional denoiser; None where the model cannot be unconditional."""
     pair: Callable[[Tensor, Level], tuple[Estimate, Estimate]] | None = None
-    """Conditional and unconditional estimates, from one doubled batch; None where the model cannot be unconditional."""
+    """Conditional and unconditional estimates, from one doubled batch; None where `null` is."""
     critic: Callable[[Tensor, Level], Tensor] | None = None
     """log p(y | x_t) per sample [B] of a noise-aware classifier, for x [B, ...]; None where none is loaded."""
 

@@ -45,6 +45,8 @@ class CFG(Guidance):
         if self.scale == 1:
             return inner
         assert pair is not None
+        if self.scale == 0 and self.rescale == 0 and context.null is not None:
+            return context.null
 
         def denoise(x: Tensor, level: Level) -> Estimate:
             cond, null = pair(x, level)

@@ -19,7 +19,7 @@ class Clip(Guidance):
     kind: Literal["clip"] = "clip"
     limit: float = Field(default=1.0, gt=0)
 
-    def __call__(self, inner: Denoise, context: Context) -> Denoise:  # noqa: ARG002
+    def __call__(self, inner: Denoise, context: Context) -> Denoise:
         def denoise(x: Tensor, level: Level) -> Estimate:
             estimate = inner(x, level)
             return replace(estimate, x0=estimate.x0.clamp(-self.limit, self.limit))

@@ -21,7 +21,7 @@ class Threshold(Guidance):
     maximum: float | None = Field(default=None, ge=1)
     """None is no upper limit, as in the paper; 1 is plain clipping."""
 
-    def __call__(self, inner: Denoise, context: Context) -> Denoise:  # noqa: ARG002
+    def __call__(self, inner: Denoise, context: Context) -> Denoise:
         def denoise(x: Tensor, level: Level) -> Estimate:
             estimate = inner(x, level)
             limit = quantile(estimate.x0.abs(), self.ratio).clamp(1, self.maximum)

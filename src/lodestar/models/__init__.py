@@ -1,0 +1,1 @@
+"""Whole models that a user can name, one a file."""

@@ -65,8 +65,12 @@ class PictureClassifier(nn.Module):
 
     def features(self, x: Tensor, level: Level = PLAIN) -> Tensor:
         """What the classes are told from [B, D]; maps are averaged over their places, so that D is their channels."""
-        features = self.network.features(x, _times(x, level), self.dtype)
-        return features.mean(dim=(2, 3)) if features.ndim == 4 else features
+        return self.told(x, level)[0]
+
+    def told(self, x: Tensor, level: Level = PLAIN) -> tuple[Tensor, Tensor]:
+        """`features` and `logits`, from one pass."""
+        maps = self.network.features(x, _times(x, level), self.dtype)
+        return maps.mean(dim=(2, 3)) if maps.ndim == 4 else maps, self.network.classify(maps)
 
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the torso in `dtype`, for inference. The head, the last norm and the embedding stay in float32."""

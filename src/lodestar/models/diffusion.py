@@ -58,7 +58,7 @@ class Request(Config):
     guidance: tuple[AnyGuidance, ...] = ()
     """In the order of application."""
     clip: bool = True
-    """Clamp x̂₀ to the range of pictures (before a classifier's gradient, as ADM), unless the guidance itself clips or thresholds."""
+    """Clamp x̂₀ to the range of pictures (before a classifier's gradient, as ADM), unless the guidance clips or thresholds."""
 
     @field_validator("plan")
     @classmethod
@@ -139,9 +139,9 @@ class Diffusion(nn.Module):
     ) -> Samples:
         """Sample pictures.
 
-        label: a class by name or number, or one for each picture; None takes the classes in turn. count: how many pictures (default: as
-        many as labels). Picture k has the seed `seed + k` and is the same whatever the batch size. steps: a plan (`lodestar.core.plan`).
-        classifier: the noise-aware classifier that "classifier" guidance climbs. Raises Problem.
+        label: a class by name or number, or one for each picture; None takes the classes in turn. count: how many pictures
+        (default: as many as labels). Picture k has the seed `seed + k` and is the same whatever the batch size. steps: a plan
+        (`lodestar.core.plan`). classifier: the noise-aware classifier that "classifier" guidance climbs. Raises Problem.
         """
         listed = [label] if isinstance(label, str | int) else label
         labels = self.labels(listed, count)
@@ -190,9 +190,7 @@ class Diffusion(nn.Module):
             self._guided(self._guidance(request), labels, classifier)
 
     @torch.inference_mode()
-    def stream(
-        self, request: Request, *, batch_size: int = 32, classifier: PictureClassifier | None = None
-    ) -> Iterator[Frame]:
+    def stream(self, request: Request, *, batch_size: int = 32, classifier: PictureClassifier | None = None) -> Iterator[Frame]:
         """Sample a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done."""
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
@@ -207,29 +205,37 @@ class Diffusion(nn.Module):
             denoise = self._guided(guidance, request.labels[rows], classifier)
             noise = SeededNoise(request.seeds[rows])
             x = noise.start((channels, *config.size), device)
-            # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise all the same.
+            # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
             for state in sampler(denoise, x, steps, noise):
                 done = state.index + 1
                 yield Frame(first, done, len(steps), state.x if done == len(steps) else state.estimate.x0)
 
-    def _guided(self, guidance: Sequence[AnyGuidance], labels: Sequence[int | None], classifier: PictureClassifier | None) -> Denoise:
+    def _guided(
+        self, guidance: Sequence[AnyGuidance], labels: Sequence[int | None], classifier: PictureClassifier | None
+    ) -> Denoise:
         """The `Denoise` of one batch."""
         if all(label is None for label in labels):
             bound = self.denoiser.bind({})
-            return compose(guidance, bound, Context(plain=bound))
-        label = torch.tensor([label or 0 for label in labels], device=self.device)
-        keep = torch.tensor([label is not None for label in labels], device=self.device)
+            return compose(guidance, Context(plain=bound))
+        # Ordinary tensors: the classifier's gradient is taken inside of inference mode.
+        with torch.inference_mode(False):
+            label = torch.tensor([label or 0 for label in labels], device=self.device)
+            keep = torch.tensor([label is not None for label in labels], device=self.device)
         bound = self.denoiser.bind({"label": label}, {"label": keep})
         critic = None
         if classifier is not None:
             if classifier.config.names != self.config.names:
-                raise Problem(f"this classifier knows other classes ({classifier.config.names}) than the model ({self.config.names})")
+                raise Problem(
+                    f"this classifier knows other classes ({classifier.config.names}) than the model ({self.config.names})"
+                )
+            if not classifier.config.noised:
+                raise Problem("this classifier was trained on clean pictures alone: guidance needs one that knows noised ones")
             critic = lambda x, level: classifier.logp(x, level, label) * keep  # noqa: E731
         free = self.config.droppable
         context = Context(
             plain=bound, null=self.denoiser.bind({}) if free else None, pair=bound.pair if free else None, critic=critic
         )
-        return compose(guidance, bound, context)
+        return compose(guidance, context)
 
     def _guidance(self, request: Request) -> list[AnyGuidance]:
         """The requested guidance with the clipping that pictures want put in its place."""

@@ -86,7 +86,10 @@ class Classifier(nn.Module):
             return torch.cat(means, dim=-1).to(x.dtype)
         return self.norm(h.to(x.dtype), silu=True)
 
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits, float32 [B, classes], of what `features` returned."""
+        return self.head(features.mean(dim=(2, 3)) if self.config.pool == "adaptive" else features)
+
     def forward(self, x: Tensor, time: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Logits, float32 [B, classes]."""
-        features = self.features(x, time, dtype)
-        return self.head(features.mean(dim=(2, 3)) if self.config.pool == "adaptive" else features)
+        return self.classify(self.features(x, time, dtype))

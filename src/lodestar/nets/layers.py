@@ -51,8 +51,8 @@ class GroupNorm(nn.GroupNorm):
             y = F.group_norm(x.float(), self.num_groups, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
         if scale is not None:
             assert shift is not None
-            y = y * (1 + scale) + shift
-        return F.silu(y) if silu else y
+            y = torch.addcmul(shift, y, 1 + scale)
+        return F.silu(y, inplace=not y.requires_grad) if silu else y
 
 
 def timestep_embedding(time: Tensor, width: int, max_period: float = 10000.0) -> Tensor:

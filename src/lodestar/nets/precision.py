@@ -1,8 +1,10 @@
-"""Which number format a device computes fastest in, at an accuracy that pictures do not notice."""
+"""Which device to compute on, and in which number format it is fastest at an accuracy that pictures do not notice."""
 
 from __future__ import annotations
 
 import torch
+
+from lodestar.config import Problem
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -16,3 +18,14 @@ def best_dtype(device: torch.device | str) -> torch.dtype:
         return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
     tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
     return torch.bfloat16 if tiles is not None and tiles() else torch.float32
+
+
+def choose_device(name: str | torch.device | None = None) -> torch.device:
+    """The device of this name ("cpu", "cuda", "cuda:1"); by default a GPU where there is one. Raises Problem if not there."""
+    there = torch.cuda.device_count()
+    allowed = ["cpu", *(["cuda"] if there else []), *(f"cuda:{index}" for index in range(there))]
+    if name is None:
+        return torch.device("cuda" if there else "cpu")
+    if str(name) not in allowed:
+        raise Problem(f"device {str(name)!r}: choose from {', '.join(allowed)}")
+    return torch.device(name)

@@ -17,7 +17,7 @@ from lodestar.objectives.simple import Simple
 class Hybrid(Objective):
     """Squared error, plus the bound's term at the drawn level with the mean held fixed.
 
-    `vlb_weight` multiplies the single term, so λ = vlb_weight/T: 1 for T = 1000 is the paper's λ = 0.001, and for T = 4000 it is 4.
+    `vlb_weight` multiplies the single term, so λ = vlb_weight/T. The paper's λ = 0.001 is 1 for T = 1000 and 4 for T = 4000.
     """
 
     kind: Literal["hybrid"] = "hybrid"
@@ -25,7 +25,9 @@ class Hybrid(Objective):
 
     def __call__(self, draw: Draw, output: Output, prediction: Prediction, schedule: Schedule) -> Losses:
         if output.frac is None and output.logvar is None:
-            raise Problem("objective 'hybrid' trains a learned variance, and this denoiser has none: set variance to 'learned_range'")
+            raise Problem(
+                "objective 'hybrid' trains a learned variance, and this denoiser has none: set variance='learned_range'"
+            )
         simple = Simple()(draw, output, prediction, schedule)
         estimate = output.with_fixed_mean().estimate(draw.x, draw.level, prediction)
         term = bound_term(schedule.step_down(draw.level), estimate, draw.x0)

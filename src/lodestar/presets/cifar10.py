@@ -61,8 +61,8 @@ def cifar10_classifier() -> Run:
         data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True)),
         train=TrainConfig(
             images=80_000,
-            batch_size=64,
-            optimizer=OptimizerConfig(rate=6e-4, weight_decay=0.05, warmup_images=4_000, fall="cosine"),
+            batch_size=32,
+            optimizer=OptimizerConfig(rate=6e-4, betas=(0.9, 0.99), weight_decay=0.05, warmup_images=4_000, fall="cosine"),
             ema=(HalfLife(images=5_000),),
         ),
     )
@@ -84,9 +84,9 @@ def cifar10_features() -> Run:
         task=Classify(model=ClassifierModelConfig(network=network, noised=False)),
         data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True)),
         train=TrainConfig(
-            images=100_000,
-            batch_size=64,
-            optimizer=OptimizerConfig(rate=2e-3, weight_decay=0.05, warmup_images=5_000, fall="cosine"),
+            images=200_000,
+            batch_size=32,
+            optimizer=OptimizerConfig(rate=1e-3, betas=(0.9, 0.99), weight_decay=0.05, warmup_images=5_000, fall="cosine"),
             ema=(HalfLife(images=5_000),),
         ),
     )

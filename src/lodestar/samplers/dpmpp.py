@@ -49,7 +49,9 @@ class DPMpp(Sampler):
                 width = float(s.half_logsnr - t.half_logsnr)
                 reach = (1 + self.eta) * width
                 gain = -math.expm1(-reach)
-                terms = [(s.sigma / t.sigma * math.exp(-self.eta * width), x)]
+                # From pure noise the width is infinite, and 0·∞ is not 0.
+                kept = math.exp(-self.eta * width) if self.eta > 0 else 1.0
+                terms = [(s.sigma / t.sigma * kept, x)]
                 if before is None:
                     terms.append((s.alpha * gain, x0))
                 else:

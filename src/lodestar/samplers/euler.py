@@ -17,9 +17,7 @@ class Euler(Sampler):
 
     kind: Literal["euler"] = "euler"
 
-    def __call__(
-        self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise  # noqa: ARG002
-    ) -> Iterator[State]:
+    def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t).folded()
             of_x0, of_x = follow(step.t, step.s)

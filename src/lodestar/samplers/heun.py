@@ -21,9 +21,7 @@ class Heun(Sampler):
 
     kind: Literal["heun"] = "heun"
 
-    def __call__(
-        self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise  # noqa: ARG002
-    ) -> Iterator[State]:
+    def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         for index, step in enumerate(steps):
             t, s = step.t, step.s
             if t.alpha == 0:

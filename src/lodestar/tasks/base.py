@@ -57,8 +57,12 @@ class Learner(abc.ABC):
     def export(self) -> tuple[str, str]:
         """(kind, configuration as JSON) of the file that `module`'s weights are saved as."""
 
+    @abc.abstractmethod
+    def compile(self) -> None:
+        """Compile the networks, in place."""
+
     def preview(self) -> Tensor | None:
-        """uint8 pictures [N, C, H, W] that show how far the module in its present weights is; None where there is nothing to see."""
+        """uint8 pictures [N, C, H, W] that show how far the module's present weights are; None where there is nothing to see."""
         return None
 
     def validate(self, batches: Callable[[], Any]) -> Mapping[str, float]:

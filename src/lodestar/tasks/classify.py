@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from lodestar.codecs import pixels
 from lodestar.config import Problem
@@ -44,15 +44,16 @@ class ClassifyLearner(Learner):
 
     def __init__(self, task: Classify, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
-        self.module = self.model = PictureClassifier(task.model).to(device, memory_format=torch.channels_last)
+        self.module = self.model = PictureClassifier(task.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.dtype = dtype
 
     def phases(self) -> list[Phase]:
         return [Phase("classify", list(self.module.parameters()), self.loss)]
 
     def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+        """The cross-entropy of a batch, at levels and with noise drawn from rng."""
         label, logits, _ = self._classify(batch, rng)
-        return Losses(F.cross_entropy(logits, label, reduction="none"), {"accuracy": (logits.argmax(1) == label).float()})
+        return Losses(cross_entropy(logits, label, reduction="none"), {"accuracy": (logits.argmax(1) == label).float()})
 
     def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
         """Accuracy, of noised pictures for each quarter of the chain apart; each picture's noise is the same every time."""
@@ -75,6 +76,9 @@ class ClassifyLearner(Learner):
                 times = f"{first * schedule.time_scale:g}-{(last - 1) * schedule.time_scale:g}"
                 numbers[f"accuracy/time {times}"] = correct[inside].mean().item()
         return numbers
+
+    def compile(self) -> None:
+        self.model.network.compile()
 
     def export(self) -> tuple[str, str]:
         return "classifier", self.task.model.to_json()

@@ -14,7 +14,6 @@ from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
 from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
 
-
 PREVIEWS = 40
 """Pictures in a sample grid."""
 
@@ -54,13 +53,14 @@ class DenoiseLearner(Learner):
 
     def __init__(self, task: Denoise, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
-        self.module = self.model = Diffusion(task.model).to(device, memory_format=torch.channels_last)
+        self.module = self.model = Diffusion(task.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.denoiser.dtype = dtype
 
     def phases(self) -> list[Phase]:
         return [Phase("denoise", list(self.module.parameters()), self.loss)]
 
     def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+        """The objective of a batch, at levels, with noise and with dropped labels drawn from rng."""
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
         x0 = pixels.encode(batch.image.to(self.device))
         level = schedule.draw(len(x0), rng)
@@ -76,6 +76,9 @@ class DenoiseLearner(Learner):
 
     def preview(self) -> Tensor:
         return self.model.sample(count=PREVIEWS).images
+
+    def compile(self) -> None:
+        self.model.denoiser.network.compile()
 
     def export(self) -> tuple[str, str]:
         return "diffusion", self.task.model.to_json()

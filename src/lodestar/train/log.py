@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections import defaultdict
@@ -55,7 +56,9 @@ class Log:
 
     def close(self) -> None:
         """Write out what is held back."""
-        self.board.close()
+        # On a full disk the board has lost its last lines; log.jsonl has them, or has said so.
+        with contextlib.suppress(OSError):
+            self.board.close()
 
     def _drop_lines_after(self, images_seen: int) -> None:
         if not self.path.exists():

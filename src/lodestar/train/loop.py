@@ -1,15 +1,17 @@
 """The training loop: one for every task.
 
-It knows phases, accumulation, averages, counters in images, checkpoints and resumption, and no model. The random state of a step is
-a function of (seed, images seen), and so is the order of the data: to resume is to run the same command again.
+It knows phases, accumulation, averages, counters in images, checkpoints and resumption, and no model. The random state of a step
+is a function of (seed, images seen), and so is the order of the data: to resume is to run the same command again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
@@ -19,11 +21,13 @@ from torch import Tensor
 from lodestar import checkpoint
 from lodestar.config import Problem, decode
 from lodestar.data import Batch, Source, batches, open_source, sequential
-from lodestar.files import write_text
+from lodestar.data.transforms import show
+from lodestar.files import is_temporary, write_text
 from lodestar.images import grid, save_png
-from lodestar.nets.precision import PRECISIONS, best_dtype
+from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
 from lodestar.tasks import Facts, Phase
 from lodestar.train.ema import Average
+from lodestar.train.interrupt import Interrupt
 from lodestar.train.log import Log
 from lodestar.train.run import OptimizerConfig, Run
 from lodestar.train.state import MODEL, STATE, Counters, State
@@ -31,79 +35,99 @@ from lodestar.train.state import MODEL, STATE, Counters, State
 RUN = "run.json"
 
 
-def train(run: Run, folder: str | Path, console: Console | None = None) -> Path:
+def train(run: Run, folder: str | Path, console: Console | None = None, device: str | None = None) -> Path:
     """Train until the run has seen its images, going on from the folder's checkpoint where there is one.
 
-    Returns the path of the model. Raises Problem for whatever the user can mend: data that cannot be read, a folder that holds another
-    run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment.
+    Returns the path of the model. Raises Problem for whatever the user can mend: data that cannot be read, a folder that holds
+    another run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment; Ctrl-C saves one and interrupts.
     """
     folder, console = Path(folder), console or Console(stderr=True)
-    source = open_data(run, run.data.source)
+    source = open_data(run)
+    held_out = None if run.data.validation is None else open_held_out(run, source)
     transforms = run.data.transforms
     run = run.replace(task=run.task.resolve(Facts(source.channels, transforms.result_size(source.size), source.names)))
     claim(folder, run)
-    state = start(run, folder)
-    device = next(state.learner.module.parameters()).device
+    state = start(run, folder, device)
     counters, config = state.counters, run.train
-    console.print(_plan(run, source, state, folder, device))
-    if counters.images_seen >= config.images:
-        console.print(f"[green]done[/]: {counters.images_seen:,} images seen; the model is {folder / MODEL}")
-        return folder / MODEL
-    log = Log(folder, counters.images_seen)
-    stream = batches(
+    console.print(_plan(run, source, state, folder), soft_wrap=True)
+    if counters.images_seen < config.images:
+        _loop(run, state, source, held_out, folder, console)
+    for count, what in (
+        (len(source.bad), "pictures that could not be decoded"),
+        (counters.skipped, "steps whose loss or gradient was not finite"),
+    ):
+        if count:
+            console.print(f"skipped {count:,} {what}")
+    console.print(f"[green]done[/]: {counters.images_seen:,} images seen; the model is {folder / MODEL}", soft_wrap=True)
+    return folder / MODEL
+
+
+def _loop(run: Run, state: State, source: Source, held_out: Source | None, folder: Path, console: Console) -> None:
+    """From the state's images seen to the run's."""
+    counters, config, bad_steps = state.counters, run.train, 0
+    stream: Any = batches(  # a generator, which can be closed
         source,
         config.batch_size,
         seed=config.seed,
         images_seen=counters.images_seen,
-        transforms=transforms,
+        transforms=run.data.transforms,
         workers=run.data.workers,
     )
-    step, bad_steps = Step(run, state), 0
-    due = Due(counters.images_seen)
-    try:
-        with progress(console) as bar:
-            task = bar.add_task(str(folder), total=config.images, completed=counters.images_seen, rate="", loss="")
-            while counters.images_seen < config.images:
-                began = time.perf_counter()
-                losses = step(next(stream))
-                log.add(losses)
-                bad_steps = 0 if step.finite else bad_steps + 1
-                elapsed = time.perf_counter() - began
-                counters.seconds += elapsed
-                bar.update(task, completed=counters.images_seen, rate=f"{config.batch_size / elapsed:.0f} images/s")
-                if bad_steps >= config.patience:
-                    raise Problem(
-                        f"{bad_steps} steps in a row had a loss or gradient that was not finite, up to image {counters.images_seen:,}: "
-                        f"{_last_good(folder)}; try a lower train.optimizer.rate or train.precision=\"float32\""
-                    )
-                last = counters.images_seen >= config.images
-                if due(config.log_every, counters.images_seen) or last:
-                    speed = counters.images_seen / max(counters.seconds, 1e-9)
-                    line = log.write(counters.images_seen, rate=step.rate, images_per_second=speed, skipped=counters.skipped)
-                    bar.update(task, loss=f"loss {line['loss']:.4f}" if "loss" in line else "")
-                if due(config.preview_every, counters.images_seen) or last:
-                    report(run, state, folder, log)
-                if due(config.save_every, counters.images_seen) or last:
-                    state.save(folder, run)
-    except KeyboardInterrupt:
-        state.save(folder, run)
-        console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
-        raise
-    finally:
-        stream.close()  # type: ignore[attr-defined]
-        log.close()
-    if source.bad:
-        console.print(f"skipped {len(source.bad)} pictures that could not be decoded")
-    if counters.skipped:
-        console.print(f"skipped {counters.skipped} steps whose loss or gradient was not finite")
-    console.print(f"[green]done[/]: {counters.images_seen:,} images seen; the model is {folder / MODEL}")
-    return folder / MODEL
+    step, log = Step(run, state), Log(folder, counters.images_seen)
+    with contextlib.closing(log), contextlib.closing(stream), Interrupt() as interrupt, progress(console) as bar:
+        task = bar.add_task(str(folder), total=config.images, completed=counters.images_seen, rate="", loss="")
+        while counters.images_seen < config.images:
+            before, began = counters.images_seen, time.perf_counter()
+            log.add(step(next(stream)))
+            elapsed = time.perf_counter() - began
+            counters.seconds += elapsed
+            bar.update(task, completed=counters.images_seen, rate=f"{config.batch_size / elapsed:.0f} images/s")
+            bad_steps = 0 if step.finite else bad_steps + 1
+            if bad_steps >= config.patience:
+                raise Problem(
+                    f"{bad_steps} steps in a row, to image {counters.images_seen:,}, had a loss or gradient that was not finite: "
+                    f"{_last_good(folder)}; try a lower train.optimizer.rate"
+                )
+            last = counters.images_seen >= config.images
+            showing = last or passed(config.preview_every, before, counters.images_seen)
+            saving = last or interrupt.asked or passed(config.save_every, before, counters.images_seen)
+            # What is logged is the mean since the last line; one ends at every checkpoint, because nothing resumes half a line.
+            if showing or saving or passed(config.log_every, before, counters.images_seen):
+                speed = counters.images_seen / counters.seconds
+                line = log.write(counters.images_seen, rate=step.rate, images_per_second=speed, skipped=counters.skipped)
+                bar.update(task, loss=f"loss {line['loss']:.4f}" if "loss" in line else "")
+            if showing:
+                report(run, state, held_out, folder, log)
+            if saving:
+                state.save(folder, run)
+            if interrupt.asked and saving and not last:
+                console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
+                raise KeyboardInterrupt
 
 
-def open_data(run: Run, spec: str) -> Source:
-    """The source that a run's data settings describe."""
+def open_data(run: Run) -> Source:
+    """The pictures that a run trains on."""
     data = run.data
-    return open_source(spec, size=data.transforms.source_size, channels=data.channels, skip_bad=data.skip_bad)
+    return open_source(data.source, size=data.transforms.source_size, channels=data.channels, skip_bad=data.skip_bad)
+
+
+def open_held_out(run: Run, source: Source) -> Source:
+    """The pictures that a run validates on, as large as it trains on. Raises Problem unless they have its size and classes."""
+    data, spec = run.data, run.data.validation
+    assert spec is not None
+    size = data.transforms.result_size(source.size)
+    held_out = open_source(
+        spec, size=None if data.transforms.size is None else size, channels=source.channels, skip_bad=data.skip_bad
+    )
+    if held_out.size != size:
+        raise Problem(
+            f"data.validation {spec} has pictures of {show(held_out.size)}, the run trains on {show(size)} (height×width)"
+        )
+    if held_out.names != source.names:
+        raise Problem(
+            f"data.validation {spec} has {_classes(held_out)}, {source.spec} has {_classes(source)}: they must be the same"
+        )
+    return held_out
 
 
 def claim(folder: Path, run: Run) -> None:
@@ -119,18 +143,23 @@ def claim(folder: Path, run: Run) -> None:
             raise Problem(f"{path} cannot be read as a run of this version: choose another --out, or move it away") from None
         same_length = there.replace(train=there.train.replace(images=run.train.images))
         if same_length != run:
-            raise Problem(f"{folder} holds another run ({_difference(there, run)}): choose another --out, or give the same settings")
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise Problem(
+                f"{folder} holds another run ({_difference(there, run)}): choose another --out, or give the same settings"
+            )
+    elif folder.exists() and (not folder.is_dir() or any(not is_temporary(entry) for entry in folder.iterdir())):
         raise Problem(f"{folder} exists and holds no run: choose another --out")
+    # A killed run may have left files that it had not finished.
+    for entry in filter(is_temporary, folder.rglob("*.tmp")):
+        entry.unlink()
     write_text(path, run.to_json())
 
 
-def start(run: Run, folder: Path) -> State:
+def start(run: Run, folder: Path, device: str | None = None) -> State:
     """A fresh state, or the folder's checkpoint. Raises Problem if the checkpoint is damaged."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = best_dtype(device) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
+    place = choose_device(device)
+    dtype = best_dtype(place) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
     torch.manual_seed(run.train.seed)
-    learner = run.task.build(device, dtype)
+    learner = run.task.build(place, dtype)
     parameters = list(learner.module.parameters())
     optimizer = run.train.optimizer
     state = State(
@@ -159,7 +188,7 @@ class Step:
         self.run, self.state = run, state
         self.phases = state.learner.phases()
         if run.train.compile:
-            state.learner.module.compile()
+            state.learner.compile()
         self.device = next(state.learner.module.parameters()).device
         self.parameters = list(state.learner.module.parameters())
         self.finite = True
@@ -212,34 +241,24 @@ class Step:
         return values | {"gradient": norm.detach().reshape(1)}
 
 
-class Due:
-    """Tells when a multiple of an interval has been passed since it was last asked about that interval."""
-
-    def __init__(self, images_seen: int) -> None:
-        self.start, self.seen = images_seen, {}  # type: ignore[var-annotated]
-
-    def __call__(self, every: int, images_seen: int, name: str = "") -> bool:
-        before = self.seen.get((every, name), self.start)
-        self.seen[every, name] = images_seen
-        return images_seen // every > before // every
+def passed(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]."""
+    return now // every > before // every
 
 
-def report(run: Run, state: State, folder: Path, log: Log) -> None:
+def report(run: Run, state: State, held_out: Source | None, folder: Path, log: Log) -> None:
     """Show samples and held-out numbers of the average that is saved as the model."""
-    learner, counters = state.learner, state.counters
+    learner, images_seen = state.learner, state.counters.images_seen
     learner.module.eval()
     with state.averaged(state.averages[0]), torch.no_grad():
         pictures = learner.preview()
-        numbers = {}
-        if run.data.validation is not None:
-            held_out = open_data(run, run.data.validation)
-            numbers = dict(learner.validate(lambda: sequential(held_out, run.train.batch_size)))
+        numbers = {} if held_out is None else learner.validate(lambda: sequential(held_out, run.train.batch_size))
     if pictures is not None:
         sheet = grid(pictures)
-        save_png(folder / "samples" / f"{counters.images_seen:09d}.png", sheet)
-        log.picture("samples", sheet.permute(1, 2, 0).numpy(), counters.images_seen)
+        save_png(folder / "samples" / f"{images_seen:09d}.png", sheet)
+        log.picture("samples", sheet.permute(1, 2, 0).numpy(), images_seen)
     if numbers:
-        log.write(counters.images_seen, **numbers)
+        log.write(images_seen, **numbers)
 
 
 def learning_rate(config: OptimizerConfig, images_seen: int, images: int) -> float:
@@ -292,15 +311,21 @@ def _last_good(folder: Path) -> str:
     return f"the last good state, of image {checkpoint.peek(path).provenance['images_seen']:,}, is {path}"
 
 
-def _plan(run: Run, source: Source, state: State, folder: Path, device: torch.device) -> str:
+def _plan(run: Run, source: Source, state: State, folder: Path) -> str:
+    device = next(state.learner.module.parameters()).device
     parameters = sum(parameter.numel() for parameter in state.learner.module.parameters())
-    classes = f", {len(source.names)} classes" if source.names else ""
     at = f"going on at {state.counters.images_seen:,}" if state.counters.images_seen else "from the start"
     return (
-        f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures{classes}, "
+        f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures, {_classes(source)}, "
         f"to {run.train.images:,} images seen, {at}\n"
         f"  log {folder / 'log.jsonl'}, TensorBoard {folder / 'tensorboard'}, grids {folder / 'samples'}, model {folder / MODEL}"
     )
+
+
+def _classes(source: Source) -> str:
+    if source.names is None:
+        return "no classes"
+    return f"{len(source.names)} classes ({', '.join(source.names[:3])}{', …' if len(source.names) > 3 else ''})"
 
 
 def _difference(a: Run, b: Run) -> str:
@@ -318,5 +343,3 @@ def _difference(a: Run, b: Run) -> str:
         if old.get(path) != new.get(path):
             return f"its {path} is {old.get(path)!r}, yours {new.get(path)!r}"
     raise AssertionError("the runs are equal")
-
-

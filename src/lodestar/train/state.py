@@ -1,8 +1,8 @@
 """The state of a run on disk: everything that makes the resumed run the run.
 
 Two files in the run's folder, each whole or absent: ``state.safetensors`` (weights, averages, optimizer, counters), and
-``model.safetensors`` (the first average: what one samples from). Randomness and data order are functions of the seed and the images
-seen, so the counters say where they stand.
+``model.safetensors`` (the first average: what one samples from). Randomness and data order are functions of the seed and the
+images seen, so the counters say where they stand.
 """
 
 from __future__ import annotations
@@ -73,11 +73,12 @@ class State:
                 value.copy_(saved)
         slots = split.get("optimizer", {})
         for phase, optimizer in self.optimizers.items():
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             saved_state: dict[int, dict[str, Tensor]] = {}
             for name, value in slots.items():
                 owner, index, slot = name.split("/")
                 if owner == phase:
-                    saved_state.setdefault(int(index), {})[slot] = value
+                    saved_state.setdefault(int(index), {})[slot] = _laid_out_as(parameters[int(index)], value)
             if self.counters.steps > self.counters.skipped and not saved_state:
                 raise Problem(f"{path}: the optimizer's state is missing")
             optimizer.load_state_dict({**optimizer.state_dict(), "state": saved_state})
@@ -105,6 +106,11 @@ class State:
     def averaged(self, average: Average) -> Swapped:
         """A context in which the module has the average's weights."""
         return Swapped(list(self.learner.module.parameters()), average.values)
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """`value` with the parameter's order in memory, which a fused optimizer takes for granted (and a file does not keep)."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 class Swapped:

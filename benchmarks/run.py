@@ -1,0 +1,207 @@
+"""Speed and memory, measured and printed as tables. Nothing here is asserted: machines differ, ratios of one run compare.
+
+    python benchmarks/run.py [forward] [train] [loop] [start] [--threads 1] [--repeats 7]
+
+``forward`` and ``train`` compare with `diffusers.UNet2DModel` of the same width and depth in its default form, taken in turn
+with ours; they need ``pip install diffusers``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from lodestar.core.estimate import Estimate
+from lodestar.core.level import Level
+from lodestar.core.noise import SeededNoise
+from lodestar.core.plan import parse_plan
+from lodestar.core.schedule import Linear
+from lodestar.nets.precision import best_dtype
+from lodestar.nets.unet import UNet, UNetConfig
+from lodestar.samplers import DDIM, Ancestral, DPMpp, Euler, Heun, last
+
+CIFAR_SIZE = UNetConfig(width=64, multipliers=(1, 2, 2), blocks=2, attention=(2, 4), head_channels=32, out_channels=6)
+"""A CIFAR-size ADM: 64 channels, two blocks, attention at 16 and 8."""
+
+
+def seconds(calls: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """The median time of each call, all taken in turn, so that a drifting machine drifts for all."""
+    for call in calls.values():
+        call()
+        call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - began)
+    return {name: statistics.median(each) for name, each in times.items()}
+
+
+def ours(dtype: torch.dtype, training: bool = False) -> UNet:
+    """Our network; its zero-initialised layers are filled, so that errors show."""
+    torch.manual_seed(0)
+    network = CIFAR_SIZE.build().to(memory_format=torch.channels_last)
+    for parameter in network.parameters():
+        if not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
+    if not training:
+        network.eval().requires_grad_(False)
+        for part in (network.stem, network.down, network.middle, network.up):
+            part.to(dtype)
+    return network
+
+
+def theirs() -> torch.nn.Module:
+    """diffusers' network of the same width and depth, in its default form."""
+    from diffusers import UNet2DModel
+
+    return UNet2DModel(
+        sample_size=32,
+        in_channels=3,
+        out_channels=6,
+        layers_per_block=2,
+        block_out_channels=(64, 128, 128),
+        down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
+        attention_head_dim=32,
+        resnet_time_scale_shift="scale_shift",
+        downsample_type="resnet",
+        upsample_type="resnet",
+    )
+
+
+def forward(repeats: int) -> Table:
+    """A forward pass at batch 8 and 32."""
+    table = Table("forward pass", "batch", "pictures/s", "× diffusers", "error against our float32", title="network, 32×32")
+    other = theirs().eval().requires_grad_(False)
+    fast = best_dtype("cpu")
+    networks = {"ours, float32": (ours(torch.float32), torch.float32)}
+    networks["ours, bfloat16" + ("" if fast == torch.bfloat16 else " (not this processor's choice)")] = (
+        ours(torch.bfloat16),
+        torch.bfloat16,
+    )
+    exact = ours(torch.float32)
+    for batch in (8, 32):
+        x, t = torch.randn(batch, 3, 32, 32), torch.randint(0, 1000, (batch,)).float()
+        with torch.inference_mode():
+            calls: dict[str, Callable[[], object]] = {"diffusers, float32": lambda x=x, t=t: other(x, t)}
+            for name, (network, dtype) in networks.items():
+                calls[name] = lambda network=network, dtype=dtype, x=x, t=t: network(x, t, None, dtype)
+            took = seconds(calls, repeats)
+            reference = exact(x, t)
+            for name, each in took.items():
+                error = ""
+                if name in networks:
+                    network, dtype = networks[name]
+                    error = f"{((network(x, t, None, dtype) - reference).norm() / reference.norm()).item():.1e}"
+                table.add_row(name, str(batch), f"{batch / each:.1f}", f"{took['diffusers, float32'] / each:.2f}", error)
+    return table
+
+
+def train(repeats: int) -> Table:
+    """A training step: forward, backward, AdamW, one average."""
+    table = Table("training step", "batch", "pictures/s", "× diffusers", title="training, 32×32")
+    dtype = best_dtype("cpu")
+
+    def stepper(network: torch.nn.Module, call: Callable[..., torch.Tensor], fused: bool) -> Callable[[], None]:
+        parameters = list(network.parameters())
+        average = [parameter.detach().clone() for parameter in parameters]
+        optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=fused)
+
+        def step() -> None:
+            optimizer.zero_grad(set_to_none=True)
+            (call(x, t) - target).square().mean().backward()
+            optimizer.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 1e-3)
+
+        return step
+
+    for batch in (8, 32):
+        x, t, target = torch.randn(batch, 3, 32, 32), torch.rand(batch) * 1000, torch.randn(batch, 6, 32, 32)
+        other, network = theirs(), ours(dtype, training=True)
+        name = f"ours, {str(dtype).removeprefix('torch.')}"
+        took = seconds(
+            {
+                "diffusers, float32": stepper(other, lambda x, t, other=other: other(x, t).sample, False),
+                name: stepper(network, lambda x, t, network=network: network(x, t, None, dtype), True),
+            },
+            max(repeats // 2, 3),
+        )
+        for each, time_ in took.items():
+            table.add_row(each, str(batch), f"{batch / time_:.1f}", f"{took['diffusers, float32'] / time_:.2f}")
+    return table
+
+
+def loop(repeats: int) -> Table:
+    """The sampling loop around a network that costs nothing."""
+    table = Table("sampler", "µs a step, batch 1", title="sampling loop around a free network")
+    schedule, count = Linear(), 50
+    steps = schedule.steps(parse_plan(count))
+    x0 = torch.zeros(1, 3, 32, 32)
+
+    def denoise(x: torch.Tensor, level: Level) -> Estimate:
+        return Estimate(x, level, x0)
+
+    noise = SeededNoise([0])
+    x = noise.start((3, 32, 32))
+    with torch.inference_mode():
+        calls = {
+            str(sampler.kind) + (f" eta={sampler.eta:g}" if getattr(sampler, "eta", 0) else ""): (
+                lambda sampler=sampler: last(sampler(denoise, x, steps, noise))
+            )
+            for sampler in (DPMpp(), DDIM(), Euler(), Heun(), Ancestral(), DDIM(eta=1.0), DPMpp(eta=1.0))
+        }
+        for name, each in seconds(calls, repeats * 5).items():
+            table.add_row(name, f"{each / count * 1e6:.1f}")
+    return table
+
+
+def start(repeats: int) -> Table:
+    """How long Python takes until the library is there; each in a process of its own."""
+    table = Table("process", "seconds", title="start")
+    commands = {
+        "import torch": "import torch",
+        "import torch, lodestar": "import torch, lodestar",
+        "import torch, lodestar and the names of its front page": "import torch; from lodestar import load, CFG, DPMpp",
+        "lodestar --help": "from lodestar.__main__ import main; main(['--help'])",
+    }
+    calls = {
+        name: (lambda code=code: subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL))
+        for name, code in commands.items()
+    }
+    for name, each in seconds(calls, max(repeats // 2, 3)).items():
+        table.add_row(name, f"{each:.2f}")
+    return table
+
+
+def main() -> None:
+    """Run the tables that are asked for, or all."""
+    parts = {"forward": forward, "train": train, "loop": loop, "start": start}
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--repeats", type=int, default=7)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    console = Console()
+    capability, fastest = torch.backends.cpu.get_cpu_capability(), best_dtype("cpu")
+    console.print(f"torch {torch.__version__}, {options.threads} threads, {capability}, fastest in {fastest}")
+    for name in options.parts or parts:
+        try:
+            console.print(parts[name](options.repeats))
+        except ImportError as error:
+            console.print(f"{name}: skipped, {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""Put a run's model into the package: 16-bit weights, with a card of what was measured.
+
+    python scripts/embed.py runs/c10 cifar10 --hardware "two CPU cores" --numbers report.json
+
+The card goes into the file's provenance, where ``lodestar info cifar10`` shows it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from lodestar import checkpoint, library
+from lodestar.config import decode
+from lodestar.train.names import RUN
+from lodestar.train.run import Run
+
+LIMIT = 16 * 2**20
+"""Bytes of an embedded model at most."""
+
+
+def main() -> None:
+    """Read a run, write the embedded model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("name")
+    parser.add_argument("--hardware", required=True)
+    parser.add_argument("--data", help="how the card names the data (default: the source's file name)")
+    parser.add_argument("--numbers", type=Path, help="a report of `lodestar evaluate`, as JSON")
+    options = parser.parse_args()
+    header, tensors = checkpoint.load(library.find(options.run))
+    run = decode(Run, (options.run / RUN).read_text(encoding="utf-8"))
+    provenance = {
+        **header.provenance,
+        "data": options.data or Path(run.data.source).name,
+        "preset": options.name,
+        "hardware": options.hardware,
+    }
+    if options.numbers is not None:
+        provenance["measured"] = json.loads(options.numbers.read_text(encoding="utf-8"))
+    halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
+    assert all(bool(tensor.isfinite().all()) for tensor in halves.values()), "a weight does not fit into 16 bits"
+    path = library.WEIGHTS / f"{options.name}.safetensors"
+    checkpoint.save(path, header.kind, header.config, halves, provenance)
+    size = path.stat().st_size
+    assert size <= LIMIT, f"{path} has {size} bytes, and {LIMIT} are allowed"
+    error = max(float((half.float() - tensors[name]).abs().max()) for name, half in halves.items() if half.dtype == torch.half)
+    print(f"{path}: {size / 2**20:.1f} MiB, largest rounding error {error:.1e}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""From pictures to a report: what is made anew and what is kept, and what cannot be measured."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from lodestar.config import Problem, parse
+from lodestar.data import open_source
+from lodestar.evaluate import run
+from lodestar.evaluate.extractors import Extractor
+from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
+from lodestar.evaluate.run import cache_folder, content_digest, evaluate, evaluate_pictures, short, source_features
+from lodestar.guidance import CFG, AnyGuidance, Classifier
+from lodestar.models.diffusion import Diffusion, Request
+from lodestar.samplers import DDIM, AnySampler, DPMpp
+
+from . import tiny
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each call of an extractor was given."""
+    calls: list[int] = []
+    original: Callable = Extractor.__call__
+
+    def counted(self: Extractor, pictures: torch.Tensor) -> object:
+        calls.append(len(pictures))
+        return original(self, pictures)
+
+    monkeypatch.setattr(Extractor, "__call__", counted)
+    return calls
+
+
+def test_a_report_has_every_number_and_what_it_depends_on(tmp_path: Path) -> None:
+    model, reference, extractor = tiny.diffusion(), tiny.reference(), tiny.extractor()
+    report = evaluate(
+        model, reference, extractor, count=20, seed=5, batch_size=8, sampler=DDIM(), guidance=[CFG(scale=2.0)], cache=tmp_path
+    )
+    assert {"frechet", "score", "kid", "precision", "recall"} <= set(report.numbers)
+    assert all(math.isfinite(value) for value in report.numbers.values())
+    assert (report.count, report.seed, report.plan, report.clip) == (20, 5, "2", True)
+    assert (report.sampler, report.guidance) == ("ddim:eta=0.0", "cfg:scale=2.0,rescale=0.0")
+    assert (report.reference_count, report.reference_fingerprint) == (24, reference.fingerprint)
+    assert (report.extractor, report.extractor_digest, report.extractor_dtype) == ("tiny", "digest 2", "float32")
+    assert report.model_digest == content_digest(model)
+    assert report.seconds
+    assert report.images_per_second == pytest.approx(20 / report.seconds)
+    read = json.loads(report.to_json())
+    assert read["numbers"] == report.numbers
+    assert read["warnings"] == list(report.warnings)
+    text = io.StringIO()
+    Console(file=text, width=100).print(report.table())
+    for part in ("frechet", "f score", "cfg:scale=2.0", "noise", "images/s"):
+        assert part in text.getvalue()
+
+
+def test_classes_are_balanced_and_seeds_consecutive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[Request] = []
+    original: Callable = Diffusion.stream
+    monkeypatch.setattr(
+        Diffusion, "stream", lambda self, request, **more: asked.append(request) or original(self, request, **more)
+    )
+    evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), count=7, seed=3, metrics=[Frechet()], cache=tmp_path)
+    assert asked[0].labels == (0, 1, 2, 0, 1, 2, 0)
+    assert asked[0].seeds == tuple(range(3, 10))
+
+
+def test_numbers_do_not_depend_on_the_batch_size_and_pictures_go_through_in_batches(seen: list[int], tmp_path: Path) -> None:
+    model, reference, extractor = tiny.diffusion(), tiny.reference(), tiny.extractor()
+    small = evaluate(model, reference, extractor, count=20, batch_size=6, metrics=[Frechet(), Score()], cache=tmp_path / "a")
+    assert seen == [6, 6, 6, 6, 6, 6, 6, 2]
+    large = evaluate(model, reference, extractor, count=20, batch_size=64, metrics=[Frechet(), Score()], cache=tmp_path / "b")
+    assert small.numbers == pytest.approx(large.numbers, rel=1e-3)
+
+
+def test_the_reference_is_extracted_once_for_an_extractor(seen: list[int], tmp_path: Path) -> None:
+    source = tiny.reference()
+    first = source_features(source, tiny.extractor(), cache=tmp_path)
+    assert seen == [24]
+    again = source_features(tiny.reference(), tiny.extractor(), cache=tmp_path)
+    assert seen == [24]
+    assert torch.equal(first.features, again.features)
+    source_features(source, tiny.extractor(seed=9), cache=tmp_path)
+    source_features(tiny.reference(seed=1), tiny.extractor(), cache=tmp_path)
+    assert seen == [24, 24, 24]
+
+
+def test_pictures_on_disk_are_measured_like_others(seen: list[int], tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "made", 12)
+    pictures = open_source(str(folder))
+    report = evaluate_pictures(pictures, tiny.reference(), tiny.extractor(), cache=tmp_path / "cache")
+    assert (report.pictures, report.count, report.seed, report.seconds) == (str(folder), 12, None, None)
+    evaluate_pictures(pictures, tiny.reference(), tiny.extractor(), cache=tmp_path / "cache")
+    assert seen == [12, 24]
+    same = evaluate_pictures(
+        pictures, pictures, tiny.extractor(), metrics=[Frechet(), PrecisionRecall()], cache=tmp_path / "cache"
+    )
+    assert same.numbers["frechet"] == pytest.approx(0, abs=1e-6)
+    assert (same.numbers["precision"], same.numbers["recall"]) == (1, 1)
+    Console(file=io.StringIO()).print(report.table())
+
+
+def test_pictures_left_out_are_counted_and_do_not_stand_in_for_all(tmp_path: Path) -> None:
+    folder = tiny.folder(tmp_path / "made", 9)
+    (folder / "03.png").write_bytes(b"no picture")
+    lenient = open_source(str(folder), skip_bad=True)
+    report = evaluate_pictures(lenient, tiny.reference(), tiny.extractor(), cache=tmp_path / "cache")
+    assert report.count == 8
+    assert any(f"1 pictures of {folder} cannot be decoded" in warning for warning in report.warnings)
+    with pytest.raises(Problem, match=r"03\.png cannot be decoded"):
+        evaluate_pictures(open_source(str(folder)), tiny.reference(), tiny.extractor(), cache=tmp_path / "cache")
+
+
+def test_a_report_warns_of_too_few_pictures_and_says_what_was_resized(tmp_path: Path) -> None:
+    report = evaluate(
+        tiny.diffusion(), tiny.reference(count=40, side=12), tiny.extractor(), count=16, metrics=[Frechet()], cache=tmp_path
+    )
+    assert report.warnings[0].startswith("reference: resized from 12×12 to 8×8")
+    assert report.warnings[1].startswith("16 measured pictures are too few for the covariance of 16 features")
+    assert len(report.warnings) == 2
+    enough = evaluate(tiny.diffusion(), tiny.reference(count=40), tiny.extractor(), count=17, metrics=[Frechet()], cache=tmp_path)
+    assert enough.warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("count", "reference", "words"),
+    [
+        (3, 24, "metric 'precision_recall' with k=3 needs at least 4 pictures: 3 measured"),
+        (10, 2, "metric 'precision_recall' with k=3 needs at least 4 pictures: 2 in the reference"),
+        (0, 24, "count is 0"),
+    ],
+)
+def test_too_few_pictures_are_a_problem_before_any_is_made(
+    seen: list[int], tmp_path: Path, count: int, reference: int, words: str
+) -> None:
+    metrics = [PrecisionRecall(k=3)]
+    with pytest.raises(Problem, match=words):
+        evaluate(tiny.diffusion(), tiny.reference(reference), tiny.extractor(), count=count, metrics=metrics, cache=tmp_path)
+    assert not seen
+    with pytest.raises(Problem, match="metric 'frechet' needs at least 2 pictures: 1 measured"):
+        evaluate_pictures(tiny.reference(1), tiny.reference(), tiny.extractor(), metrics=[Frechet()], cache=tmp_path)
+
+
+def test_colours_that_the_extractor_cannot_see_are_a_problem_before_any_is_made(seen: list[int], tmp_path: Path) -> None:
+    with pytest.raises(Problem, match="generated: pictures of 3 channels"):
+        evaluate(tiny.diffusion(), tiny.reference(channels=1), tiny.extractor(channels=1), count=9, cache=tmp_path)
+    assert not seen
+    report = evaluate(tiny.diffusion(channels=1), tiny.reference(channels=1), tiny.extractor(channels=1), count=9, cache=tmp_path)
+    assert not any("colour" in warning for warning in report.warnings)
+
+
+def test_a_cache_that_cannot_be_written_is_a_problem_before_the_work(seen: list[int], tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Problem, match=r"cannot keep features in .*LODESTAR_CACHE"):
+        source_features(tiny.reference(), tiny.extractor(), cache=tmp_path / "file")
+    assert not seen
+
+
+def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/ada")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("LODESTAR_CACHE", raising=False)
+    assert cache_folder() == Path("/home/ada/.cache/lodestar")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/var/xdg")
+    assert cache_folder() == Path("/var/xdg/lodestar")
+    monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path))
+    assert cache_folder() == tmp_path
+    source_features(tiny.reference(), tiny.extractor())
+    assert len(list((tmp_path / "features").glob("*.safetensors"))) == 1
+
+
+def test_a_digest_tells_weights_configuration_and_number_format() -> None:
+    digests = [content_digest(tiny.diffusion(seed)) for seed in (0, 0, 1)]
+    assert digests[0] == digests[1] != digests[2]
+    changed = tiny.diffusion()
+    changed.denoiser.lower(torch.bfloat16)
+    other = tiny.diffusion()
+    other.config = other.config.replace(plan="3")
+    assert len({digests[0], content_digest(changed), content_digest(other)}) == 3
+
+
+@pytest.mark.parametrize(
+    ("config", "union"),
+    [
+        (CFG(scale=2.5), AnyGuidance),
+        (Classifier(scale=3.0, form="score"), AnyGuidance),
+        (DPMpp(), AnySampler),
+        (DDIM(eta=0.5), AnySampler),
+    ],
+)
+def test_a_short_form_reads_back(config: object, union: object) -> None:
+    assert parse("setting", short(config), union) == config  # type: ignore[arg-type]
+
+
+def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
+    with run.progress("sampling", 10) as done:
+        done(5)
+    assert capsys.readouterr().out == ""

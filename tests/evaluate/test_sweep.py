@@ -1,0 +1,245 @@
+"""Sweeps: what they write, that they go on where they stopped, and what they refuse."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lodestar.config import Problem
+from lodestar.evaluate import sweep as sweep_module
+from lodestar.evaluate.sweep import Row, parse_scales, sweep
+from lodestar.guidance import CFG, Classifier, Clip
+from lodestar.models.diffusion import Diffusion, Request
+from lodestar.samplers import DDIM
+
+from . import tiny
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
+    """Every request that is sampled."""
+    requests: list[Request] = []
+    original: Callable = Diffusion.stream
+
+    def noted(self: Diffusion, request: Request, **more: Any) -> Any:
+        requests.append(request)
+        return original(self, request, **more)
+
+    monkeypatch.setattr(Diffusion, "stream", noted)
+    return requests
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Row]]:
+    """A small sweep into tmp_path/out, its plot only where it is looked at: drawing takes longer than the rest."""
+
+    def call(plotted: bool = False, **settings: Any) -> list[Row]:
+        if not plotted:
+            monkeypatch.setattr(sweep_module, "plot", lambda path, *_: path.touch())
+        given = {"count": 12, "cache": tmp_path / "cache", "classifier": tiny.classifier(), **settings}
+        out = given.pop("out", tmp_path / "out")
+        model = given.pop("model", None) or tiny.diffusion()
+        extractor = given.pop("extractor", None) or tiny.extractor()
+        return sweep(model, given.pop("reference", None) or tiny.reference(), extractor, out, **given)
+
+    return call
+
+
+def lines(out: Path) -> list[dict[str, str]]:
+    with open(out / "sweep.csv", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_sweep_writes_numbers_a_plot_and_a_grid_for_each_scale(
+    run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path
+) -> None:
+    rows = run(plotted=True, scales=(5, 0, 0.5), guidance=[Classifier()], sampler=DDIM(), seed=4)
+    out = tmp_path / "out"
+    assert [row.scale for row in rows] == [5, 0, 0.5]
+    assert {path.name for path in out.iterdir()} == {
+        "sweep.csv", "sweep.png", "samples-0.png", "samples-0.5.png", "samples-5.png",
+    }  # fmt: skip
+    table = lines(out)
+    assert [line["scale"] for line in table] == ["0", "0.5", "5"]
+    for row in rows:
+        (line,) = (line for line in table if line["scale"] == row.name)
+        assert {name: float(line[name]) for name in row.numbers} == dict(row.numbers)
+        assert (line["count"], line["seed"], line["sampler"], line["guidance"]) == (
+            "12",
+            "4",
+            "ddim:eta=0.0",
+            "classifier:form=mean",
+        )
+        assert line["notes"] == row.notes
+        assert "12 measured pictures are too few" in row.notes
+        assert (line["plan"], line["steps"], line["extractor"]) == ("2", "2", "tiny")
+    assert rows[0].numbers["frechet"] != rows[1].numbers["frechet"]
+    # The same classes and seeds at every scale.
+    assert len({(request.labels, request.seeds) for request in asked}) == 2
+    assert asked[0].labels == tuple(label for label in range(3) for _ in range(8))
+    assert asked[0].seeds == tuple(range(4, 12)) * 3
+    grids = [np.asarray(Image.open(out / f"samples-{row.name}.png")) for row in rows]
+    assert grids[0].shape == (3 * 66 - 2, 8 * 66 - 2, 3)
+    assert not np.array_equal(grids[0], grids[1])
+
+
+def test_the_plot_is_a_picture_with_something_in_it(run: Callable[..., list[Row]], tmp_path: Path) -> None:
+    run(plotted=True, scales=(0, 1, 30), guidance=[CFG()])
+    pixels = np.asarray(Image.open(tmp_path / "out/sweep.png").convert("RGB"))
+    assert min(pixels.shape[:2]) > 400
+    height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
+    for top in (0, height):
+        for left in (0, width):
+            panel = pixels[top : top + height, left : left + width].reshape(-1, 3).astype(int)
+            assert (panel.max(1) - panel.min(1) > 60).sum() > 100  # a coloured line
+            assert (panel.max(1) < 60).sum() > 100  # letters
+
+
+def test_a_sweep_goes_on_where_its_csv_ends(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
+    first = run(scales=(0, 1), guidance=[CFG()])
+    assert len(asked) == 4
+    again = run(scales=(0, 1), guidance=[CFG()])
+    assert again == first
+    assert len(asked) == 4
+    more = run(scales=(3, 1), guidance=[CFG(scale=7.0)])
+    assert more[1] == first[1]
+    assert len(asked) == 6
+    assert [line["scale"] for line in lines(tmp_path / "out")] == ["0", "1", "3"]
+    (tmp_path / "out/samples-1.png").unlink()
+    run(scales=(1,), guidance=[CFG()])
+    assert len(asked) == 7
+    assert (tmp_path / "out/samples-1.png").exists()
+
+
+def test_an_interrupted_sweep_keeps_what_it_has(
+    run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = run(scales=(0, 1), guidance=[CFG()], out=tmp_path / "whole")
+    asked.clear()
+    original: Callable = sweep_module.measure
+
+    def killed(model: Diffusion, request: Request, *rest: Any, **more: Any) -> Any:
+        if request.guidance[0].scale == 1:  # type: ignore[union-attr]
+            raise KeyboardInterrupt
+        return original(model, request, *rest, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_module, "measure", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(scales=(1,), guidance=[CFG()])  # before there is any row
+        with pytest.raises(KeyboardInterrupt):
+            run(scales=(0, 1), guidance=[CFG()])
+    assert [line["scale"] for line in lines(tmp_path / "out")] == ["0"]
+    asked.clear()
+    rows = run(scales=(0, 1), guidance=[CFG()])
+    assert all(request.guidance[0].scale == 1 for request in asked)  # type: ignore[union-attr]
+    for one, other in zip(rows, whole, strict=True):
+        assert one.numbers["frechet"] == other.numbers["frechet"]
+
+
+def test_a_sweep_over_steps(run: Callable[..., list[Row]], tmp_path: Path) -> None:
+    rows = run(steps=["trailing:4", "2", "2,1"], guidance=[CFG(scale=2.0), Clip()])
+    assert [(row.scale, row.plan, row.steps) for row in rows] == [(None, "trailing:4", 4), (None, "2", 2), (None, "2,1", 3)]
+    table = lines(tmp_path / "out")
+    assert [line["plan"] for line in table] == ["2", "2,1", "trailing:4"]
+    assert {line["guidance"] for line in table} == {"cfg:scale=2.0,rescale=0.0 clip:limit=1.0"}
+    assert (tmp_path / "out/samples-trailing-4.png").exists()
+    assert (tmp_path / "out/samples-2,1.png").exists()
+    assert len({row.numbers["frechet"] for row in rows}) == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"count": 13}, "count is '12' there and '13' here"),
+        ({"seed": 1}, "seed"),
+        ({"plan": "3"}, "plan"),
+        ({"sampler": DDIM()}, "sampler"),
+        ({"guidance": [Classifier()]}, "guidance"),
+        ({"guidance": [CFG(rescale=0.5)]}, "guidance"),
+        ({"model": tiny.diffusion(seed=8)}, "model_digest"),
+        ({"extractor": tiny.extractor(seed=8)}, "extractor_digest"),
+        ({"reference": tiny.reference(seed=8)}, "reference_fingerprint"),
+        ({"scales": (), "steps": ("2",)}, "swept"),
+    ],
+)
+def test_a_folder_with_another_sweep_is_refused_and_left_alone(
+    run: Callable[..., list[Row]], tmp_path: Path, changed: dict[str, Any], name: str
+) -> None:
+    run(scales=(1,), guidance=[CFG()])
+    before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    with pytest.raises(Problem, match=f"holds another sweep: {name}"):
+        run(**{"scales": (2,), "guidance": [CFG()], **changed})
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
+
+
+def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "model.safetensors").touch()
+    with pytest.raises(Problem, match=r"holds something else \(model.safetensors\)"):
+        run(scales=(1,), guidance=[CFG()])
+    (out / "model.safetensors").unlink()
+    (out / "sweep.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(Problem, match="is damaged, or not a sweep's"):
+        run(scales=(1,), guidance=[CFG()])
+    (out / "sweep.csv").write_bytes(b"\xff\x00")
+    with pytest.raises(Problem, match="is damaged, or not a sweep's"):
+        run(scales=(1,), guidance=[CFG()])
+    (tmp_path / "file").touch()
+    with pytest.raises(Problem, match="is a file: name a folder"):
+        run(scales=(1,), guidance=[CFG()], out=tmp_path / "file")
+    assert not asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({}, "neither is given"),
+        ({"scales": (1,), "steps": ("2",), "guidance": [CFG()]}, "not both"),
+        ({"steps": ("2",), "plan": "3"}, "steps '3'"),
+        ({"steps": ("2", "2")}, "steps: 2 is given twice"),
+        ({"steps": ("2", "60")}, "60 of them from a section of 50"),
+        ({"steps": ("twenty",)}, "steps 'twenty'"),
+        ({"scales": (1, -1), "guidance": [CFG()]}, "scale -1"),
+        ({"scales": (1, 1), "guidance": [CFG()]}, "scales: 1 is given twice"),
+        ({"scales": (1,)}, "guidance is none"),
+        ({"scales": (1,), "guidance": [Clip()]}, "guidance is clip"),
+        ({"scales": (1,), "guidance": [CFG(), Classifier()]}, "guidance is cfg classifier"),
+        ({"scales": (1,), "guidance": [Classifier()], "classifier": None}, "needs a noise-aware classifier"),
+        ({"scales": (1,), "guidance": [CFG()], "model": tiny.diffusion(droppable=False)}, "cfg needs a model"),
+    ],
+)
+def test_what_cannot_be_swept_is_a_problem_and_writes_nothing(
+    run: Callable[..., list[Row]], tmp_path: Path, settings: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(Problem, match=words):
+        run(**settings)
+    assert not (tmp_path / "out").exists()
+
+
+def test_scales_are_read_from_text() -> None:
+    assert parse_scales("0,1, 5,10.5,30") == (0, 1, 5, 10.5, 30)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("0,one,5", "'one'"),
+        ("", "empty"),
+        ("1,,2", "empty"),
+        ("1,-2", "scale -2"),
+        ("1,nan", "scale nan"),
+        ("inf", "scale inf"),
+        ("1,2,1.0", "1 is given twice"),
+    ],
+)
+def test_scales_that_cannot_be_read_are_a_problem_that_names_the_bad_one(text: str, words: str) -> None:
+    with pytest.raises(Problem, match=words):
+        parse_scales(text)

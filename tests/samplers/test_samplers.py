@@ -1,0 +1,182 @@
+"""What every sampler keeps to, the identities between them, and what they refuse."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from lodestar.config import Problem, decode, kinds, parse
+from lodestar.core.estimate import Denoise, Estimate
+from lodestar.core.exact import Gaussian
+from lodestar.core.level import Level
+from lodestar.core.noise import SeededNoise
+from lodestar.core.plan import parse_plan
+from lodestar.core.schedule import Linear
+from lodestar.core.transition import transitions
+from lodestar.samplers import DDIM, Ancestral, AnySampler, DPMpp, Euler, Heun, Sampler, last
+
+torch.set_num_threads(1)
+
+STEPS = Linear().steps(parse_plan("6"))
+MODEL = Gaussian(torch.linspace(-1, 1, 12).reshape(3, 2, 2), 0.3)
+EVERY = [*(kind() for kind in kinds(AnySampler).values()), DDIM(eta=0.7), DPMpp(eta=1.0), DPMpp(solver="heun")]
+
+
+def counted(denoise: Denoise) -> tuple[Denoise, list[Level]]:
+    calls: list[Level] = []
+
+    def wrapped(x: Tensor, level: Level) -> Estimate:
+        calls.append(level)
+        return denoise(x, level)
+
+    return wrapped, calls
+
+
+@pytest.mark.parametrize("sampler", EVERY, ids=str)
+def test_contract(sampler: Sampler) -> None:
+    assert decode(AnySampler, sampler.to_json()) == sampler
+    assert parse("sampler", sampler.kind, AnySampler).kind == sampler.kind
+    assert type(sampler).__doc__
+    noise = SeededNoise([1, 2])
+    x = noise.start((3, 2, 2)).requires_grad_()
+    before = x.detach().clone()
+    states = list(sampler(MODEL, x, STEPS, noise))
+    assert [state.index for state in states] == list(range(len(STEPS)))
+    assert all(state.x.shape == x.shape and state.x.dtype == x.dtype and state.x.isfinite().all() for state in states)
+    assert [state.estimate.level for state in states] == [step.t for step in STEPS]
+    torch.testing.assert_close(states[-1].x, states[-1].estimate.x0)
+    gradient = torch.autograd.grad(states[-1].x.sum(), x)[0]
+    assert gradient.isfinite().all()
+    assert gradient.abs().max() > 0
+    assert torch.equal(x, before)
+
+
+@pytest.mark.parametrize("sampler", EVERY, ids=str)
+def test_a_picture_depends_on_its_own_seed_alone(sampler: Sampler) -> None:
+    def run(*seeds: int) -> Tensor:
+        noise = SeededNoise(seeds)
+        return last(sampler(MODEL, noise.start((3, 2, 2)), STEPS, noise))
+
+    together = run(5, 6, 7)
+    for row, seed in enumerate((5, 6, 7)):
+        assert torch.equal(together[row], run(seed)[0])
+    assert not torch.equal(together[0], together[1])
+
+
+@pytest.mark.parametrize("sampler", EVERY, ids=str)
+def test_only_stochastic_samplers_draw_and_never_at_the_step_to_clean_data(sampler: Sampler) -> None:
+    draws: list[int] = []
+
+    def noise(x: Tensor) -> Tensor:
+        draws.append(1)
+        return torch.randn_like(x)
+
+    last(sampler(MODEL, torch.randn(2, 3, 2, 2), STEPS, noise))
+    assert len(draws) == (len(STEPS) - 1 if sampler.stochastic else 0)
+
+
+@pytest.mark.parametrize("sampler", EVERY, ids=str)
+def test_number_of_evaluations(sampler: Sampler) -> None:
+    model, calls = counted(MODEL)
+    last(sampler(model, torch.randn(2, 3, 2, 2), STEPS, torch.randn_like))
+    assert len(calls) == (2 * len(STEPS) - 1 if isinstance(sampler, Heun) else len(STEPS))
+
+
+def same(one: Sampler, other: Sampler, denoise: Denoise = MODEL, steps: slice = slice(None)) -> None:
+    results = []
+    for sampler in (one, other):
+        noise = SeededNoise([3, 4])
+        results.append(last(sampler(denoise, noise.start((3, 2, 2)).double(), STEPS[steps], noise)))
+    torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
+
+
+def test_euler_is_ddim() -> None:
+    same(Euler(), DDIM())
+
+
+def test_ddim_of_eta_one_is_ancestral_with_the_small_variance() -> None:
+    same(DDIM(eta=1.0), Ancestral(variance="small"))
+
+
+def test_the_first_step_of_dpmpp_is_ddim() -> None:
+    same(DPMpp(), DDIM(), steps=slice(1))
+    same(DPMpp(eta=0.0, solver="heun"), DDIM(), steps=slice(1))
+
+
+def shifted(x: Tensor, level: Level) -> Estimate:
+    return replace(MODEL(x, level), shift=torch.ones_like(x))
+
+
+def folded(x: Tensor, level: Level) -> Estimate:
+    return shifted(x, level).folded()
+
+
+@pytest.mark.parametrize("sampler", [one for one in EVERY if not isinstance(one, Ancestral)], ids=str)
+def test_every_other_sampler_folds_the_shift(sampler: Sampler) -> None:
+    outcomes = []
+    for denoise in (shifted, folded):
+        noise = SeededNoise([3, 4])
+        outcomes.append(last(sampler(denoise, noise.start((3, 2, 2)), STEPS, noise)))
+    assert torch.equal(*outcomes)
+
+
+def test_the_ancestral_sampler_moves_the_mean_by_variance_times_shift() -> None:
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    for step in (STEPS[0], STEPS[-1]):
+        for variance in ("small", "large"):
+            plain, moved = (
+                last(Ancestral(variance=variance)(denoise, x, [step], torch.zeros_like)) for denoise in (MODEL, shifted)
+            )
+            torch.testing.assert_close(moved - plain, torch.full_like(x, float(step.var(variance))), rtol=1e-9, atol=1e-12)
+    assert STEPS[-1].var("small") == 0
+
+
+def test_without_a_variance_of_its_own_a_model_gets_the_small_one() -> None:
+    same(Ancestral(), Ancestral(variance="small"))
+    with pytest.raises(Problem, match="learned"):
+        last(Ancestral(variance="learned")(MODEL, torch.randn(1, 3, 2, 2), STEPS, torch.randn_like))
+
+
+@pytest.mark.parametrize("sampler", EVERY, ids=str)
+def test_pure_noise_at_the_start(sampler: Sampler) -> None:
+    steps = Linear(zero_terminal_snr=True).steps(parse_plan("trailing:6"))
+    assert steps[0].t.alpha == 0
+    run = sampler(MODEL, torch.randn(2, 3, 2, 2), steps, torch.randn_like)
+    if isinstance(sampler, Heun):
+        with pytest.raises(Problem, match="heun cannot begin at pure noise"):
+            last(run)
+    else:
+        assert last(run).isfinite().all()
+
+
+def test_a_gradient_at_pure_noise_is_the_ancestral_sampler_s_alone() -> None:
+    steps = Linear(zero_terminal_snr=True).steps(parse_plan("trailing:6"))
+    assert last(Ancestral()(shifted, torch.randn(2, 3, 2, 2), steps, torch.randn_like)).isfinite().all()
+    with pytest.raises(Problem, match="pure noise"):
+        last(DDIM()(shifted, torch.randn(2, 3, 2, 2), steps, torch.randn_like))
+
+
+@pytest.mark.parametrize("sampler", [one for one in EVERY if one.stochastic], ids=str)
+def test_fresh_noise_cannot_be_inverted(sampler: Sampler) -> None:
+    rising = transitions([step.t for step in reversed(STEPS)])
+    with pytest.raises(Problem, match="inversion"):
+        last(sampler(MODEL, torch.randn(1, 3, 2, 2), rising, torch.randn_like))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ddimm", "did you mean 'ddim'"),
+        ("ddim:eta=-1", "eta"),
+        ("ddim:etta=1", "did you mean 'eta'"),
+        ("dpmpp:solver=mid", "solver"),
+        ("ancestral:variance=smal", "did you mean 'small'"),
+    ],
+)
+def test_bad_text_is_one_line_that_helps(text: str, message: str) -> None:
+    with pytest.raises(Problem, match=message) as caught:
+        parse("sampler", text, AnySampler)
+    assert "\n" not in str(caught.value)

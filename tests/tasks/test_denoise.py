@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.config import Problem, decode
+from lodestar.core.prediction import Output
+from lodestar.core.schedule import Cosine
+from lodestar.data import Batch
+from lodestar.denoiser import DenoiserConfig
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets.unet import UNetConfig
+from lodestar.objectives import Hybrid
+from lodestar.tasks import AnyTask, Denoise, Facts
+from lodestar.tasks.denoise import DenoiseLearner
+
+torch.set_num_threads(1)
+NAMES = ("cat", "dog", "ship")
+FACTS = Facts(1, (8, 8), NAMES)
+
+
+def task(**settings: Any) -> Denoise:
+    network = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=(), head_channels=8, norm_groups=4, out_channels=6)
+    denoiser = DenoiserConfig(network=network, variance="learned_range", classes=10)
+    return Denoise(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(timesteps=20)), objective=Hybrid(), **settings)
+
+
+def learner(**settings: Any) -> DenoiseLearner:
+    torch.manual_seed(0)
+    return task(**settings).resolve(FACTS).build(torch.device("cpu"), torch.float32)
+
+
+def batch(count: int = 16) -> Batch:
+    rng = torch.Generator().manual_seed(1)
+    return Batch(torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng), torch.arange(count) % 3)
+
+
+def rng(seed: int = 2) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_the_data_decides_size_channels_and_classes() -> None:
+    resolved = task().resolve(FACTS)
+    model = resolved.model
+    assert (model.denoiser.network.in_channels, model.denoiser.network.out_channels) == (1, 2)
+    assert (model.denoiser.classes, model.names, model.size) == (3, NAMES, (8, 8))
+    assert resolved.resolve(FACTS) == resolved
+    assert decode(AnyTask, resolved.to_json()) == resolved
+
+
+def test_an_unconditional_run_needs_no_labels() -> None:
+    model = task(conditional=False).resolve(Facts(1, (8, 8), None)).model
+    assert (model.denoiser.classes, model.names) == (None, None)
+    made = learner(conditional=False)
+    assert made.loss(Batch(batch().image, None), rng()).total.shape == (16,)
+
+
+def test_data_that_cannot_be_learned_from_is_refused() -> None:
+    with pytest.raises(Problem, match=r"labels are missing: this run is conditional .* set task.conditional=false"):
+        task().resolve(Facts(1, (8, 8), None))
+    with pytest.raises(Problem, match="pictures of 8×7: this network needs height and width divisible by 2"):
+        task().resolve(Facts(1, (8, 7), NAMES))
+
+
+def test_a_perfect_denoiser_has_no_squared_error() -> None:
+    made = learner()
+    x0 = pixels.encode(batch().image)
+
+    def knows(x: Tensor, level: Any, signals: object) -> Output:
+        alpha, sigma = (value.float()[:, None, None, None] for value in (level.alpha, level.sigma))
+        return Output((x - alpha * x0) / sigma, frac=torch.zeros_like(x))
+
+    made.model.denoiser.output = knows  # type: ignore[assignment, method-assign]
+    losses = made.loss(batch(), rng())
+    assert losses.terms["mse"].max() < 1e-6
+    made.model.denoiser.output = lambda x, level, signals: Output(torch.zeros_like(x), frac=torch.zeros_like(x))  # type: ignore
+    assert made.loss(batch(256), rng()).terms["mse"].mean().item() == pytest.approx(1, abs=0.03)
+
+
+def test_losses_are_drawn_from_the_generator_alone() -> None:
+    made = learner()
+    made.module.eval()
+    first = made.loss(batch(), rng(2)).total
+    torch.manual_seed(99)
+    assert torch.equal(made.loss(batch(), rng(2)).total, first)
+    assert not torch.equal(made.loss(batch(), rng(3)).total, first)
+
+
+@pytest.mark.parametrize("label_drop", [0.0, 0.3, 1.0])
+def test_labels_are_dropped_as_often_as_asked(label_drop: float) -> None:
+    made, kept = learner(label_drop=label_drop), []
+    encode = made.model.denoiser.encode
+    made.model.denoiser.encode = lambda cond, keep: (kept.append(keep["label"]), encode(cond, keep))[1]  # type: ignore
+    made.loss(batch(2000), rng())
+    (keep,) = kept
+    assert 1 - keep.double().mean().item() == pytest.approx(label_drop, abs=0.03)
+
+
+def test_dropped_labels_teach_the_embedding_nothing() -> None:
+    for label_drop, learns in ((1.0, False), (0.0, True)):
+        made = learner(label_drop=label_drop)
+        with torch.no_grad():
+            for parameter in made.module.parameters():
+                parameter += 0.1 * torch.randn_like(parameter)
+        made.loss(batch(), rng()).total.mean().backward()
+        assert made.model.denoiser.label is not None
+        gradient = made.model.denoiser.label.table.weight.grad
+        assert (gradient is not None and bool(gradient.any())) == learns
+
+
+def test_previews_are_pictures() -> None:
+    made = learner()
+    made.module.eval()
+    pictures = made.preview()
+    assert pictures is not None
+    assert pictures.dtype == torch.uint8
+    assert pictures.shape[1:] == (1, 8, 8)
+    assert torch.equal(made.preview(), pictures), "the same seeds every time, to compare"
+
+
+def test_what_it_exports_builds_the_same_model() -> None:
+    made = learner()
+    kind, config = made.export()
+    assert kind == "diffusion"
+    assert decode(DiffusionConfig, config) == made.task.model

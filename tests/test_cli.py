@@ -1,0 +1,215 @@
+"""The command line end to end, on tiny models with random weights: what it writes, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from lodestar import checkpoint
+from lodestar.__main__ import main
+from lodestar.images import load_png
+from tests.evaluate import tiny
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a diffusion model, a guiding classifier and an extractor, as files."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, kind, model in (
+        ("model", "diffusion", tiny.diffusion()),
+        ("bare", "diffusion", tiny.diffusion(droppable=False)),
+        ("guide", "classifier", tiny.classifier()),
+        ("extractor", "classifier", tiny.classifier(2)),
+    ):
+        checkpoint.save(folder / f"{name}.safetensors", kind, model.config.to_json(), model.state_dict(), {"images_seen": 0})
+    tiny.folder(folder / "pictures", 12)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path / "cache"))
+
+
+def run(*arguments: object) -> int:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    return int(stop.value.code or 0)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    """The one line that a refused command says; its status is 2."""
+    capsys.readouterr()
+    assert run(*arguments) == 2
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert lines[0].startswith("lodestar: ")
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def test_sample_writes_pictures_grid_and_manifest(models: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    arguments = ("sample", models / "model.safetensors", "--label", "dog=2", "--label", "ship=1", "--guidance", "cfg:3")
+    assert run(*arguments, "--seed", 5, "--steps", 3, "--out", out) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["00000.png", "00001.png", "00002.png", "grid.png", "manifest.json"]
+    assert load_png(out / "00000.png").shape == (3, 8, 8)
+    pictures = json.loads((out / "manifest.json").read_text())["pictures"]
+    assert [(each["label"], each["seed"]) for each in pictures] == [("dog", 5), ("dog", 6), ("ship", 7)]
+
+
+@pytest.mark.parametrize("sampler", ["ancestral", "ddim:eta=0.5", "dpmpp"])
+def test_a_picture_depends_on_its_seed_alone(models: Path, tmp_path: Path, sampler: str) -> None:
+    arguments = ("sample", models / "model.safetensors", "--count", 5, "--steps", 3, "--sampler", sampler, "--guidance", "cfg:2")
+    assert run(*arguments, "--batch-size", 5, "--out", tmp_path / "a") == 0
+    assert run(*arguments, "--batch-size", 2, "--out", tmp_path / "b") == 0
+    assert run("remake", tmp_path / "a", "--picture", 3, "--out", tmp_path / "three.png") == 0
+    for number in range(5):
+        pair = [load_png(tmp_path / folder / f"{number:05d}.png").int() for folder in "ab"]
+        assert (pair[0] - pair[1]).abs().max() <= 1
+    assert (load_png(tmp_path / "three.png").int() - load_png(tmp_path / "a" / "00003.png").int()).abs().max() <= 1
+    assert not torch.equal(load_png(tmp_path / "a" / "00000.png"), load_png(tmp_path / "a" / "00003.png"))
+
+
+def test_classifier_guidance_changes_pictures_and_zero_does_not(models: Path, tmp_path: Path) -> None:
+    arguments = ("sample", models / "model.safetensors", "--count", 3, "--steps", 3)
+    guided = ("--classifier", models / "guide.safetensors", "--guidance")
+    assert run(*arguments, "--out", tmp_path / "plain") == 0
+    assert run(*arguments, *guided, "classifier:0", "--out", tmp_path / "zero") == 0
+    assert run(*arguments, *guided, "classifier:50", "--out", tmp_path / "guided") == 0
+    plain, zero, strong = (load_png(tmp_path / name / "grid.png") for name in ("plain", "zero", "guided"))
+    assert torch.equal(plain, zero)
+    assert not torch.equal(plain, strong)
+
+
+def test_evaluate_and_sweep_write_their_numbers(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    measured = ("--reference", models / "pictures", "--extractor", models / "extractor.safetensors", "--count", 6, "--steps", 2)
+    assert run("evaluate", models / "model.safetensors", *measured, "--out", tmp_path / "report.json") == 0
+    numbers = json.loads((tmp_path / "report.json").read_text())["numbers"]
+    assert {"frechet", "score", "kid", "precision", "recall"} <= numbers.keys()
+    sweep = ("sweep", models / "model.safetensors", "--guidance", "cfg", "--scales", "0,2", *measured)
+    assert run(*sweep, "--out", tmp_path / "sweep") == 0
+    assert capsys.readouterr().out.strip().endswith("sweep.png")
+    assert len((tmp_path / "sweep" / "sweep.csv").read_text().splitlines()) == 3
+
+
+def test_info_tells_what_a_file_is_without_its_weights(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("info", models / "model.safetensors") == 0
+    assert "cat, dog, ship" in capsys.readouterr().out
+    assert run("info", models / "guide.safetensors") == 0
+    assert "noised pictures" in capsys.readouterr().out
+
+
+def test_training_from_the_command_line_resumes_and_is_sampled(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = (
+        "train", "digits", "--data", models / "pictures", "--out", tmp_path / "run", "--batch-size", 4,
+        "task.conditional=false", "task.model.denoiser.network.width=8", "task.model.denoiser.network.head_channels=8",
+        "task.model.denoiser.network.norm_groups=4", "train.preview_every=1000000", "train.optimizer.warmup_images=0",
+    )  # fmt: skip
+    assert run(*arguments, "--images", 8) == 0
+    assert run(*arguments, "--images", 16) == 0
+    assert "going on at 8" in "".join(capsys.readouterr().err.split("\n"))
+    assert run("info", tmp_path / "run") == 0
+    assert "of image 16" in capsys.readouterr().out
+    assert run("sample", tmp_path / "run", "--count", 2, "--steps", 2, "--out", tmp_path / "samples") == 0
+    assert "lr" not in refusal(capsys, *arguments, "--images", 16, "--seed", 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--label", "dgo"), "unknown label 'dgo': choose from cat, dog, ship; did you mean 'dog'?"),
+        (("--label", "dog=x"), "'x' is not a count"),
+        (("--label", "dog=0"), "'0' is not a count"),
+        (("--label", "dog=2", "--count", "3"), "give one of them"),
+        (("--sampler", "ddmi"), "unknown sampler 'ddmi': choose from ancestral, ddim, euler, heun, dpmpp; did you mean 'ddim'?"),
+        (("--sampler", "ddim:eta=-1"), "sampler eta is -1"),
+        (("--sampler", "ddim:etta=1"), "did you mean 'eta'?"),
+        (("--guidance", "cgf:2"), "unknown guidance 'cgf'"),
+        (("--guidance", "cfg:-2"), "guidance scale is -2"),
+        (("--guidance", "cfg:nan"), "guidance scale is"),
+        (("--guidance", "cfg:2", "--guidance", "cfg:3"), "only once"),
+        (("--guidance", "classifier:2"), "--classifier"),
+        (("--guidance", "interval:1,2"), "interval limits the guidance listed before it"),
+        (("--steps", "0"), "at least 1"),
+        (("--steps", "51"), "51 of them from a section of 50"),
+        (("--steps", "ddim7x"), "steps 'ddim7x'"),
+        (("--steps", "krras:5"), "did you mean 'karras'?"),
+        (("--count", "0"), "--count"),
+        (("--seed", "-1"), "--seed"),
+        (("--batch-size", "0"), "--batch-size"),
+        (("--lable", "dog"), "--label"),
+        (("--device", "gpu"), "device"),
+    ],
+)
+def test_bad_requests_get_one_line(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    line = refusal(capsys, "sample", models / "model.safetensors", "--out", tmp_path / "out", *arguments)
+    assert said in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_was_never_unconditional_refuses_cfg(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "cfg needs a model" in refusal(capsys, "sample", models / "bare.safetensors", "--guidance", "cfg:2")
+    assert "never trained without its classes" in refusal(capsys, "sample", models / "bare.safetensors", "--label", "none")
+
+
+def test_unknown_names_get_the_nearest(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean" in refusal(capsys, "sample", models / "modle.safetensors")
+    assert "did you mean 'digits'" in refusal(capsys, "train", "digit")
+    assert "did you mean 'sample'" in refusal(capsys, "sampel").replace("Did", "did")
+    assert "train.optimizer.rat" in refusal(capsys, "train", "digits", "train.optimizer.rat=1")
+
+
+def test_a_folder_with_something_else_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("sample", models / "model.safetensors", "--count", 1, "--steps", 1)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "notes.txt").write_text("mine")
+    assert "holds no pictures of this kind" in refusal(capsys, *arguments, "--out", tmp_path / "full")
+    assert run(*arguments, "--out", tmp_path / "out") == 0
+    assert run(*arguments, "--out", tmp_path / "out") == 0, "the same request again"
+    assert "another request" in refusal(capsys, *arguments, "--seed", 1, "--out", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "full").iterdir()] == ["notes.txt"]
+
+
+def test_damaged_and_foreign_files_are_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = (models / "model.safetensors").read_bytes()
+    changed = bytearray(whole)
+    changed[-5] ^= 1
+    flag = tmp_path / "ran"
+
+    class Code:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return os.mkdir, (str(flag),)
+
+    for name, data, said in (
+        ("short.safetensors", whole[:-9], "cut short"),
+        ("changed.safetensors", bytes(changed), "changed"),
+        ("code.pt", pickle.dumps(Code()), "pickle"),
+        ("text.safetensors", b"hello", "safetensors"),
+        ("empty.safetensors", b"", "safetensors"),
+    ):
+        (tmp_path / name).write_bytes(data)
+        assert said in refusal(capsys, "sample", tmp_path / name), name
+    assert not flag.exists()
+    assert "a classifier, and a diffusion is needed" in refusal(capsys, "sample", models / "guide.safetensors")
+
+
+def test_help_is_there_without_torch() -> None:
+    code = "import sys; from lodestar.__main__ import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "sample" in done.stdout

@@ -1,0 +1,325 @@
+from __future__ import annotations
+
+import gc
+import io
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from lodestar import checkpoint
+from lodestar.config import Problem
+from lodestar.data import Batch
+from lodestar.objectives import Losses
+from lodestar.tasks import Facts
+from lodestar.tasks.classify import ClassifyLearner
+from lodestar.train.log import Log
+from lodestar.train.loop import Step, learning_rate, passed, start, train
+from lodestar.train.run import DataConfig, OptimizerConfig, Run
+from lodestar.train.state import State
+
+from .runs import classifying, denoising, logged, saved, write_pictures
+
+FACTS = Facts(3, (8, 8), ("a", "b", "c"))
+
+
+def begin(run: Run, folder: Path) -> tuple[State, Step]:
+    run = run.replace(task=run.task.resolve(FACTS))
+    state = start(run, folder)
+    return state, Step(run, state)
+
+
+def batch(count: int = 8) -> Batch:
+    rng = torch.Generator().manual_seed(1)
+    return Batch(
+        torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=rng), torch.randint(0, 3, (count,), generator=rng)
+    )
+
+
+def weights(state: State) -> list[torch.Tensor]:
+    return [parameter.detach().clone() for parameter in state.learner.module.parameters()]
+
+
+# Steps
+
+
+@pytest.mark.parametrize("microbatch", [1, 3, 4, 8])
+def test_accumulated_gradients_are_those_of_the_whole_batch(microbatch: int, tmp_path: Path) -> None:
+    unclipped = OptimizerConfig(clip=None)
+    found = []
+    for size in (None, microbatch):
+        state, step = begin(classifying("", microbatch=size, optimizer=unclipped), tmp_path)
+        logs = step(batch())
+        gradients = [parameter.grad for parameter in state.learner.module.parameters() if parameter.grad is not None]
+        found.append((gradients, logs))
+    (whole, whole_logs), (pieces, piece_logs) = found
+    assert sum(float(gradient.abs().sum()) for gradient in whole) > 1
+    for gradient, other in zip(whole, pieces, strict=True):
+        assert torch.allclose(gradient, other, atol=1e-6, rtol=1e-5)
+    # What is logged is per sample, all of them, whatever the pieces.
+    assert piece_logs["loss"].shape == (8,)
+    assert torch.allclose(whole_logs["loss"], piece_logs["loss"], atol=1e-6)
+
+
+def test_gradients_are_clipped_to_their_norm(tmp_path: Path) -> None:
+    state, step = begin(classifying("", optimizer=OptimizerConfig(clip=1e-3)), tmp_path)
+    norm = float(step(batch())["gradient"])
+    assert norm > 1e-2, "what is logged is the norm before it was clipped"
+    gradients = [parameter.grad for parameter in state.learner.module.parameters() if parameter.grad is not None]
+    assert float(torch.nn.utils.get_total_norm(gradients)) == pytest.approx(1e-3, rel=1e-3)
+
+
+def spoil(losses: Losses) -> Losses:
+    return replace(losses, total=losses.total * math.nan)
+
+
+def spoil_one(losses: Losses) -> Losses:
+    return replace(losses, total=losses.total + torch.tensor([math.inf] + [0.0] * (len(losses.total) - 1)))
+
+
+def spoil_gradient(losses: Losses) -> Losses:
+    """A finite loss whose gradient is 0·∞."""
+    return replace(losses, total=losses.total + (0 * losses.total).sqrt())
+
+
+def spoil_when(monkeypatch: pytest.MonkeyPatch, spoiled: Callable[[Losses], Losses], bad: Callable[[int], bool]) -> None:
+    """Spoil the loss of the steps, counted from 0, that `bad` names."""
+    loss, calls = ClassifyLearner.loss, iter(range(1000))
+
+    def wrapped(self: ClassifyLearner, *args: Any) -> Losses:
+        losses = loss(self, *args)
+        return spoiled(losses) if bad(next(calls)) else losses
+
+    monkeypatch.setattr(ClassifyLearner, "loss", wrapped)
+
+
+@pytest.mark.parametrize("spoiled", [spoil, spoil_one, spoil_gradient])
+def test_a_step_that_is_not_finite_changes_nothing_but_the_counters(
+    spoiled: Callable[[Losses], Losses], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_when(monkeypatch, spoiled, lambda call: call == 1)
+    state, step = begin(classifying(""), tmp_path)
+    assert step(batch())
+    before = {name: tensor.clone() for name, tensor in state.tensors().items()}
+    assert step(batch()) == {}
+    assert not step.finite
+    assert all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
+    counters = state.counters
+    assert (counters.images_seen, counters.steps, counters.skipped) == (16, 2, 1)
+    assert step(batch())
+    assert step.finite
+    assert not all(torch.equal(tensor, before[name]) for name, tensor in state.tensors().items())
+
+
+def test_skipped_steps_are_counted_in_the_log_and_told_at_the_end(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Seven bad steps, never three in a row.
+    spoil_when(monkeypatch, spoil, lambda call: call % 3 != 0)
+    console = Console(record=True, file=io.StringIO())
+    train(classifying(pictures, patience=3, images=88), tmp_path / "run", console)
+    assert logged(tmp_path / "run")[-1]["skipped"] == 7
+    losses = [line["loss"] for line in logged(tmp_path / "run") if "loss" in line]
+    assert losses
+    assert all(math.isfinite(loss) for loss in losses)
+    assert "skipped 7 steps whose loss or gradient was not finite" in console.export_text()
+
+
+def test_a_loss_that_stays_nan_stops_the_run_and_names_the_last_good_state(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    spoil_when(monkeypatch, spoil, lambda call: call >= 5)
+    with pytest.raises(Problem) as caught:
+        train(classifying(pictures, patience=4), folder)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("4 steps in a row, to image 72, had a loss or gradient that was not finite")
+    # At 64 the third bad step had been, but each of them left the weights as they were.
+    assert f"the last good state, of image 64, is {folder / 'state.safetensors'}" in message
+    assert all(bool(tensor.isfinite().all()) for tensor in saved(folder)[1].values())
+
+
+def test_a_loss_that_is_nan_from_the_start_says_that_nothing_is_saved(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_when(monkeypatch, spoil, lambda _: True)
+    with pytest.raises(Problem, match=r"2 steps in a row, to image 16, .* there is no checkpoint yet"):
+        train(classifying(pictures, patience=2), tmp_path / "run")
+
+
+def test_compile_reaches_the_network(tmp_path: Path) -> None:
+    for run in (classifying("", compile=True), denoising("", compile=True)):
+        state, _ = begin(run, tmp_path)
+        assert any(module._compiled_call_impl is not None for module in state.learner.module.modules())
+
+
+def test_steps_of_a_run_hold_no_more_memory_as_they_go(tmp_path: Path) -> None:
+    state, step = begin(classifying(""), tmp_path)
+    log = Log(tmp_path, 0)
+
+    def tensors() -> int:
+        gc.collect()
+        return sum(issubclass(type(thing), torch.Tensor) for thing in gc.get_objects())
+
+    counts = []
+    for _ in range(4):
+        for _ in range(5):
+            log.add(step(batch()))
+        log.write(state.counters.images_seen)
+        counts.append(tensors())
+    log.close()
+    assert counts[1] == counts[2] == counts[3]
+    assert not log.sums
+
+
+# Schedules
+
+
+def test_learning_rate_rises_stays_and_falls() -> None:
+    def rate(images_seen: int, **settings: Any) -> float:
+        return learning_rate(OptimizerConfig(rate=2.0, **settings), images_seen, 1000)
+
+    assert rate(0) == rate(999) == 2.0
+    assert rate(49, warmup_images=100) == pytest.approx(1.0)
+    assert rate(0, warmup_images=100) > 0
+    assert rate(100, warmup_images=100) == 2.0
+    assert rate(250, fall="linear") == pytest.approx(1.5)
+    assert rate(0, fall="cosine") == 2.0
+    assert rate(500, fall="cosine") == pytest.approx(1.0)
+    assert rate(250, fall="cosine") == pytest.approx(2 * (0.5 + 0.5 * math.cos(math.pi / 4)))
+    for fall in ("linear", "cosine"):
+        assert rate(1000, fall=fall) == rate(1200, fall=fall) == 0
+
+
+def test_the_step_uses_the_rate_of_where_it_begins(tmp_path: Path) -> None:
+    state, step = begin(classifying("", optimizer=OptimizerConfig(rate=1e-3, fall="linear"), images=80), tmp_path)
+    step(batch())
+    step(batch())
+    assert step.rate == pytest.approx(1e-3 * 0.9)
+    assert state.optimizers["classify"].param_groups[0]["lr"] == step.rate
+
+
+def test_passed_tells_each_multiple_once() -> None:
+    seen = [now for now in range(8, 105, 8) if passed(20, now - 8, now)]
+    assert seen == [24, 40, 64, 80, 104]
+    assert passed(1, 0, 8)
+    assert not passed(1000, 0, 8)
+
+
+# Folders
+
+
+def test_intervals_of_one_length_do_not_hinder_each_other(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checkpoints are written where previews and log lines are due at the same image."""
+    saves: list[int] = []
+    monkeypatch.setattr(State, "save", lambda self, *_: saves.append(self.counters.images_seen))
+    train(classifying(pictures, log_every=16, save_every=16, preview_every=16, images=48), tmp_path / "run")
+    assert saves == [16, 32, 48]
+    assert [line["images"] for line in logged(tmp_path / "run")] == [16, 32, 48]
+
+
+def test_validations_and_previews_land_in_the_folder(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ClassifyLearner, "preview", lambda _: torch.full((4, 3, 8, 8), 200, dtype=torch.uint8))
+    folder = tmp_path / "run"
+    held_out = write_pictures(tmp_path / "held out", 9)
+    run = classifying(pictures, noised=True, images=64, preview_every=32, log_every=16)
+    train(run.replace(data=run.data.replace(validation=held_out)), folder)
+    assert sorted(path.name for path in (folder / "samples").iterdir()) == ["000000032.png", "000000064.png"]
+    assert np.asarray(Image.open(folder / "samples" / "000000032.png")).shape == (17, 17, 3)
+    validations = [line for line in logged(folder) if any(name.startswith("accuracy/time") for name in line)]
+    assert [line["images"] for line in validations] == [32, 64]
+    assert not any("loss" in line for line in validations)
+    losses = [line for line in logged(folder) if "loss" in line]
+    assert [line["images"] for line in losses] == [16, 32, 48, 64]
+    assert losses[0].keys() == {"images", "loss", "accuracy", "gradient", "rate", "skipped"}
+    assert any((folder / "tensorboard").iterdir())
+
+
+def test_the_model_is_the_first_average_and_others_are_beside_it(uninterrupted: Path) -> None:
+    _, tensors = saved(uninterrupted)
+    for file, label in (("model.safetensors", "half_life50"), ("model-power0.1.safetensors", "power0.1")):
+        header, model = checkpoint.load(uninterrupted / file, "diffusion")
+        assert header.provenance["images_seen"] == 96
+        assert all(torch.equal(value, tensors[f"ema/{label}/{name}"]) for name, value in model.items())
+        assert not all(torch.equal(value, tensors[f"weights/{name}"]) for name, value in model.items())
+
+
+def test_the_plan_and_the_end_say_where_things_are(pictures: str, tmp_path: Path) -> None:
+    console = Console(record=True, width=60, file=io.StringIO())
+    folder = tmp_path / "run"
+    train(classifying(pictures, images=16), folder, console)
+    said = console.export_text()
+    assert "20 pictures, 3 classes (a, b, c), to 16 images seen, from the start" in said
+    for path in ("log.jsonl", "tensorboard", "samples", "model.safetensors"):
+        assert str(folder / path) in said
+    console = Console(record=True, width=60, file=io.StringIO())
+    train(classifying(pictures, images=32), folder, console)
+    assert "going on at 16" in console.export_text()
+
+
+def test_a_folder_with_another_run_is_refused_with_the_setting_that_differs(pictures: str, tmp_path: Path) -> None:
+    train(classifying(pictures, images=8), tmp_path / "run")
+    before = (tmp_path / "run" / "run.json").read_bytes()
+    with pytest.raises(Problem, match=r"holds another run \(its train.batch_size is 8, yours 16\): choose another --out"):
+        train(classifying(pictures, images=8, batch_size=16), tmp_path / "run")
+    assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_a_folder_with_other_things_in_it_is_refused(pictures: str, tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(Problem, match="exists and holds no run: choose another --out"):
+        train(classifying(pictures), tmp_path)
+    with pytest.raises(Problem, match="exists and holds no run: choose another --out"):
+        train(classifying(pictures), tmp_path / "thesis.txt")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+def test_a_damaged_run_file_is_refused(pictures: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_bytes(b"\xff{")
+    with pytest.raises(Problem, match=r"run.json cannot be read as a run of this version"):
+        train(classifying(pictures), tmp_path)
+
+
+def test_held_out_pictures_must_have_the_runs_size_and_classes(pictures: str, tmp_path: Path) -> None:
+    two = write_pictures(tmp_path / "two", 2)
+    run = classifying(pictures)
+    with pytest.raises(Problem, match=r"two has 2 classes \(a, b\), .* has 3 classes \(a, b, c\): they must be the same"):
+        train(run.replace(data=DataConfig(source=pictures, validation=two)), tmp_path / "run")
+    for path in Path(two).rglob("*.png"):
+        Image.new("RGB", (16, 16)).save(path)
+    with pytest.raises(Problem, match=r"two has pictures of 16×16, the run trains on 8×8"):
+        train(run.replace(data=DataConfig(source=pictures, validation=two)), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+# The log
+
+
+def test_lines_after_the_checkpoint_and_a_cut_one_are_dropped(tmp_path: Path) -> None:
+    lines = [json.dumps({"images": images, "loss": 1.0}) for images in (8, 16, 24)]
+    (tmp_path / "log.jsonl").write_text("\n".join(lines) + '\n{"images": 8, "lo')
+    log = Log(tmp_path, 16)
+    log.add({"loss": torch.tensor([1.0, 3.0])})
+    log.add({"loss": torch.tensor([5.0])})
+    assert log.write(24, rate=0.1)["loss"] == 3.0
+    log.close()
+    assert [line["images"] for line in logged(tmp_path)] == [8, 16, 24]
+    assert logged(tmp_path)[-1] == {"images": 24, "loss": 3.0, "rate": 0.1}
+
+
+def test_a_log_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    log = Log(tmp_path, 0)
+    (tmp_path / "log.jsonl").mkdir()
+    with pytest.raises(Problem, match=r"^cannot write .*log\.jsonl: Is a directory$"):
+        log.write(8)
+    log.close()

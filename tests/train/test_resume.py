@@ -1,0 +1,157 @@
+"""However a run is stopped, the same command ends it as if it had not been."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lodestar import checkpoint, files
+from lodestar.config import Problem
+from lodestar.data import Batch
+from lodestar.train import loop
+from lodestar.train.loop import Step, train
+from lodestar.train.state import STATE
+
+from . import runs
+from .runs import assert_same, denoising, saved
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, images_seen: int, stop: Any) -> None:
+    """Call `stop` in the middle of the step that begins at images_seen: after the optimizer's update, before the averages'."""
+    phase = Step._phase
+
+    def stopped(self: Step, *args: Any) -> Any:
+        values = phase(self, *args)
+        if self.state.counters.images_seen == images_seen:
+            stop()
+        return values
+
+    monkeypatch.setattr(Step, "_phase", stopped)
+
+
+def fail() -> None:
+    raise RuntimeError("power cut")
+
+
+@pytest.mark.parametrize("images_seen", [24, 40, 88])
+def test_a_run_that_died_goes_on_to_the_same_bits(
+    images_seen: int, pictures: str, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        stop_at(patch, images_seen, fail)
+        with pytest.raises(RuntimeError):
+            train(denoising(pictures), tmp_path / "run")
+    # The checkpoint is older than where the run died, so that something is done twice.
+    assert (tmp_path / "run" / STATE).exists() == (images_seen >= 32)
+    train(denoising(pictures), tmp_path / "run")
+    assert_same(tmp_path / "run", uninterrupted)
+
+
+@pytest.mark.parametrize("file", [1, 7])
+def test_a_killed_run_goes_on_to_the_same_bits(file: int, pictures: str, uninterrupted: Path, tmp_path: Path) -> None:
+    """Files are put in place as run, model, second model, state (at 32), model, second model, state (at 64), and so on."""
+    folder = tmp_path / "run"
+    done = subprocess.run([sys.executable, runs.__file__, pictures, str(folder), str(file)], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    assert any(files.is_temporary(path) for path in folder.iterdir())
+    assert (folder / STATE).exists() == (file > 4)
+    train(denoising(pictures), folder)
+    assert_same(folder, uninterrupted)
+    assert not any(files.is_temporary(path) for path in folder.rglob("*"))
+
+
+def test_ctrl_c_ends_the_step_saves_and_interrupts(
+    pictures: str, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
+    with monkeypatch.context() as patch:
+        stop_at(patch, 40, lambda: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            train(denoising(pictures), folder)
+    assert saved(folder)[0]["images_seen"] == 48
+    assert signal.getsignal(signal.SIGINT) is before
+    train(denoising(pictures), folder)
+    assert_same(folder, uninterrupted)
+
+
+def test_a_longer_run_goes_on_where_the_shorter_one_ended(pictures: str, tmp_path: Path) -> None:
+    steady = denoising(pictures).train.optimizer.replace(fall="none")
+    train(denoising(pictures, images=64, optimizer=steady), tmp_path / "run")
+    train(denoising(pictures, images=96, optimizer=steady), tmp_path / "run")
+    train(denoising(pictures, images=96, optimizer=steady), tmp_path / "whole")
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+def test_a_finished_run_is_left_alone(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(denoising(pictures, images=16), tmp_path)
+    before = (tmp_path / STATE).read_bytes()
+    monkeypatch.setattr(loop, "Step", fail)
+    train(denoising(pictures, images=16), tmp_path)
+    assert (tmp_path / STATE).read_bytes() == before
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_leaves_the_last_checkpoint_whole(
+    call: str, pictures: str, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, real, calls = tmp_path / "run", getattr(os, call), 0
+
+    def full(*args: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        # The first checkpoint fits (run, two models, state), and so do the models of the second one, not its state.
+        if calls > 6:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real(*args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(files.os, call, full)
+        with pytest.raises(Problem, match=r"^cannot write .*state\.safetensors: No space left on device$"):
+            train(denoising(pictures), folder)
+    assert saved(folder)[0]["images_seen"] == 32
+    checkpoint.load(folder / "model.safetensors", "diffusion")
+    assert not any(files.is_temporary(path) for path in folder.rglob("*"))
+    train(denoising(pictures), folder)
+    assert_same(folder, uninterrupted)
+
+
+def test_a_checkpoint_with_a_changed_byte_is_refused(pictures: str, tmp_path: Path) -> None:
+    train(denoising(pictures, images=16), tmp_path)
+    data = bytearray((tmp_path / STATE).read_bytes())
+    data[-5] ^= 1
+    (tmp_path / STATE).write_bytes(data)
+    with pytest.raises(Problem, match=r"state\.safetensors has been changed since it was written"):
+        train(denoising(pictures, images=32), tmp_path)
+
+
+def test_the_optimizers_state_is_restored_in_the_parameters_own_order_in_memory(pictures: str, tmp_path: Path) -> None:
+    """A fused optimizer walks through both as they lie in memory; a file keeps no such order."""
+    train(denoising(pictures, images=16), tmp_path)
+    state = loop.start(denoising(pictures, images=16).replace(task=_resolved(pictures)), tmp_path)
+    layouts = {
+        (parameter.stride(), slots["exp_avg"].stride())
+        for optimizer in state.optimizers.values()
+        for parameter, slots in optimizer.state.items()
+    }
+    assert all(ours == theirs for ours, theirs in layouts)
+    assert any(len(stride) == 4 and stride[1] == 1 and stride[0] > 9 for stride, _ in layouts)
+
+
+def _resolved(pictures: str) -> Any:
+    return denoising(pictures).task.resolve(loop.Facts(3, (8, 8), ("a", "b", "c")))
+
+
+def test_a_batch_is_split_whole() -> None:
+    batch = Batch(torch.arange(7).view(7, 1, 1, 1), torch.arange(7))
+    pieces = list(loop.split(batch, 3))
+    assert [len(piece.image) for piece in pieces] == [3, 3, 1]
+    assert torch.cat([piece.label for piece in pieces if piece.label is not None]).tolist() == list(range(7))
+    assert [len(piece.image) for piece in loop.split(batch, None)] == [7]
