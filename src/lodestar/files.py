@@ -43,3 +43,16 @@ def write_text(path: str | Path, text: str) -> None:
     """Write a text file atomically."""
     with atomic(path, "w") as file:
         file.write(text)
+
+
+@contextlib.contextmanager
+def lock(path: str | Path, taken: str) -> Iterator[None]:
+    """Hold a lock for as long as the block lasts, or the process lives. Raises Problem(taken) if another process has it."""
+    import fcntl
+
+    with open(path, "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Problem(taken) from None
+        yield

@@ -60,6 +60,9 @@ def load(name: str | Path, device: str | torch.device | None = None, kind: str |
     checkpoint.fill(model, tensors, path)
     model.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     (model.denoiser if isinstance(model, Diffusion) else model).lower(best_dtype(target))
+    guide = companion(name)
+    if isinstance(model, Diffusion) and guide is not None:
+        model.guide = lambda: load(guide, target, "classifier")  # type: ignore[assignment, return-value]
     return model
 
 

@@ -24,8 +24,8 @@ from lodestar.objectives import Hybrid
 from lodestar.tasks import Classify, Denoise
 from lodestar.train.ema import HalfLife, Power
 from lodestar.train.loop import train
+from lodestar.train.names import STATE
 from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
-from lodestar.train.state import STATE
 
 SMALL: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head_channels": 8, "norm_groups": 4}
 

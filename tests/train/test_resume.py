@@ -18,7 +18,7 @@ from lodestar.config import Problem
 from lodestar.data import Batch
 from lodestar.train import loop
 from lodestar.train.loop import Step, train
-from lodestar.train.state import STATE
+from lodestar.train.names import STATE
 
 from . import runs
 from .runs import assert_same, denoising, saved
@@ -71,13 +71,18 @@ def test_a_killed_run_goes_on_to_the_same_bits(file: int, pictures: str, uninter
 def test_ctrl_c_ends_the_step_saves_and_interrupts(
     pictures: str, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder, before = tmp_path / "run", signal.getsignal(signal.SIGINT)
-    with monkeypatch.context() as patch:
-        stop_at(patch, 40, lambda: os.kill(os.getpid(), signal.SIGINT))
-        with pytest.raises(KeyboardInterrupt):
-            train(denoising(pictures), folder)
+    folder = tmp_path / "run"
+    # Tests that run in the background have been told to ignore it.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with monkeypatch.context() as patch:
+            stop_at(patch, 40, lambda: os.kill(os.getpid(), signal.SIGINT))
+            with pytest.raises(KeyboardInterrupt):
+                train(denoising(pictures), folder)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert saved(folder)[0]["images_seen"] == 48
-    assert signal.getsignal(signal.SIGINT) is before
     train(denoising(pictures), folder)
     assert_same(folder, uninterrupted)
 

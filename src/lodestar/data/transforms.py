@@ -97,4 +97,5 @@ def pair(size: int | Size) -> Size:
 
 
 def show(size: Size) -> str:
+    """Height×width, for messages."""
     return f"{size[0]}×{size[1]}"

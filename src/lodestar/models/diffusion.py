@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Self
@@ -118,6 +118,8 @@ class Diffusion(nn.Module):
         super().__init__()
         self.config = config
         self.denoiser = config.denoiser.build()
+        self.guide: Callable[[], PictureClassifier] | None = None
+        """Loads the noise-aware classifier that belongs to this model, if one does."""
 
     @property
     def device(self) -> torch.device:
@@ -141,7 +143,8 @@ class Diffusion(nn.Module):
 
         label: a class by name or number, or one for each picture; None takes the classes in turn. count: how many pictures
         (default: as many as labels). Picture k has the seed `seed + k` and is the same whatever the batch size. steps: a plan
-        (`lodestar.core.plan`). classifier: the noise-aware classifier that "classifier" guidance climbs. Raises Problem.
+        (`lodestar.core.plan`). classifier: the noise-aware classifier that "classifier" guidance climbs, where the model has
+        none of its own. Raises Problem.
         """
         listed = [label] if isinstance(label, str | int) else label
         labels = self.labels(listed, count)
@@ -153,6 +156,8 @@ class Diffusion(nn.Module):
             guidance=tuple(guidance) if isinstance(guidance, Sequence) else (guidance,),
             clip=clip,
         )
+        if classifier is None and self.guide is not None and any(isinstance(each, Classifier) for each in request.guidance):
+            classifier = self.guide()
         frames = self.stream(request, batch_size=batch_size, classifier=classifier)
         return Samples(torch.cat([frame.images for frame in frames if frame.final]), request)
 

@@ -31,7 +31,7 @@ def digits() -> Run:
         task=Denoise(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(8, 8)), objective=Hybrid()),
         data=DataConfig(source="digits"),
         train=TrainConfig(
-            images=80_000,
+            images=60_000,
             batch_size=64,
             optimizer=OptimizerConfig(rate=2e-3, betas=(0.9, 0.99), warmup_images=2_000, fall="cosine"),
             ema=(HalfLife(images=10_000),),

@@ -1,27 +1,28 @@
-"""Ctrl-C, held back until it can do no harm."""
+"""Ctrl-C, and the signal by which clusters end a job, held back until they can do no harm."""
 
 from __future__ import annotations
 
 import signal
 import threading
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 
 class Interrupt:
-    """While the block lasts, a first Ctrl-C only sets `asked`, so that no step is left half-done; a second one interrupts.
+    """While the block lasts, a first Ctrl-C or SIGTERM only sets `asked`, so that no step is left half-done; a second one acts.
 
     Where signals cannot be received (outside the main thread) or are ignored (in the background), nothing changes.
     """
 
     def __init__(self) -> None:
         self.asked = False
+        self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = signal.getsignal(signal.SIGINT)
-        self._held = threading.current_thread() is threading.main_thread() and callable(self._before)
-        if self._held:
-            signal.signal(signal.SIGINT, self._ask)
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                if signal.getsignal(number) is not signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._ask)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -32,6 +33,6 @@ class Interrupt:
         self._release()
 
     def _release(self) -> None:
-        if self._held:
-            signal.signal(signal.SIGINT, self._before)
-            self._held = False
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        self._before.clear()

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from lodestar.config import Problem
 from lodestar.extras import need
+from lodestar.train.names import LOG
 
 
 class Log:
     """Collects numbers and writes their means."""
 
     def __init__(self, folder: Path, images_seen: int) -> None:
-        self.path = folder / "log.jsonl"
+        self.path = folder / LOG
         self.sums: dict[str, float] = defaultdict(float)
         self.counts: dict[str, int] = defaultdict(int)
         self._drop_lines_after(images_seen)

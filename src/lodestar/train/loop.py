@@ -15,24 +15,23 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from lodestar import checkpoint
+from lodestar import checkpoint, library
 from lodestar.config import Problem, decode
 from lodestar.data import Batch, Source, batches, open_source, sequential
 from lodestar.data.transforms import show
-from lodestar.files import is_temporary, write_text
+from lodestar.files import is_temporary, lock, write_text
 from lodestar.images import grid, save_png
 from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
+from lodestar.progress import progress
 from lodestar.tasks import Facts, Phase
 from lodestar.train.ema import Average
 from lodestar.train.interrupt import Interrupt
 from lodestar.train.log import Log
+from lodestar.train.names import LOCK, LOG, MODEL, RUN, STATE
 from lodestar.train.run import OptimizerConfig, Run
-from lodestar.train.state import MODEL, STATE, Counters, State
-
-RUN = "run.json"
+from lodestar.train.state import Counters, State
 
 
 def train(run: Run, folder: str | Path, console: Console | None = None, device: str | None = None) -> Path:
@@ -47,11 +46,12 @@ def train(run: Run, folder: str | Path, console: Console | None = None, device: 
     transforms = run.data.transforms
     run = run.replace(task=run.task.resolve(Facts(source.channels, transforms.result_size(source.size), source.names)))
     claim(folder, run)
-    state = start(run, folder, device)
-    counters, config = state.counters, run.train
-    console.print(_plan(run, source, state, folder), soft_wrap=True)
-    if counters.images_seen < config.images:
-        _loop(run, state, source, held_out, folder, console)
+    with lock(folder / LOCK, f"another process is training in {folder}"):
+        state = start(run, folder, device)
+        counters, config = state.counters, run.train
+        console.print(_plan(run, source, state, folder), soft_wrap=True)
+        if counters.images_seen < config.images:
+            _loop(run, state, source, held_out, folder, console)
     for count, what in (
         (len(source.bad), "pictures that could not be decoded"),
         (counters.skipped, "steps whose loss or gradient was not finite"),
@@ -73,15 +73,15 @@ def _loop(run: Run, state: State, source: Source, held_out: Source | None, folde
         transforms=run.data.transforms,
         workers=run.data.workers,
     )
-    step, log = Step(run, state), Log(folder, counters.images_seen)
-    with contextlib.closing(log), contextlib.closing(stream), Interrupt() as interrupt, progress(console) as bar:
-        task = bar.add_task(str(folder), total=config.images, completed=counters.images_seen, rate="", loss="")
+    step, log, loss = Step(run, state), Log(folder, counters.images_seen), ""
+    bar = progress(str(folder), config.images, done=counters.images_seen, console=console, transient=False)
+    with contextlib.closing(log), contextlib.closing(stream), Interrupt() as interrupt, bar as tick:
         while counters.images_seen < config.images:
             before, began = counters.images_seen, time.perf_counter()
             log.add(step(next(stream)))
             elapsed = time.perf_counter() - began
             counters.seconds += elapsed
-            bar.update(task, completed=counters.images_seen, rate=f"{config.batch_size / elapsed:.0f} images/s")
+            tick(counters.images_seen, f"{config.batch_size / elapsed:.0f} images/s {loss}")
             bad_steps = 0 if step.finite else bad_steps + 1
             if bad_steps >= config.patience:
                 raise Problem(
@@ -95,7 +95,7 @@ def _loop(run: Run, state: State, source: Source, held_out: Source | None, folde
             if showing or saving or passed(config.log_every, before, counters.images_seen):
                 speed = counters.images_seen / counters.seconds
                 line = log.write(counters.images_seen, rate=step.rate, images_per_second=speed, skipped=counters.skipped)
-                bar.update(task, loss=f"loss {line['loss']:.4f}" if "loss" in line else "")
+                loss = f"loss {line['loss']:.4f}" if "loss" in line else ""
             if showing:
                 report(run, state, held_out, folder, log)
             if saving:
@@ -160,6 +160,10 @@ def start(run: Run, folder: Path, device: str | None = None) -> State:
     dtype = best_dtype(place) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
     torch.manual_seed(run.train.seed)
     learner = run.task.build(place, dtype)
+    path = folder / STATE
+    if run.train.init is not None and not path.exists():
+        given = library.find(run.train.init)
+        checkpoint.fill(learner.module, checkpoint.load(given, learner.export()[0])[1], given)
     parameters = list(learner.module.parameters())
     optimizer = run.train.optimizer
     state = State(
@@ -173,7 +177,6 @@ def start(run: Run, folder: Path, device: str | None = None) -> State:
         [Average(profile, parameters) for profile in run.train.ema],
         Counters(),
     )
-    path = folder / STATE
     if path.exists():
         header, tensors = checkpoint.load(path, "state")
         state.counters = Counters(**header.provenance)
@@ -283,19 +286,6 @@ def split(batch: Batch, size: int | None) -> Iterator[Batch]:
         yield Batch(batch.image[begin : begin + size], label)
 
 
-def progress(console: Console) -> Progress:
-    """A bar with images per second and the time left."""
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[loss]}"),
-        console=console,
-    )
-
-
 def _mix(seed: int, images_seen: int) -> int:
     """A seed for each step, far from those of its neighbours and of other runs (splitmix64's finisher)."""
     value = (seed * 0x9E3779B97F4A7C15 + images_seen + 1) % 2**64
@@ -318,7 +308,7 @@ def _plan(run: Run, source: Source, state: State, folder: Path) -> str:
     return (
         f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures, {_classes(source)}, "
         f"to {run.train.images:,} images seen, {at}\n"
-        f"  log {folder / 'log.jsonl'}, TensorBoard {folder / 'tensorboard'}, grids {folder / 'samples'}, model {folder / MODEL}"
+        f"  log {folder / LOG}, TensorBoard {folder / 'tensorboard'}, grids {folder / 'samples'}, model {folder / MODEL}"
     )
 
 

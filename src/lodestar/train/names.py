@@ -1,10 +1,12 @@
 """The files of a run's folder."""
 
+from lodestar.library import MODEL as MODEL  # the model, in the first average's weights
+
 RUN = "run.json"
 """The configuration."""
 STATE = "state.safetensors"
 """Everything that resuming needs."""
-MODEL = "model.safetensors"
-"""The model, in the first average's weights."""
 LOG = "log.jsonl"
 """Numbers along the way, a JSON object a line."""
+LOCK = ".lock"
+"""Held while a process trains in the folder."""

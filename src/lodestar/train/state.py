@@ -15,14 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import lodestar
-from lodestar import checkpoint
+from lodestar import __version__, checkpoint
 from lodestar.config import Problem
 from lodestar.tasks import Learner
 from lodestar.train.ema import Average
+from lodestar.train.names import MODEL, STATE
 from lodestar.train.run import Run
-
-STATE, MODEL = "state.safetensors", "model.safetensors"
 
 
 @dataclass
@@ -98,7 +96,7 @@ class State:
             **asdict(self.counters),
             "ema": json.loads(average.profile.to_json()),
             "data": run.data.source,
-            "lodestar": lodestar.__version__,
+            "lodestar": __version__,
             "torch": torch.__version__,
         }
         checkpoint.save(path, kind, config, tensors, provenance)
