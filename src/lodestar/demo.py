@@ -63,16 +63,16 @@ def _draw(out: Path, blocks: dict[str, Tensor], names: Sequence[str]) -> None:
     gap, margin, top, between = 2, 56, 46, 24
     sheets = {title: grid(enlarge(images, FACTOR), columns=len(names), gap=gap) for title, images in blocks.items()}
     _, height, width = next(iter(sheets.values())).shape
-    cell = width // len(names)
+    pitch = (width + gap) // len(names)
     page = Image.new("RGB", (margin + len(sheets) * (width + between), top + height + 8), "white")
     draw, small, large = ImageDraw.Draw(page), ImageFont.load_default(11), ImageFont.load_default(15)
     for row, scale in enumerate(SCALES):
-        draw.text((8, top + row * (height + gap) // len(SCALES) + cell // 2 - 8), f"s = {scale:g}", "black", small)
+        draw.text((8, top + row * (height + gap) // len(SCALES) + pitch // 2 - 8), f"s = {scale:g}", "black", small)
     for number, (title, sheet) in enumerate(sheets.items()):
         left = margin + number * (width + between)
         draw.text((left, 4), title, "black", large)
         for column, name in enumerate(names):
-            draw.text((left + column * (cell + 0.2), 28), name[:10], "gray", small)
+            draw.text((left + column * pitch, 28), name[:10], "gray", small)
         page.paste(Image.fromarray(sheet.permute(1, 2, 0).numpy()), (left, top))
     with atomic(out) as file:
         page.save(file, format="PNG")

@@ -15,8 +15,6 @@ _EXTRA = {
     "torch.utils.tensorboard": "train",
     "matplotlib": "eval",
     "matplotlib.pyplot": "eval",
-    "scipy": "eval",
-    "scipy.linalg": "eval",
     "sklearn": "digits",
     "sklearn.datasets": "digits",
 }

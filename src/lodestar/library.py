@@ -62,7 +62,7 @@ def load(name: str | Path, device: str | torch.device | None = None, kind: str |
     (model.denoiser if isinstance(model, Diffusion) else model).lower(best_dtype(target))
     guide = companion(name)
     if isinstance(model, Diffusion) and guide is not None:
-        model.guide = lambda: load(guide, target, "classifier")  # type: ignore[assignment, return-value]
+        model.guide = lambda: load(guide, target, "classifier")  # type: ignore[assignment]
     return model
 
 

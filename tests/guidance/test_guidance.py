@@ -325,3 +325,13 @@ def test_guidance_that_the_model_cannot_have_is_refused() -> None:
 )
 def test_orders_that_make_sense(guidances: list[Guidance]) -> None:
     assert compose(guidances, replace(CONTEXT, plain=cond))(X, LEVEL).x0.isfinite().all()
+
+
+def test_a_folded_clip_keeps_the_gradient_among_the_data() -> None:
+    level = Level(999.0, 1e-4, (1 - 1e-8) ** 0.5)
+    x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    context = Context(lambda x, level: Estimate(x, level, x), critic=lambda x, level: x.sum(dim=1))
+    published, safe = ([Clip(folded=folded), Classifier(scale=1.0)] for folded in (False, True))
+    assert compose(published, context)(x, level).folded().x0.abs().min() > 1000
+    assert compose(safe, context)(x, level).folded().x0.abs().max() <= 1
+    assert torch.equal(compose(safe, context)(x, level).x0, x.clamp(-1, 1))

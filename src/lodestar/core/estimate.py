@@ -30,6 +30,8 @@ class Estimate:
     """Learned reverse log variance outright, of x's shape; it belongs to the chain that the network was trained on."""
     shift: Tensor | None = None
     """Σ scale·∇ₓ log p(y | x), collected by guidance and not applied: published forms differ in who applies it."""
+    limit: float | None = None
+    """Where given, x̂₀ with the shift folded in is clamped to [−limit, limit] too: an expectation of data stays among the data."""
 
     @property
     def eps(self) -> Tensor:
@@ -56,7 +58,8 @@ class Estimate:
         if isinstance(self.level.alpha, float) and self.level.alpha == 0:
             raise Problem("a gradient cannot move x0 at pure noise (zero terminal signal): use ancestral, form mean")
         gain = self.level.sigma**2 / self.level.alpha
-        return replace(self, x0=self.x0 + spread(gain, self.x) * self.shift, shift=None)
+        x0 = self.x0 + spread(gain, self.x) * self.shift
+        return replace(self, x0=x0 if self.limit is None else x0.clamp(-self.limit, self.limit), shift=None)
 
 
 Denoise = Callable[[Tensor, Level], Estimate]

@@ -76,4 +76,6 @@ def _detached(estimate: Estimate, x: Tensor) -> Estimate:
     def cut(value: Tensor | None) -> Tensor | None:
         return None if value is None else value.detach()
 
-    return Estimate(x, estimate.level, estimate.x0.detach(), cut(estimate.frac), cut(estimate.logvar), cut(estimate.shift))
+    return Estimate(
+        x, estimate.level, estimate.x0.detach(), cut(estimate.frac), cut(estimate.logvar), cut(estimate.shift), estimate.limit
+    )

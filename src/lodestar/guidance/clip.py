@@ -14,14 +14,21 @@ from lodestar.guidance.base import Context, Guidance
 
 
 class Clip(Guidance):
-    """x̂₀ clamped to [−limit, limit]."""
+    """x̂₀ clamped to [−limit, limit].
+
+    Published code clamps before a classifier's gradient and never after. At the noisiest levels of a chain that ends near pure
+    noise, σ²/α multiplies whatever error the gradient has by thousands, and an ODE sampler leaves the range of the data in its
+    first step: `folded` clamps what comes of the gradient as well.
+    """
 
     kind: Literal["clip"] = "clip"
     limit: float = Field(default=1.0, gt=0)
+    folded: bool = False
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         def denoise(x: Tensor, level: Level) -> Estimate:
             estimate = inner(x, level)
-            return replace(estimate, x0=estimate.x0.clamp(-self.limit, self.limit))
+            x0 = estimate.x0.clamp(-self.limit, self.limit)
+            return replace(estimate, x0=x0, limit=self.limit if self.folded else None)
 
         return denoise

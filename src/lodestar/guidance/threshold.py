@@ -14,7 +14,10 @@ from lodestar.guidance.base import Context, Guidance
 
 
 class Threshold(Guidance):
-    """clamp(x̂₀, −q, q)/q per sample, where q is the quantile `ratio` of |x̂₀|, at least 1 and at most `maximum`."""
+    """clamp(x̂₀, −q, q)/q per sample, where q is the quantile `ratio` of |x̂₀|, at least 1 and at most `maximum`.
+
+    What a classifier's gradient makes of x̂₀ afterwards is clamped to [−1, 1].
+    """
 
     kind: Literal["threshold"] = "threshold"
     ratio: float = Field(default=0.995, gt=0, le=1)
@@ -26,7 +29,7 @@ class Threshold(Guidance):
             estimate = inner(x, level)
             limit = quantile(estimate.x0.abs(), self.ratio).clamp(1, self.maximum)
             # clamp(x̂₀, −q, q)/q is clamp(x̂₀/q, −1, 1).
-            return replace(estimate, x0=(estimate.x0 / spread(limit, estimate.x0)).clamp(-1, 1))
+            return replace(estimate, x0=(estimate.x0 / spread(limit, estimate.x0)).clamp(-1, 1), limit=1.0)
 
         return denoise
 

@@ -58,7 +58,7 @@ class Request(Config):
     guidance: tuple[AnyGuidance, ...] = ()
     """In the order of application."""
     clip: bool = True
-    """Clamp x̂₀ to the range of pictures (before a classifier's gradient, as ADM), unless the guidance clips or thresholds."""
+    """Clamp x̂₀ to the range of pictures, before a classifier's gradient and after, unless the guidance clips or thresholds."""
 
     @field_validator("plan")
     @classmethod
@@ -247,5 +247,5 @@ class Diffusion(nn.Module):
         guidance = list(request.guidance)
         if request.clip and not any(isinstance(each, Clip | Threshold) for each in guidance):
             place = next((k for k, each in enumerate(guidance) if isinstance(each, Classifier)), len(guidance))
-            guidance.insert(place, Clip())
+            guidance.insert(place, Clip(folded=True))
         return guidance

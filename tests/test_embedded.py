@@ -1,0 +1,76 @@
+"""The models in the package: they are there, small, and do what the front page says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import lodestar
+from lodestar import checkpoint, library
+from lodestar.__main__ import main
+from lodestar.demo import SCALES
+from lodestar.evaluate.extractors import DEFAULT, load_extractor
+from lodestar.evaluate.kept import kept
+from lodestar.images import load_png
+from lodestar.models.classifier import PictureClassifier
+from lodestar.models.diffusion import Diffusion
+from lodestar.presets import RUNS
+from lodestar.tasks import Facts
+
+torch.set_num_threads(1)
+
+
+def test_every_embedded_model_loads_is_small_and_tells_where_it_comes_from() -> None:
+    assert {"cifar10", "cifar10_classifier", DEFAULT} <= set(library.embedded())
+    for name in library.embedded():
+        path = library.find(name)
+        assert path.stat().st_size <= 16 * 2**20
+        header = checkpoint.peek(path)
+        assert set(header.dtypes.values()) <= {"F16", "BF16", "I64"}
+        assert {"images_seen", "seconds", "data", "preset", "hardware"} <= header.provenance.keys()
+        assert "/" not in header.provenance["data"]
+        library.load(name, "cpu")
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar10_classifier", DEFAULT])
+def test_an_embedded_model_is_what_its_preset_makes(name: str) -> None:
+    config = library.config(name)
+    facts = Facts(3, (32, 32), config.names)
+    assert RUNS[name]().task.resolve(facts).model == config
+
+
+def test_the_front_page_in_python() -> None:
+    dogs = lodestar.load("cifar10").sample(label="dog", count=2, guidance=lodestar.CFG(scale=3.0), seed=0, steps=2)
+    assert dogs.images.shape == (2, 3, 32, 32)
+    guided = lodestar.load("cifar10").sample(label="dog", count=1, guidance=lodestar.Classifier(scale=2.0), seed=0, steps=2)
+    assert not torch.equal(guided.images[0], dogs.images[0])
+
+
+def test_the_classifier_knows_the_classes_of_the_models_samples() -> None:
+    """Guided pictures of a class are taken for that class by a classifier that never saw noise."""
+    model = library.load("cifar10", "cpu")
+    judge = library.load(DEFAULT, "cpu")
+    assert isinstance(model, Diffusion)
+    assert isinstance(judge, PictureClassifier)
+    samples = model.sample(list(range(10)), count=40, guidance=lodestar.CFG(scale=3.0), steps=10, seed=1)
+    logits = judge.logits(samples.images.float() / 127.5 - 1)
+    right = (logits.argmax(dim=1) == torch.tensor(samples.request.labels)).float().mean()
+    assert right >= 0.5, f"{right:.0%} of the samples are recognised; one in ten would be by chance"
+
+
+def test_the_kept_reference_belongs_to_the_extractor() -> None:
+    reference = kept("cifar10")
+    assert reference is not None
+    assert len(reference.of(load_extractor(device="cpu"))) == len(reference) >= 1000
+
+
+def test_the_demo_draws_one_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["demo", "--out", str(tmp_path / "demo.png"), "--steps", "2"])
+    assert not stop.value.code
+    assert str(tmp_path / "demo.png") in capsys.readouterr().out
+    picture = load_png(tmp_path / "demo.png")
+    assert picture.shape[1] > len(SCALES) * 64
+    assert picture.float().std() > 20
