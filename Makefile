@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo ".venv is ready: $(BIN)/lodestar --help"
 
 demo: $(STAMP)
-	@$(BIN)/lodestar demo --out out/demo.png
+	@$(BIN)/lodestar demo --out out
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

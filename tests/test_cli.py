@@ -14,6 +14,7 @@ import torch
 
 from lodestar import checkpoint
 from lodestar.__main__ import main
+from lodestar.core.schedule import Linear
 from lodestar.images import load_png
 from tests.evaluate import tiny
 
@@ -74,11 +75,11 @@ def test_a_picture_depends_on_its_seed_alone(models: Path, tmp_path: Path, sampl
     arguments = ("sample", models / "model.safetensors", "--count", 5, "--steps", 3, "--sampler", sampler, "--guidance", "cfg:2")
     assert run(*arguments, "--batch-size", 5, "--out", tmp_path / "a") == 0
     assert run(*arguments, "--batch-size", 2, "--out", tmp_path / "b") == 0
-    assert run("remake", tmp_path / "a", "--picture", 3, "--out", tmp_path / "three.png") == 0
+    assert run("remake", tmp_path / "a", "--picture", 3, "--out", tmp_path / "again") == 0
     for number in range(5):
         pair = [load_png(tmp_path / folder / f"{number:05d}.png").int() for folder in "ab"]
         assert (pair[0] - pair[1]).abs().max() <= 1
-    assert (load_png(tmp_path / "three.png").int() - load_png(tmp_path / "a" / "00003.png").int()).abs().max() <= 1
+    assert (load_png(tmp_path / "again" / "00003.png").int() - load_png(tmp_path / "a" / "00003.png").int()).abs().max() <= 1
     assert not torch.equal(load_png(tmp_path / "a" / "00000.png"), load_png(tmp_path / "a" / "00003.png"))
 
 
@@ -95,8 +96,8 @@ def test_classifier_guidance_changes_pictures_and_zero_does_not(models: Path, tm
 
 def test_evaluate_and_sweep_write_their_numbers(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = ("--reference", models / "pictures", "--extractor", models / "extractor.safetensors", "--count", 6, "--steps", 2)
-    assert run("evaluate", models / "model.safetensors", *measured, "--out", tmp_path / "report.json") == 0
-    numbers = json.loads((tmp_path / "report.json").read_text())["numbers"]
+    assert run("evaluate", models / "model.safetensors", *measured, "--out", tmp_path / "report") == 0
+    numbers = json.loads((tmp_path / "report" / "report.json").read_text())["numbers"]
     assert {"frechet", "score", "kid", "precision", "recall"} <= numbers.keys()
     sweep = ("sweep", models / "model.safetensors", "--guidance", "cfg", "--scales", "0,2", *measured)
     assert run(*sweep, "--out", tmp_path / "sweep") == 0
@@ -148,6 +149,9 @@ def test_training_from_the_command_line_resumes_and_is_sampled(
         (("--steps", "51"), "51 of them from a section of 50"),
         (("--steps", "ddim7x"), "steps 'ddim7x'"),
         (("--steps", "krras:5"), "did you mean 'karras'?"),
+        (("--steps", "1"), "try trailing:1"),
+        (("--label", "²"), "unknown label '²'"),
+        (("--label", "dog=²"), "'²' is not a count"),
         (("--count", "0"), "--count"),
         (("--seed", "-1"), "--seed"),
         (("--batch-size", "0"), "--batch-size"),
@@ -176,7 +180,7 @@ def test_unknown_names_get_the_nearest(models: Path, capsys: pytest.CaptureFixtu
 
 
 def test_a_folder_with_something_else_is_refused(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ("sample", models / "model.safetensors", "--count", 1, "--steps", 1)
+    arguments = ("sample", models / "model.safetensors", "--count", 1, "--steps", 2)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "notes.txt").write_text("mine")
     assert "holds no pictures of this kind" in refusal(capsys, *arguments, "--out", tmp_path / "full")
@@ -207,6 +211,39 @@ def test_damaged_and_foreign_files_are_refused(models: Path, tmp_path: Path, cap
         assert said in refusal(capsys, "sample", tmp_path / name), name
     assert not flag.exists()
     assert "a classifier, and a diffusion is needed" in refusal(capsys, "sample", models / "guide.safetensors")
+
+
+def test_a_guide_has_to_see_what_the_model_makes(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, guide, said in (
+        ("schedule", tiny.classifier(schedule=Linear(timesteps=40)), "another noise schedule"),
+        ("size", tiny.classifier(size=(16, 16)), "size (16, 16)"),
+    ):
+        checkpoint.save(tmp_path / name, "classifier", guide.config.to_json(), guide.state_dict(), {})
+        arguments = ("sample", models / "model.safetensors", "--guidance", "classifier:2", "--classifier", tmp_path / name)
+        assert said in refusal(capsys, *arguments)
+
+
+def test_an_unconditional_model_is_guided_to_the_classes_of_its_classifier(models: Path, tmp_path: Path) -> None:
+    model = tiny.diffusion(classes=None)
+    checkpoint.save(tmp_path / "free", "diffusion", model.config.to_json(), model.state_dict(), {})
+    arguments = ("sample", tmp_path / "free", "--label", "ship=2", "--steps", 3, "--classifier", models / "guide.safetensors")
+    assert run(*arguments, "--guidance", "classifier:0", "--out", tmp_path / "a") == 0
+    assert run(*arguments, "--guidance", "classifier:50", "--out", tmp_path / "b") == 0
+    assert not torch.equal(load_png(tmp_path / "a" / "00000.png"), load_png(tmp_path / "b" / "00000.png"))
+
+
+def test_pictures_with_and_without_a_label_are_the_same_in_any_batch(models: Path, tmp_path: Path) -> None:
+    arguments = ("sample", models / "model.safetensors", "--label", "dog", "--label", "none", "--guidance", "cfg:3", "--steps", 3)
+    assert run(*arguments, "--out", tmp_path / "a") == 0
+    assert run(*arguments, "--batch-size", 1, "--out", tmp_path / "b") == 0
+    for number in range(2):
+        pair = [load_png(tmp_path / folder / f"{number:05d}.png").int() for folder in "ab"]
+        assert (pair[0] - pair[1]).abs().max() <= 1
+
+
+def test_no_arguments_are_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run() == 0
+    assert "sample" in capsys.readouterr().out
 
 
 def test_help_is_there_without_torch() -> None:

@@ -14,7 +14,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from lodestar.config import Problem
 
     try:
-        status = app(list(sys.argv[1:] if arguments is None else arguments), standalone_mode=False)
+        given = list(sys.argv[1:] if arguments is None else arguments)
+        status = app(given or ["--help"], standalone_mode=False)
     except Problem as problem:
         _fail(str(problem))
     except TyperException as error:
@@ -26,6 +27,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except RuntimeError as error:
+        # torch is not imported for its sake: where it ran out of memory, it is there.
+        if type(error).__name__ != "OutOfMemoryError":
+            raise
+        _fail("the GPU ran out of memory: use a smaller --batch-size")
     sys.exit(status if isinstance(status, int) else 0)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from lodestar.files import atomic
 
 FORMAT = "lodestar/1"
 _TEXTS = ("kind", "config", "provenance")
+_CODE = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+"""How zip archives and pickles begin."""
 
 
 @dataclass(frozen=True)
@@ -77,38 +78,31 @@ def peek(path: str | Path) -> Header:
     path = Path(path)
     try:
         with open(path, "rb") as file:
-            start = file.read(8)
-            if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-                raise Problem(f"{path} is a pickle or zip archive, which could run code: only safetensors files are read")
-            (length,) = struct.unpack("<Q", start) if len(start) == 8 else (0,)
-            size = path.stat().st_size
-            if not 2 <= length <= size - 8:
+            size, start = path.stat().st_size, file.read(9)
+            length = int.from_bytes(start[:8], "little")
+            if start[8:] != b"{" or length > size - 8:
+                if start.startswith(_CODE):
+                    raise Problem(f"{path} is a pickle or zip archive, which could run code: only safetensors files are read")
                 raise Problem(f"{path} is not a safetensors file, or it is cut short ({size} bytes)")
-            header = json.loads(file.read(length))
+            header = json.loads(start[8:] + file.read(length - 1))
         metadata = header.pop("__metadata__", {})
         end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        if isinstance(error, Problem):
-            raise
-        raise Problem(f"{path} is damaged: its header cannot be read") from None
-    if size != end:
-        raise Problem(f"{path} is cut short or has been changed: {size} bytes, its header says {end}")
-    if metadata.get("format") != FORMAT:
-        raise Problem(
-            f"{path} is a safetensors file of another kind: format {metadata.get('format', 'not stated')!r}, not {FORMAT!r}"
-        )
-    try:
-        found = Header(
+        if size != end:
+            raise Problem(f"{path} is cut short or has been changed: {size} bytes, its header says {end}")
+        if (found := metadata.get("format", "not stated")) != FORMAT:
+            raise Problem(f"{path} is a safetensors file of another kind: format {found!r}, not {FORMAT!r}")
+        assert metadata["provenance_sha256"] == _sha256(metadata["provenance"])
+        return Header(
             {name: metadata[name] for name in _TEXTS},
             metadata["sha256"],
             {name: tuple(entry["shape"]) for name, entry in header.items()},
             {name: entry["dtype"] for name, entry in header.items()},
         )
-        assert metadata["provenance_sha256"] == _sha256(metadata["provenance"])
-        return found
-    except (KeyError, ValueError, TypeError, AssertionError):
+    except Problem:
+        raise
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, AssertionError):
         raise Problem(f"{path} is damaged: its header cannot be read") from None
 
 
@@ -131,7 +125,8 @@ def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, T
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
     """Put tensors into a module, strictly, in the module's own precision. Raises Problem naming the first misfit."""
     expected = module.state_dict()
-    for name in sorted(expected.keys() ^ tensors.keys()):
+    if odd := expected.keys() ^ tensors.keys():
+        name = min(odd)
         raise Problem(f"{where}: {name!r} is {'missing' if name in expected else 'not part of this model'}")
     for name, tensor in expected.items():
         if tensor.shape != tensors[name].shape:

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -85,13 +84,13 @@ def sample(
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     network = load_diffusion(model, device)
     guide, guide_name = load_guide(model, classifier, guides, device)
-    labels = network.labels(ask(label, count), count)
+    labels = network.labels(ask(label, count), count, guide)
     request = Request(
         labels=labels, seeds=tuple(range(seed, seed + len(labels))), plan=steps, sampler=chosen, guidance=guides, clip=clip
     )
     network.check(request, guide)
     folder = out or free_folder("out", Path(model).stem)
-    album = Album(folder, Manifest.of(model, request, guide_name), network.config.names)
+    album = Album(folder, Manifest.of(model, request, guide_name), network.classes(guide)[0])
     with progress("sampling", len(labels)) as done:
         for frame in network.stream(request, batch_size=batch_size, classifier=guide):
             done(frame.first + len(frame.x) * frame.step / frame.steps)
@@ -104,11 +103,11 @@ def sample(
 def remake(
     manifest: Annotated[Path, typer.Argument(help="A manifest, or the folder that holds it.")],
     picture: Annotated[int, typer.Option("--picture", min=0, help="The number of the picture.")],
-    out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")],
+    out: Out = None,
     device: Device = None,
 ) -> None:
     """Make one picture of a manifest again, alone."""
-    from lodestar.album import Manifest
+    from lodestar.album import Manifest, free_folder
     from lodestar.config import Problem
     from lodestar.images import save_png
 
@@ -116,15 +115,16 @@ def remake(
     if picture >= len(known.request.labels):
         raise Problem(f"picture {picture}: this manifest has 0 to {len(known.request.labels) - 1}")
     network, guide = known.load(device)
+    path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
     for frame in network.stream(known.request.only(picture), classifier=guide):
         if frame.final:
-            save_png(out, frame.images[0])
-    print(out)
+            save_png(path, frame.images[0])
+    print(path)
 
 
 @app.command()
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="The PNG file to write.")] = Path("out/demo.png"),
+    out: Out = Path("out"),
     steps: Annotated[str, typer.Option("--steps", help="Sampling plan.")] = "20",
     seed: Seed = 0,
 ) -> None:
@@ -136,7 +136,7 @@ def demo(
 
     began = time.perf_counter()
     with progress("sampling", count()) as done:
-        path = demo(out, steps=steps, seed=seed, done=done)
+        path = demo((out or Path("out")) / "demo.png", steps=steps, seed=seed, done=done)
     print(f"{path}  ({count()} pictures in {time.perf_counter() - began:.0f} s)")
 
 
@@ -148,7 +148,7 @@ def train(
         str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")
     ] = None,
     validation: Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")] = None,
-    count: Annotated[
+    images: Annotated[
         int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")] = None,
@@ -167,7 +167,8 @@ def train(
     given = {
         "data.source": data,
         "data.validation": validation,
-        "train.images": count,
+        "data.held_out": None if validation is None else 0.0,
+        "train.images": images,
         "train.batch_size": batch_size,
         "train.seed": seed,
     }
@@ -210,7 +211,7 @@ def evaluate(
     clip: Clip = True,
     extractor: ExtractorName = None,
     device: Device = None,
-    out: Annotated[Path | None, typer.Option("--out", help="A JSON file to write the report to.")] = None,
+    out: Out = None,
 ) -> None:
     """Measure a model, or pictures, against a reference: Fréchet distance, score, KID, precision and recall."""
     from rich.console import Console
@@ -221,6 +222,9 @@ def evaluate(
     from lodestar.evaluate.metrics import Metric
     from lodestar.files import write_text
 
+    sampling = {"--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier}
+    for option in (name for name, value in sampling.items() if samples is not None and value):
+        raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
     metrics = [parse("metric", text, Metric) for text in metric] if metric else run.METRICS
@@ -238,9 +242,9 @@ def evaluate(
             network, source, measured_with, count=count, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
             guidance=guides, clip=clip, classifier=guide, metrics=metrics,
         )  # fmt: skip
+    Console(markup=False).print(report.table())
     if out is not None:
-        write_text(out, report.to_json() + "\n")
-    Console().print(report.table())
+        write_text(out / "report.json", report.to_json() + "\n")
 
 
 @app.command()
@@ -287,7 +291,7 @@ def info(name: Annotated[str, typer.Argument(help="An embedded model, a run's fo
 
     from lodestar.info import describe
 
-    Console().print(describe(name))
+    Console(markup=False).print(describe(name))
 
 
 def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
@@ -302,7 +306,7 @@ def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
         if not separator:
             asked.append(text)
             continue
-        if not number.isdigit() or int(number) < 1:
+        if not number.isdecimal() or int(number) < 1:
             raise Problem(f"label {text!r}: {number!r} is not a count of at least 1")
         if count is not None:
             raise Problem(f"label {text!r} has a count and --count is {count}: give one of them")

@@ -85,7 +85,7 @@ class Denoiser(nn.Module):
         return Bound(self, self.encode(cond, keep))
 
     def lower(self, dtype: torch.dtype) -> Self:
-        """Keep and compute the torso in `dtype`, for inference. The head, the norms and the embeddings stay in float32."""
+        """Keep and compute the torso in `dtype`, for inference. The last norm, the head and the embeddings stay in float32."""
         self.dtype = dtype
         network = self.network
         for part in (network.stem, network.down, network.middle, network.up):

@@ -13,6 +13,7 @@ _EXTRA = {
     "pyarrow.parquet": "train",
     "tensorboard": "train",
     "torch.utils.tensorboard": "train",
+    "huggingface_hub": "hub",
     "matplotlib": "eval",
     "matplotlib.pyplot": "eval",
     "sklearn": "digits",

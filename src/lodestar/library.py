@@ -9,6 +9,7 @@ import torch
 
 from lodestar import checkpoint
 from lodestar.config import Problem, decode, nearest
+from lodestar.extras import need
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.nets.precision import best_dtype, choose_device
@@ -44,8 +45,13 @@ def find(name: str | Path) -> Path:
     raise Problem(f"no model {str(name)!r}: choose from {', '.join(embedded())}, or give a run's folder or a file{near}")
 
 
-def load(name: str | Path, device: str | torch.device | None = None, kind: str | None = None) -> Diffusion | PictureClassifier:
-    """Load a model for inference, in the number format that the device is fastest in.
+def load(
+    name: str | Path,
+    device: str | torch.device | None = None,
+    kind: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Diffusion | PictureClassifier:
+    """Load a model for inference, to compute in `dtype`, or in the number format that the device is fastest in.
 
     name: see `find`. device: default a GPU where there is one. kind: "diffusion" or "classifier", if only that will do.
     Raises Problem if there is no such model, or it is damaged or of another kind.
@@ -59,10 +65,11 @@ def load(name: str | Path, device: str | torch.device | None = None, kind: str |
     model.to_empty(device="cpu")
     checkpoint.fill(model, tensors, path)
     model.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    (model.denoiser if isinstance(model, Diffusion) else model).lower(best_dtype(target))
+    (model.denoiser if isinstance(model, Diffusion) else model).lower(dtype or best_dtype(target))
+    model.digest = header.digest
     guide = companion(name)
     if isinstance(model, Diffusion) and guide is not None:
-        model.guide = lambda: load(guide, target, "classifier")  # type: ignore[assignment]
+        model.guide = lambda: load(guide, target, "classifier", dtype)  # type: ignore[assignment]
     return model
 
 
@@ -85,10 +92,8 @@ def _config(path: Path, header: checkpoint.Header) -> Any:
 
 
 def _download(repository: str) -> Path:
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
+    hub = need("huggingface_hub")
     try:
-        return Path(hf_hub_download(repository, MODEL))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise Problem(f"cannot fetch {MODEL} of {repository!r}: {str(error).splitlines()[0]}") from None
+        return Path(hub.hf_hub_download(repository, MODEL))
+    except (OSError, ValueError) as error:  # what the library raises are all of these two
+        raise Problem(f"cannot fetch {MODEL} of {repository!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from None

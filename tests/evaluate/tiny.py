@@ -20,26 +20,29 @@ from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 
 M = TypeVar("M", bound=torch.nn.Module)
+SCHEDULE = Linear(timesteps=50)
 NAMES = ("cat", "dog", "ship")
 BACKBONE: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (), "head_channels": 8, "norm_groups": 4}
 
 
-def diffusion(seed: int = 0, channels: int = 3, droppable: bool = True) -> Diffusion:
+def diffusion(seed: int = 0, channels: int = 3, droppable: bool = True, classes: int | None = len(NAMES)) -> Diffusion:
     network = UNetConfig(**BACKBONE, in_channels=channels, out_channels=channels)
     config = DiffusionConfig(
-        denoiser=DenoiserConfig(network=network, classes=len(NAMES)),
+        denoiser=DenoiserConfig(network=network, classes=classes),
         schedule=Linear(timesteps=50),
         size=(8, 8),
-        names=NAMES,
-        droppable=droppable,
+        names=None if classes is None else NAMES,
+        droppable=droppable and classes is not None,
         plan="2",
     )
     return randomized(Diffusion(config), seed)
 
 
-def classifier(seed: int = 1, channels: int = 3, size: tuple[int, int] = (8, 8)) -> PictureClassifier:
+def classifier(
+    seed: int = 1, channels: int = 3, size: tuple[int, int] = (8, 8), schedule: Linear = SCHEDULE
+) -> PictureClassifier:
     network = ClassifierConfig(**BACKBONE, in_channels=channels, classes=len(NAMES), size=size, pool="adaptive")
-    return randomized(PictureClassifier(ClassifierModelConfig(network=network, schedule=Linear(timesteps=50), names=NAMES)), seed)
+    return randomized(PictureClassifier(ClassifierModelConfig(network=network, schedule=schedule, names=NAMES)), seed)
 
 
 def extractor(seed: int = 2, channels: int = 3, size: tuple[int, int] = (8, 8)) -> Extractor:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from lodestar.codecs import pixels
@@ -17,6 +17,7 @@ from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import AnySchedule, Linear
+from lodestar.core.transition import Transition
 from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import AnyGuidance, Classifier, Clip, Context, Threshold, compose
 from lodestar.images import save_png
@@ -40,6 +41,17 @@ class DiffusionConfig(Config):
     """What it is sampled with where nothing else is asked for."""
     plan: str = "20"
     """Likewise: its sampling plan, in text."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        classes, prediction = self.denoiser.classes, self.denoiser.prediction.kind
+        if self.names is not None and len(self.names) != classes:
+            raise Problem(f"{len(self.names)} names are given for {classes} classes")
+        if self.schedule.table[self.schedule.timesteps].alpha == 0 and prediction in ("epsilon", "score", "edm"):
+            raise Problem(
+                f"prediction {prediction!r} says nothing of the picture at pure noise, where this schedule ends: try 'v' or 'x0'"
+            )
+        return self
 
     def build(self) -> Diffusion:
         return Diffusion(self)
@@ -120,6 +132,8 @@ class Diffusion(nn.Module):
         self.denoiser = config.denoiser.build()
         self.guide: Callable[[], PictureClassifier] | None = None
         """Loads the noise-aware classifier that belongs to this model, if one does."""
+        self.digest = ""
+        """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
 
     @property
     def device(self) -> torch.device:
@@ -146,101 +160,129 @@ class Diffusion(nn.Module):
         (`lodestar.core.plan`). classifier: the noise-aware classifier that "classifier" guidance climbs, where the model has
         none of its own. Raises Problem.
         """
-        listed = [label] if isinstance(label, str | int) else label
-        labels = self.labels(listed, count)
+        guides = tuple(guidance) if isinstance(guidance, Sequence) else (guidance,)
+        if classifier is None and self.guide is not None and any(isinstance(each, Classifier) for each in guides):
+            classifier = self.guide()
+        labels = self.labels([label] if isinstance(label, str | int) else label, count, classifier)
         request = Request(
             labels=labels,
             seeds=tuple(range(seed, seed + len(labels))),
             plan=None if steps is None else str(steps),
             sampler=sampler,
-            guidance=tuple(guidance) if isinstance(guidance, Sequence) else (guidance,),
+            guidance=guides,
             clip=clip,
         )
-        if classifier is None and self.guide is not None and any(isinstance(each, Classifier) for each in request.guidance):
-            classifier = self.guide()
         frames = self.stream(request, batch_size=batch_size, classifier=classifier)
         return Samples(torch.cat([frame.images for frame in frames if frame.final]), request)
 
-    def labels(self, asked: Sequence[str | int | None] | None, count: int | None) -> tuple[int | None, ...]:
-        """A class for each of `count` pictures: those asked for, in turn; all classes in turn where none is. Raises Problem."""
+    def labels(
+        self, asked: Sequence[str | int | None] | None, count: int | None, classifier: PictureClassifier | None = None
+    ) -> tuple[int | None, ...]:
+        """A class for each of `count` pictures: those asked for, in turn; all classes in turn where none is. Raises Problem.
+
+        The classes are the model's, or those of the classifier that guides a model which knows none.
+        """
         if count is not None and count < 1:
             raise Problem(f"count is {count}: at least 1")
-        classes = self.config.denoiser.classes
+        names, classes = self.classes(classifier)
         if asked is None:
-            every = [None] if classes is None else list(range(classes))
-            return tuple(every[k % len(every)] for k in range(len(every) if count is None else count))
-        numbers = [self.label(each) for each in asked]
+            numbers: list[int | None] = [None] if classes is None else list(range(classes))
+        else:
+            numbers = [self._label(each, names, classes) for each in asked]
         return tuple(numbers[k % len(numbers)] for k in range(len(numbers) if count is None else count))
 
-    def label(self, asked: str | int | None) -> int | None:
+    def classes(self, classifier: PictureClassifier | None = None) -> tuple[tuple[str, ...], int | None]:
+        """The names of the classes that may be asked for (empty if they have none), and how many there are (None for none)."""
+        if self.config.denoiser.classes is None and classifier is not None:
+            return classifier.config.names or (), classifier.config.network.classes
+        return self.config.names or (), self.config.denoiser.classes
+
+    def _label(self, asked: str | int | None, names: tuple[str, ...], classes: int | None) -> int | None:
         """The number of a class given by name or number; "none" and None are none. Raises Problem."""
         if asked is None or asked == "none":
             if self.config.denoiser.classes is not None and not self.config.droppable:
                 raise Problem("label none: this model was never trained without its classes")
             return None
-        names, classes = self.config.names or (), self.config.denoiser.classes
         if classes is None:
             raise Problem(f"label {asked!r}: this model knows no classes")
         if asked in names:
             return names.index(str(asked))
-        if str(asked).isdigit() and int(asked) < classes:
+        if str(asked).isdecimal() and int(asked) < classes:
             return int(asked)
         choices = ", ".join(names) if names else f"0 to {classes - 1}"
         raise Problem(f"unknown label {str(asked)!r}: choose from {choices}{nearest(str(asked), names)}")
 
     def check(self, request: Request, classifier: PictureClassifier | None = None) -> None:
         """Raise Problem if a request cannot be answered, before any work is done."""
-        self.config.schedule.steps(parse_plan(request.plan or self.config.plan))
-        for labels in {label is None: (label,) for label in request.labels}.values():
-            self._guided(self._guidance(request), labels, classifier)
+        self._steps(request)
+        self._guided(self._guidance(request), request.labels[:1], classifier)
 
     @torch.inference_mode()
     def stream(self, request: Request, *, batch_size: int = 32, classifier: PictureClassifier | None = None) -> Iterator[Frame]:
         """Sample a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done."""
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
-        config, device = self.config, self.device
-        sampler = request.sampler or config.sampler
-        steps = config.schedule.steps(parse_plan(request.plan or config.plan))
-        guidance = self._guidance(request)
-        channels = config.denoiser.network.in_channels
+        sampler, steps, guidance = request.sampler or self.config.sampler, self._steps(request), self._guidance(request)
+        shape = (self.config.denoiser.network.in_channels, *self.config.size)
         self.eval()
         for first in range(0, len(request.labels), batch_size):
             rows = slice(first, first + batch_size)
             denoise = self._guided(guidance, request.labels[rows], classifier)
             noise = SeededNoise(request.seeds[rows])
-            x = noise.start((channels, *config.size), device)
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
+            x = noise.start(shape, self.device)
             for state in sampler(denoise, x, steps, noise):
                 done = state.index + 1
                 yield Frame(first, done, len(steps), state.x if done == len(steps) else state.estimate.x0)
+
+    def _steps(self, request: Request) -> list[Transition]:
+        """The steps of a request. Raises Problem where they begin at a level that is hardly noisy, where noise is no picture."""
+        plan = request.plan or self.config.plan
+        steps = self.config.schedule.steps(parse_plan(plan))
+        start = steps[0].t
+        if start.ratio < 1:
+            raise Problem(
+                f"steps {plan!r} begin where pictures are hardly noisy (σ/α = {start.ratio:.2g}): try trailing:{len(steps)}"
+            )
+        return steps
 
     def _guided(
         self, guidance: Sequence[AnyGuidance], labels: Sequence[int | None], classifier: PictureClassifier | None
     ) -> Denoise:
         """The `Denoise` of one batch."""
-        if all(label is None for label in labels):
-            bound = self.denoiser.bind({})
-            return compose(guidance, Context(plain=bound))
         # Ordinary tensors: the classifier's gradient is taken inside of inference mode.
         with torch.inference_mode(False):
             label = torch.tensor([label or 0 for label in labels], device=self.device)
             keep = torch.tensor([label is not None for label in labels], device=self.device)
-        bound = self.denoiser.bind({"label": label}, {"label": keep})
+        conditional = self.config.denoiser.classes is not None
+        bound = self.denoiser.bind({"label": label}, {"label": keep}) if conditional else self.denoiser.bind({})
         critic = None
         if classifier is not None:
-            if classifier.config.names != self.config.names:
-                raise Problem(
-                    f"this classifier knows other classes ({classifier.config.names}) than the model ({self.config.names})"
-                )
-            if not classifier.config.noised:
-                raise Problem("this classifier was trained on clean pictures alone: guidance needs one that knows noised ones")
+            self._check_guide(classifier)
             critic = lambda x, level: classifier.logp(x, level, label) * keep  # noqa: E731
-        free = self.config.droppable
+        free = conditional and self.config.droppable
         context = Context(
             plain=bound, null=self.denoiser.bind({}) if free else None, pair=bound.pair if free else None, critic=critic
         )
         return compose(guidance, context)
+
+    def _check_guide(self, classifier: PictureClassifier) -> None:
+        """Raise Problem unless this classifier sees what this model makes."""
+        guide, model = classifier.config, self.config
+        channels = model.denoiser.network.in_channels
+        if not guide.noised:
+            raise Problem("this classifier was trained on clean pictures alone: guidance needs one that knows noised ones")
+        if model.denoiser.classes is not None and guide.names != model.names:
+            raise Problem(f"this classifier knows other classes ({guide.names}) than the model ({model.names})")
+        if guide.schedule != model.schedule:
+            raise Problem(
+                f"this classifier knows another noise schedule ({guide.schedule.kind}) than the model ({model.schedule.kind})"
+            )
+        if (guide.network.in_channels, guide.size) != (channels, model.size):
+            raise Problem(
+                f"this classifier sees pictures of {guide.network.in_channels} channels and size {guide.size}, "
+                f"the model makes {channels} and {model.size}"
+            )
 
     def _guidance(self, request: Request) -> list[AnyGuidance]:
         """The requested guidance with the clipping that pictures want put in its place."""
