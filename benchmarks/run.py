@@ -1,6 +1,6 @@
 """Speed and memory, measured and printed as tables. Nothing here is asserted: machines differ, ratios of one run compare.
 
-    python benchmarks/run.py [forward] [train] [loop] [start] [--threads 1] [--repeats 7]
+    python benchmarks/run.py [forward] [train] [loop] [start] [memory] [sample] [--threads 1] [--repeats 7]
 
 ``forward`` and ``train`` compare with `diffusers.UNet2DModel` of the same width and depth in its default form, taken in turn
 with ours; they need ``pip install diffusers``.
@@ -9,13 +9,20 @@ with ours; they need ``pip install diffusers``.
 from __future__ import annotations
 
 import argparse
+import io
+import os
+import shlex
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +31,7 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
+from lodestar.data import batches, open_source, parquet, source
 from lodestar.nets.precision import best_dtype
 from lodestar.nets.unet import UNet, UNetConfig
 from lodestar.samplers import DDIM, Ancestral, DPMpp, Euler, Heun, last
@@ -107,33 +115,34 @@ def forward(repeats: int) -> Table:
     return table
 
 
+def stepper(network: torch.nn.Module, call: Callable[..., torch.Tensor], batch: int, fused: bool = True) -> Callable[[], None]:
+    """A training step: forward, backward, AdamW, one average."""
+    x, t, target = torch.randn(batch, 3, 32, 32), torch.rand(batch) * 1000, torch.randn(batch, 6, 32, 32)
+    parameters = list(network.parameters())
+    average = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=fused)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        (call(x, t) - target).square().mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 1e-3)
+
+    return step
+
+
 def train(repeats: int) -> Table:
     """A training step: forward, backward, AdamW, one average."""
     table = Table("training step", "batch", "pictures/s", "× diffusers", title="training, 32×32")
     dtype = best_dtype("cpu")
-
-    def stepper(network: torch.nn.Module, call: Callable[..., torch.Tensor], fused: bool) -> Callable[[], None]:
-        parameters = list(network.parameters())
-        average = [parameter.detach().clone() for parameter in parameters]
-        optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=fused)
-
-        def step() -> None:
-            optimizer.zero_grad(set_to_none=True)
-            (call(x, t) - target).square().mean().backward()
-            optimizer.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 1e-3)
-
-        return step
-
     for batch in (8, 32):
-        x, t, target = torch.randn(batch, 3, 32, 32), torch.rand(batch) * 1000, torch.randn(batch, 6, 32, 32)
         other, network = theirs(), ours(dtype, training=True)
         name = f"ours, {str(dtype).removeprefix('torch.')}"
         took = seconds(
             {
-                "diffusers, float32": stepper(other, lambda x, t, other=other: other(x, t).sample, False),
-                name: stepper(network, lambda x, t, network=network: network(x, t, None, dtype), True),
+                "diffusers, float32": stepper(other, lambda x, t, other=other: other(x, t).sample, batch, fused=False),
+                name: stepper(network, lambda x, t, network=network: network(x, t, None, dtype), batch),
             },
             max(repeats // 2, 3),
         )
@@ -184,14 +193,107 @@ def start(repeats: int) -> Table:
     return table
 
 
+def memory(repeats: int) -> Table:
+    """The most memory that a process needs; each in a process of its own."""
+    table = Table("process", "peak, MiB", "above the libraries", title="resident memory, 32×32")
+    least = peak("pass")
+    table.add_row("import torch, lodestar", f"{least:.0f}", "")
+    for name, code in (("forward pass, batch 32", "run_forward(32)"), ("training step, batch 32", "run_step(32)")):
+        most = peak(code)
+        table.add_row(name, f"{most:.0f}", f"{most - least:.0f}")
+    with tempfile.TemporaryDirectory() as folder:
+        for times in (1, 4):
+            path = Path(folder) / f"{times}.parquet"
+            write_parquet(path, pictures=times * 12_000)
+            most = peak(f"read({str(path)!r}, 750)")
+            name = f"24,000 pictures read from {path.stat().st_size / 2**20:.0f} MiB of parquet"
+            table.add_row(f"{name}, {HELD >> 20} MiB held at most", f"{most:.0f}", f"{most - least:.0f}")
+    return table
+
+
+def peak(code: str) -> float:
+    """The largest resident memory, in MiB, of a fresh process that runs `code` among the names of this file."""
+    code = f"from run import *; {code}; import resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    # A process's peak begins with that of the process which starts it, and this one's is large: a small shell stands between.
+    shell = f"{shlex.quote(sys.executable)} -c {shlex.quote(code)}; exit $?"
+    told = subprocess.run(["sh", "-c", shell], check=True, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent).stdout
+    return int(told) / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def run_forward(batch: int) -> None:
+    """Two forward passes of our network."""
+    dtype = best_dtype("cpu")
+    network = ours(dtype)
+    with torch.inference_mode():
+        for _ in range(2):
+            network(torch.randn(batch, 3, 32, 32), torch.rand(batch) * 1000, None, dtype)
+
+
+def run_step(batch: int) -> None:
+    """Two training steps of our network."""
+    dtype = best_dtype("cpu")
+    network = ours(dtype, training=True)
+    step = stepper(network, lambda x, t: network(x, t, None, dtype), batch)
+    step()
+    step()
+
+
+HELD = 8 * 2**20
+"""What is held of a file and of its decoded pictures in `read`, bytes: less than by default, so that small files exceed it."""
+
+
+def write_parquet(path: Path, pictures: int) -> None:
+    """Noise as PNG files of about 3 KiB, 1,000 to a row group."""
+    import pyarrow
+    from pyarrow.parquet import ParquetWriter
+
+    rng = np.random.default_rng(0)
+    kind = pyarrow.schema([("image", pyarrow.struct([("bytes", pyarrow.binary()), ("path", pyarrow.string())]))])
+    with ParquetWriter(path, kind) as file:
+        for _ in range(pictures // 1000):
+            rows = []
+            for _ in range(1000):
+                encoded = io.BytesIO()
+                Image.fromarray(rng.integers(0, 256, (32, 32, 3), dtype=np.uint8)).save(encoded, "PNG")
+                rows.append({"image": {"bytes": encoded.getvalue(), "path": None}})
+            file.write_table(pyarrow.Table.from_pylist(rows, kind))
+
+
+def read(path: str, count: int) -> None:
+    """Read `count` shuffled batches of 32."""
+    parquet.HELD_BYTES = source._KEPT_BYTES = HELD
+    stream = batches(open_source(path), 32, seed=0)
+    for _ in range(count):
+        next(stream)
+
+
+def sample(repeats: int) -> Table:
+    """The embedded model from the command line, from the start of Python to the files; once."""
+    table = Table("command", "seconds", title="end to end")
+    commands = {
+        "16 pictures, dpmpp, 20 steps, CFG 3": "sample cifar10 --count 16 --guidance cfg:3 --sampler dpmpp --steps 20",
+        "demo": "demo",
+    }
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    for name, command in commands.items():
+        with tempfile.TemporaryDirectory() as folder:
+            whole = [sys.executable, "-m", "lodestar", *command.split(), "--out", str(Path(folder) / "out")]
+            began = time.perf_counter()
+            subprocess.run(whole, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+            table.add_row(f"lodestar {name}", f"{time.perf_counter() - began:.1f}")
+    return table
+
+
 def main() -> None:
     """Run the tables that are asked for, or all."""
-    parts = {"forward": forward, "train": train, "loop": loop, "start": start}
+    parts = {"forward": forward, "train": train, "loop": loop, "start": start, "memory": memory, "sample": sample}
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", choices=[*parts, []], default=[])
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(parts)}; default all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     options = parser.parse_args()
+    if unknown := [name for name in options.parts if name not in parts]:
+        parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(parts)}")
     torch.set_num_threads(options.threads)
     console = Console()
     capability, fastest = torch.backends.cpu.get_cpu_capability(), best_dtype("cpu")

@@ -68,7 +68,7 @@ def test_the_kept_reference_belongs_to_the_extractor() -> None:
 
 def test_the_demo_draws_one_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["demo", "--out", str(tmp_path / "demo.png"), "--steps", "2"])
+        main(["demo", "--out", str(tmp_path), "--steps", "2"])
     assert not stop.value.code
     assert str(tmp_path / "demo.png") in capsys.readouterr().out
     picture = load_png(tmp_path / "demo.png")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lodestar.config import Problem
-from lodestar.files import atomic, is_temporary, write_text
+from lodestar.files import atomic, is_temporary, lock, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -82,3 +82,16 @@ def test_a_file_where_a_folder_should_be_is_a_problem(tmp_path: Path) -> None:
 def test_text_is_utf8(tmp_path: Path) -> None:
     write_text(tmp_path / "file", "x̂₀ → ε\n")
     assert (tmp_path / "file").read_bytes() == "x̂₀ → ε\n".encode()
+
+
+def test_a_lock_is_held_once_and_can_be_had_again(tmp_path: Path) -> None:
+    path = tmp_path / "new" / ".lock"
+    for _ in range(2):
+        with lock(path, "taken"), pytest.raises(Problem, match=r"^taken$"), lock(path, "taken"):
+            pass
+    write_text(tmp_path / "file", "x")
+    with (
+        pytest.raises(Problem, match=r"^cannot write .*\.lock: (Not a directory|File exists)$"),
+        lock(tmp_path / "file" / ".lock", ""),
+    ):
+        pass

@@ -2,7 +2,7 @@
 
 import lodestar
 dogs = lodestar.load("cifar10").sample(label="dog", count=8, guidance=lodestar.CFG(scale=3.0), seed=0)
-dogs.save("out/dogs")
+lodestar.save(dogs, "out/dogs")
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lodestar.album import save
     from lodestar.config import Problem
     from lodestar.guidance import CFG, Classifier, Clip, Interval, Threshold
     from lodestar.library import load
@@ -20,13 +21,15 @@ if TYPE_CHECKING:
 
 _HOME = {
     "load": "lodestar.library",
+    "save": "lodestar.album",
     "Problem": "lodestar.config",
     **dict.fromkeys(("CFG", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"),
     **dict.fromkeys(("DDIM", "Ancestral", "DPMpp", "Euler", "Heun"), "lodestar.samplers"),
 }
 
 __all__ = [
-    "CFG", "DDIM", "Ancestral", "Classifier", "Clip", "DPMpp", "Euler", "Heun", "Interval", "Problem", "Threshold", "load",
+    "CFG", "DDIM", "Ancestral", "Classifier", "Clip", "DPMpp", "Euler", "Heun", "Interval", "Problem", "Threshold",
+    "load", "save",
 ]  # fmt: skip
 
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from lodestar import checkpoint, library
+from lodestar import __version__, library
 from lodestar.config import Config, Problem, decode
-from lodestar.files import write_text
-from lodestar.images import enlarge, grid, load_png, save_png
+from lodestar.files import is_temporary, write_text
+from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Frame, Request
+from lodestar.models.diffusion import Diffusion, Frame, Request, Samples
+from lodestar.nets.precision import PRECISIONS
 
 MANIFEST = "manifest.json"
-SMALL = 128
-"""Grids of pictures smaller than this are enlarged by a whole factor, so that they can be looked at."""
+"""The manifest's file; `lodestar.data.folder` knows it too."""
+IN_GRID = 400
+"""The grid shows so many pictures at most, the first: it is for looking at, and is held in memory."""
 
 
 class Manifest(Config):
@@ -28,26 +30,26 @@ class Manifest(Config):
     lodestar: str
     """Version of this library."""
     model: str
-    """Name or path, as given."""
+    """Name or path, as given; empty if it was built in code."""
     model_digest: str
+    dtype: Literal["float32", "bfloat16"] | None = None
+    """The number format that the model computed in, which tells on pictures; None if that was not written down."""
     classifier: str | None = None
     """The classifier that guided, as given."""
     classifier_digest: str | None = None
     request: Request
 
     @classmethod
-    def of(cls, model: str, request: Request, classifier: str | None) -> Self:
-        """The manifest of a request to a model. Raises Problem if there is no such model."""
-        import lodestar
-
-        guided = any(guidance.kind == "classifier" for guidance in request.guidance)
-        classifier = classifier if guided else None
+    def of(cls, request: Request, model: Diffusion, classifier: PictureClassifier | None = None) -> Self:
+        """The manifest of a request to a model. The classifier is written down only where it guides."""
+        guide = classifier if any(guidance.kind == "classifier" for guidance in request.guidance) else None
         return cls(
-            lodestar=lodestar.__version__,
-            model=model,
-            model_digest=_digest(model),
-            classifier=classifier,
-            classifier_digest=None if classifier is None else _digest(classifier),
+            lodestar=__version__,
+            model=model.name,
+            model_digest=model.digest,
+            dtype="bfloat16" if model.denoiser.dtype == torch.bfloat16 else "float32",
+            classifier=None if guide is None else guide.name,
+            classifier_digest=None if guide is None else guide.digest,
             request=request,
         )
 
@@ -66,14 +68,23 @@ class Manifest(Config):
 
     def load(self, device: str | None = None) -> tuple[Diffusion, PictureClassifier | None]:
         """The model and the classifier that the pictures come from. Raises Problem if they are not the same any more."""
-        for name, digest in ((self.model, self.model_digest), (self.classifier, self.classifier_digest)):
-            if name is not None and _digest(name) != digest:
-                raise Problem(f"{name} is not the model that made these pictures: its weights have changed since")
-        model = library.load(self.model, device, "diffusion")
-        classifier = None if self.classifier is None else library.load(self.classifier, device, "classifier")
+        model = self._load(self.model, self.model_digest, device, "diffusion")
+        classifier = None
+        if self.classifier is not None:
+            classifier = self._load(self.classifier, self.classifier_digest, device, "classifier")
         assert isinstance(model, Diffusion)
         assert classifier is None or isinstance(classifier, PictureClassifier)
         return model, classifier
+
+    def _load(self, name: str, digest: str | None, device: str | None, kind: str) -> Diffusion | PictureClassifier:
+        if not name:
+            raise Problem(
+                f"the {kind} model of these pictures was built in code, and not loaded by a name that could be loaded again"
+            )
+        loaded = library.load(name, device, kind, None if self.dtype is None else PRECISIONS[self.dtype])
+        if loaded.digest != digest:
+            raise Problem(f"{name} is not the model that made these pictures: its weights have changed since")
+        return loaded
 
 
 class Album:
@@ -86,8 +97,10 @@ class Album:
         if path.exists():
             if Manifest.read(path) != manifest:
                 raise Problem(f"{self.folder} holds pictures of another request: choose another --out")
-        elif self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+        elif self.folder.exists() and (not self.folder.is_dir() or not all(map(is_temporary, self.folder.iterdir()))):
             raise Problem(f"{self.folder} exists and holds no pictures of this kind: choose another --out")
+        for entry in filter(is_temporary, self.folder.glob("*")):
+            entry.unlink(missing_ok=True)
         self.names = names
 
     def path(self, index: int) -> Path:
@@ -95,32 +108,42 @@ class Album:
         return self.folder / f"{index:05d}.png"
 
     def add(self, frame: Frame) -> None:
-        """Write the pictures of a final frame; before the first of them, the manifest."""
+        """Write the pictures of a final frame."""
+        self.write(frame.first, frame.images)
+
+    def write(self, first: int, images: Tensor) -> None:
+        """Write pictures uint8 [N, C, H, W], numbered from `first`; before the first of all, the manifest."""
         if not (self.folder / MANIFEST).exists():
             self._write_manifest()
-        for offset, image in enumerate(frame.images):
-            save_png(self.path(frame.first + offset), image)
+        for index, image in enumerate(images, start=first):
+            save_png(self.path(index), image)
 
     def finish(self) -> Path:
-        """Write the grid of all pictures and return its path."""
-        count = len(self.manifest.request.labels)
-        return save_grid(self.folder / "grid.png", torch.stack([load_png(self.path(k)) for k in range(count)]))
+        """Write the grid of the pictures, of the first where there are many, and return its path."""
+        path, count = self.folder / "grid.png", min(len(self.manifest.request.labels), IN_GRID)
+        save_grid(path, torch.stack([load_png(self.path(k)) for k in range(count)]))
+        return path
 
     def _write_manifest(self) -> None:
         request, names = self.manifest.request, self.names
         pictures: list[dict[str, Any]] = [
-            {"file": self.path(k).name, "label": label if names is None or label is None else names[label], "seed": seed}
+            {"file": self.path(k).name, "label": names[label] if names and label is not None else label, "seed": seed}
             for k, (label, seed) in enumerate(zip(request.labels, request.seeds, strict=True))
         ]
         text = json.dumps({"manifest": json.loads(self.manifest.to_json()), "pictures": pictures}, indent=1)
         write_text(self.folder / MANIFEST, text + "\n")
 
 
-def save_grid(path: Path, images: Tensor, columns: int | None = None) -> Path:
-    """Write uint8 pictures [N, C, H, W] as one, enlarged where they are small; returns the path."""
-    factor = max(SMALL // images.shape[-1], 1)
-    save_png(path, grid(enlarge(images, factor), columns, gap=factor))
-    return path
+def save(samples: Samples, folder: str | Path) -> Path:
+    """Write samples as numbered PNG files, a grid and a manifest; returns the folder.
+
+    Raises Problem if the folder holds anything but these pictures.
+    """
+    names, _ = samples.model.classes(samples.classifier)
+    album = Album(folder, Manifest.of(samples.request, samples.model, samples.classifier), names)
+    album.write(0, samples.images)
+    album.finish()
+    return album.folder
 
 
 def free_folder(parent: str | Path, name: str) -> Path:
@@ -134,7 +157,3 @@ def free_folder(parent: str | Path, name: str) -> Path:
             number += 1
 
     return next(path for path in candidates() if not path.exists())
-
-
-def _digest(name: str) -> str:
-    return checkpoint.peek(library.find(name)).digest

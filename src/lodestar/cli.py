@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from lodestar.data import Source
-    from lodestar.evaluate.kept import Kept
     from lodestar.guidance import AnyGuidance
     from lodestar.models.classifier import PictureClassifier
     from lodestar.models.diffusion import Diffusion
@@ -83,14 +81,14 @@ def sample(
 
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     network = load_diffusion(model, device)
-    guide, guide_name = load_guide(model, classifier, guides, device)
+    guide = load_guide(model, classifier, guides, device)
     labels = network.labels(ask(label, count), count, guide)
     request = Request(
         labels=labels, seeds=tuple(range(seed, seed + len(labels))), plan=steps, sampler=chosen, guidance=guides, clip=clip
     )
     network.check(request, guide)
     folder = out or free_folder("out", Path(model).stem)
-    album = Album(folder, Manifest.of(model, request, guide_name), network.classes(guide)[0])
+    album = Album(folder, Manifest.of(request, network, guide), network.classes(guide)[0])
     with progress("sampling", len(labels)) as done:
         for frame in network.stream(request, batch_size=batch_size, classifier=guide):
             done(frame.first + len(frame.x) * frame.step / frame.steps)
@@ -230,17 +228,17 @@ def evaluate(
     metrics = [parse("metric", text, Metric) for text in metric] if metric else run.METRICS
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
-    source = open_reference(reference, model, measured_with.channels)
     if samples is not None:
         pictures = open_source(samples, channels=measured_with.channels)
+        source = run.open_reference(reference, None, measured_with, pictures.size)
         report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics)
     else:
         assert model is not None
         network = load_diffusion(model, device)
-        guide, _ = load_guide(model, classifier, guides, device)
+        source = run.open_reference(reference, model, measured_with, network.config.size)
         report = run.evaluate(
             network, source, measured_with, count=count, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
-            guidance=guides, clip=clip, classifier=guide, metrics=metrics,
+            guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device), metrics=metrics,
         )  # fmt: skip
     Console(markup=False).print(report.table())
     if out is not None:
@@ -267,15 +265,16 @@ def sweep(
 ) -> None:
     """Measure a model at several guidance scales, or steps: a plot, its numbers as CSV, and a grid of samples for each."""
     from lodestar.evaluate import extractors
+    from lodestar.evaluate.run import open_reference
     from lodestar.evaluate.sweep import parse_scales
     from lodestar.evaluate.sweep import sweep as run
 
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     values = parse_scales(scales) if scales else ()
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
-    source = open_reference(reference, model, measured_with.channels)
     network = load_diffusion(model, device)
-    guide, _ = load_guide(model, classifier, guides, device)
+    source = open_reference(reference, model, measured_with, network.config.size)
+    guide = load_guide(model, classifier, guides, device)
     folder = out or Path("out") / f"sweep-{Path(model).stem}"
     run(
         network, source, measured_with, folder, scales=values, steps=(plans or "").split(), guidance=guides, count=count,
@@ -330,20 +329,6 @@ def parse_sampler(text: str | None) -> AnySampler | None:
     return None if text is None else parse("sampler", text, AnySampler)
 
 
-def open_reference(spec: str | None, model: str | None, channels: int) -> Source | Kept:
-    """The pictures to compare with, or the features that are kept of an embedded model's. Raises Problem."""
-    from lodestar.config import Problem
-    from lodestar.data import open_source
-    from lodestar.evaluate.kept import kept
-
-    if spec is not None:
-        return open_source(spec, channels=channels)
-    reference = None if model is None else kept(model)
-    if reference is None:
-        raise Problem("--reference is missing: the pictures to compare with (a parquet file, a folder, hf:owner/name)")
-    return reference
-
-
 def load_diffusion(name: str, device: str | None) -> Diffusion:
     """A diffusion model by name. Raises Problem."""
     from lodestar import library
@@ -353,18 +338,17 @@ def load_diffusion(name: str, device: str | None) -> Diffusion:
 
 def load_guide(
     model: str, classifier: str | None, guidance: tuple[AnyGuidance, ...], device: str | None
-) -> tuple[PictureClassifier | None, str | None]:
-    """The classifier that guides, and its name: the one given, else the model's companion; none where none is asked for."""
+) -> PictureClassifier | None:
+    """The classifier that guides: the one given, else the model's companion; None where no guidance asks for one."""
     from lodestar import library
     from lodestar.config import Problem
 
-    wanted = any(each.kind == "classifier" for each in guidance)
-    if not wanted:
+    if not any(each.kind == "classifier" for each in guidance):
         if classifier is not None:
             raise Problem(f"--classifier {classifier} has no effect without --guidance classifier:SCALE")
-        return None, None
+        return None
     name = classifier or library.companion(model)
     if name is None:
         raise Problem(f"guidance classifier: {model} has no classifier of its own: give one with --classifier")
     loaded: Any = library.load(name, device, "classifier")
-    return loaded, name
+    return loaded

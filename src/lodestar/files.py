@@ -47,10 +47,19 @@ def write_text(path: str | Path, text: str) -> None:
 
 @contextlib.contextmanager
 def lock(path: str | Path, taken: str) -> Iterator[None]:
-    """Hold a lock for as long as the block lasts, or the process lives. Raises Problem(taken) if another process has it."""
+    """Hold a lock for as long as the block lasts, or the process lives; its file stays.
+
+    Raises Problem: `taken` if another process has it, another if the file, or a folder for it, cannot be made.
+    """
     import fcntl
 
-    with open(path, "w", encoding="utf-8") as file:
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (it is closed below)
+    except OSError as error:
+        raise Problem(f"cannot write {path}: {error.strerror or error}") from error
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

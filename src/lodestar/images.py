@@ -13,6 +13,9 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.files import atomic
 
+_SMALL = 128
+"""Pictures smaller than this are enlarged in a grid, so that they can be looked at."""
+
 
 def grid(pictures: Tensor, columns: int | None = None, gap: int = 1, background: int = 255) -> Tensor:
     """uint8 pictures [N, C, H, W] as one, uint8 [3, H', W']: row by row, as square as it gets unless `columns` says otherwise."""
@@ -29,6 +32,14 @@ def grid(pictures: Tensor, columns: int | None = None, gap: int = 1, background:
 def enlarge(picture: Tensor, factor: int) -> Tensor:
     """Every pixel repeated factor × factor times; [..., H, W]."""
     return picture.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
+
+
+def save_grid(path: str | Path, pictures: Tensor, columns: int | None = None) -> Tensor:
+    """Write a `grid` of uint8 pictures [N, C, H, W], enlarged by a whole factor where they are small; returns it."""
+    factor = max(_SMALL // max(pictures.shape[-2:]), 1)
+    sheet = grid(enlarge(pictures, factor), columns, gap=factor)
+    save_png(path, sheet)
+    return sheet
 
 
 def save_png(path: str | Path, picture: Tensor) -> None:

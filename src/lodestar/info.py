@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 
 from rich.table import Table
+from rich.text import Text
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem
@@ -27,59 +29,82 @@ def describe(name: str) -> Table:
             return table
     file = library.find(name)
     header = checkpoint.peek(file)
-    bits = sorted({_BITS.get(dtype, 0) for dtype in header.dtypes.values()})
     size = f"{file.stat().st_size / 2**20:.1f} MiB"
-    table.add_row("file", str(file))
-    table.add_row("kind", header.kind)
-    table.add_row("parameters", f"{header.parameters / 1e6:.2f} million, {'/'.join(map(str, bits))} bits, {size}")
+    _row(table, "file", str(file))
+    _row(table, "kind", header.kind)
+    if header.kind == "state":
+        _row(table, "size", size)
+        _row(table, "run", _goal(header.config, file))
+    else:
+        _model(table, header, file, size)
+    for key, value in header.provenance.items():
+        _row(table, key.replace("_", " "), _text(value))
+    _row(table, "sha256", header.digest)
+    return table
+
+
+def _model(table: Table, header: checkpoint.Header, file: Path, size: str) -> None:
+    bits = sorted({_BITS.get(dtype, 0) for dtype in header.dtypes.values()})
+    _row(table, "parameters", f"{header.parameters / 1e6:.2f} million, {'/'.join(map(str, bits))} bits, {size}")
     match library.config(file):
         case DiffusionConfig() as config:
             _diffusion(table, config)
         case ClassifierModelConfig() as config:
             _pictures(table, config.size, config.names, config.network)
-            table.add_row("sees", f"noised pictures ({config.schedule.kind} schedule)" if config.noised else "clean pictures")
-    for key, value in header.provenance.items():
-        table.add_row(key.replace("_", " "), _text(value))
-    table.add_row("sha256", header.digest)
-    return table
+            _row(table, "sees", f"noised pictures ({config.schedule.kind} schedule)" if config.noised else "clean pictures")
 
 
 def _run(table: Table, folder: Path) -> None:
     try:
-        run = json.loads((folder / RUN).read_text(encoding="utf-8"))
-        table.add_row("run", f"{run['task']['kind']} on {run['data']['source']}, to {run['train']['images']:,} images")
+        _row(table, "run", _goal((folder / RUN).read_text(encoding="utf-8"), folder))
         lines = (folder / LOG).read_text(encoding="utf-8").splitlines() if (folder / LOG).exists() else []
-        if lines:
-            table.add_row("last logged", _text(json.loads(lines[-1])))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        for line in reversed(lines):
+            with contextlib.suppress(ValueError):  # where a run was killed, its last line may be cut
+                _row(table, "last logged", _text(json.loads(line)))
+                break
+    except (OSError, UnicodeDecodeError) as error:
         raise Problem(f"{folder} is damaged: {error}") from None
     if (folder / STATE).exists():
-        table.add_row(
+        _row(
+            table,
             "checkpoint",
             f"of image {checkpoint.peek(folder / STATE).provenance['images_seen']:,}; the same command goes on from it",
         )
     else:
-        table.add_row("checkpoint", "none yet")
+        _row(table, "checkpoint", "none yet")
+
+
+def _goal(text: str, where: Path) -> str:
+    """What a run, as JSON of this version or another, is for."""
+    try:
+        run = json.loads(text)
+        return f"{run['task']['kind']} on {run['data']['source']}, to {run['train']['images']:,} images"
+    except (ValueError, KeyError, TypeError) as error:
+        raise Problem(f"{where} is damaged: {error}") from None
 
 
 def _diffusion(table: Table, config: DiffusionConfig) -> None:
     denoiser, schedule = config.denoiser, config.schedule
     _pictures(table, config.size, config.names, denoiser.network)
     guided = "cfg, and classifier with one" if config.droppable else "classifier, with one"
-    table.add_row("conditional", f"{denoiser.classes} classes; guidance: {guided}" if denoiser.classes else "no")
-    table.add_row("predicts", f"{denoiser.prediction.kind}, variance {denoiser.variance}")
-    table.add_row("schedule", f"{schedule.kind}, {schedule.timesteps} steps")
-    table.add_row("sampled with", f"{config.sampler.kind}, {config.plan} steps, unless told otherwise")
+    _row(table, "conditional", f"{denoiser.classes} classes; guidance: {guided}" if denoiser.classes else "no")
+    _row(table, "predicts", f"{denoiser.prediction.kind}, variance {denoiser.variance}")
+    _row(table, "schedule", f"{schedule.kind}, {schedule.timesteps} steps")
+    _row(table, "sampled with", f"{config.sampler.kind}, {config.plan} steps, unless told otherwise")
 
 
 def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: BackboneConfig) -> None:
-    table.add_row("pictures", f"{size[0]}×{size[1]}, {network.in_channels} channels")
+    _row(table, "pictures", f"{size[0]}×{size[1]}, {network.in_channels} channels")
     if names:
-        table.add_row("classes", ", ".join(names))
+        _row(table, "classes", ", ".join(names))
     widths, depths = (", ".join(map(str, numbers)) for numbers in (network.widths, network.depths))
-    table.add_row(
-        "network", f"channels {widths}; blocks {depths}; attention at 1/{', 1/'.join(map(str, network.attention)) or '–'}"
+    _row(
+        table, "network", f"channels {widths}; blocks {depths}; attention at 1/{', 1/'.join(map(str, network.attention)) or '–'}"
     )
+
+
+def _row(table: Table, name: str, value: str) -> None:
+    table.add_row(name, Text(value))  # as it is: what a user has named may look like rich's markup
 
 
 def _text(value: object) -> str:

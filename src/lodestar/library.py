@@ -66,7 +66,7 @@ def load(
     checkpoint.fill(model, tensors, path)
     model.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
     (model.denoiser if isinstance(model, Diffusion) else model).lower(dtype or best_dtype(target))
-    model.digest = header.digest
+    model.name, model.digest = str(name), header.digest
     guide = companion(name)
     if isinstance(model, Diffusion) and guide is not None:
         model.guide = lambda: load(guide, target, "classifier", dtype)  # type: ignore[assignment]

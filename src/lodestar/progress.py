@@ -15,10 +15,10 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """A bar with a count, a note and the time left. Call what it yields as (done) or (done, note)."""
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}"),
+        TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console or Console(stderr=True), transient=transient) as bar:

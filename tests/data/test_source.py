@@ -156,7 +156,7 @@ def test_folders_that_are_unclear_are_refused(tmp_path):
 
 
 def test_settings_without_effect_are_refused(tmp_path):
-    assert "no splits" in problem("digits", split="test")
+    assert "no data 'digits@test'" in problem("digits@test")
     assert "no columns" in problem(write_folder(tmp_path / "f", {"a.png": noise(1)}), label_column="label")
     assert "choose from 1 (grey), 3 (RGB)" in problem("digits", channels=4)
 
@@ -187,9 +187,15 @@ def test_hub_names_are_told_from_paths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     open_source("owner/name")
-    open_source("hf:name", split="test")
-    assert asked == [("owner/name", "train", "owner/name"), ("name", "test", "hf:name")]
-    assert "no data 'data/name'" in problem("data/name")
+    open_source("owner/name@test")
+    open_source("hf:name@train[:10%]")
+    assert asked == [
+        ("owner/name", "train", "owner/name"),
+        ("owner/name", "test", "owner/name@test"),
+        ("name", "train[:10%]", "hf:name@train[:10%]"),
+    ]
+    for path in ("data/name", "data/name@test", "no/such.parquet@test"):
+        assert f"no data '{path}'" in problem(path).replace("no folder 'no', so ", "")
 
 
 def test_mixed_sizes_need_a_size(tmp_path):
@@ -240,8 +246,18 @@ def test_fingerprint_changes_with_content_and_preparation(tmp_path):
 
     folder = write_folder(tmp_path / "f", {"a.png": noise(1)})
     before = open_source(folder).fingerprint
+    stat = os.stat(tmp_path / "f/a.png")
     os.utime(tmp_path / "f/a.png", ns=(1, 1))
+    assert open_source(folder).fingerprint == before, "the same pictures, copied"
+    data = bytearray((tmp_path / "f/a.png").read_bytes())
+    data[-1] ^= 1  # in the checksum of its end
+    (tmp_path / "f/a.png").write_bytes(data)
+    os.utime(tmp_path / "f/a.png", ns=(stat.st_atime_ns, stat.st_mtime_ns))
     assert open_source(folder).fingerprint != before
+    source = open_source(folder)
+    (tmp_path / "f/a.png").unlink()
+    with pytest.raises(Problem, match=r"^cannot read .*a\.png: No such file or directory$"):
+        _ = source.fingerprint
 
 
 def test_transparent_pictures_lie_on_white(tmp_path):

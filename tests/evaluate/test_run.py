@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,11 +15,14 @@ from rich.console import Console
 
 from lodestar.config import Problem, parse
 from lodestar.data import open_source
+from lodestar.evaluate import kept as kept_module
 from lodestar.evaluate import run
 from lodestar.evaluate.extractors import Extractor
+from lodestar.evaluate.kept import keep, kept
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
-from lodestar.evaluate.run import cache_folder, content_digest, evaluate, evaluate_pictures, short, source_features
+from lodestar.evaluate.run import cache_folder, digest, evaluate, evaluate_pictures, open_reference, short, source_features
 from lodestar.guidance import CFG, AnyGuidance, Classifier
+from lodestar.images import save_png
 from lodestar.models.diffusion import Diffusion, Request
 from lodestar.samplers import DDIM, AnySampler, DPMpp
 
@@ -52,7 +56,8 @@ def test_a_report_has_every_number_and_what_it_depends_on(tmp_path: Path) -> Non
     assert (report.sampler, report.guidance) == ("ddim:eta=0.0", "cfg:scale=2.0,rescale=0.0")
     assert (report.reference_count, report.reference_fingerprint) == (24, reference.fingerprint)
     assert (report.extractor, report.extractor_digest, report.extractor_dtype) == ("tiny", "digest 2", "float32")
-    assert report.model_digest == content_digest(model)
+    assert report.model_digest == digest(model)
+    assert report.model_dtype == "float32"
     assert report.seconds
     assert report.images_per_second == pytest.approx(20 / report.seconds)
     read = json.loads(report.to_json())
@@ -135,8 +140,8 @@ def test_a_report_warns_of_too_few_pictures_and_says_what_was_resized(tmp_path: 
 @pytest.mark.parametrize(
     ("count", "reference", "words"),
     [
-        (3, 24, "metric 'precision_recall' with k=3 needs at least 4 pictures: 3 measured"),
-        (10, 2, "metric 'precision_recall' with k=3 needs at least 4 pictures: 2 in the reference"),
+        (3, 24, "metric 'precision_recall' needs at least 4 pictures: 3 measured"),
+        (10, 2, "metric 'precision_recall' needs at least 4 pictures: 2 in the reference"),
         (0, 24, "count is 0"),
     ],
 )
@@ -180,13 +185,60 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_digest_tells_weights_configuration_and_number_format() -> None:
-    digests = [content_digest(tiny.diffusion(seed)) for seed in (0, 0, 1)]
+    digests = [digest(tiny.diffusion(seed)) for seed in (0, 0, 1)]
     assert digests[0] == digests[1] != digests[2]
     changed = tiny.diffusion()
     changed.denoiser.lower(torch.bfloat16)
     other = tiny.diffusion()
     other.config = other.config.replace(plan="3")
-    assert len({digests[0], content_digest(changed), content_digest(other)}) == 3
+    assert len({digests[0], digest(changed), digest(other)}) == 3
+
+
+def test_a_loaded_model_is_reported_by_the_digest_of_its_file(tmp_path: Path) -> None:
+    model, guide = tiny.diffusion(), tiny.classifier()
+    model.digest, guide.digest = "that of the file", "that of the guide"
+    settings: dict[str, Any] = {"guidance": [Classifier(scale=1.0)], "metrics": [Frechet()], "cache": tmp_path}
+    report = evaluate(model, tiny.reference(), tiny.extractor(), count=4, classifier=guide, **settings)
+    assert (report.model_digest, report.classifier_digest) == ("that of the file", "that of the guide")
+
+
+def test_a_request_that_cannot_be_answered_is_a_problem_before_the_reference_is_extracted(
+    seen: list[int], tmp_path: Path
+) -> None:
+    model = tiny.diffusion(droppable=False)
+    with pytest.raises(Problem, match="cfg needs a model"):
+        evaluate(model, tiny.reference(), tiny.extractor(), count=8, guidance=[CFG(scale=2.0)], cache=tmp_path)
+    assert not seen
+
+
+def test_a_kept_reference_is_read_as_it_was_and_tells_of_another_number_format(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_module, "FOLDER", tmp_path)
+    source, extractor = tiny.reference(40), tiny.extractor()
+    features = source_features(source, extractor, cache=tmp_path)
+    keep(tmp_path / "tiny.safetensors", source, features, extractor)
+    reference = open_reference(None, "tiny", extractor, (8, 8))
+    torch.testing.assert_close(reference.of(extractor).features, features.features, rtol=1e-3, atol=1e-3)
+    settings: dict[str, Any] = {"count": 20, "metrics": [Frechet()], "cache": tmp_path}
+    assert evaluate(tiny.diffusion(), reference, extractor, **settings).warnings == ()
+    extractor.classifier.lower(torch.bfloat16)
+    warnings = evaluate(tiny.diffusion(), reference, extractor, **settings).warnings
+    assert warnings == ("reference: its features were computed in float32, those of the pictures in bfloat16",)
+    with pytest.raises(Problem, match="another extractor's, not tiny's"):
+        reference.of(tiny.extractor(seed=9))
+    assert kept("none") is None
+
+
+def test_a_reference_of_larger_pictures_is_cropped_as_for_training_not_squashed(tmp_path: Path) -> None:
+    wide = torch.zeros(3, 8, 24, dtype=torch.uint8)
+    wide[:, :, 8:16] = 255
+    save_png(tmp_path / "wide.png", wide)
+    source = open_reference(str(tmp_path), None, tiny.extractor(), (8, 8))
+    assert source.size == (8, 8)
+    assert (source.image(0) == 255).all()
+    with pytest.raises(Problem, match="--reference is missing"):
+        open_reference(None, "nothing kept of this", tiny.extractor(), (8, 8))
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_a_sweep_writes_numbers_a_plot_and_a_grid_for_each_scale(
     assert asked[0].labels == tuple(label for label in range(3) for _ in range(8))
     assert asked[0].seeds == tuple(range(4, 12)) * 3
     grids = [np.asarray(Image.open(out / f"samples-{row.name}.png")) for row in rows]
-    assert grids[0].shape == (3 * 66 - 2, 8 * 66 - 2, 3)
+    assert grids[0].shape == (3 * 144 - 16, 8 * 144 - 16, 3)
     assert not np.array_equal(grids[0], grids[1])
 
 
@@ -144,13 +144,13 @@ def test_an_interrupted_sweep_keeps_what_it_has(
 
 
 def test_a_sweep_over_steps(run: Callable[..., list[Row]], tmp_path: Path) -> None:
-    rows = run(steps=["trailing:4", "2", "2,1"], guidance=[CFG(scale=2.0), Clip()])
-    assert [(row.scale, row.plan, row.steps) for row in rows] == [(None, "trailing:4", 4), (None, "2", 2), (None, "2,1", 3)]
+    rows = run(steps=["trailing:4", "2", "2,2"], guidance=[CFG(scale=2.0), Clip()])
+    assert [(row.scale, row.plan, row.steps) for row in rows] == [(None, "trailing:4", 4), (None, "2", 2), (None, "2,2", 4)]
     table = lines(tmp_path / "out")
-    assert [line["plan"] for line in table] == ["2", "2,1", "trailing:4"]
-    assert {line["guidance"] for line in table} == {"cfg:scale=2.0,rescale=0.0 clip:limit=1.0"}
+    assert [line["plan"] for line in table] == ["2", "2,2", "trailing:4"]
+    assert {line["guidance"] for line in table} == {"cfg:scale=2.0,rescale=0.0 clip:limit=1.0,folded=false"}
     assert (tmp_path / "out/samples-trailing-4.png").exists()
-    assert (tmp_path / "out/samples-2,1.png").exists()
+    assert (tmp_path / "out/samples-2,2.png").exists()
     assert len({row.numbers["frechet"] for row in rows}) == 3
 
 

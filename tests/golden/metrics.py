@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from lodestar.evaluate.metrics.frechet import frechet_distance, trace_sqrt_product
-from lodestar.evaluate.metrics.inception_score import blocks, equal_parts, inception_scores
-from lodestar.evaluate.metrics.kid import Estimator, gaussian_kernel, mmd2, subset_mmd2
+from lodestar.evaluate.metrics.inception_score import blocks, inception_scores
+from lodestar.evaluate.metrics.kid import mmd2, polynomial_kernel, subset_mmd2, unbiased, within
 from lodestar.evaluate.metrics.precision_recall import PrecisionRecall, squared_radii
 from lodestar.evaluate.statistics import FeatureSet, Moments
 
@@ -75,6 +74,11 @@ def inception_score(case: Case) -> Iterator[Check | Left]:
         yield Check(name, scores.mean() if moment == "mean" else scores.std(correction=0))
 
 
+def equal_parts(count: int, parts: int) -> list[slice]:
+    """`parts` consecutive splits, as equal as can be: part i ends before (i + 1) count // parts (Salimans et al.: 10 parts)."""
+    return [slice(i * count // parts, (i + 1) * count // parts) for i in range(parts)]
+
+
 @adapter("metrics_kid")
 def kid(case: Case) -> Iterator[Check | Left]:
     one, two = case.inputs["features_1"], case.inputs["features_2"]
@@ -94,16 +98,37 @@ def kid(case: Case) -> Iterator[Check | Left]:
                 else:
                     yield Check(name, of_default.mean() if moment == "mean" else of_default.std(correction=0), **exact)
             case ["rbf", *_]:
-                kernel = gaussian_kernel(_number(r"sigma(\d+)", name))
-                first = range(_number(r"(\d+)subsets", name))
-                values = [mmd2(one[stored[0][i]], two[stored[1][i]], kernel) for i in first]
+                sigma, values = _number(r"sigma(\d+)", name), []
+                for i in range(_number(r"(\d+)subsets", name)):
+                    x, y = one[stored[0][i]].double(), two[stored[1][i]].double()
+                    values.append(unbiased(*(gaussian_kernel(*pair, sigma) for pair in ((x, x), (y, y), (x, y)))))
                 yield Check(name, torch.stack(values).mean(), **exact)
             case ["k", "diffusion", "full"]:
                 yield Check(name, mmd2(one, two))
             case ["mmd", _]:
                 rows = _number(r"first (\d+) rows", case.description(f"out/{name}"))
-                estimator = cast(Estimator, name.removeprefix("mmd2_"))
-                yield Check(name, mmd2(one[:rows], two[:rows], estimator=estimator))
+                x, y = one[:rows].double(), two[:rows].double()
+                yield Check(name, _mmd2(x, y, name.removeprefix("mmd2_")))
+
+
+def gaussian_kernel(x: Tensor, y: Tensor, sigma: float) -> Tensor:
+    """exp(-|x - y|² / 2σ²)."""
+    return torch.exp(-(torch.cdist(x, y) ** 2) / (2 * sigma**2))
+
+
+def _mmd2(x: Tensor, y: Tensor, estimator: str) -> Tensor:
+    """MMD² by the estimators of Gretton et al. 2012: the metric's own, and two that it does not use.
+
+    "biased" (eq. 5) keeps the pairs (i, i) within a set; "u-statistic" (eq. 4) drops them between the sets too.
+    """
+    xx, yy, xy = polynomial_kernel(x, x), polynomial_kernel(y, y), polynomial_kernel(x, y)
+    match estimator:
+        case "biased":
+            return xx.mean() + yy.mean() - 2 * xy.mean()
+        case "u-statistic":
+            return within(xx) + within(yy) - 2 * within(xy)
+    assert estimator == "unbiased", estimator
+    return mmd2(x, y)
 
 
 def _default_run(case: Case, stored: tuple[Tensor, Tensor]) -> Tensor | None:

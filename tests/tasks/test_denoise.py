@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,9 +15,9 @@ from lodestar.data import Batch
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
-from lodestar.objectives import Hybrid
+from lodestar.objectives import Hybrid, Losses
 from lodestar.tasks import AnyTask, Denoise, Facts
-from lodestar.tasks.denoise import DenoiseLearner
+from lodestar.tasks.denoise import HELD_OUT, DenoiseLearner
 
 torch.set_num_threads(1)
 NAMES = ("cat", "dog", "ship")
@@ -55,6 +56,9 @@ def test_the_data_decides_size_channels_and_classes() -> None:
 def test_an_unconditional_run_needs_no_labels() -> None:
     model = task(conditional=False).resolve(Facts(1, (8, 8), None)).model
     assert (model.denoiser.classes, model.names) == (None, None)
+    # There are no classes to drop, whatever the probability.
+    assert task(conditional=False, label_drop=0.3).resolve(FACTS).label_drop == 0
+    assert task(label_drop=0.3).resolve(FACTS).label_drop == 0.3
     made = learner(conditional=False)
     assert made.loss(Batch(batch().image, None), rng()).total.shape == (16,)
 
@@ -110,6 +114,36 @@ def test_dropped_labels_teach_the_embedding_nothing() -> None:
         assert made.model.denoiser.label is not None
         gradient = made.model.denoiser.label.table.weight.grad
         assert (gradient is not None and bool(gradient.any())) == learns
+
+
+def test_validation_is_the_mean_of_the_terms_and_the_same_every_time() -> None:
+    made = learner()
+    made.module.eval()
+    numbers = made.validate(lambda: [batch(7), batch(16)])
+    assert numbers.keys() == {"held_out/mse", "held_out/vb"}
+    torch.manual_seed(99)
+    assert made.validate(lambda: [batch(7), batch(16)]) == numbers
+    generator = rng(0)
+    terms = [made.loss(batch(count), generator).terms["mse"] for count in (7, 16)]
+    assert numbers["held_out/mse"] == pytest.approx(torch.cat(terms).mean().item())
+
+
+def test_validation_looks_at_the_first_pictures_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, asked = learner(), []
+
+    def loss(batch: Batch, _: torch.Generator) -> Losses:
+        asked.append(len(batch.image))
+        return Losses(torch.zeros(len(batch.image)), {"mse": torch.arange(len(batch.image)).float()})
+
+    monkeypatch.setattr(made, "loss", loss)
+
+    def batches() -> Iterator[Batch]:
+        for _ in range(HELD_OUT):
+            yield batch(3)
+
+    count = -(-HELD_OUT // 3)
+    assert made.validate(batches)["held_out/mse"] == pytest.approx((3 * count - 2) / HELD_OUT)
+    assert asked == [3] * count
 
 
 def test_previews_are_pictures() -> None:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lodestar.config import kinds
+from lodestar.config import Problem, kinds
 from lodestar.train.ema import AnyProfile, Average, Decay, HalfLife, Power, Profile
+from lodestar.train.run import TrainConfig
 
 PROFILES: list[Profile] = [HalfLife(images=40), Decay(decay=0.9), Power(width=0.1)]
 
@@ -78,3 +79,10 @@ def test_an_average_does_not_share_memory_with_the_parameters() -> None:
     average.update([parameter], 8, 8)
     assert average.values[0].tolist() == [0.5] * 3
     assert not average.values[0].requires_grad
+
+
+def test_averages_of_one_run_have_labels_of_their_own() -> None:
+    close = TrainConfig(ema=(Decay(decay=0.9999), Decay(decay=0.99990001), Power(width=0.1), Power(width=0.1000000001)))
+    assert len({profile.label for profile in close.ema}) == 4
+    with pytest.raises(Problem, match=r"^ema has 2 averages called 'half_life40', .*: keep one of them$"):
+        TrainConfig(ema=(Power(), HalfLife(images=40), HalfLife(images=40, ramp=0.1)))

@@ -14,18 +14,23 @@ import pytest
 import torch
 from PIL import Image
 from rich.console import Console
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lodestar import checkpoint
 from lodestar.config import Problem
-from lodestar.data import Batch
-from lodestar.objectives import Losses
-from lodestar.tasks import Facts
+from lodestar.data import Batch, Transforms, divide
+from lodestar.files import lock
+from lodestar.objectives import Losses, Simple
+from lodestar.presets import RUNS
+from lodestar.tasks import Classify, Denoise, Facts
 from lodestar.tasks.classify import ClassifyLearner
 from lodestar.train.log import Log
-from lodestar.train.loop import Step, learning_rate, passed, start, train
+from lodestar.train.loop import Step, learning_rate, open_data, passed, start, train
+from lodestar.train.names import LOCK
 from lodestar.train.run import DataConfig, OptimizerConfig, Run
 from lodestar.train.state import State
 
+from ..data.pictures import png, write_table
 from .runs import classifying, denoising, logged, saved, write_pictures
 
 FACTS = Facts(3, (8, 8), ("a", "b", "c"))
@@ -162,6 +167,28 @@ def test_compile_reaches_the_network(tmp_path: Path) -> None:
         assert any(module._compiled_call_impl is not None for module in state.learner.module.modules())
 
 
+@pytest.mark.parametrize("run", [classifying("", noised=True), denoising("")])
+def test_a_step_asks_the_device_once(run: Run, tmp_path: Path) -> None:
+    if isinstance(run.task, Denoise):
+        run = run.replace(task=run.task.replace(objective=Simple()))
+    asked = []
+
+    class Asked(TorchDispatchMode):
+        def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if call is torch.ops.aten._local_scalar_dense.default:
+                asked.append(call)
+            return call(*args, **(kwargs or {}))
+
+    _, step = begin(run, tmp_path)
+    log = Log(tmp_path, 0)
+    step(batch())  # the first one makes tables that are kept
+    with Asked():
+        log.add(step(batch()))
+        log.add(step(batch()))
+    log.close()
+    assert len(asked) == 2
+
+
 def test_steps_of_a_run_hold_no_more_memory_as_they_go(tmp_path: Path) -> None:
     state, step = begin(classifying(""), tmp_path)
     log = Log(tmp_path, 0)
@@ -234,7 +261,7 @@ def test_validations_and_previews_land_in_the_folder(pictures: str, tmp_path: Pa
     run = classifying(pictures, noised=True, images=64, preview_every=32, log_every=16)
     train(run.replace(data=run.data.replace(validation=held_out)), folder)
     assert sorted(path.name for path in (folder / "samples").iterdir()) == ["000000032.png", "000000064.png"]
-    assert np.asarray(Image.open(folder / "samples" / "000000032.png")).shape == (17, 17, 3)
+    assert np.asarray(Image.open(folder / "samples" / "000000032.png")).shape == (272, 272, 3)
     validations = [line for line in logged(folder) if any(name.startswith("accuracy/time") for name in line)]
     assert [line["images"] for line in validations] == [32, 64]
     assert not any("loss" in line for line in validations)
@@ -242,6 +269,68 @@ def test_validations_and_previews_land_in_the_folder(pictures: str, tmp_path: Pa
     assert [line["images"] for line in losses] == [16, 32, 48, 64]
     assert losses[0].keys() == {"images", "loss", "accuracy", "gradient", "rate", "skipped"}
     assert any((folder / "tensorboard").iterdir())
+
+
+def test_what_goes_wrong_in_a_report_does_not_lose_the_run(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held_out, folder = write_pictures(tmp_path / "held out", 9), tmp_path / "run"
+    run = classifying(pictures, images=48, save_every=1000, preview_every=24)
+    run = run.replace(data=run.data.replace(validation=held_out))
+    for path in sorted(Path(held_out).rglob("*.png"))[4:]:
+        path.write_bytes(b"broken")
+    for images_seen in (24, 48):
+        with pytest.raises(Problem, match="cannot be decoded"):
+            train(run, folder)
+        assert saved(folder)[0]["images_seen"] == images_seen
+    train(run, folder)
+    assert checkpoint.peek(folder / "model.safetensors").provenance["images_seen"] == 48
+
+
+def test_a_share_of_the_pictures_is_held_out_and_validated_on(pictures: str, tmp_path: Path) -> None:
+    run = classifying(pictures, images=16)
+    run = run.replace(data=run.data.replace(held_out=0.2))
+    source, held_out = open_data(run)
+    kept, apart = divide(20, 0.2)
+    assert held_out is not None
+    for part, indices in ((source, kept), (held_out, apart)):
+        whole = open_data(classifying(pictures))[0]
+        assert [image.tobytes() for image, _ in map(part.__getitem__, range(len(part)))] == [
+            whole[index][0].tobytes() for index in indices
+        ]
+    console = Console(record=True, width=60, file=io.StringIO())
+    train(run, tmp_path / "run", console)
+    assert "16 pictures and 4 held out, 3 classes" in console.export_text()
+    assert logged(tmp_path / "run")[-1].keys() == {"images", "accuracy/clean"}
+    with pytest.raises(Problem, match=r"^held_out is 0.2 and validation '.*': give one of them$"):
+        run.data.replace(validation=pictures)
+
+
+def test_held_out_pictures_are_as_large_as_those_trained_on(pictures: str) -> None:
+    transforms = Transforms(size=4, crop="random")
+    for apart in ({"held_out": 0.2}, {"validation": pictures}):
+        source, held_out = open_data(Run(data=DataConfig(source=pictures, transforms=transforms, **apart)))
+        assert held_out is not None
+        assert (source.size, held_out.size) == ((5, 5), (4, 4))
+
+
+def test_classifier_presets_report_accuracy_by_themselves(tmp_path: Path) -> None:
+    presets = [make() for make in RUNS.values()]
+    assert all(run.data.held_out for run in presets if isinstance(run.task, Classify))
+    run = RUNS["digits_classifier"]()
+    train(run.replace(train=run.train.replace(images=8, batch_size=8)), tmp_path / "run")
+    assert sum(name.startswith("accuracy/time") for name in logged(tmp_path / "run")[-1]) == 4
+
+
+def test_columns_are_named_by_the_run(tmp_path: Path) -> None:
+    images = [png(np.full((8, 8, 3), row, np.uint8)) for row in range(4)]
+    spec = write_table(tmp_path / "t.parquet", images, list("xyxy"), image="first", label="kind")
+    data = DataConfig(source=spec, validation=spec, image_column="first", label_column="kind")
+    for source in open_data(Run(data=data)):
+        assert source is not None
+        assert source.names == ("x", "y")
+    with pytest.raises(Problem, match="did you mean 'first'"):
+        open_data(Run(data=data.replace(image_column="frist")))
 
 
 def test_the_model_is_the_first_average_and_others_are_beside_it(uninterrupted: Path) -> None:
@@ -272,6 +361,51 @@ def test_a_folder_with_another_run_is_refused_with_the_setting_that_differs(pict
     with pytest.raises(Problem, match=r"holds another run \(its train.batch_size is 8, yours 16\): choose another --out"):
         train(classifying(pictures, images=8, batch_size=16), tmp_path / "run")
     assert (tmp_path / "run" / "run.json").read_bytes() == before
+
+
+def test_a_run_goes_on_with_settings_that_have_no_part_in_its_weights(pictures: str, tmp_path: Path) -> None:
+    steady = denoising(pictures).train.optimizer.replace(fall="none")
+    run = classifying(pictures, images=16, optimizer=steady)
+    train(run, tmp_path / "run")
+    changed = classifying(pictures, images=32, optimizer=steady, log_every=8, save_every=8, preview_every=16)
+    train(changed.replace(data=changed.data.replace(workers=0, validation=pictures)), tmp_path / "run")
+    train(run.replace(train=run.train.replace(images=32)), tmp_path / "whole")
+    (_, tensors), (_, others) = saved(tmp_path / "run"), saved(tmp_path / "whole")
+    assert all(torch.equal(tensor, others[name]) for name, tensor in tensors.items())
+    with pytest.raises(Problem, match=r"its data.held_out is 0.0, yours 0.2"):
+        train(run.replace(data=run.data.replace(held_out=0.2)), tmp_path / "run")
+
+
+def test_a_second_process_leaves_everything_as_it_is(pictures: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    train(classifying(pictures, images=8), folder)
+    before = (folder / "run.json").read_bytes()
+    unfinished = folder / ".model.safetensors.123.tmp"
+    unfinished.write_bytes(b"half")
+    with lock(folder / LOCK, "unused"), pytest.raises(Problem, match="another process is training in"):
+        train(classifying(pictures, images=16), folder)
+    assert unfinished.read_bytes() == b"half"
+    assert (folder / "run.json").read_bytes() == before
+    train(classifying(pictures, images=16), folder)
+    assert not unfinished.exists()
+
+
+def test_a_lock_alone_does_not_make_a_folder_foreign(pictures: str, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with lock(folder / LOCK, "unused"), pytest.raises(Problem, match="another process is training in"):
+        train(classifying(pictures, images=8), folder)
+    assert [path.name for path in folder.iterdir()] == [LOCK]
+    train(classifying(pictures, images=8), folder)
+
+
+def test_names_are_told_as_they_are(pictures: str, tmp_path: Path) -> None:
+    """Not as the markup of what prints them."""
+    folder, console = tmp_path / "[red]x[/y] :car:", Console(record=True, width=200, file=io.StringIO())
+    train(classifying(pictures, images=8), folder, console)
+    said = console.export_text()
+    assert f"{folder}: 0." in said
+    assert f"the model is {folder / 'model.safetensors'}" in said
+    assert f"{folder} ━" in said
 
 
 def test_a_folder_with_other_things_in_it_is_refused(pictures: str, tmp_path: Path) -> None:

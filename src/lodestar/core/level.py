@@ -36,10 +36,10 @@ class Level:
         """λ = log(α/σ); infinite for clean data."""
         return log(self.alpha) - log(self.sigma)
 
-    def __getitem__(self, index: int | Tensor) -> Level:
-        """The level at this place of a list (floats), or those at a tensor of places [B]."""
+    def __getitem__(self, index: int | slice | Tensor) -> Level:
+        """The level at this place of a list (floats), those of a slice, or those at a tensor of places [B]."""
         assert isinstance(self.time, Tensor) and isinstance(self.alpha, Tensor) and isinstance(self.sigma, Tensor)
-        if isinstance(index, Tensor):
+        if isinstance(index, Tensor | slice):
             return Level(self.time[index], self.alpha[index], self.sigma[index])
         return Level(self.time[index].item(), self.alpha[index].item(), self.sigma[index].item())
 

@@ -66,7 +66,7 @@ class Schedule(Config, abc.ABC):
     def draw(self, count: int, rng: torch.Generator) -> Level:
         """Levels for `count` samples, uniform over the chain's T noisy ones; tensors [count] on the generator's device."""
         index = torch.randint(1, self.timesteps + 1, (count,), generator=rng, device=rng.device)
-        return self.table.to(rng.device)[index]
+        return _table_on(self, rng.device)[index]
 
     def at(self, time: float) -> Level:
         """The level at a network time in [0, time of the last entry], fractional ones included."""
@@ -109,7 +109,7 @@ class Schedule(Config, abc.ABC):
     def step_down(self, level: Level) -> Transition:
         """The step of the chain from `level` (an entry of the chain: a float level, or [B]) to the next cleaner entry."""
         if isinstance(level.time, Tensor):
-            table = self.table.to(level.time.device)
+            table = _table_on(self, level.time.device)
             return chain(table, _nearest(table, level.time))
         index = int(_nearest(self.table, torch.tensor(level.time, dtype=torch.float64)))
         # One entry above comes along, because at the last step of the chain its variance stands in for 0.
@@ -260,6 +260,11 @@ AnySchedule = Annotated[
     Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | JSD | Respaced,
     Field(discriminator="kind"),
 ]
+
+
+@functools.lru_cache(maxsize=32)
+def _table_on(schedule: Schedule, device: torch.device) -> Level:
+    return schedule.table.to(device)
 
 
 @functools.lru_cache(maxsize=32)

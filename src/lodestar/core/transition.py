@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
-import torch
 from torch import Tensor
 
 from lodestar.core.level import Level, Scalar, exp, log, spread, where
@@ -96,7 +95,8 @@ def transitions(levels: Sequence[Level]) -> list[Transition]:
 
 def chain(table: Level, index: Tensor) -> Transition:
     """The steps index → index − 1 of a chain's table (index 0 is clean), one for each entry of index [B] in 1 … T."""
-    assert int(index.min()) >= 1, "index 0 is clean data: there is no step below it"
+    # On a GPU nothing is read back: the check is for CPUs, and the entries below are slices, not numbers.
+    assert index.device.type != "cpu" or int(index.min()) >= 1, "index 0 is clean data: there is no step below it"
     # The stand-in at the last step is β̃ of the step before it: 2 → 1. A chain of one step has only β.
-    second = Transition(table[2], table[1]).small if len(table) > 2 else Transition(table[1], table[0]).beta
-    return Transition(table[index], table[index - 1], torch.as_tensor(second, dtype=torch.float64))
+    floor = Transition(table[2:3], table[1:2]).small if len(table) > 2 else Transition(table[1:2], table[0:1]).beta
+    return Transition(table[index], table[index - 1], floor)

@@ -1,8 +1,9 @@
-"""Pictures in a folder: one subfolder for each class, or all in the folder itself, without labels."""
+"""Pictures in a folder: one subfolder for each class, all in the folder itself, without labels, or an album of samples."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -17,10 +18,27 @@ _SPLITS = {"train", "training", "test", "val", "valid", "validation", "dev"}
 
 
 class FolderRows:
-    """The picture files of a folder, in the order of their names. Hidden files and folders are not looked at."""
+    """The picture files of a folder, in the order of their names. Hidden files and folders are not looked at.
+
+    Of a folder that `lodestar sample` filled, those that its manifest lists, and no others: a grid of them is beside them.
+    """
 
     def __init__(self, folder: Path, spec: str):
-        self._folder, self._spec = folder, spec
+        self._folder = folder
+        listed = _listed(folder)
+        if listed is None:
+            self._look(folder, spec)
+            return
+        self._files, labels = list(listed), list(listed.values())
+        if missing := next((name for name in self._files if not (folder / name).exists()), None):
+            raise Problem(f"{spec} is not finished: its manifest lists {missing}, which is not there")
+        # Numbers come before names and in their own order; there may be pictures without a class.
+        kinds = sorted(set(labels) - {None}, key=lambda label: (isinstance(label, str), label))
+        by_class = None not in labels
+        self.names = tuple(map(str, kinds)) if by_class else None
+        self.labels = np.array([kinds.index(label) for label in labels]) if by_class else None
+
+    def _look(self, folder: Path, spec: str) -> None:
         classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
         here = sorted(name for name in os.listdir(folder) if _is_picture(name))
         below = [list(_pictures(folder, name)) for name in classes]
@@ -54,9 +72,23 @@ class FolderRows:
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for name in self._files:
-            stat = os.stat(self._folder / name)
-            digest.update(f"{name}\0{stat.st_size}\0{stat.st_mtime_ns}\0".encode())
+            path = self._folder / name
+            try:
+                with open(path, "rb") as file:
+                    digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+            except OSError as error:
+                raise Problem(f"cannot read {path}: {error.strerror or error}") from error
         return digest.hexdigest()
+
+
+def _listed(folder: Path) -> dict[str, int | str | None] | None:
+    """The pictures that a manifest of ours lists, with their labels; None where there is no such manifest."""
+    try:
+        found = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        assert "lodestar" in found["manifest"]
+        return {str(picture["file"]): picture["label"] for picture in found["pictures"]}
+    except (OSError, ValueError, KeyError, TypeError, AssertionError):
+        return None
 
 
 def _is_picture(name: str) -> bool:

@@ -154,22 +154,21 @@ def open_source(
     *,
     size: int | Size | None = None,
     channels: int | None = None,
-    split: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
     skip_bad: bool = False,
 ) -> Source:
     """Open what ``--data`` names: ``digits``, a .parquet file, a folder of pictures (by class, or not), a data set of the hub.
 
-    The hub's are written ``owner/name`` where there is no such path, or ``hf:name``; `split` (default ``train``) is theirs alone,
-    and the columns are the tables'. `size`, one number or (height, width), is what every picture is resized and cropped to;
-    without it they must agree. `channels` is 1 or 3, by default 1 for digits and 3 for others. Raises Problem.
+    The hub's are written ``owner/name`` where there is no such path, or ``hf:name``; a split other than ``train`` comes after an
+    @, as in ``owner/name@test``. The columns are the tables'. `size`, one number or (height, width), is what every picture is
+    resized and cropped to; without it they must agree. `channels` is 1 or 3, by default 1 for digits and 3 for others. Raises
+    Problem.
     """
     path = Path(spec).expanduser()
-    hub = spec.removeprefix("hf:") if spec.startswith("hf:") or _is_hub_name(path, spec) else None
-    table = hub is not None or (path.is_file() and spec != "digits")
-    if split is not None and hub is None:
-        raise Problem(f"split {split!r}: {spec} has no splits, only data sets of the hub have")
+    name, _, split = spec.removeprefix("hf:").partition("@")
+    hub = spec.startswith("hf:") or _is_hub_name(name)
+    table = hub or (path.is_file() and spec != "digits")
     if (image_column or label_column) and not table:
         raise Problem(
             f"column {image_column or label_column!r}: {spec} has no columns, only parquet files and data sets of the hub have"
@@ -177,8 +176,8 @@ def open_source(
     rows: Rows
     if spec == "digits":
         rows = digits()
-    elif hub is not None:
-        rows = HubRows(load(hub, split or "train", spec), spec, image_column, label_column)
+    elif hub:
+        rows = HubRows(load(name, split or "train", spec), spec, image_column, label_column)
     elif path.is_dir():
         rows = FolderRows(path, spec)
     elif path.is_file():
@@ -189,14 +188,15 @@ def open_source(
     return Source(rows, spec, channels=channels, size=size, skip_bad=skip_bad)
 
 
-def _is_hub_name(path: Path, spec: str) -> bool:
+def _is_hub_name(name: str) -> bool:
     """Two words with a slash that are no path, nor look like a misspelt one."""
-    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", spec)) and not path.parent.exists() and path.suffix != ".parquet"
+    path = Path(name)
+    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", name)) and not path.parent.exists() and path.suffix != ".parquet"
 
 
 def _no_such(path: Path, spec: str) -> Problem:
     beside = path.parent
-    allowed = "a .parquet file, a folder of pictures, 'digits', or a data set of the hub as owner/name"
+    allowed = "a .parquet file, a folder of pictures, 'digits', or a data set of the hub as owner/name or owner/name@split"
     if not beside.is_dir():
         return Problem(f"no folder {str(beside)!r}, so no data {spec!r}: give {allowed}")
     guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *(["digits"] if spec == path.name else [])])

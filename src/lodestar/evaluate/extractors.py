@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lodestar import checkpoint, library
+from lodestar import library
 from lodestar.codecs import pixels
 from lodestar.config import Problem
+from lodestar.data.transforms import show
 from lodestar.evaluate.statistics import FeatureSet
 from lodestar.models.classifier import PictureClassifier
 
@@ -55,7 +56,7 @@ class Extractor:
         if channels not in (1, self.channels):
             raise Problem(f"{what}: pictures of {channels} channels, and the extractor {self.name} sees {self.channels} (grey)")
         done = [] if channels == self.channels else ["taken as colour pictures"]
-        done += [] if size == self.size else [f"resized from {_show(size)} to {_show(self.size)} (bilinear, antialiased)"]
+        done += [] if size == self.size else [f"resized from {show(size)} to {show(self.size)} (bilinear, antialiased)"]
         return f"{what}: {' and '.join(done)} for the extractor" if done else None
 
     @torch.inference_mode()
@@ -74,11 +75,6 @@ class Extractor:
 
 def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None = None) -> Extractor:
     """The classifier that `name` names (`lodestar.library.find`) as an extractor. Raises Problem if there is no sound one."""
-    path = library.find(name)
-    classifier = library.load(path, device, kind="classifier")
+    classifier = library.load(name, device, kind="classifier")
     assert isinstance(classifier, PictureClassifier)
-    return Extractor(str(name), checkpoint.peek(path).digest, classifier)
-
-
-def _show(size: tuple[int, int]) -> str:
-    return f"{size[0]}×{size[1]}"
+    return Extractor(str(name), classifier.digest, classifier)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lodestar import checkpoint, library
+from lodestar import library
 from lodestar.config import Config, Problem, decode
 from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
-from lodestar.evaluate.statistics import FeatureSet
+from lodestar.evaluate.statistics import FeatureSet, load, save
 
-KIND = "features"
 FOLDER = library.WEIGHTS / "references"
 """Where those of the embedded models are, under the models' names."""
 
@@ -25,6 +23,8 @@ class KeptConfig(Config):
     channels: int
     size: tuple[int, int]
     extractor_digest: str
+    extractor_dtype: str | None = None
+    """The number format that it computed in; None if that was not written down."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,11 @@ class Kept:
             )
         return self.features
 
+    def note(self, extractor: Extractor) -> str | None:
+        """That the features were computed in another number format than this extractor's, in words; None if they were not."""
+        then, now = self.config.extractor_dtype, extractor.dtype
+        return None if then in (None, now) else f"reference: its features were computed in {then}, those of the pictures in {now}"
+
 
 def keep(path: Path, source: Source, features: FeatureSet, extractor: Extractor) -> None:
     """Write a reference, atomically, its features in 16 bits."""
@@ -74,11 +79,10 @@ def keep(path: Path, source: Source, features: FeatureSet, extractor: Extractor)
         channels=source.channels,
         size=source.size,
         extractor_digest=extractor.digest,
+        extractor_dtype=extractor.dtype,
     )
-    tensors = {"features": features.features.half()}
-    if features.logits is not None:
-        tensors["logits"] = features.logits.half()
-    checkpoint.save(path, KIND, config.to_json(), tensors, {"count": len(features)})
+    logits = None if features.logits is None else features.logits.half()
+    save(path, FeatureSet(features.features.half(), logits), config.to_json())
 
 
 def kept(name: str) -> Kept | None:
@@ -86,7 +90,5 @@ def kept(name: str) -> Kept | None:
     path = FOLDER / f"{name}.safetensors"
     if not path.exists():
         return None
-    header, tensors = checkpoint.load(path, KIND)
-    logits = tensors.get("logits")
-    features = FeatureSet(tensors["features"].float(), None if logits is None else logits.float())
-    return Kept(decode(KeptConfig, json.loads(header.config), str(path)), features)
+    features, config = load(path)
+    return Kept(decode(KeptConfig, config, str(path)), features)

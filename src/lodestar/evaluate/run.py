@@ -18,11 +18,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from lodestar.config import Config, Problem
-from lodestar.data import Source, sequential
+from lodestar.data import Source, open_source, sequential
 from lodestar.evaluate.extractors import Extractor
-from lodestar.evaluate.kept import Kept
+from lodestar.evaluate.kept import Kept, kept
 from lodestar.evaluate.metrics import KID, Frechet, Metric, PrecisionRecall, Score
-from lodestar.evaluate.statistics import FeatureSet, cached, content_key
+from lodestar.evaluate.statistics import FeatureSet, cached
 from lodestar.guidance import AnyGuidance
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Request
@@ -58,7 +58,9 @@ class Report:
     pictures: str | None = None
     """Where they were read from; None if they were sampled, and then what follows tells how."""
     model_digest: str | None = None
-    """SHA-256 of the model's configuration and weights, in the number format that it computes in."""
+    """Of the model's file, as `lodestar info` shows it; of its configuration and weights where it was built in code."""
+    model_dtype: str | None = None
+    """The number format that it computes in."""
     classifier_digest: str | None = None
     """Likewise, of the classifier that guides."""
     seed: int | None = None
@@ -123,7 +125,7 @@ def evaluate(
     plan, sampler, guidance, clip: as in `Request`; classifier: what "classifier" guidance climbs. cache: where the features of
     the reference are kept (default: `cache_folder`). Progress goes to standard error. Raises Problem, as early as it can.
     """
-    labels = model.labels(None, count)
+    labels = model.labels(None, count, classifier)
     request = Request(
         labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, sampler=sampler, guidance=tuple(guidance), clip=clip
     )
@@ -147,6 +149,7 @@ def measure(
     """Answer a request and measure the pictures; see `evaluate`. what: the progress bar's title."""
     config = model.config
     count = len(request.labels)
+    model.check(request, classifier)
     notes = (
         extractor.note("generated", config.denoiser.network.in_channels, config.size),
         extractor.note("reference", reference.channels, reference.size),
@@ -159,9 +162,10 @@ def measure(
     return Report(
         numbers=_numbers(metrics, ours, theirs),
         **_common(ours, theirs, reference, extractor),
-        warnings=(*filter(None, notes), *_warnings(ours, theirs, reference)),
-        model_digest=content_digest(model),
-        classifier_digest=None if classifier is None else content_digest(classifier),
+        warnings=(*filter(None, notes), *_warnings(ours, theirs, reference, extractor)),
+        model_digest=digest(model),
+        model_dtype=number_format(model),
+        classifier_digest=None if classifier is None else digest(classifier),
         seed=request.seeds[0],
         sampler=short(request.sampler or config.sampler),
         plan=request.plan or config.plan,
@@ -188,9 +192,23 @@ def evaluate_pictures(
     return Report(
         numbers=_numbers(metrics, ours, theirs),
         **_common(ours, theirs, reference, extractor),
-        warnings=(*filter(None, notes), *_left_out(pictures, ours), *_warnings(ours, theirs, reference)),
+        warnings=(*filter(None, notes), *_left_out(pictures, ours), *_warnings(ours, theirs, reference, extractor)),
         pictures=pictures.spec,
     )
+
+
+def open_reference(spec: str | None, model: str | None, extractor: Extractor, size: tuple[int, int]) -> Source | Kept:
+    """The pictures to compare with, or the features that are kept of an embedded model's where no `spec` is given.
+
+    size: height and width of the pictures that are measured; those of the reference are resized and cropped to it, as for
+    training. Raises Problem.
+    """
+    if spec is not None:
+        return open_source(spec, channels=extractor.channels, size=size)
+    reference = None if model is None else kept(model)
+    if reference is None:
+        raise Problem("--reference is missing: the pictures to compare with (a parquet file, a folder, hf:owner/name)")
+    return reference
 
 
 def source_features(
@@ -207,7 +225,8 @@ def source_features(
         raise Problem(f"cannot keep features in {folder} ({reason}): name another folder in ${_CACHE}") from error
     # Of a source that must not skip, every picture has to be readable; one that may has other features.
     strictness = "skip" if source.skip_bad else "strict"
-    key = content_key("features", _RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype)
+    parts = (_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype)
+    key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
 
     def make() -> FeatureSet:
         with progress(f"features of {source.spec}", len(source)) as done:
@@ -227,13 +246,20 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lodestar"
 
 
-def content_digest(model: Diffusion | PictureClassifier) -> str:
-    """SHA-256 of a model's configuration and of its weights as they are held, number format included."""
-    digest = hashlib.sha256(model.config.to_json().encode())
+def digest(model: Diffusion | PictureClassifier) -> str:
+    """That of the file that a model was loaded from, else SHA-256 of its configuration and of its weights as they are held."""
+    if model.digest:
+        return model.digest
+    total = hashlib.sha256(model.config.to_json().encode())
     for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return digest.hexdigest()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return total.hexdigest()
+
+
+def number_format(model: Diffusion) -> str:
+    """What a model computes in: "float32" or "bfloat16"."""
+    return str(model.denoiser.dtype).removeprefix("torch.")
 
 
 def short(config: Config, omit: str = "") -> str:
@@ -274,23 +300,18 @@ def _joined(sets: Sequence[FeatureSet]) -> FeatureSet:
 def _check_counts(metrics: Sequence[Metric], count: int, reference: int) -> None:
     """Raise Problem before the work, not after it, where a metric needs more pictures."""
     for metric in metrics:
-        match metric:
-            case PrecisionRecall(k=k):
-                least, why = k + 1, f"with k={k} "
-            case Frechet() | KID():
-                least, why = 2, ""
-            case Score():
-                least, why = 1, ""
         for number, which in ((count, "measured"), (reference, "in the reference")):
-            if number < least:
-                raise Problem(f"metric {metric.kind!r} {why}needs at least {least} pictures: {number} {which}")
+            if number < metric.least:
+                raise Problem(f"metric {metric.kind!r} needs at least {metric.least} pictures: {number} {which}")
 
 
 def _numbers(metrics: Sequence[Metric], ours: FeatureSet, theirs: FeatureSet) -> dict[str, float]:
     return {name: value for metric in metrics for name, value in metric(ours, theirs).items()}
 
 
-def _warnings(ours: FeatureSet, theirs: FeatureSet, reference: Source | Kept) -> Iterator[str]:
+def _warnings(ours: FeatureSet, theirs: FeatureSet, reference: Source | Kept, extractor: Extractor) -> Iterator[str]:
+    if isinstance(reference, Kept) and (note := reference.note(extractor)):
+        yield note
     dimension = ours.features.shape[1]
     for features, which in ((ours, "measured pictures"), (theirs, "pictures of the reference")):
         # N pictures span at most N - 1 directions around their mean.

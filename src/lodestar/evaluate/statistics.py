@@ -6,7 +6,6 @@ them up as a mean and a covariance, batch by batch, and `cached` keeps the featu
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,14 +13,13 @@ from pathlib import Path
 from typing import Self
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from lodestar import checkpoint
 from lodestar.config import Problem
-from lodestar.files import atomic
 
-_FORMAT = "lodestar.features.1"
+KIND = "features"
+"""What a file of them is, among checkpoints."""
 _BLOCK = 4096
 
 
@@ -90,42 +88,16 @@ class FeatureSet:
         return sum(rest, start=first)
 
 
-def save(features: FeatureSet, path: str | Path) -> None:
-    """Write a FeatureSet as one safetensors file, atomically."""
+def save(path: Path, features: FeatureSet, config: str = "{}") -> None:
+    """Write a FeatureSet as a checkpoint of features, atomically. config: what else there is to say of them, JSON."""
     tensors = {"features": features.features} | ({} if features.logits is None else {"logits": features.logits})
-    with atomic(path) as file:
-        file.write(to_bytes({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"format": _FORMAT}))
+    checkpoint.save(path, KIND, config, tensors, {"count": len(features)})
 
 
-def load(path: str | Path) -> FeatureSet:
-    """Read what `save` wrote. Raises Problem for a file that is missing, cut short or of another kind."""
-    try:
-        with safe_open(path, "pt") as file:
-            found = (file.metadata() or {}).get("format")
-            if found != _FORMAT:
-                raise Problem(f"{path} holds {found or 'something else'}, not features ({_FORMAT})")
-            return FeatureSet(**{name: file.get_tensor(name) for name in sorted(file.keys())})
-    except (SafetensorError, OSError) as error:
-        raise Problem(f"cannot read features from {path}: {error}") from error
-
-
-def content_key(*parts: str | Path) -> str:
-    """A key (64 hexadecimal digits) that changes when any part does: a text by itself, a file or folder by what it holds.
-
-    Where a file lies and when it was written play no part, so that a copied reference finds its features again.
-    """
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, str):
-            digest.update(hashlib.sha256(b"text" + part.encode()).digest())
-            continue
-        files = sorted(path for path in part.rglob("*") if path.is_file()) if part.is_dir() else [part]
-        for path in files:
-            # Names inside a folder count: a class is a folder's name.
-            digest.update(hashlib.sha256(b"file" + path.relative_to(part).as_posix().encode()).digest())
-            with open(path, "rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def load(path: Path) -> tuple[FeatureSet, str]:
+    """Read what `save` wrote, in float32, and its `config`. Raises Problem for a missing, damaged or other file."""
+    header, tensors = checkpoint.load(path, KIND)
+    return FeatureSet(**{name: tensor.float() for name, tensor in tensors.items()}), header.config
 
 
 def cached(folder: str | Path, key: str, make: Callable[[], FeatureSet]) -> FeatureSet:
@@ -136,9 +108,9 @@ def cached(folder: str | Path, key: str, make: Callable[[], FeatureSet]) -> Feat
     path = Path(folder) / f"{key}.safetensors"
     if path.exists():
         try:
-            return load(path)
+            return load(path)[0]
         except Problem:
             pass
     features = make()
-    save(features, path)
+    save(path, features)
     return features

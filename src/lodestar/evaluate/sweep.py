@@ -23,11 +23,11 @@ from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
 from lodestar.evaluate.plot import Panel, plot
-from lodestar.evaluate.run import Report, content_digest, measure, short
+from lodestar.evaluate.run import Report, digest, measure, number_format, short
 from lodestar.extras import need
 from lodestar.files import write_text
 from lodestar.guidance import CFG, AnyGuidance, Classifier
-from lodestar.images import enlarge, grid, save_png
+from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Request
 from lodestar.samplers import AnySampler
@@ -36,13 +36,11 @@ _METRICS = (Frechet(), Score(), PrecisionRecall())
 _NUMBERS = ("frechet", "score", "score_std", "precision", "recall", "f_score", "seconds", "images_per_second")
 _VARYING = ("scale", "plan", "steps")
 _FIXED = (
-    "swept", "sampler", "guidance", "clip", "count", "seed", "model_digest", "classifier_digest", "extractor", "extractor_digest",
-    "extractor_dtype", "reference_count", "reference_fingerprint",
+    "swept", "sampler", "guidance", "clip", "count", "seed", "model_digest", "model_dtype", "classifier_digest", "extractor",
+    "extractor_digest", "extractor_dtype", "reference_count", "reference_fingerprint",
 )  # fmt: skip
 _COLUMNS = (*_VARYING, *_NUMBERS, *_FIXED, "notes")
 _GRID_ROWS, _GRID_COLUMNS = 10, 8
-_GRID_SIDE = 64
-"""Pictures in a grid are enlarged to about this many pixels."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,9 @@ def sweep(
     `evaluate`'s. Raises Problem, also where `out` holds another sweep, or something else.
     """
     need("matplotlib")
-    requests = _requests(model, scales, steps, guidance, count, seed, plan, sampler, clip)
+    requests = _requests(model, scales, steps, guidance, count, seed, plan, sampler, clip, classifier)
+    for _, request in requests:
+        model.check(request, classifier)
     fixed = {
         "swept": "scale" if scales else "steps",
         "sampler": short(sampler or model.config.sampler),
@@ -113,8 +113,9 @@ def sweep(
         "clip": str(clip),
         "count": str(count),
         "seed": str(seed),
-        "model_digest": content_digest(model),
-        "classifier_digest": "" if classifier is None else content_digest(classifier),
+        "model_digest": digest(model),
+        "model_dtype": number_format(model),
+        "classifier_digest": "" if classifier is None else digest(classifier),
         "extractor": extractor.name,
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
@@ -156,6 +157,7 @@ def _requests(
     plan: str | None,
     sampler: AnySampler | None,
     clip: bool,
+    classifier: PictureClassifier | None,
 ) -> list[tuple[Row, Request]]:
     """What is sampled at each value, everything checked that can be before sampling."""
     if bool(scales) == bool(steps):
@@ -163,7 +165,7 @@ def _requests(
     if steps and plan is not None:
         raise Problem(f"steps {plan!r}: this sweep goes through steps ({', '.join(steps)}), so no others can be given")
     plain = Request(
-        labels=model.labels(None, count),
+        labels=model.labels(None, count, classifier),
         seeds=tuple(range(seed, seed + count)),
         plan=plan or model.config.plan,
         sampler=sampler,
@@ -271,7 +273,7 @@ def _write(out: Path, rows: Mapping[str, Row], fixed: Mapping[str, str]) -> None
 
 def _save_grid(path: Path, model: Diffusion, request: Request, batch_size: int, classifier: PictureClassifier | None) -> None:
     """Classes, evenly chosen where there are many, by the first seeds."""
-    classes = model.config.denoiser.classes
+    _, classes = model.classes(classifier)
     height = min(classes or 1, _GRID_ROWS)
     labels = [None] if classes is None else [row * classes // height for row in range(height)]
     seeds = range(request.seeds[0], request.seeds[0] + _GRID_COLUMNS)
@@ -279,7 +281,7 @@ def _save_grid(path: Path, model: Diffusion, request: Request, batch_size: int, 
     asked = request.replace(labels=tuple(label for label, _ in pairs), seeds=tuple(seed for _, seed in pairs))
     frames = model.stream(asked, batch_size=batch_size, classifier=classifier)
     pictures = torch.cat([frame.images for frame in frames if frame.final])
-    save_png(path, grid(enlarge(pictures, max(1, _GRID_SIDE // max(model.config.size))), columns=_GRID_COLUMNS, gap=2))
+    save_grid(path, pictures, columns=_GRID_COLUMNS)
 
 
 def _plot(out: Path, rows: Mapping[str, Row], fixed: Mapping[str, str]) -> None:

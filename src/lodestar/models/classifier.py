@@ -53,6 +53,8 @@ class PictureClassifier(nn.Module):
         self.network = config.network.build()
         self.dtype = torch.float32
         """Precision of the network's torso; in- and outputs are float32."""
+        self.name = ""
+        """What it was loaded by; empty if it was built in code."""
         self.digest = ""
         """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
 

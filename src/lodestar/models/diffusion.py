@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, Self
 
 import torch
@@ -20,7 +19,6 @@ from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.core.transition import Transition
 from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import AnyGuidance, Classifier, Clip, Context, Threshold, compose
-from lodestar.images import save_png
 from lodestar.models.classifier import PictureClassifier
 from lodestar.samplers import AnySampler, DPMpp
 
@@ -110,17 +108,13 @@ class Frame:
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures, and the request that they answer."""
+    """Pictures, the request that they answer, and who answered it. `lodestar.save` writes them to a folder."""
 
     images: Tensor = field(repr=False)
     """uint8 [N, C, H, W]."""
     request: Request
-
-    def save(self, folder: str | Path) -> Path:
-        """Write them as numbered PNG files; returns the folder."""
-        for index, image in enumerate(self.images):
-            save_png(Path(folder) / f"{index:05d}.png", image)
-        return Path(folder)
+    model: Diffusion = field(repr=False)
+    classifier: PictureClassifier | None = field(default=None, repr=False)
 
 
 class Diffusion(nn.Module):
@@ -132,6 +126,8 @@ class Diffusion(nn.Module):
         self.denoiser = config.denoiser.build()
         self.guide: Callable[[], PictureClassifier] | None = None
         """Loads the noise-aware classifier that belongs to this model, if one does."""
+        self.name = ""
+        """What it was loaded by; empty if it was built in code."""
         self.digest = ""
         """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
 
@@ -173,7 +169,7 @@ class Diffusion(nn.Module):
             clip=clip,
         )
         frames = self.stream(request, batch_size=batch_size, classifier=classifier)
-        return Samples(torch.cat([frame.images for frame in frames if frame.final]), request)
+        return Samples(torch.cat([frame.images for frame in frames if frame.final]), request, self, classifier)
 
     def labels(
         self, asked: Sequence[str | int | None] | None, count: int | None, classifier: PictureClassifier | None = None

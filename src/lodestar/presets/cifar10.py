@@ -58,7 +58,7 @@ def cifar10_classifier() -> Run:
     )
     return Run(
         task=Classify(model=ClassifierModelConfig(network=network, schedule=Cosine())),
-        data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True)),
+        data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True), held_out=0.02),
         train=TrainConfig(
             images=80_000,
             batch_size=32,
@@ -82,7 +82,7 @@ def cifar10_features() -> Run:
     )
     return Run(
         task=Classify(model=ClassifierModelConfig(network=network, noised=False)),
-        data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True)),
+        data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True), held_out=0.02),
         train=TrainConfig(
             images=200_000,
             batch_size=32,

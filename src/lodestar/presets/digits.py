@@ -54,7 +54,7 @@ def digits_classifier() -> Run:
     )
     return Run(
         task=Classify(model=ClassifierModelConfig(network=network, schedule=Cosine())),
-        data=DataConfig(source="digits"),
+        data=DataConfig(source="digits", held_out=0.02),
         train=TrainConfig(
             images=50_000,
             batch_size=64,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal, Self
 
 import torch
@@ -16,6 +18,8 @@ from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_siz
 
 PREVIEWS = 40
 """Pictures in a sample grid."""
+HELD_OUT = 2_000
+"""Held-out pictures, at most, that a validation looks at: the first ones."""
 
 
 class Denoise(Task):
@@ -27,7 +31,10 @@ class Denoise(Task):
     conditional: bool = True
     """Condition on the classes of the data."""
     label_drop: float = Field(default=0.1, ge=0, le=1)
-    """Probability with which a picture loses its class in training, so that the model learns to be unconditional too."""
+    """Probability with which a picture loses its class in training, so that the model learns to be unconditional too.
+
+    0 where it is not conditional.
+    """
 
     def resolve(self, facts: Facts) -> Self:
         if self.conditional and facts.names is None:
@@ -41,8 +48,9 @@ class Denoise(Task):
             network=network.replace(in_channels=facts.channels, out_channels=outputs),
             classes=None if names is None else len(names),
         )
-        droppable = names is not None and self.label_drop > 0
-        return self.replace(model=self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=droppable))
+        label_drop = 0.0 if names is None else self.label_drop
+        model = self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=label_drop > 0)
+        return self.replace(model=model, label_drop=label_drop)
 
     def build(self, device: torch.device, dtype: torch.dtype) -> DenoiseLearner:
         return DenoiseLearner(self, device, dtype)
@@ -76,6 +84,19 @@ class DenoiseLearner(Learner):
 
     def preview(self) -> Tensor:
         return self.model.sample(count=PREVIEWS).images
+
+    def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
+        """Means of the objective's terms; levels, noise and dropped labels are the same every time."""
+        rng = torch.Generator(device=self.device).manual_seed(0)
+        terms: dict[str, list[Tensor]] = defaultdict(list)
+        seen = 0
+        for batch in batches():
+            for name, values in self.loss(batch, rng).terms.items():
+                terms[name].append(values)
+            seen += len(batch.image)
+            if seen >= HELD_OUT:
+                break
+        return {f"held_out/{name}": torch.cat(parts)[:HELD_OUT].double().mean().item() for name, parts in terms.items()}
 
     def compile(self) -> None:
         self.model.denoiser.network.compile()

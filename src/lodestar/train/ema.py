@@ -50,7 +50,7 @@ class Decay(Profile):
 
     @property
     def label(self) -> str:
-        return f"decay{self.decay:g}"
+        return f"decay{self.decay}"
 
     def keep(self, images_seen: int, batch_size: int) -> float:
         return self.decay
@@ -64,7 +64,7 @@ class Power(Profile):
 
     @property
     def label(self) -> str:
-        return f"power{self.width:g}"
+        return f"power{self.width}"
 
     def keep(self, images_seen: int, batch_size: int) -> float:
         return max(1 - batch_size / images_seen, 0.0) ** (self._gamma() + 1)

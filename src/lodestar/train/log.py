@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lodestar.config import Problem
@@ -22,7 +23,7 @@ class Log:
 
     def __init__(self, folder: Path, images_seen: int) -> None:
         self.path = folder / LOG
-        self.sums: dict[str, float] = defaultdict(float)
+        self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = defaultdict(int)
         self._drop_lines_after(images_seen)
         writer = need("torch.utils.tensorboard").SummaryWriter
@@ -30,15 +31,16 @@ class Log:
         self.board = writer(str(folder / "tensorboard"), purge_step=images_seen)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Count per-sample values in [B]."""
+        """Count per-sample values in [B]. They are summed where they are: a device is waited for in `write` alone."""
         for name, value in values.items():
-            self.sums[name] += float(value.sum())
+            total = value.sum(dtype=torch.float64)
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
             self.counts[name] += value.numel()
 
     def write(self, images_seen: int, **more: float) -> dict[str, float]:
         """Write the means since the last line, and other numbers. Raises Problem when the disk is full."""
         line: dict[str, Any] = {"images": images_seen, "time": round(time.time(), 3)}
-        line |= {name: self.sums[name] / self.counts[name] for name in self.sums} | more
+        line |= {name: self.sums[name].item() / self.counts[name] for name in self.sums} | more
         self.sums.clear()
         self.counts.clear()
         try:

@@ -15,14 +15,15 @@ from typing import Any
 
 import torch
 from rich.console import Console
+from rich.text import Text
 from torch import Tensor
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem, decode
-from lodestar.data import Batch, Source, batches, open_source, sequential
-from lodestar.data.transforms import show
+from lodestar.data import Batch, Source, batches, divide, open_source, part, sequential
+from lodestar.data.transforms import Size, show
 from lodestar.files import is_temporary, lock, write_text
-from lodestar.images import grid, save_png
+from lodestar.images import save_grid
 from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
 from lodestar.progress import progress
 from lodestar.tasks import Facts, Phase
@@ -30,8 +31,13 @@ from lodestar.train.ema import Average
 from lodestar.train.interrupt import Interrupt
 from lodestar.train.log import Log
 from lodestar.train.names import LOCK, LOG, MODEL, RUN, STATE
-from lodestar.train.run import OptimizerConfig, Run
+from lodestar.train.run import DataConfig, OptimizerConfig, Run
 from lodestar.train.state import Counters, State
+
+CHANGEABLE = {
+    "train.images", "train.log_every", "train.save_every", "train.preview_every", "data.workers", "data.validation",
+}  # fmt: skip
+"""Settings that may change when a run is gone on with: its length, and what has no part in the weights."""
 
 
 def train(run: Run, folder: str | Path, console: Console | None = None, device: str | None = None) -> Path:
@@ -41,15 +47,15 @@ def train(run: Run, folder: str | Path, console: Console | None = None, device: 
     another run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment; Ctrl-C saves one and interrupts.
     """
     folder, console = Path(folder), console or Console(stderr=True)
-    source = open_data(run)
-    held_out = None if run.data.validation is None else open_held_out(run, source)
+    source, held_out = open_data(run)
     transforms = run.data.transforms
     run = run.replace(task=run.task.resolve(Facts(source.channels, transforms.result_size(source.size), source.names)))
-    claim(folder, run)
+    check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"):
+        claim(folder, run)
         state = start(run, folder, device)
         counters, config = state.counters, run.train
-        console.print(_plan(run, source, state, folder), soft_wrap=True)
+        console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
             _loop(run, state, source, held_out, folder, console)
     for count, what in (
@@ -58,7 +64,8 @@ def train(run: Run, folder: str | Path, console: Console | None = None, device: 
     ):
         if count:
             console.print(f"skipped {count:,} {what}")
-    console.print(f"[green]done[/]: {counters.images_seen:,} images seen; the model is {folder / MODEL}", soft_wrap=True)
+    end = f": {counters.images_seen:,} images seen; the model is {folder / MODEL}"
+    console.print(Text.assemble(("done", "green"), end), soft_wrap=True)
     return folder / MODEL
 
 
@@ -90,68 +97,88 @@ def _loop(run: Run, state: State, source: Source, held_out: Source | None, folde
                 )
             last = counters.images_seen >= config.images
             showing = last or passed(config.preview_every, before, counters.images_seen)
-            saving = last or interrupt.asked or passed(config.save_every, before, counters.images_seen)
+            saving = showing or interrupt.asked or passed(config.save_every, before, counters.images_seen)
             # What is logged is the mean since the last line; one ends at every checkpoint, because nothing resumes half a line.
-            if showing or saving or passed(config.log_every, before, counters.images_seen):
+            if saving or passed(config.log_every, before, counters.images_seen):
                 speed = counters.images_seen / counters.seconds
                 line = log.write(counters.images_seen, rate=step.rate, images_per_second=speed, skipped=counters.skipped)
                 loss = f"loss {line['loss']:.4f}" if "loss" in line else ""
-            if showing:
-                report(run, state, held_out, folder, log)
             if saving:
                 state.save(folder, run)
+            # After it is saved, so that whatever goes wrong in a report costs the report alone.
+            if showing:
+                report(run, state, held_out, folder, log)
             if interrupt.asked and saving and not last:
                 console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
                 raise KeyboardInterrupt
 
 
-def open_data(run: Run) -> Source:
-    """The pictures that a run trains on."""
-    data = run.data
-    return open_source(data.source, size=data.transforms.source_size, channels=data.channels, skip_bad=data.skip_bad)
+def open_data(run: Run) -> tuple[Source, Source | None]:
+    """The pictures that a run trains on, and those that it validates on, if any, of the size that it trains on.
 
-
-def open_held_out(run: Run, source: Source) -> Source:
-    """The pictures that a run validates on, as large as it trains on. Raises Problem unless they have its size and classes."""
-    data, spec = run.data, run.data.validation
-    assert spec is not None
-    size = data.transforms.result_size(source.size)
-    held_out = open_source(
-        spec, size=None if data.transforms.size is None else size, channels=source.channels, skip_bad=data.skip_bad
-    )
+    Raises Problem, also if the two differ in size or classes.
+    """
+    data, transforms = run.data, run.data.transforms
+    source = _open(data, data.source, transforms.source_size, data.channels)
+    size = transforms.result_size(source.size)
+    fitted = None if transforms.size is None else size
+    if data.held_out:
+        kept, apart = divide(len(source), data.held_out)
+        source, held_out = part(source, kept, transforms.source_size), part(source, apart, fitted)
+    elif data.validation is not None:
+        held_out = _open(data, data.validation, fitted, source.channels)
+    else:
+        return source, None
     if held_out.size != size:
         raise Problem(
-            f"data.validation {spec} has pictures of {show(held_out.size)}, the run trains on {show(size)} (height×width)"
+            f"to validate on, {held_out.spec} has pictures of {show(held_out.size)}, "
+            f"the run trains on {show(size)} (height×width)"
         )
     if held_out.names != source.names:
         raise Problem(
-            f"data.validation {spec} has {_classes(held_out)}, {source.spec} has {_classes(source)}: they must be the same"
+            f"to validate on, {held_out.spec} has {_classes(held_out)}, {source.spec} has {_classes(source)}: "
+            "they must be the same"
         )
-    return held_out
+    return source, held_out
 
 
-def claim(folder: Path, run: Run) -> None:
-    """Make the folder this run's. Raises Problem if it holds another run, or something that is no run.
+def _open(data: DataConfig, spec: str, size: Size | None, channels: int | None) -> Source:
+    return open_source(
+        spec,
+        size=size,
+        channels=channels,
+        image_column=data.image_column,
+        label_column=data.label_column,
+        skip_bad=data.skip_bad,
+    )
 
-    The number of images may change, so that a run can be made longer.
-    """
+
+def check_folder(folder: Path, run: Run) -> None:
+    """Raise Problem if the folder holds another run, or something that is no run."""
     path = folder / RUN
     if path.exists():
         try:
             there = decode(Run, path.read_text(encoding="utf-8"))
         except (Problem, UnicodeDecodeError):
             raise Problem(f"{path} cannot be read as a run of this version: choose another --out, or move it away") from None
-        same_length = there.replace(train=there.train.replace(images=run.train.images))
-        if same_length != run:
-            raise Problem(
-                f"{folder} holds another run ({_difference(there, run)}): choose another --out, or give the same settings"
-            )
-    elif folder.exists() and (not folder.is_dir() or any(not is_temporary(entry) for entry in folder.iterdir())):
+        difference = _difference(there, run)
+        if difference is not None:
+            raise Problem(f"{folder} holds another run ({difference}): choose another --out, or give the same settings")
+    elif folder.exists() and (not folder.is_dir() or not all(map(_is_ours, folder.iterdir()))):
         raise Problem(f"{folder} exists and holds no run: choose another --out")
-    # A killed run may have left files that it had not finished.
+
+
+def _is_ours(entry: Path) -> bool:
+    """Whether this is what a run has in its folder before it has written anything."""
+    return entry.name == LOCK or is_temporary(entry)
+
+
+def claim(folder: Path, run: Run) -> None:
+    """Make the folder this run's. To be called by who holds its lock: files that others had not finished are removed."""
+    check_folder(folder, run)  # again, since who held the lock before may have begun a run
     for entry in filter(is_temporary, folder.rglob("*.tmp")):
         entry.unlink()
-    write_text(path, run.to_json())
+    write_text(folder / RUN, run.to_json())
 
 
 def start(run: Run, folder: Path, device: str | None = None) -> State:
@@ -235,7 +262,8 @@ class Step:
             pieces.append({"loss": losses.total.detach(), **losses.terms})
         norm = torch.nn.utils.get_total_norm([p.grad for p in phase.parameters if p.grad is not None])
         values = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-        if not (math.isfinite(float(norm)) and bool(values["loss"].isfinite().all())):
+        # One question to the device, because each waits until it has caught up.
+        if not bool(norm.isfinite() & values["loss"].isfinite().all()):
             optimizer.zero_grad(set_to_none=True)
             return {}
         if config.optimizer.clip is not None:
@@ -257,8 +285,7 @@ def report(run: Run, state: State, held_out: Source | None, folder: Path, log: L
         pictures = learner.preview()
         numbers = {} if held_out is None else learner.validate(lambda: sequential(held_out, run.train.batch_size))
     if pictures is not None:
-        sheet = grid(pictures)
-        save_png(folder / "samples" / f"{images_seen:09d}.png", sheet)
+        sheet = save_grid(folder / "samples" / f"{images_seen:09d}.png", pictures)
         log.picture("samples", sheet.permute(1, 2, 0).numpy(), images_seen)
     if numbers:
         log.write(images_seen, **numbers)
@@ -301,12 +328,13 @@ def _last_good(folder: Path) -> str:
     return f"the last good state, of image {checkpoint.peek(path).provenance['images_seen']:,}, is {path}"
 
 
-def _plan(run: Run, source: Source, state: State, folder: Path) -> str:
+def _plan(run: Run, source: Source, held_out: Source | None, state: State, folder: Path) -> Text:
     device = next(state.learner.module.parameters()).device
     parameters = sum(parameter.numel() for parameter in state.learner.module.parameters())
+    apart = "" if held_out is None else f" and {len(held_out):,} held out"
     at = f"going on at {state.counters.images_seen:,}" if state.counters.images_seen else "from the start"
-    return (
-        f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures, {_classes(source)}, "
+    return Text(
+        f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures{apart}, {_classes(source)}, "
         f"to {run.train.images:,} images seen, {at}\n"
         f"  log {folder / LOG}, TensorBoard {folder / 'tensorboard'}, grids {folder / 'samples'}, model {folder / MODEL}"
     )
@@ -318,18 +346,18 @@ def _classes(source: Source) -> str:
     return f"{len(source.names)} classes ({', '.join(source.names[:3])}{', …' if len(source.names) > 3 else ''})"
 
 
-def _difference(a: Run, b: Run) -> str:
-    """The first setting in which two runs differ, as text."""
+def _difference(a: Run, b: Run) -> str | None:
+    """The first setting in which two runs differ, as text; None where they are the same run."""
 
     def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
         if isinstance(value, dict):
             for name, inner in value.items():
                 yield from leaves(inner, f"{path}.{name}" if path else name)
-        else:
+        elif path not in CHANGEABLE:
             yield path, value
 
     old, new = (dict(leaves(run.model_dump(mode="json"), "")) for run in (a, b))
     for path in old | new:
         if old.get(path) != new.get(path):
             return f"its {path} is {old.get(path)!r}, yours {new.get(path)!r}"
-    raise AssertionError("the runs are equal")
+    return None

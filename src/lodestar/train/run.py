@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections import Counter
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from lodestar.config import Config
 from lodestar.data import Transforms
@@ -16,15 +17,27 @@ class DataConfig(Config):
     """Where the pictures come from and what is done to them."""
 
     source: str = "digits"
-    """A parquet file, a folder, a hub data set, or "digits"."""
+    """A parquet file, a folder, a hub data set (its split after an @, as in ``owner/name@test``), or "digits"."""
     validation: str | None = None
-    """Held-out pictures for the numbers that a task reports on such."""
+    """Pictures, named like `source`, for the numbers that a task reports on held-out ones."""
+    held_out: float = Field(default=0.0, ge=0, lt=1)
+    """Or the share of the source that is kept out of training for that, the same pictures in every run."""
+    image_column: str | None = None
+    """Of a table, the pictures; None: the first column of such."""
+    label_column: str | None = None
+    """Of a table, the classes; None: the column "label", or the first of classes."""
     transforms: Transforms = Transforms()
     channels: Literal[1, 3] | None = None
-    """Channels to convert to; None: as the data has them."""
+    """Channels to convert to, grey or RGB; None: grey for "digits", RGB for all others, whatever is stored."""
     skip_bad: bool = False
     """Skip and count pictures that cannot be decoded, instead of stopping."""
     workers: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.held_out and self.validation is not None:
+            raise ValueError(f"held_out is {self.held_out} and validation {self.validation!r}: give one of them")
+        return self
 
 
 class OptimizerConfig(Config):
@@ -68,6 +81,13 @@ class TrainConfig(Config):
     """Images between sample grids, and validations."""
     patience: int = Field(default=8, ge=1)
     """Stop after so many steps in a row whose loss or gradient is not finite."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        (label, count), *_ = Counter(profile.label for profile in self.ema).most_common(1)
+        if count > 1:
+            raise ValueError(f"ema has {count} averages called {label!r}, which is also their file's name: keep one of them")
+        return self
 
 
 class Run(Config):

@@ -28,6 +28,11 @@ class Frechet(Config):
 
     kind: Literal["frechet"] = "frechet"
 
+    @property
+    def least(self) -> int:
+        """Pictures that each set needs."""
+        return 2
+
     def __call__(self, generated: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         ours, theirs = generated.moments, reference.moments
         return {"frechet": float(frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance))}

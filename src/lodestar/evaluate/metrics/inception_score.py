@@ -28,6 +28,11 @@ class Score(Config):
     kind: Literal["score"] = "score"
     split_size: int = Field(default=5000, ge=1)
 
+    @property
+    def least(self) -> int:
+        """Pictures that each set needs."""
+        return 1
+
     def __call__(self, generated: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         if generated.logits is None:
             raise Problem(
@@ -47,8 +52,3 @@ def inception_scores(probabilities: Tensor, splits: list[slice]) -> Tensor:
 def blocks(count: int, size: int) -> list[slice]:
     """Consecutive splits of `size`, the last one perhaps shorter (ADM's evaluator)."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
-
-
-def equal_parts(count: int, parts: int) -> list[slice]:
-    """`parts` consecutive splits, as equal as can be: part i ends before (i + 1) count // parts (Salimans et al.: 10 parts)."""
-    return [slice(i * count // parts, (i + 1) * count // parts) for i in range(parts)]

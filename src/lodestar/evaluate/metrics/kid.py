@@ -8,7 +8,6 @@ JMLR 13, eq. 3) has no bias in the number of pictures, unlike the Fréchet dista
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -17,9 +16,6 @@ from torch import Tensor
 
 from lodestar.config import Config, Problem
 from lodestar.evaluate.statistics import FeatureSet
-
-Kernel = Callable[[Tensor, Tensor], Tensor]  # [M, D], [N, D] -> [M, N]
-Estimator = Literal["unbiased", "biased", "u-statistic"]
 
 
 class KID(Config):
@@ -32,6 +28,11 @@ class KID(Config):
     subsets: int = Field(default=100, ge=1)
     max_subset_size: int = Field(default=1000, ge=2)
     seed: int = Field(default=0, ge=0)
+
+    @property
+    def least(self) -> int:
+        """Pictures that each set needs."""
+        return 2
 
     def __call__(self, generated: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         size = min(self.max_subset_size, len(generated), len(reference))
@@ -58,24 +59,17 @@ def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
-def gaussian_kernel(sigma: float) -> Kernel:
-    """exp(-|x - y|² / 2σ²)."""
-    return lambda x, y: torch.exp(-(torch.cdist(x, y) ** 2) / (2 * sigma**2))
-
-
-def mmd2(x: Tensor, y: Tensor, kernel: Kernel = polynomial_kernel, estimator: Estimator = "unbiased") -> Tensor:
-    """The squared maximum mean discrepancy (0-d, float64) of features x [m, D] and y [n, D].
-
-    "biased" keeps the pairs (i, i) within a set and is never negative (Gretton et al., eq. 5); "u-statistic" drops them
-    between the sets too, and asks for m = n (eq. 4).
-    """
+def mmd2(x: Tensor, y: Tensor) -> Tensor:
+    """The squared maximum mean discrepancy (0-d, float64) of features x [m, D] and y [n, D], m, n > 1."""
     x, y = x.double(), y.double()
-    m, n = len(x), len(y)
-    xx, yy, xy = kernel(x, x), kernel(y, y), kernel(x, y)
-    if estimator == "biased":
-        return xx.mean() + yy.mean() - 2 * xy.mean()
-    within = (xx.sum() - xx.trace()) / (m * (m - 1)) + (yy.sum() - yy.trace()) / (n * (n - 1))
-    if estimator == "unbiased":
-        return within - 2 * xy.mean()
-    assert m == n, f"the u-statistic pairs the sets: {m} and {n}"
-    return within - 2 * (xy.sum() - xy.trace()) / (m * (m - 1))
+    return unbiased(polynomial_kernel(x, x), polynomial_kernel(y, y), polynomial_kernel(x, y))
+
+
+def unbiased(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
+    """MMD² (0-d) given the kernel within the sets, [m, m] and [n, n], and between them, [m, n]."""
+    return within(xx) + within(yy) - 2 * xy.mean()
+
+
+def within(kernel: Tensor) -> Tensor:
+    """The mean (0-d) of a kernel [m, m] over pairs of different members."""
+    return (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))

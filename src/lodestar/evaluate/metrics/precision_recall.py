@@ -29,6 +29,11 @@ class PrecisionRecall(Config):
     kind: Literal["precision_recall"] = "precision_recall"
     k: int = Field(default=3, ge=1)
 
+    @property
+    def least(self) -> int:
+        """Pictures that each set needs."""
+        return self.k + 1
+
     def __call__(self, generated: FeatureSet, reference: FeatureSet) -> dict[str, float]:
         fewer = min(len(generated), len(reference))
         if fewer <= self.k:
