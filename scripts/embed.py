@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--hardware", required=True)
+    parser.add_argument("--note", help="what else a reader of the card should know")
     parser.add_argument("--data", help="how the card names the data (default: the source's file name)")
     parser.add_argument("--numbers", type=Path, help="a report of `lodestar evaluate`, as JSON")
     options = parser.parse_args()
@@ -39,6 +40,8 @@ def main() -> None:
         "preset": options.name,
         "hardware": options.hardware,
     }
+    if options.note is not None:
+        provenance["note"] = options.note
     if options.numbers is not None:
         provenance["measured"] = json.loads(options.numbers.read_text(encoding="utf-8"))
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
