@@ -23,8 +23,8 @@ def attend(qkv: Tensor, heads: int, layout: Layout) -> Tensor:
         q, k, v = qkv.view(batch, places, 3, heads, head_channels).permute(2, 0, 3, 1, 4).unbind(0)
     else:
         q, k, v = qkv.view(batch, places, heads, 3, head_channels).permute(3, 0, 2, 1, 4).unbind(0)
-    if qkv.requires_grad and not qkv.is_cuda:
-        # On CPUs the backward pass of the fused kernel is slower than that of a softmax of a product.
+    if qkv.requires_grad and qkv.dtype == torch.bfloat16 and not qkv.is_cuda:
+        # In bfloat16 on CPUs the backward pass of the fused kernel is slower than that of a softmax of a product.
         weights = torch.softmax((q * (1 / math.sqrt(head_channels))) @ k.transpose(-2, -1), dim=-1)
         y = weights @ v
     else:
