@@ -210,20 +210,20 @@ class Diffusion(nn.Module):
 
     def check(self, request: Request, classifier: PictureClassifier | None = None) -> None:
         """Raise Problem if a request cannot be answered, before any work is done."""
-        self._steps(request)
-        self._guided(self._guidance(request), request.labels[:1], classifier)
+        self.steps(request)
+        self.guided(self.complete(request), request.labels[:1], classifier)
 
     @torch.inference_mode()
     def stream(self, request: Request, *, batch_size: int = 32, classifier: PictureClassifier | None = None) -> Iterator[Frame]:
         """Sample a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done."""
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
-        sampler, steps, guidance = request.sampler or self.config.sampler, self._steps(request), self._guidance(request)
+        sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), self.complete(request)
         shape = (self.config.denoiser.network.in_channels, *self.config.size)
         self.eval()
         for first in range(0, len(request.labels), batch_size):
             rows = slice(first, first + batch_size)
-            denoise = self._guided(guidance, request.labels[rows], classifier)
+            denoise = self.guided(guidance, request.labels[rows], classifier)
             noise = SeededNoise(request.seeds[rows])
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
             x = noise.start(shape, self.device)
@@ -231,7 +231,7 @@ class Diffusion(nn.Module):
                 done = state.index + 1
                 yield Frame(first, done, len(steps), state.x if done == len(steps) else state.estimate.x0)
 
-    def _steps(self, request: Request) -> list[Transition]:
+    def steps(self, request: Request) -> list[Transition]:
         """The steps of a request. Raises Problem where they begin at a level that is hardly noisy, where noise is no picture."""
         plan = request.plan or self.config.plan
         steps = self.config.schedule.steps(parse_plan(plan))
@@ -242,7 +242,7 @@ class Diffusion(nn.Module):
             )
         return steps
 
-    def _guided(
+    def guided(
         self, guidance: Sequence[AnyGuidance], labels: Sequence[int | None], classifier: PictureClassifier | None
     ) -> Denoise:
         """The `Denoise` of one batch."""
@@ -280,7 +280,7 @@ class Diffusion(nn.Module):
                 f"the model makes {channels} and {model.size}"
             )
 
-    def _guidance(self, request: Request) -> list[AnyGuidance]:
+    def complete(self, request: Request) -> list[AnyGuidance]:
         """The requested guidance with the clipping that pictures want put in its place."""
         guidance = list(request.guidance)
         if request.clip and not any(isinstance(each, Clip | Threshold) for each in guidance):

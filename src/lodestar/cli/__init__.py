@@ -1,0 +1,32 @@
+"""The command line, a file for each family of commands, which import what they need when they run: help is there at once."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lodestar.cli import demo, evaluate, info, sample, train
+
+app = typer.Typer(
+    help="Guided diffusion of images: train, sample, guide and measure.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback(invoke_without_command=True)
+def _main(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+) -> None:
+    if version:
+        from lodestar import __version__
+
+        print(f"lodestar {__version__}")
+        raise typer.Exit
+
+
+for _command in (sample.sample, sample.remake, demo.demo, train.train, evaluate.evaluate, evaluate.sweep, info.info):
+    app.command()(_command)

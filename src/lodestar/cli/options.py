@@ -1,0 +1,111 @@
+"""What several commands have in common: options of one meaning everywhere, and the readers of their short forms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from lodestar.guidance import AnyGuidance
+    from lodestar.models.classifier import PictureClassifier
+    from lodestar.models.diffusion import Diffusion
+    from lodestar.samplers import AnySampler
+
+Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Picture k has the seed SEED + k, whatever the batch size.")]
+Count = Annotated[int | None, typer.Option("--count", min=1, help="How many pictures.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at once.")]
+Steps = Annotated[
+    str | None,
+    typer.Option(
+        "--steps", help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, karras:20, logsnr:20."
+    ),
+]
+SamplerText = Annotated[str | None, typer.Option("--sampler", help="ancestral, ddim, euler, heun, dpmpp; ddim:eta=0.5.")]
+GuidanceTexts = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--guidance", help="cfg:3 (1 = none; or cfg:w=2), classifier:2, threshold:0.995, interval:LOW,HIGH; in this order."
+    ),
+]
+ClassifierName = Annotated[
+    str | None, typer.Option("--classifier", help="The noise-aware classifier that guides (a name, run or file).")
+]
+Clip = Annotated[bool, typer.Option("--clip/--no-clip", help="Clamp what the model believes to the range of pictures.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one.")]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        "--reference", help="Pictures to compare with: a parquet file, a folder, hf:owner/name; an embedded model has its own."
+    ),
+]
+ExtractorName = Annotated[
+    str | None,
+    typer.Option(
+        "--extractor", help="The classifier whose features are compared (a name, run or file); default cifar10_features."
+    ),
+]
+
+
+def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
+    """Labels of the command line, ``dog=8`` repeated as often as it says. Raises Problem."""
+    from lodestar.config import Problem
+
+    if not labels:
+        return None
+    asked: list[str] = []
+    for text in labels:
+        name, separator, number = text.rpartition("=")
+        if not separator:
+            asked.append(text)
+            continue
+        if not number.isdecimal() or int(number) < 1:
+            raise Problem(f"label {text!r}: {number!r} is not a count of at least 1")
+        if count is not None:
+            raise Problem(f"label {text!r} has a count and --count is {count}: give one of them")
+        asked += [name] * int(number)
+    return asked
+
+
+def parse_guidance(texts: list[str] | None) -> tuple[AnyGuidance, ...]:
+    """Guidance in its short form. Raises Problem."""
+    from lodestar.config import parse
+    from lodestar.guidance import AnyGuidance
+
+    return tuple(parse("guidance", text, AnyGuidance) for text in texts or [])
+
+
+def parse_sampler(text: str | None) -> AnySampler | None:
+    """A sampler in its short form. Raises Problem."""
+    from lodestar.config import parse
+    from lodestar.samplers import AnySampler
+
+    return None if text is None else parse("sampler", text, AnySampler)
+
+
+def load_diffusion(name: str, device: str | None) -> Diffusion:
+    """A diffusion model by name. Raises Problem."""
+    from lodestar import library
+
+    return library.load(name, device, "diffusion")  # type: ignore[return-value]
+
+
+def load_guide(
+    model: str, classifier: str | None, guidance: tuple[AnyGuidance, ...], device: str | None
+) -> PictureClassifier | None:
+    """The classifier that guides: the one given, else the model's companion; None where no guidance asks for one."""
+    from lodestar import library
+    from lodestar.config import Problem
+
+    if not any(each.kind == "classifier" for each in guidance):
+        if classifier is not None:
+            raise Problem(f"--classifier {classifier} has no effect without --guidance classifier:SCALE")
+        return None
+    name = classifier or library.companion(model)
+    if name is None:
+        raise Problem(f"guidance classifier: {model} has no classifier of its own: give one with --classifier")
+    loaded: Any = library.load(name, device, "classifier")
+    return loaded
