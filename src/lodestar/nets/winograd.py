@@ -28,7 +28,7 @@ _INPUT, _KERNEL, _OUTPUT = (torch.kron(each, each).float() for each in (_B, _G, 
 CHANNELS = 128
 """Fewest channels, in and out, at which it pays: with fewer, the transforms cost what the products save."""
 TILES = 32
-"""Fewest tiles in a batch at which it pays, and a quarter of the channels at least: the kernel's transform is spread over them."""
+"""Fewest tiles in a batch at which it pays; a quarter of the channels at least: the kernel's transform is spread over them."""
 _CACHED = 2**21
 """Bytes of transformed input that are worked on at once, about what a core's own cache holds."""
 
