@@ -44,7 +44,6 @@ LATER: dict[str, str] = {
     "gd_sr": _CHECKPOINTS,
     "id_sr": _CHECKPOINTS,
     "pd_unet": _CHECKPOINTS,
-    "df_unet2d": _CHECKPOINTS,
     "manifest": _CHECKPOINTS,
     "cfg_karlo_prior": _TEXT,
     "cfg_karlo_decoder": _TEXT,

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli import demo, evaluate, info, sample, train
+from lodestar.cli import demo, evaluate, export, info, sample, train
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -28,5 +28,15 @@ def _main(
         raise typer.Exit
 
 
-for _command in (sample.sample, sample.remake, demo.demo, train.train, evaluate.evaluate, evaluate.sweep, info.info):
+_COMMANDS = (
+    sample.sample,
+    sample.remake,
+    demo.demo,
+    train.train,
+    evaluate.evaluate,
+    evaluate.sweep,
+    export.export,
+    info.info,
+)
+for _command in _COMMANDS:
     app.command()(_command)
