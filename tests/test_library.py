@@ -66,5 +66,5 @@ def test_what_a_hub_refuses_is_one_line(hub: Hub) -> None:
     with pytest.raises(Problem, match="cannot write to 'nameless': Repo id must be") as problem:
         library.push_to_hub("cifar10", "nameless")
     assert "\n" not in str(problem.value)
-    with pytest.raises(Problem, match="cannot fetch model.safetensors of 'me/none': 404"):
+    with pytest.raises(Problem, match=r"cannot fetch model\.safetensors of 'me/none': 404"):
         library.load("hf:me/none")
