@@ -13,7 +13,7 @@ from lodestar.samplers.ddim import DDIM
 from lodestar.samplers.dpmpp import DPMpp
 from lodestar.samplers.dpmpp_sde import DPMppSDE
 from lodestar.samplers.dpmpp_single import DPMppSingle
-from lodestar.samplers.edm import EDM
+from lodestar.samplers.edm import EDMHeun
 from lodestar.samplers.euler import Euler
 from lodestar.samplers.euler_ancestral import EulerAncestral
 from lodestar.samplers.heun import Heun
@@ -29,7 +29,7 @@ AnySampler = Annotated[
     | Euler
     | EulerAncestral
     | Heun
-    | EDM
+    | EDMHeun
     | DPMpp
     | DPMppSingle
     | DPMppSDE
@@ -41,6 +41,6 @@ AnySampler = Annotated[
 ]
 
 __all__ = [
-    "DDIM", "EDM", "LMS", "PLMS", "Ancestral", "AnySampler", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle", "Euler",
-    "EulerAncestral", "Heun", "PredictorCorrector", "Sampler", "State", "UniPC", "last",
+    "DDIM", "LMS", "PLMS", "Ancestral", "AnySampler", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun",
+    "Euler", "EulerAncestral", "Heun", "PredictorCorrector", "Sampler", "State", "UniPC", "last",
 ]  # fmt: skip

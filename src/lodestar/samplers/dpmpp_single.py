@@ -39,11 +39,12 @@ class DPMppSingle(Sampler):
         return self.eta > 0
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        if self.eta > 0:
-            self.check_falling(steps)
         index = 0
         for block in blocks(steps, self.order):
             first, begin = x, block[0].t
+            if self.eta > 0:
+                # Where the stages are does not matter: k-diffusion has one below the end of the step.
+                self.check_falling([Transition(begin, block[-1].s)])
             values: list[tuple[float, Tensor]] = []
             for step in block:
                 if self.target == "epsilon":

@@ -16,7 +16,7 @@ from lodestar.samplers.euler import Euler
 from lodestar.samplers.heun import Heun
 
 
-class EDM(Sampler):
+class EDMHeun(Sampler):
     """Heun's method with churn: two evaluations a step, one at the step to clean data. The defaults are those of ImageNet 64.
 
     No level is raised above the schedule's noisiest. Raises Problem at pure noise (α = 0), which has no σ/α.

@@ -32,7 +32,7 @@ _POINTS = {
 
 
 class LMS(Sampler):
-    """A linear multistep method, with one evaluation a step; the first steps are of lower order, the one to clean data of first.
+    """A linear multistep method, with one evaluation a step; the first steps are of lower order.
 
     Raises Problem where it would begin at pure noise (α = 0), which has no σ/α.
     """
@@ -41,21 +41,24 @@ class LMS(Sampler):
     order: int = Field(default=4, ge=1, le=4)
     """How many ε̂ a step combines."""
     variable: Literal["ratio", "log"] = "ratio"
-    """What the polynomial is in: σ/α, or its logarithm (DEIS)."""
+    """What the polynomial is in: σ/α, or its logarithm (DEIS), which clean data have not: the step to them is of first order."""
+    taper: bool = False
+    """Fall to first order over the last steps, as published DEIS does where there are fewer than 15."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         past: list[tuple[float, Tensor]] = []
         for index, step in enumerate(steps):
             self.check_signal(step)
             estimate = denoise(x, step.t).folded()
-            if step.s.sigma == 0:
+            if step.s.sigma == 0 and self.variable == "log":
                 x = estimate.x0 * step.s.alpha
             else:
-                here = self._place(float(step.t.ratio))
+                here, order = self._place(float(step.t.ratio)), min(self.order, len(steps) - index) if self.taper else self.order
+                past = past[: order - 1]
                 factors = self._integrals(here, self._place(float(step.s.ratio)), [place for place, _ in past])
                 terms: list[Term] = [(step.s.alpha * factor, eps) for factor, (_, eps) in zip(factors, past, strict=True)]
                 x = lead(estimate, step.s, *terms)
-                past = [(here, estimate.eps), *past[: max(self.order - 2, 0)]] if self.order > 1 else []
+                past = [(here, estimate.eps), *past]
             yield State(x, estimate, index)
 
     def _place(self, ratio: float) -> float:
