@@ -958,6 +958,10 @@ def gmm(case: Case) -> Iterator[Check | Left]:
             else:
                 times, sample = ours
                 tolerance = {"atol": float(single[1]) if single else 2e-5}
+                if case.subcases[family]["scheduler"] == "PNDMScheduler":
+                    # It combines ε̂ in float32, and 1/α of the first step magnifies their rounding: in float64 its own formula
+                    # is as far from the recorded values as ours.
+                    tolerance["atol"] += 4 * 2.0**-24 * (1 + float(case.inputs["vp/sigma_t"][-1]) ** 2) ** 0.5
                 yield Check(name, times) if what.endswith("_timesteps") else Check(name, sample, **tolerance)
         else:
             end = _gmm_float64(case, model, family, what)
