@@ -98,6 +98,8 @@ def lead(estimate: Estimate, s: Level, *past: Term) -> Tensor:
 def refresh(step: Transition, eta: float) -> tuple[float, float]:
     """(std, deviation): the noise drawn afresh, std² = η²·β̃ but never more than σ_s², and what is left to follow ε̂ to."""
     sigma = float(step.s.sigma)
+    if eta == 0:
+        return 0.0, sigma
     std = min(eta * float(step.small) ** 0.5, sigma)
     return std, (sigma**2 - std**2) ** 0.5
 
