@@ -44,7 +44,7 @@ class DPMpp(Sampler):
     @model_validator(mode="after")
     def _sde_of_x0(self) -> Self:
         if self.eta > 0 and self.target != "x0":
-            raise Problem(f"eta is {self.eta:g}: only target 'x0' draws noise")
+            raise Problem(f"sampler dpmpp: eta is {self.eta:g} and target {self.target!r}: only target 'x0' draws noise")
         return self
 
     @property
