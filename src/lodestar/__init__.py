@@ -17,18 +17,40 @@ if TYPE_CHECKING:
     from lodestar.config import Problem
     from lodestar.guidance import CFG, Classifier, Clip, Interval, Threshold
     from lodestar.library import load
-    from lodestar.samplers import DDIM, Ancestral, DPMpp, Euler, Heun
+    from lodestar.samplers import (
+        DDIM,
+        LMS,
+        PLMS,
+        Ancestral,
+        Consistency,
+        DPMpp,
+        DPMppSDE,
+        DPMppSingle,
+        EDMHeun,
+        Euler,
+        EulerAncestral,
+        Heun,
+        PredictorCorrector,
+        UniPC,
+    )
 
 _HOME = {
     "load": "lodestar.library",
     "save": "lodestar.album",
     "Problem": "lodestar.config",
     **dict.fromkeys(("CFG", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"),
-    **dict.fromkeys(("DDIM", "Ancestral", "DPMpp", "Euler", "Heun"), "lodestar.samplers"),
-}
+    **dict.fromkeys(
+        (
+            "DDIM", "LMS", "PLMS", "Ancestral", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler",
+            "EulerAncestral", "Heun", "PredictorCorrector", "UniPC",
+        ),
+        "lodestar.samplers",
+    ),
+}  # fmt: skip
 
 __all__ = [
-    "CFG", "DDIM", "Ancestral", "Classifier", "Clip", "DPMpp", "Euler", "Heun", "Interval", "Problem", "Threshold",
+    "CFG", "DDIM", "LMS", "PLMS", "Ancestral", "Classifier", "Clip", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle",
+    "EDMHeun", "Euler", "EulerAncestral", "Heun", "Interval", "PredictorCorrector", "Problem", "Threshold", "UniPC",
     "load", "save",
 ]  # fmt: skip
 

@@ -117,3 +117,12 @@ def test_levels_of_any_scale() -> None:
     x0, x = torch.tensor([[1.0]]), torch.tensor([[5.0]])
     mean: Tensor = step.mean(x0, x)
     assert mean.item() == pytest.approx(1.0 + (2 / 80) ** 2 * (5.0 - 1.0))
+
+
+def test_a_step_knows_the_levels_of_the_schedule_that_made_it() -> None:
+    step = Linear().steps(Sections(counts=(10,)))[3]
+    between = step.levels.at_ratio((step.t.ratio * step.s.ratio) ** 0.5)
+    assert step.s.sigma < between.sigma < step.t.sigma
+    assert step == transitions([step.t, step.s])[0], "where a step comes from does not make it another"
+    with pytest.raises(AssertionError, match="without a schedule"):
+        _ = transitions([step.t, step.s])[0].levels

@@ -24,7 +24,14 @@ Steps = Annotated[
         "--steps", help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, karras:20, logsnr:20."
     ),
 ]
-SamplerText = Annotated[str | None, typer.Option("--sampler", help="ancestral, ddim, euler, heun, dpmpp; ddim:eta=0.5.")]
+SamplerText = Annotated[
+    str | None,
+    typer.Option(
+        "--sampler",
+        help="ancestral, ddim, plms, euler, euler_ancestral, heun, edm, dpmpp, dpmpp_single, dpmpp_sde, unipc, lms, "
+        "predictor_corrector, consistency; ddim:eta=0.5.",
+    ),
+]
 GuidanceTexts = Annotated[
     list[str] | None,
     typer.Option(

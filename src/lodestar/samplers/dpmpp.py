@@ -26,7 +26,7 @@ from lodestar.samplers.base import Sampler, State, Target, Term, combine, expone
 class DPMpp(Sampler):
     """DPM-Solver++ 2M, with one evaluation a step; the first step and the one to clean data are of first order.
 
-    3M is as published, with half of the exact weight of D₂: its error is smaller than 2M's, its order the same (see docs).
+    3M is as published, with half of the exact weight of D₂: its error is smaller than 2M's, its order the same.
     """
 
     kind: Literal["dpmpp"] = "dpmpp"
@@ -44,7 +44,7 @@ class DPMpp(Sampler):
     @model_validator(mode="after")
     def _sde_of_x0(self) -> Self:
         if self.eta > 0 and self.target != "x0":
-            raise Problem(f"eta is {self.eta:g}: only target 'x0' draws noise")
+            raise Problem(f"sampler dpmpp: eta is {self.eta:g} and target {self.target!r}: only target 'x0' draws noise")
         return self
 
     @property

@@ -53,9 +53,10 @@ class LMS(Sampler):
             if step.s.sigma == 0 and self.variable == "log":
                 x = estimate.x0 * step.s.alpha
             else:
-                here, order = self._place(float(step.t.ratio)), min(self.order, len(steps) - index) if self.taper else self.order
+                order = min(self.order, len(steps) - index) if self.taper else self.order
                 past = past[: order - 1]
-                factors = self._integrals(here, self._place(float(step.s.ratio)), [place for place, _ in past])
+                here, there = self._place(float(step.t.ratio)), self._place(float(step.s.ratio))
+                factors = self._integrals(here, there, [place for place, _ in past])
                 terms: list[Term] = [(step.s.alpha * factor, eps) for factor, (_, eps) in zip(factors, past, strict=True)]
                 x = lead(estimate, step.s, *terms)
                 past = [(here, estimate.eps), *past]

@@ -42,15 +42,14 @@ class UniPC(Sampler):
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         past: list[tuple[float, Tensor]] = []
-        begin: Tensor | None = None
-        order = 1
+        begin, order = x, 1
         for index, step in enumerate(steps):
             t, s = step.t, step.s
             if self.target == "epsilon":
                 self.check_signal(step)
             estimate = denoise(x, t).folded()
             value = (float(t.half_logsnr), estimate.x0 if self.target == "x0" else estimate.eps)
-            if begin is not None and index > self.uncorrected and len(past) > 0:
+            if past and index > self.uncorrected:
                 x = self._step(steps[index - 1], begin, past[:order], value)
             # From pure noise every place is infinitely far: nothing of it can be interpolated.
             past = [value, *past[: self.order - 1]] if t.alpha > 0 else []
