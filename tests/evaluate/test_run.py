@@ -17,7 +17,7 @@ from lodestar.config import Problem, parse
 from lodestar.data import open_source
 from lodestar.evaluate import kept as kept_module
 from lodestar.evaluate import run
-from lodestar.evaluate.extractors import Extractor
+from lodestar.evaluate.extractors import ClassifierExtractor
 from lodestar.evaluate.kept import keep, kept
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
 from lodestar.evaluate.run import cache_folder, digest, evaluate, evaluate_pictures, open_reference, short, source_features
@@ -35,13 +35,13 @@ torch.set_num_threads(1)
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each call of an extractor was given."""
     calls: list[int] = []
-    original: Callable = Extractor.__call__
+    original: Callable = ClassifierExtractor.__call__
 
-    def counted(self: Extractor, pictures: torch.Tensor) -> object:
+    def counted(self: ClassifierExtractor, pictures: torch.Tensor) -> object:
         calls.append(len(pictures))
         return original(self, pictures)
 
-    monkeypatch.setattr(Extractor, "__call__", counted)
+    monkeypatch.setattr(ClassifierExtractor, "__call__", counted)
     return calls
 
 

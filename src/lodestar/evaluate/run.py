@@ -19,7 +19,7 @@ import torch
 
 from lodestar.config import Config, Problem
 from lodestar.data import Source, open_source, sequential
-from lodestar.evaluate.extractors import Extractor
+from lodestar.evaluate.extractors import Extractor, note
 from lodestar.evaluate.kept import Kept, kept
 from lodestar.evaluate.metrics import KID, Frechet, Metric, PrecisionRecall, Score
 from lodestar.evaluate.statistics import FeatureSet, cached
@@ -151,8 +151,8 @@ def measure(
     count = len(request.labels)
     model.check(request, classifier)
     notes = (
-        extractor.note("generated", config.denoiser.network.in_channels, config.size),
-        extractor.note("reference", reference.channels, reference.size),
+        note(extractor, "generated", config.denoiser.network.in_channels, config.size),
+        note(extractor, "reference", reference.channels, reference.size),
     )
     _check_counts(metrics, count, len(reference))
     theirs = source_features(reference, extractor, batch_size=batch_size, cache=cache)
@@ -186,7 +186,7 @@ def evaluate_pictures(
     cache: Path | None = None,
 ) -> Report:
     """Measure pictures on disk, whoever made them, against `reference`. Raises Problem."""
-    notes = [extractor.note(source.spec, source.channels, source.size) for source in (pictures, reference)]
+    notes = [note(extractor, source.spec, source.channels, source.size) for source in (pictures, reference)]
     _check_counts(metrics, len(pictures), len(reference))
     ours, theirs = (source_features(source, extractor, batch_size=batch_size, cache=cache) for source in (pictures, reference))
     return Report(
@@ -310,8 +310,8 @@ def _numbers(metrics: Sequence[Metric], ours: FeatureSet, theirs: FeatureSet) ->
 
 
 def _warnings(ours: FeatureSet, theirs: FeatureSet, reference: Source | Kept, extractor: Extractor) -> Iterator[str]:
-    if isinstance(reference, Kept) and (note := reference.note(extractor)):
-        yield note
+    if isinstance(reference, Kept) and (remark := reference.note(extractor)):
+        yield remark
     dimension = ours.features.shape[1]
     for features, which in ((ours, "measured pictures"), (theirs, "pictures of the reference")):
         # N pictures span at most N - 1 directions around their mean.

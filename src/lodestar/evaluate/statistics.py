@@ -61,17 +61,19 @@ class Moments:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What a feature extractor says of N pictures: features [N, D], and logits [N, K] where it is a classifier.
+    """What a feature extractor says of N pictures: features [N, D], logits [N, K] where it is a classifier, and spatial
+    features [N, S], which tell where things are, where it has them.
 
     Raises Problem for features that are not finite, and for a set without pictures.
     """
 
     features: Tensor
     logits: Tensor | None = None
+    spatial: Tensor | None = None
 
     def __post_init__(self) -> None:
-        assert self.features.ndim == 2, f"features are [N, D], not {list(self.features.shape)}"
-        assert self.logits is None or (self.logits.ndim == 2 and len(self.logits) == len(self.features))
+        for each in (self.features, self.logits, self.spatial):
+            assert each is None or (each.ndim == 2 and len(each) == len(self.features)), f"[N, D], not {list(each.shape)}"
         if len(self.features) == 0:
             raise Problem("there are no pictures to measure")
         bad = int((~self.features.isfinite()).any(1).sum())
