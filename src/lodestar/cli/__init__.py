@@ -28,5 +28,14 @@ def _main(
         raise typer.Exit
 
 
-for _command in (sample.sample, sample.remake, demo.demo, train.train, evaluate.evaluate, evaluate.sweep, info.info):
+for _command in (
+    sample.sample,
+    sample.remake,
+    demo.demo,
+    train.train,
+    evaluate.evaluate,
+    evaluate.stats,
+    evaluate.sweep,
+    info.info,
+):
     app.command()(_command)

@@ -34,8 +34,15 @@ def evaluate(
     count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample.")] = 5_000,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="frechet, score, kid:SUBSETS, precision_recall:K; default all. Repeatable."),
+        typer.Option(
+            "--metric",
+            help="frechet, spatial_frechet, score, kid:SUBSETS, precision_recall:K, density_coverage:K; nearest (copies? for a "
+            "reference of training pictures), cmmd (for CLIP's features). Repeatable; default all but the last two.",
+        ),
     ] = None,
+    seeds: Annotated[
+        int, typer.Option("--seeds", min=1, help="Measure so often, each time with new seeds, for means and 95 % intervals.")
+    ] = 1,
     guidance: GuidanceTexts = None,
     sampler: SamplerText = None,
     steps: Steps = None,
@@ -47,7 +54,7 @@ def evaluate(
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Measure a model, or pictures, against a reference: Fréchet distance, score, KID, precision and recall."""
+    """Measure a model, or pictures, against a reference: Fréchet distances, score, KID, precision and recall, and others."""
     from rich.console import Console
 
     from lodestar.config import Problem, parse
@@ -56,18 +63,20 @@ def evaluate(
     from lodestar.evaluate.metrics import Metric
     from lodestar.files import write_text
 
-    sampling = {"--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier}
+    sampling: dict[str, object] = {
+        "--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier, "--seeds": seeds > 1,
+    }  # fmt: skip
     for option in (name for name, value in sampling.items() if samples is not None and value):
         raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
-    metrics = [parse("metric", text, Metric) for text in metric] if metric else run.METRICS
+    metrics = [parse("metric", text, Metric) for text in metric] if metric else None
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     if samples is not None:
         pictures = open_source(samples, channels=measured_with.channels)
         source = run.open_reference(reference, None, measured_with, pictures.size)
-        report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics)
+        report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics, out=out)
     else:
         assert model is not None
         network = load_diffusion(model, device)
@@ -75,10 +84,46 @@ def evaluate(
         report = run.evaluate(
             network, source, measured_with, count=count, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
             guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device), metrics=metrics,
+            repeats=seeds, out=out,
         )  # fmt: skip
     Console(markup=False).print(report.table())
     if out is not None:
         write_text(out / "report.json", report.to_json() + "\n")
+
+
+def stats(
+    data: Annotated[str, typer.Argument(help="A parquet file, a folder, hf:owner/name, or digits.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write, NAME.safetensors.")],
+    size: Annotated[
+        int | None, typer.Option("--size", min=1, help="Resize and crop the pictures to so many pixels, as for training.")
+    ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(
+            "--features", min=0, help="Keep the features of so many pictures, evenly chosen (default all); moments are of all."
+        ),
+    ] = None,
+    batch_size: BatchSize = 64,
+    extractor: ExtractorName = None,
+    device: Device = None,
+) -> None:
+    """Find out once what a reference's pictures are like: a file that --reference takes in their place."""
+    from lodestar.config import Problem
+    from lodestar.data import open_source
+    from lodestar.evaluate import extractors
+    from lodestar.evaluate.kept import keep
+    from lodestar.evaluate.run import collect
+    from lodestar.evaluate.statistics import PARTS, Collector
+
+    if out.suffix != ".safetensors":
+        raise Problem(f"--out {out}: the file's name has to end in .safetensors")
+    measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
+    source = open_source(data, channels=measured_with.channels, size=size)
+    kept = len(source) if features is None else min(features, len(source))
+    parts = PARTS if kept else PARTS - {"features", "logits"}
+    known = collect(source, measured_with, Collector(parts, some=(kept, len(source))), batch_size)
+    keep(out, source, known, measured_with)
+    print(f"{out}: {len(known)} pictures, {', '.join(f'{part} of {known.count(part)}' for part in sorted(known.parts))}")
 
 
 def sweep(

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from lodestar.config import kinds, parse
-from lodestar.evaluate.extractors.base import Extractor, note
+from lodestar.evaluate.extractors.base import Extractor, gives, note
 from lodestar.evaluate.extractors.classifier import ClassifierExtractor, ClassifierFeatures
 
 Features = ClassifierFeatures
@@ -29,4 +29,4 @@ def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None
     return (parse("extractor", text, Features) if known else ClassifierFeatures(model=text)).load(device)
 
 
-__all__ = ["DEFAULT", "ClassifierExtractor", "ClassifierFeatures", "Extractor", "Features", "load_extractor", "note"]
+__all__ = ["DEFAULT", "ClassifierExtractor", "ClassifierFeatures", "Extractor", "Features", "gives", "load_extractor", "note"]

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from lodestar.config import Problem
 from lodestar.data.transforms import show
-from lodestar.evaluate.statistics import FeatureSet
+from lodestar.evaluate.statistics import FeatureSet, Part
 
 SPATIAL_CHANNELS = 7
 """Channels of a map, the first ones, that its spatial features are: with Inception's 17 × 17 places about as many numbers as
@@ -47,6 +48,11 @@ class Extractor(Protocol):
 
         Raises Problem if any is not finite.
         """
+
+
+def gives(extractor: Extractor) -> frozenset[Part]:
+    """What it can tell of pictures, found by showing it one."""
+    return extractor(torch.zeros(1, extractor.channels, *(extractor.size or (64, 64)), dtype=torch.uint8)).parts
 
 
 def note(extractor: Extractor, what: str, channels: int, size: tuple[int, int]) -> str | None:
