@@ -26,6 +26,10 @@ from lodestar.cli.options import (
     parse_sampler,
 )
 
+Seeds = Annotated[
+    int, typer.Option("--seeds", min=1, help="Measure so often, each time with new seeds, for means and 95 % intervals.")
+]
+
 
 def evaluate(
     model: Annotated[str | None, typer.Argument(help="As in sample; leave it out with --samples.")] = None,
@@ -40,9 +44,7 @@ def evaluate(
             "reference of training pictures), cmmd (for CLIP's features). Repeatable; default all but the last two.",
         ),
     ] = None,
-    seeds: Annotated[
-        int, typer.Option("--seeds", min=1, help="Measure so often, each time with new seeds, for means and 95 % intervals.")
-    ] = 1,
+    seeds: Seeds = 1,
     guidance: GuidanceTexts = None,
     sampler: SamplerText = None,
     steps: Steps = None,
@@ -129,13 +131,22 @@ def stats(
 def sweep(
     model: Model,
     reference: Reference = None,
-    scales: Annotated[str | None, typer.Option("--scales", help="Guidance scales to go through: 0,1,5,10,30.")] = None,
-    plans: Annotated[str | None, typer.Option("--plans", help="Or sampling plans, separated by spaces: '5 10 20 50'.")] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--over",
+            help="A setting to go through, or two: scale=0,1,5; steps=5,10,20; sampler=ddim,heun; guidance='cfg:2 "
+            "cfg:2+interval:0.3,5'; clip; a field such as interval.low=0.1,0.3 or sampler.eta=0,1.",
+        ),
+    ] = None,
+    scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,
+    plans: Annotated[str | None, typer.Option("--plans", help="Short for --over 'steps=…': '5 10 20 50'.")] = None,
     guidance: GuidanceTexts = None,
     sampler: SamplerText = None,
     steps: Steps = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample at each value.")] = 2_000,
     seed: Seed = 0,
+    seeds: Seeds = 1,
     batch_size: BatchSize = 64,
     classifier: ClassifierName = None,
     clip: Clip = True,
@@ -143,21 +154,24 @@ def sweep(
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Measure a model at several guidance scales, or steps: a plot, its numbers as CSV, and a grid of samples for each."""
+    """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
     from lodestar.evaluate import extractors
+    from lodestar.evaluate.axes import axis, parse_axis, parse_guidances
     from lodestar.evaluate.run import open_reference
-    from lodestar.evaluate.sweep import parse_scales
     from lodestar.evaluate.sweep import sweep as run
 
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
-    values = parse_scales(scales) if scales else ()
+    axes = [parse_axis(text) for text in over or []]
+    axes += [parse_axis(f"scale={scales}")] if scales else []
+    axes += [axis("steps", plans.split())] if plans else []
+    listed = [each for one in axes if one.name == "guidance" for value in one.values for each in parse_guidances(value)]
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     network = load_diffusion(model, device)
     source = open_reference(reference, model, measured_with, network.config.size)
-    guide = load_guide(model, classifier, guides, device)
+    guide = load_guide(model, classifier, (*guides, *listed), device)
     folder = out or Path("out") / f"sweep-{Path(model).stem}"
     run(
-        network, source, measured_with, folder, scales=values, steps=(plans or "").split(), guidance=guides, count=count,
-        seed=seed, batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, classifier=guide,
+        network, source, measured_with, folder, over=axes, guidance=guides, count=count, seed=seed, repeats=seeds,
+        batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, classifier=guide,
     )  # fmt: skip
     print(folder / "sweep.png")

@@ -7,6 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
+from lodestar.config import Problem
+
+
+def check(repeats: int) -> None:
+    """Raise Problem unless something is measured at least once."""
+    if repeats < 1:
+        raise Problem(f"repeats is {repeats}: at least 1")
+
 
 def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
     """Half of the width of Student's interval for the mean of independent normal values, at least two of them.

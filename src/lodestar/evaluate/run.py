@@ -25,7 +25,7 @@ from lodestar.evaluate.kept import Kept, cached, kept, load
 from lodestar.evaluate.metrics import KID, DensityCoverage, Frechet, Metric, Nearest, PrecisionRecall, Score, SpatialFrechet
 from lodestar.evaluate.metrics.base import WORDS
 from lodestar.evaluate.neighbours import nearest
-from lodestar.evaluate.repeats import half_width
+from lodestar.evaluate.repeats import check, half_width
 from lodestar.evaluate.statistics import PARTS, Collector, Moments, Part, Statistics
 from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
@@ -171,8 +171,7 @@ def measure(
     """Answer a request and measure the pictures; see `evaluate`. what: the progress bar's title."""
     config = model.config
     count = len(request.labels)
-    if repeats < 1:
-        raise Problem(f"repeats is {repeats}: at least 1")
+    check(repeats)
     model.check(request, classifier)
     notes = (
         note(extractor, "generated", config.denoiser.network.in_channels, config.size),
@@ -327,12 +326,12 @@ def number_format(model: Diffusion) -> str:
     return str(model.denoiser.dtype).removeprefix("torch.")
 
 
-def short(config: Config, omit: str = "") -> str:
+def short(config: Config, omit: Collection[str] = ()) -> str:
     """A sampler or guidance in the short form that `lodestar.config.parse` reads: ``cfg:scale=3.0,rescale=0.0``.
 
-    Every field is stated, but for the one to `omit`.
+    Every field is stated, but for those to `omit`.
     """
-    fields = {name: value for name, value in config.model_dump(mode="json").items() if name != omit}
+    fields = {name: value for name, value in config.model_dump(mode="json").items() if name not in omit}
     kind = fields.pop("kind")
     listed = ",".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items())
     return f"{kind}:{listed}" if listed else kind
