@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
+import numpy as np
 
 from lodestar.config import Problem
 
@@ -24,7 +24,7 @@ def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
     """
     count = len(values)
     assert count > 1, "one value has no spread"
-    return student(count - 1, confidence) * float(torch.tensor(values, dtype=torch.float64).std()) / math.sqrt(count)
+    return student(count - 1, confidence) * float(np.std(values, ddof=1)) / math.sqrt(count)
 
 
 def student(freedom: int, confidence: float = 0.95) -> float:
@@ -32,7 +32,7 @@ def student(freedom: int, confidence: float = 0.95) -> float:
 
     With t = √ν tan θ its density becomes proportional to cosᵛ⁻¹ θ on (-π/2, π/2), which is integrated numerically.
     """
-    theta = torch.linspace(0, math.pi / 2, 100_001, dtype=torch.float64)
-    mass = torch.cumulative_trapezoid(theta.cos() ** (freedom - 1), theta)
-    place = int(torch.searchsorted(mass, confidence * mass[-1]))
-    return math.sqrt(freedom) * math.tan(theta[place + 1])
+    theta = np.linspace(0, math.pi / 2, 100_001)
+    density = np.cos(theta) ** (freedom - 1)
+    mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
+    return math.sqrt(freedom) * math.tan(np.interp(confidence * mass[-1], mass, theta))
