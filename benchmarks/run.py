@@ -26,6 +26,7 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from lodestar.config import kinds
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
@@ -34,7 +35,7 @@ from lodestar.core.schedule import Linear
 from lodestar.data import batches, open_source, parquet, source
 from lodestar.nets.precision import best_dtype
 from lodestar.nets.unet import UNet, UNetConfig
-from lodestar.samplers import DDIM, Ancestral, DPMpp, Euler, Heun, last
+from lodestar.samplers import DDIM, AnySampler, DPMpp, last
 
 CIFAR_SIZE = UNetConfig(width=64, multipliers=(1, 2, 2), blocks=2, attention=(2, 4), head_channels=32, out_channels=6)
 """A CIFAR-size ADM: 64 channels, two blocks, attention at 16 and 8."""
@@ -165,10 +166,10 @@ def loop(repeats: int) -> Table:
     x = noise.start((3, 32, 32))
     with torch.inference_mode():
         calls = {
-            str(sampler.kind) + (f" eta={sampler.eta:g}" if getattr(sampler, "eta", 0) else ""): (
+            " ".join([sampler.kind, *(f"{name}={getattr(sampler, name):g}" for name in sampler.model_fields_set)]): (
                 lambda sampler=sampler: last(sampler(denoise, x, steps, noise))
             )
-            for sampler in (DPMpp(), DDIM(), Euler(), Heun(), Ancestral(), DDIM(eta=1.0), DPMpp(eta=1.0))
+            for sampler in (*(kind() for kind in kinds(AnySampler).values()), DDIM(eta=1.0), DPMpp(eta=1.0), DPMpp(order=3))
         }
         for name, each in seconds(calls, repeats * 5).items():
             table.add_row(name, f"{each / count * 1e6:.1f}")

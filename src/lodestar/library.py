@@ -85,6 +85,33 @@ def companion(name: str | Path) -> str | None:
     return guide if guide in embedded() else None
 
 
+def push_to_hub(name: str | Path, repository: str, *, private: bool = False) -> str:
+    """Put a model, and a card of what it is, into a repository of the hub (made if it is not there); returns its address.
+
+    name: see `find`. repository: "owner/name"; ``load("hf:owner/name")`` loads it from there. Raises Problem.
+    """
+    path, hub = find(name), need("huggingface_hub")
+    header = checkpoint.peek(path)
+    _config(path, header)
+    try:
+        api = hub.HfApi()
+        address = api.create_repo(repository, private=private, exist_ok=True)
+        api.upload_file(path_or_fileobj=path, path_in_repo=MODEL, repo_id=repository)
+        api.upload_file(path_or_fileobj=_card(header, repository).encode(), path_in_repo="README.md", repo_id=repository)
+    except (OSError, ValueError) as error:  # what the library raises are all of these two
+        raise Problem(f"cannot write to {repository!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+    return str(address)
+
+
+def _card(header: checkpoint.Header, repository: str) -> str:
+    """The front page of a repository: what the model is, where it comes from and how it is used, in Markdown."""
+    lines = ["---", "library_name: lodestar", "pipeline_tag: unconditional-image-generation", "---", f"# {repository}", ""]
+    lines += [f"A {header.kind} model of {header.parameters:,} parameters, for the library Lodestar.", ""]
+    lines += ["```python", "import lodestar", "", f'model = lodestar.load("hf:{repository}")', "```", ""]
+    lines += ["| | |", "|---|---|", *(f"| {key.replace('_', ' ')} | {value} |" for key, value in header.provenance.items())]
+    return "\n".join(lines) + "\n"
+
+
 def _config(path: Path, header: checkpoint.Header) -> Any:
     if header.kind not in _KINDS:
         raise Problem(f"{path} holds a {header.kind}, not a model: choose from {', '.join(_KINDS)}")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lodestar.conditions.label import LabelCondition
+from lodestar.convert import unet2d
 from lodestar.convert.adm import classifier_config, load_classifier, load_unet, unet_config
 
 from .harness import Case, Check, Left, adapter
@@ -40,3 +41,14 @@ def classifier(case: Case) -> Iterator[Check | Left]:
         selected = F.log_softmax(logits, dim=-1).gather(1, case.inputs["y"][:, None])[:, 0]
         yield Check("selected_log_prob", selected)
         yield Check("grad", case.inputs["classifier_scale"] * torch.autograd.grad(selected.sum(), x)[0])
+
+
+@adapter("df_unet2d")
+@torch.no_grad()
+def diffusers_unet(case: Case) -> Iterator[Check | Left]:
+    config = unet2d.unet_config(case.config)
+    network = config.build().eval()
+    network.load_state_dict(unet2d.from_unet2d(config, case.state))
+    table = case.state.get("class_embedding.weight")
+    emb = None if table is None else table[case.inputs["y"]]
+    yield Check("out", network(case.inputs["x"], case.inputs["timesteps"], emb))

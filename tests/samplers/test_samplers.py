@@ -16,13 +16,47 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.core.transition import transitions
-from lodestar.samplers import DDIM, Ancestral, AnySampler, DPMpp, Euler, Heun, Sampler, last
+from lodestar.samplers import (
+    DDIM,
+    LMS,
+    PLMS,
+    Ancestral,
+    AnySampler,
+    Consistency,
+    DPMpp,
+    DPMppSDE,
+    DPMppSingle,
+    EDMHeun,
+    Euler,
+    EulerAncestral,
+    Heun,
+    PredictorCorrector,
+    Sampler,
+    UniPC,
+    last,
+)
 
 torch.set_num_threads(1)
 
 STEPS = Linear().steps(parse_plan("6"))
 MODEL = Gaussian(torch.linspace(-1, 1, 12).reshape(3, 2, 2), 0.3)
-EVERY = [*(kind() for kind in kinds(AnySampler).values()), DDIM(eta=0.7), DPMpp(eta=1.0), DPMpp(solver="heun")]
+EVERY = [
+    *(kind() for kind in kinds(AnySampler).values()),
+    DDIM(eta=0.7),
+    DPMpp(eta=1.0),
+    DPMpp(solver="heun"),
+    DPMpp(order=3),
+    DPMpp(target="epsilon", taper=True),
+    DPMppSingle(order=3, eta=1.0, solver="heun"),
+    DPMppSDE(eta=0.0),
+    EDMHeun(churn=0.0),
+    EDMHeun(solver="euler"),
+    Heun(reach=0.5),
+    LMS(variable="log"),
+    PLMS(warmup="runge_kutta"),
+    PredictorCorrector(corrections=2, size="level"),
+    UniPC(order=3, solver="bh1", target="epsilon"),
+]
 
 
 def counted(denoise: Denoise) -> tuple[Denoise, list[Level]]:
@@ -46,8 +80,10 @@ def test_contract(sampler: Sampler) -> None:
     states = list(sampler(MODEL, x, STEPS, noise))
     assert [state.index for state in states] == list(range(len(STEPS)))
     assert all(state.x.shape == x.shape and state.x.dtype == x.dtype and state.x.isfinite().all() for state in states)
-    assert [state.estimate.level for state in states] == [step.t for step in STEPS]
-    torch.testing.assert_close(states[-1].x, states[-1].estimate.x0)
+    if not isinstance(sampler, EDMHeun):  # which raises the level first
+        assert [state.estimate.level for state in states] == [step.t for step in STEPS]
+    if not isinstance(sampler, LMS):  # whose polynomial goes on to clean data
+        torch.testing.assert_close(states[-1].x, states[-1].estimate.x0)
     gradient = torch.autograd.grad(states[-1].x.sum(), x)[0]
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
@@ -66,8 +102,32 @@ def test_a_picture_depends_on_its_own_seed_alone(sampler: Sampler) -> None:
     assert not torch.equal(together[0], together[1])
 
 
+def draws_of(sampler: Sampler) -> int:
+    """How often a sampler draws on STEPS: at every step but the one to clean data, where it says nothing else."""
+    match sampler:
+        case EDMHeun():
+            return sum(sampler.low <= step.t.ratio <= sampler.high for step in STEPS) if sampler.stochastic else 0
+        case PredictorCorrector():
+            return len(STEPS) - 1 + sampler.corrections * len(STEPS)
+        case DPMppSingle():  # after blocks: 5 steps of 3 and 2, and the last
+            return 2 if sampler.stochastic else 0
+    return len(STEPS) - 1 if sampler.stochastic else 0
+
+
+def evaluations_of(sampler: Sampler) -> int:
+    """How many evaluations a sampler needs for STEPS: one a step, where it says nothing else."""
+    match sampler:
+        case Heun() | EDMHeun(solver="heun"):
+            return 2 * len(STEPS) - 1
+        case PLMS():
+            return len(STEPS) + (1 if sampler.warmup == "heun" else 9)
+        case PredictorCorrector():
+            return len(STEPS) * (1 + sampler.corrections)
+    return len(STEPS)
+
+
 @pytest.mark.parametrize("sampler", EVERY, ids=str)
-def test_only_stochastic_samplers_draw_and_never_at_the_step_to_clean_data(sampler: Sampler) -> None:
+def test_only_stochastic_samplers_draw_and_as_often_as_they_should(sampler: Sampler) -> None:
     draws: list[int] = []
 
     def noise(x: Tensor) -> Tensor:
@@ -75,14 +135,14 @@ def test_only_stochastic_samplers_draw_and_never_at_the_step_to_clean_data(sampl
         return torch.randn_like(x)
 
     last(sampler(MODEL, torch.randn(2, 3, 2, 2), STEPS, noise))
-    assert len(draws) == (len(STEPS) - 1 if sampler.stochastic else 0)
+    assert len(draws) == draws_of(sampler)
 
 
 @pytest.mark.parametrize("sampler", EVERY, ids=str)
 def test_number_of_evaluations(sampler: Sampler) -> None:
     model, calls = counted(MODEL)
     last(sampler(model, torch.randn(2, 3, 2, 2), STEPS, torch.randn_like))
-    assert len(calls) == (2 * len(STEPS) - 1 if isinstance(sampler, Heun) else len(STEPS))
+    assert len(calls) == evaluations_of(sampler)
 
 
 def same(one: Sampler, other: Sampler, denoise: Denoise = MODEL, steps: slice = slice(None)) -> None:
@@ -93,12 +153,58 @@ def same(one: Sampler, other: Sampler, denoise: Denoise = MODEL, steps: slice = 
     torch.testing.assert_close(results[0], results[1], rtol=1e-10, atol=1e-10)
 
 
-def test_euler_is_ddim() -> None:
-    same(Euler(), DDIM())
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (Euler(), DDIM()),
+        (DDIM(eta=1.0), Ancestral(variance="small")),
+        (EulerAncestral(), DDIM(eta=1.0)),
+        (Consistency(), DDIM(eta=1e9)),
+        (DPMpp(order=1), DDIM()),
+        (DPMpp(order=1, target="epsilon"), DDIM()),
+        (DPMpp(order=1, eta=1.0), DDIM(eta=1.0)),
+        (DPMppSDE(eta=0.0), DPMppSingle()),
+        (EDMHeun(churn=0.0), Heun()),
+        (EDMHeun(churn=0.0, solver="euler"), Euler()),
+        (LMS(order=1), Euler()),
+        (UniPC(order=1, uncorrected=99), DDIM()),
+        (UniPC(order=2, uncorrected=99, taper=False), DPMpp()),
+    ],
+    ids=str,
+)
+def test_two_names_of_one_sampler(one: Sampler, other: Sampler) -> None:
+    same(one, other)
 
 
-def test_ddim_of_eta_one_is_ancestral_with_the_small_variance() -> None:
-    same(DDIM(eta=1.0), Ancestral(variance="small"))
+def test_lms_on_even_steps_is_adams_and_bashforth_s_method() -> None:
+    even = [Level(0.0, 1.0, 8.0 - k) for k in range(6)]
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    states = list(LMS()(MODEL, x, transitions(even), torch.zeros_like))
+    eps = [state.estimate.eps for state in states]
+    assert len(states) == 5
+    torch.testing.assert_close(states[4].x, states[3].x - (55 * eps[4] - 59 * eps[3] + 37 * eps[2] - 9 * eps[1]) / 24)
+    torch.testing.assert_close(states[2].x, states[1].x - (23 * eps[2] - 16 * eps[1] + 5 * eps[0]) / 12)
+
+
+def test_churn_raises_the_noise_within_its_bounds_and_never_above_the_schedule_s_noisiest() -> None:
+    def levels(sampler: Sampler) -> list[float]:
+        return [state.estimate.level.ratio for state in sampler(MODEL, torch.randn(2, 3, 2, 2), STEPS, torch.randn_like)]
+
+    plain = [step.t.ratio for step in STEPS]
+    raised = levels(EDMHeun(churn=1.0, low=0.1, high=1e6))
+    assert raised[0] == pytest.approx(plain[0])
+    assert raised[1:-1] == pytest.approx([(1 + 1 / 6) * ratio for ratio in plain[1:-1]])
+    assert raised[-1] == plain[-1] < 0.1
+    most = levels(EDMHeun(churn=1e6))
+    assert [one / two for one, two in zip(most, plain, strict=True)][1:-1] == pytest.approx([2**0.5] * 4)
+
+
+def test_the_order_falls_over_the_last_steps_where_it_should() -> None:
+    x = torch.randn(2, 3, 2, 2, dtype=torch.float64)
+    for steep, plain in ((DPMpp(order=3, taper=True), DPMpp(order=3)), (LMS(taper=True), LMS()), (UniPC(), UniPC(taper=False))):
+        one, other = (list(each(MODEL, x, STEPS[:-1], torch.zeros_like)) for each in (steep, plain))
+        assert torch.equal(one[1].x, other[1].x)
+        assert not torch.equal(one[-1].x, other[-1].x)
 
 
 def test_the_first_step_of_dpmpp_is_ddim() -> None:
@@ -145,8 +251,8 @@ def test_pure_noise_at_the_start(sampler: Sampler) -> None:
     steps = Linear(zero_terminal_snr=True).steps(parse_plan("trailing:6"))
     assert steps[0].t.alpha == 0
     run = sampler(MODEL, torch.randn(2, 3, 2, 2), steps, torch.randn_like)
-    if isinstance(sampler, Heun):
-        with pytest.raises(Problem, match="heun cannot begin at pure noise"):
+    if isinstance(sampler, Heun | EDMHeun | LMS | PLMS) or getattr(sampler, "target", "x0") == "epsilon":
+        with pytest.raises(Problem, match=f"{sampler.kind} cannot begin at pure noise"):
             last(run)
     else:
         assert last(run).isfinite().all()
@@ -174,6 +280,14 @@ def test_fresh_noise_cannot_be_inverted(sampler: Sampler) -> None:
         ("ddim:etta=1", "did you mean 'eta'"),
         ("dpmpp:solver=mid", "solver"),
         ("ancestral:variance=smal", "did you mean 'small'"),
+        ("dpmpp:eta=1,target=epsilon", "only target 'x0' draws noise"),
+        ("dpmpp:order=4", "order"),
+        ("dpmpp_single:order=1", "order"),
+        ("lms:order=5", "order"),
+        ("edm:churn=-1", "churn"),
+        ("plms:warmup=runge", "did you mean 'runge_kutta'"),
+        ("predictor_corrector:snr=0", "snr"),
+        ("dpmpp_3m", "did you mean"),
     ],
 )
 def test_bad_text_is_one_line_that_helps(text: str, message: str) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli import demo, evaluate, info, sample, train
+from lodestar.cli import demo, evaluate, export, info, sample, train
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -28,7 +28,7 @@ def _main(
         raise typer.Exit
 
 
-for _command in (
+_COMMANDS = (
     sample.sample,
     sample.remake,
     demo.demo,
@@ -36,6 +36,8 @@ for _command in (
     evaluate.evaluate,
     evaluate.stats,
     evaluate.sweep,
+    export.export,
     info.info,
-):
+)
+for _command in _COMMANDS:
     app.command()(_command)

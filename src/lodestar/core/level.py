@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -57,6 +58,16 @@ class Level:
 
 CLEAN = Level(-1.0, 1.0, 0.0)
 """The level of clean data."""
+
+
+class Levels(Protocol):
+    """What makes the levels that no list holds: a schedule, to samplers that stop between two steps or above one."""
+
+    def at(self, time: float) -> Level:
+        """The level at a network time."""
+
+    def at_ratio(self, ratio: float) -> Level:
+        """The level of this σ/α, or the nearest that there is."""
 
 
 def spread(value: Scalar, x: Tensor) -> Scalar:

@@ -104,7 +104,7 @@ class Schedule(Config, abc.ABC):
 
     def steps(self, plan: Plan) -> list[Transition]:
         """The steps of a sampling plan, noisy to clean."""
-        return transitions(plan.levels(self))
+        return transitions(plan.levels(self), self)
 
     def step_down(self, level: Level) -> Transition:
         """The step of the chain from `level` (an entry of the chain: a float level, or [B]) to the next cleaner entry."""

@@ -11,13 +11,13 @@ Respacing (Improved DDPM, section 4) therefore needs no code of its own: the lev
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Literal
 
 from torch import Tensor
 
-from lodestar.core.level import Level, Scalar, exp, log, spread, where
+from lodestar.core.level import Level, Levels, Scalar, exp, log, spread, where
 
 FixedVariance = Literal["small", "large"]
 """β̃ (right for data of zero variance) or β (right for data of unit variance): DDPM, section 3.2."""
@@ -34,6 +34,8 @@ class Transition:
     s: Level
     floor: Scalar | None = None
     """The variance that stands in for β̃ = 0 where s is clean data. The published code takes that of the step before."""
+    schedule: Levels | None = field(default=None, repr=False, compare=False)
+    """What made the step, for samplers that need a level between its two, or above them."""
 
     @property
     def beta(self) -> Scalar:
@@ -75,6 +77,12 @@ class Transition:
         return (frac + 1) / 2 * high + (1 - frac) / 2 * low
 
     @property
+    def levels(self) -> Levels:
+        """The schedule that made the step."""
+        assert self.schedule is not None, "this step was made without a schedule: give one to `transitions`"
+        return self.schedule
+
+    @property
     def _to_clean(self) -> bool | Tensor:
         return self.s.sigma == 0
 
@@ -84,9 +92,12 @@ class Transition:
         return log(small), log(self.beta)
 
 
-def transitions(levels: Sequence[Level]) -> list[Transition]:
-    """The steps through a list of scalar levels, in the order given (noisy to clean when sampling)."""
-    steps = [Transition(t, s) for t, s in pairwise(levels)]
+def transitions(levels: Sequence[Level], schedule: Levels | None = None) -> list[Transition]:
+    """The steps through a list of scalar levels, in the order given (noisy to clean when sampling).
+
+    schedule: where the levels come from, which a few samplers ask for others (`Transition.levels`).
+    """
+    steps = [Transition(t, s, schedule=schedule) for t, s in pairwise(levels)]
     if steps and levels[-1].sigma == 0:
         # A chain of a single step has no step before; then β itself is the only variance there is.
         steps[-1] = replace(steps[-1], floor=steps[-2].small if len(steps) > 1 else steps[-1].beta)

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lodestar.nets import winograd
+
 Resample = Literal["residual", "conv", "plain"]
 """How a U-Net changes resolution: in a residual block (BigGAN's, ADM's), by a convolution beside it, or without parameters."""
 
@@ -22,6 +24,8 @@ class Conv2d(nn.Conv2d):
     """Convolution over [B, C, H, W]."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size == (3, 3) and self.stride == self.padding == (1, 1) and winograd.pays(x, self.weight):
+            return winograd.conv3x3(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
         return F.conv2d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
 

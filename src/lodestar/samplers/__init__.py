@@ -8,11 +8,39 @@ from pydantic import Field
 
 from lodestar.samplers.ancestral import Ancestral
 from lodestar.samplers.base import Sampler, State, last
+from lodestar.samplers.consistency import Consistency
 from lodestar.samplers.ddim import DDIM
 from lodestar.samplers.dpmpp import DPMpp
+from lodestar.samplers.dpmpp_sde import DPMppSDE
+from lodestar.samplers.dpmpp_single import DPMppSingle
+from lodestar.samplers.edm import EDMHeun
 from lodestar.samplers.euler import Euler
+from lodestar.samplers.euler_ancestral import EulerAncestral
 from lodestar.samplers.heun import Heun
+from lodestar.samplers.lms import LMS
+from lodestar.samplers.plms import PLMS
+from lodestar.samplers.predictor_corrector import PredictorCorrector
+from lodestar.samplers.unipc import UniPC
 
-AnySampler = Annotated[Ancestral | DDIM | Euler | Heun | DPMpp, Field(discriminator="kind")]
+AnySampler = Annotated[
+    Ancestral
+    | DDIM
+    | PLMS
+    | Euler
+    | EulerAncestral
+    | Heun
+    | EDMHeun
+    | DPMpp
+    | DPMppSingle
+    | DPMppSDE
+    | UniPC
+    | LMS
+    | PredictorCorrector
+    | Consistency,
+    Field(discriminator="kind"),
+]
 
-__all__ = ["DDIM", "Ancestral", "AnySampler", "DPMpp", "Euler", "Heun", "Sampler", "State", "last"]
+__all__ = [
+    "DDIM", "LMS", "PLMS", "Ancestral", "AnySampler", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun",
+    "Euler", "EulerAncestral", "Heun", "PredictorCorrector", "Sampler", "State", "UniPC", "last",
+]  # fmt: skip

@@ -6,6 +6,7 @@ import abc
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -14,6 +15,12 @@ from lodestar.config import Config, Problem
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Level, Scalar, spread
 from lodestar.core.transition import Transition
+
+Term = tuple[Scalar, Tensor]
+"""A factor and what it multiplies."""
+
+Target = Literal["x0", "epsilon"]
+"""What an exponential integrator takes to change slowly: x̂₀ (DPM-Solver++) or ε̂ (DPM-Solver)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +51,12 @@ class Sampler(Config, abc.ABC):
         if any(step.beta < 0 for step in steps):
             raise Problem(f"sampler {self.kind}: inversion needs one without noise: ddim or dpmpp with eta 0, euler, heun")  # type: ignore[attr-defined]
 
+    def check_signal(self, step: Transition) -> None:
+        """Raise Problem where a step begins at pure noise (α = 0), which has no σ/α."""
+        if step.t.alpha == 0:
+            kind = self.kind  # type: ignore[attr-defined]
+            raise Problem(f"sampler {kind} cannot begin at pure noise (a schedule of zero terminal signal): use ddim or dpmpp")
+
     @abc.abstractmethod
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         """Take the steps in order, from x [B, ...] at the level steps[0].t, and yield a state after each of them."""
@@ -56,7 +69,7 @@ def last(states: Iterable[State]) -> Tensor:
     return final[0].x
 
 
-def combine(*terms: tuple[Scalar, Tensor]) -> Tensor:
+def combine(*terms: Term) -> Tensor:
     """Σ factor·tensor, with as few tensor operations as there are terms."""
     (factor, tensor), *rest = terms
     total = tensor * spread(factor, tensor)
@@ -72,3 +85,42 @@ def follow(t: Level, s: Level, deviation: Scalar | None = None) -> tuple[Scalar,
     """
     slope = (s.sigma if deviation is None else deviation) / t.sigma
     return s.alpha - slope * t.alpha, slope
+
+
+def lead(estimate: Estimate, s: Level, *past: Term) -> Tensor:
+    """Euler's step to s and Σ factor·(past ε̂ − ε̂) on top of it: a linear multistep method, in as few operations as tensors."""
+    t = estimate.level
+    of_x0, of_x = follow(t, s)
+    total = sum(factor for factor, _ in past) / t.sigma
+    return combine((of_x0 + total * t.alpha, estimate.x0), (of_x - total, estimate.x), *past)
+
+
+def refresh(step: Transition, eta: float) -> tuple[float, float]:
+    """(std, deviation): the noise drawn afresh, std² = η²·β̃ but never more than σ_s², and what is left to follow ε̂ to."""
+    sigma = float(step.s.sigma)
+    if eta == 0:
+        return 0.0, sigma
+    std = min(eta * float(step.small) ** 0.5, sigma)
+    return std, (sigma**2 - std**2) ** 0.5
+
+
+def exponential(t: Level, s: Level, target: Target) -> tuple[float, float, float]:
+    """(kept, of, width) of x_s = kept·x + of·∫ e^{τ − width}·value dτ over 0 … width, the exact solution of the ODE.
+
+    In λ = log(α/σ) the width is λ_s − λ_t where the value is x̂₀, and its negative where it is ε̂: exchanging α and σ turns one
+    into the other (Lu et al. 2022, "DPM-Solver++", section 4).
+    """
+    width = float(s.half_logsnr - t.half_logsnr)
+    if target == "x0":
+        return float(s.sigma / t.sigma), float(s.alpha), width
+    return float(s.alpha / t.alpha), float(s.sigma), -width
+
+
+def blocks(steps: Sequence[Transition], size: int) -> Iterator[list[Transition]]:
+    """The steps in groups of `size`, a step from pure noise and one to clean data alone: no λ = log(α/σ) spans them."""
+    block: list[Transition] = []
+    for step, after in zip(steps, [*steps[1:], None], strict=True):
+        block.append(step)
+        if len(block) == size or step.t.alpha == 0 or after is None or after.s.sigma == 0:
+            yield block
+            block = []

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, follow
+from lodestar.samplers.base import Sampler, State, combine, follow, refresh
 
 
 class DDIM(Sampler):
@@ -37,7 +37,7 @@ class DDIM(Sampler):
                 of_x0, of_x = follow(step.t, step.s)
                 x = combine((of_x0, estimate.x0), (of_x, x))
             else:
-                std = min(self.eta * step.small**0.5, step.s.sigma)
-                of_x0, of_x = follow(step.t, step.s, (step.s.sigma**2 - std**2) ** 0.5)
+                std, deviation = refresh(step, self.eta)
+                of_x0, of_x = follow(step.t, step.s, deviation)
                 x = combine((of_x0, estimate.x0), (of_x, x), (std, noise(x)))
             yield State(x, estimate, index)

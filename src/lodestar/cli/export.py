@@ -1,0 +1,34 @@
+"""`export`: models for other libraries, and for a hub."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lodestar.cli.options import Model
+
+
+def export(
+    model: Model,
+    out: Annotated[str, typer.Argument(help="The folder to write; for a hub, owner/repository.")],
+    to: Annotated[str, typer.Option("--to", help="diffusers (a folder that its DDPMPipeline loads), or hub.")] = "diffusers",
+    private: Annotated[bool, typer.Option("--private", help="A new repository of the hub is for you alone.")] = False,
+) -> None:
+    """Write a model for diffusers, or put it on a hub, from where `hf:owner/repository` loads it."""
+    from pathlib import Path
+
+    from lodestar import library
+    from lodestar.cli.options import load_diffusion
+    from lodestar.config import Problem, choose
+
+    target = choose("--to", to, {"diffusers": "diffusers", "hub": "hub"})
+    if target == "hub":
+        print(library.push_to_hub(model, out, private=private))
+        return
+    if private:
+        raise Problem("--private is about repositories of a hub: it has no effect with --to diffusers")
+    from lodestar.convert import diffusers
+
+    diffusers.export(load_diffusion(model, "cpu"), Path(out))
+    print(out)

@@ -1,0 +1,66 @@
+"""Pseudo-numerical methods (Liu et al. 2022, "Pseudo numerical methods for diffusion models on manifolds"): PLMS and PNDM.
+
+DDIM's step, with Adams–Bashforth's combination of the latest four ε̂ for even steps in the place of ε̂ (equations 12 and 13).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from torch import Tensor
+
+from lodestar.core.estimate import Denoise, Estimate, Noise
+from lodestar.core.level import Level
+from lodestar.core.transition import Transition
+from lodestar.samplers.base import Sampler, State, lead
+
+_WEIGHTS: tuple[tuple[float, ...], ...] = ((), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
+"""Adams–Bashforth's weights of the past ε̂ for orders 1 to 4, the newest first; that of the present one is 1 less their sum."""
+
+
+class PLMS(Sampler):
+    """PLMS, second order in all (pseudo: the weights are those of even steps), with one evaluation a step and one for the first.
+
+    The step to clean data is DDIM's. Raises Problem where it would begin at pure noise (α = 0), which has no σ/α.
+    """
+
+    kind: Literal["plms"] = "plms"
+    warmup: Literal["heun", "runge_kutta"] = "heun"
+    """Heun's method for the first step (two evaluations), or Runge and Kutta's for the first three (twelve), which is PNDM."""
+
+    def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        past: list[Tensor] = []
+        for index, step in enumerate(steps):
+            self.check_signal(step)
+            t, s = step.t, step.s
+            estimate = denoise(x, t).folded()
+            if s.sigma == 0:
+                x = estimate.x0 * s.alpha
+            else:
+                width = s.sigma - s.alpha * t.ratio
+                if self.warmup == "runge_kutta" and index < 3:
+                    x = _runge_kutta(denoise, estimate, step)
+                elif index == 0:
+                    x = lead(estimate, s, (width / 2, _eps(denoise, estimate, s)))
+                else:
+                    x = lead(estimate, s, *((width * weight, eps) for weight, eps in zip(_WEIGHTS[len(past)], past, strict=True)))
+                past = [estimate.eps, *past[:2]]
+            yield State(x, estimate, index)
+
+
+def _runge_kutta(denoise: Denoise, estimate: Estimate, step: Transition) -> Tensor:
+    """The classical fourth-order method, with DDIM's step as its stages (equation 13)."""
+    t, s = step.t, step.s
+    middle = step.levels.at(float(t.time + s.time) / 2)
+    second = _eps(denoise, estimate, middle)
+    third = _eps(denoise, estimate, middle, second)
+    fourth = _eps(denoise, estimate, s, third)
+    width = s.sigma - s.alpha * t.ratio
+    return lead(estimate, s, (width / 3, second), (width / 3, third), (width / 6, fourth))
+
+
+def _eps(denoise: Denoise, estimate: Estimate, s: Level, along: Tensor | None = None) -> Tensor:
+    """ε̂ at level s, where DDIM's step along the estimate's ε̂, or along another one, leads."""
+    past = () if along is None else ((s.sigma - s.alpha * estimate.level.ratio, along),)
+    return denoise(lead(estimate, s, *past), s).folded().eps
