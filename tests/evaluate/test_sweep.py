@@ -14,6 +14,9 @@ from PIL import Image
 from lodestar.config import Problem
 from lodestar.evaluate import sweep as sweep_module
 from lodestar.evaluate.axes import Axis, axis, parse_axis
+from lodestar.evaluate.kept import keep, load
+from lodestar.evaluate.run import collect
+from lodestar.evaluate.statistics import Collector
 from lodestar.evaluate.sweep import Row, sweep
 from lodestar.guidance import CFG, Classifier, Clip, Interval
 from lodestar.models.diffusion import Diffusion, Request
@@ -238,6 +241,7 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
         ({"scale": (1,), "guidance": [Classifier()], "classifier": None}, "needs a noise-aware classifier"),
         ({"scale": (1,), "guidance": [CFG()], "model": tiny.diffusion(droppable=False)}, "cfg needs a model"),
         ({"scale": (1,), "guidance": [CFG()], "repeats": 0}, "repeats is 0"),
+        ({"scale": (1,), "guidance": [CFG()], "count": 3}, "needs at least 4 pictures: 3 measured"),
     ],
 )
 def test_what_cannot_be_swept_is_a_problem_and_writes_nothing(
@@ -281,6 +285,15 @@ def test_fields_of_guidance_and_sampler_are_swept(run: Callable[..., list[Row]],
     (line, *_) = lines(tmp_path / "out")
     assert (line["guidance"], line["sampler"]) == ("cfg:scale=3.0,rescale=0.0 interval:low=0.5", "ddim")
     assert (line["interval.high"], line["sampler.eta"]) == ("1", "0")
+
+
+def test_what_a_reference_cannot_give_is_left_empty(run: Callable[..., list[Row]], tmp_path: Path) -> None:
+    path = tmp_path / "stats.safetensors"
+    keep(path, tiny.reference(), collect(tiny.reference(), tiny.extractor(), Collector({"moments"})), tiny.extractor())
+    rows = run(over=["clip=true,false"], reference=load(path), plotted=True)
+    assert set(rows[0].numbers) == {"frechet", "score", "score_std", "seconds", "images_per_second"}
+    assert {line["precision"] for line in lines(tmp_path / "out")} == {""}
+    assert run(over=["clip=true,false"], reference=load(path)) == rows
 
 
 def test_repeats_give_intervals(run: Callable[..., list[Row]], tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ def measure(
         note(extractor, "generated", config.denoiser.network.in_channels, config.size),
         note(extractor, "reference", reference.channels, reference.size),
     )
-    chosen, left_out = _choose(metrics, extractor, reference, count)
+    chosen, left_out = choose(metrics or METRICS, extractor, reference, count, asked=bool(metrics))
     theirs = known_of(reference, extractor, _compared(chosen), batch_size=batch_size, cache=cache)
     runs: list[dict[str, float]] = []
     seconds = 0.0
@@ -229,7 +229,7 @@ def evaluate_pictures(
 ) -> Report:
     """Measure pictures on disk, whoever made them, against `reference`; see `evaluate`. Raises Problem."""
     notes = [note(extractor, source.spec, source.channels, source.size) for source in (pictures, reference)]
-    chosen, left_out = _choose(metrics, extractor, reference, len(pictures))
+    chosen, left_out = choose(metrics or METRICS, extractor, reference, len(pictures), asked=bool(metrics))
     ours, theirs = (
         known_of(each, extractor, parts, batch_size=batch_size, cache=cache)
         for each, parts in ((pictures, _needed(chosen)), (reference, _compared(chosen)))
@@ -364,17 +364,17 @@ def _compared(metrics: Sequence[Metric]) -> set[Part]:
     return {metric.needs for metric in metrics if metric.compares}
 
 
-def _choose(
-    metrics: Sequence[Metric] | None, extractor: Extractor, reference: Source | Kept, count: int
+def choose(
+    metrics: Sequence[Metric], extractor: Extractor, reference: Source | Kept, count: int, *, asked: bool
 ) -> tuple[list[Metric], list[str]]:
-    """What is measured, and why some of what is measured by default is not.
+    """Which of these metrics are measured on `count` pictures, and why the others cannot be.
 
-    Raises Problem, before the work and not after it, where a metric that was asked for cannot be given.
+    Raises Problem, before the work and not after it, for those where they were asked for, and for too few pictures.
     """
     given = gives(extractor)
     held = reference.of(extractor) if isinstance(reference, Kept) else None
     chosen, left_out = [], []
-    for metric in METRICS if metrics is None else metrics:
+    for metric in metrics:
         part, reason = metric.needs, None
         if part not in given:
             reason = f"the extractor {extractor.name} gives none"
@@ -384,7 +384,7 @@ def _choose(
             metric.check(count, "measured")
             metric.check(len(reference) if held is None or not metric.compares else held.count(part), "in the reference")
             chosen.append(metric)
-        elif metrics is None:
+        elif not asked:
             left_out.append(f"{metric.kind} needs {WORDS[part]}, and {reason}")
         else:
             raise Problem(f"metric {metric.kind!r} needs {WORDS[part]}, and {reason}")

@@ -26,7 +26,7 @@ from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
 from lodestar.evaluate.plot import Curve, Ticks, curves, heat_maps
 from lodestar.evaluate.repeats import check
-from lodestar.evaluate.run import Report, digest, measure, number_format, short
+from lodestar.evaluate.run import Report, choose, digest, measure, number_format, short
 from lodestar.extras import need
 from lodestar.files import write_text
 from lodestar.guidance import AnyGuidance
@@ -56,7 +56,7 @@ class Row:
     steps: int
     """How many steps the plan takes."""
     numbers: Mapping[str, float]
-    """frechet, score, score_std, precision, recall, f_score, seconds, images_per_second."""
+    """frechet, score, score_std, precision, recall, f_score, as far as extractor and reference go; seconds, images_per_second."""
     intervals: Mapping[str, float]
     """Half-widths of 95 % intervals of the measured ones, where each was measured several times."""
     notes: str = ""
@@ -106,6 +106,7 @@ def sweep(
     requests = _requests(model, over, plain)
     for _, request in requests:
         model.check(request, classifier)
+    metrics, _ = choose(_METRICS, extractor, reference, count, asked=False)
     fixed = _fixed(model, plain, over) | {
         "count": str(count),
         "seed": str(seed),
@@ -132,7 +133,7 @@ def sweep(
                 extractor,
                 batch_size=batch_size,
                 classifier=classifier,
-                metrics=_METRICS,
+                metrics=metrics,
                 repeats=repeats,
                 cache=cache,
                 what=f"{fixed['swept']} {row.name} ({number} of {len(requests)})",
@@ -196,8 +197,8 @@ def _filled(row: Row, report: Report) -> Row:
     numbers = {**report.numbers, "seconds": report.seconds, "images_per_second": report.images_per_second}
     return replace(
         row,
-        numbers={name: numbers[name] for name in _NUMBERS},
-        intervals={name: report.intervals[name] for name in _PANELS} if report.intervals else {},
+        numbers={name: numbers[name] for name in _NUMBERS if name in numbers},
+        intervals={name: each for name, each in (report.intervals or {}).items() if name in _PANELS},
         notes="; ".join(report.warnings),
     )
 
@@ -231,7 +232,7 @@ def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tup
 
 
 def _row(line: Mapping[str, str], over: Sequence[Axis]) -> Row:
-    numbers = {name: float(line[name]) for name in _NUMBERS}
+    numbers = {name: float(line[name]) for name in _NUMBERS if line[name]}
     intervals = {name: float(line[_interval(name)]) for name in _PANELS if line.get(_interval(name))}
     return Row(
         tuple(line[_column(axis.name)] for axis in over), line["plan"], int(line["steps"]), numbers, intervals, line["notes"]
@@ -252,7 +253,7 @@ def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis],
     for row in sorted(rows.values(), key=lambda row: [_order(axis, row, place) for place, axis in enumerate(over)]):
         swept = {"plan": row.plan, "steps": row.steps, **dict(zip(names, row.values, strict=True))}
         intervals = {_interval(name): value for name, value in row.intervals.items()}
-        lines.append({**swept, **row.numbers, **intervals, **fixed, "notes": row.notes})
+        lines.append({**swept, **dict.fromkeys(_NUMBERS, ""), **row.numbers, **intervals, **fixed, "notes": row.notes})
     text = io.StringIO()
     columns = dict.fromkeys([*names, *lines[0]])
     writer = csv.DictWriter(text, list(columns), lineterminator="\n")
@@ -281,6 +282,7 @@ def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], 
     title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}, extractor {fixed['extractor']}"
     ticks = [_ticks(axis, place, rows.values()) for place, axis in enumerate(over)]
     path = out / "sweep.png"
+    panels = {name: text for name, text in _PANELS.items() if any(name in row.numbers for row in rows.values())}
 
     def along(name: str, x: int, other: str | None = None, intervals: bool = False) -> list[float]:
         """A number along axis x, at a value of the other one if there is one; NaN where it was not measured."""
@@ -295,13 +297,13 @@ def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], 
         return Curve(other or "", along(name, x, other), None if all(map(math.isnan, spread)) else spread)
 
     if len(over) == 1:
-        return curves(path, title, ticks[0], {text: [curve(name, 0)] for name, text in _PANELS.items()})
+        return curves(path, title, ticks[0], {text: [curve(name, 0)] for name, text in panels.items()})
     first, second = ticks
     if (first.numbers is None) == (second.numbers is None):
-        maps = {text: [along(name, 0, other) for other in second.names] for name, text in _PANELS.items()}
+        maps = {text: [along(name, 0, other) for other in second.names] for name, text in panels.items()}
         return heat_maps(path, title, first, second, maps)
     x = 0 if second.numbers is None else 1
-    lines = {text: [curve(name, x, other) for other in ticks[1 - x].names] for name, text in _PANELS.items()}
+    lines = {text: [curve(name, x, other) for other in ticks[1 - x].names] for name, text in panels.items()}
     curves(path, title, ticks[x], lines)
 
 
