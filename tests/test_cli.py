@@ -105,6 +105,39 @@ def test_evaluate_and_sweep_write_their_numbers(models: Path, tmp_path: Path, ca
     assert len((tmp_path / "sweep" / "sweep.csv").read_text().splitlines()) == 3
 
 
+def test_stats_make_a_reference_that_stands_in_for_its_pictures(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    extractor = ("--extractor", models / "extractor.safetensors")
+    assert run("stats", models / "pictures", "--out", tmp_path / "whole.safetensors", *extractor) == 0
+    assert run("stats", models / "pictures", "--out", tmp_path / "bare.safetensors", "--features", 0, *extractor) == 0
+    assert "bare.safetensors: 12 pictures, moments of 12, spatial of 12" in "".join(capsys.readouterr().out.split("\n"))
+    arguments = ("evaluate", models / "model.safetensors", *extractor, "--count", 6, "--steps", 2, "--seeds", 2)
+    numbers = []
+    for number, reference in enumerate((models / "pictures", tmp_path / "whole.safetensors", tmp_path / "bare.safetensors")):
+        assert run(*arguments, "--reference", reference, "--out", tmp_path / str(number)) == 0
+        numbers.append(json.loads((tmp_path / str(number) / "report.json").read_text())["numbers"])
+    assert numbers[0].keys() == numbers[1].keys() and numbers[0]["kid"] == pytest.approx(numbers[1]["kid"], rel=0.01)
+    assert "kid" not in numbers[2] and numbers[2]["frechet"] == numbers[1]["frechet"] == numbers[0]["frechet"]
+    other = ("evaluate", models / "model.safetensors", "--extractor", models / "guide.safetensors", "--count", 6)
+    assert "are those of the extractor" in refusal(capsys, *other, "--reference", tmp_path / "whole.safetensors")
+    assert "needs features" in refusal(capsys, *arguments, "--reference", tmp_path / "bare.safetensors", "--metric", "kid")
+    assert ".safetensors" in refusal(capsys, "stats", models / "pictures", "--out", tmp_path / "stats", *extractor)
+    alone = ("evaluate", "--samples", models / "pictures", "--reference", models / "pictures", *extractor)
+    assert "--seeds has no effect on pictures" in refusal(capsys, *alone, "--seeds", 2)
+
+
+def test_a_sweep_over_two_settings(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = (
+        "sweep", models / "model.safetensors", "--classifier", models / "guide.safetensors", "--reference", models / "pictures",
+        "--extractor", models / "extractor.safetensors", "--count", 6, "--out", tmp_path / "sweep",
+    )  # fmt: skip
+    assert run(*arguments, "--over", "guidance=cfg:2 classifier:2", "--plans", "2 3") == 0
+    assert len((tmp_path / "sweep" / "sweep.csv").read_text().splitlines()) == 5
+    assert "unknown setting 'stpes'" in refusal(capsys, *arguments, "--guidance", "classifier", "--over", "stpes=2")
+    assert "none is given" in refusal(capsys, *arguments, "--guidance", "classifier")
+
+
 def test_info_tells_what_a_file_is_without_its_weights(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", models / "model.safetensors") == 0
     assert "cat, dog, ship" in capsys.readouterr().out

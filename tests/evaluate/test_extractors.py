@@ -9,7 +9,7 @@ import torch
 
 from lodestar import checkpoint
 from lodestar.config import Problem
-from lodestar.evaluate.extractors import load_extractor
+from lodestar.evaluate.extractors import load_extractor, note
 
 from . import tiny
 
@@ -29,6 +29,18 @@ def test_features_and_logits_are_the_classifiers_of_pictures_in_its_range() -> N
     assert found.features.std(0).max() > 1e-3  # they tell pictures apart
 
 
+def test_spatial_features_are_seven_channels_of_the_map_before_the_pool() -> None:
+    extractor = tiny.extractor()
+    found = extractor(pictures())
+    assert found.spatial is not None and found.spatial.shape == (5, 7 * 4 * 4)
+    torch.testing.assert_close(found.spatial.reshape(5, 7, 16).mean(2), found.features[:, :7])
+    # A moved picture has nearly the same features elsewhere.
+    moved = extractor(pictures().roll(4, dims=-1))
+    assert (moved.spatial - found.spatial).norm() / found.spatial.norm() > 3 * (
+        (moved.features - found.features).norm() / found.features.norm()
+    )
+
+
 def test_pictures_of_another_size_are_resized_without_aliases() -> None:
     extractor = tiny.extractor()
     # The middle two of every four columns are white: on average grey, but between the middle two, where a sample falls, white.
@@ -38,18 +50,18 @@ def test_pictures_of_another_size_are_resized_without_aliases() -> None:
     white = torch.full((1, 3, 8, 8), 255, dtype=torch.uint8)
     found, like, unlike = (extractor(each).features for each in (stripes, grey, white))
     assert (found - like).norm() < 0.3 * (found - unlike).norm()
-    note = extractor.note("generated", 3, (32, 32))
-    assert note == "generated: resized from 32×32 to 8×8 (bilinear, antialiased) for the extractor"
-    assert extractor.note("generated", 3, (8, 8)) is None
+    told = note(extractor, "generated", 3, (32, 32))
+    assert told == "generated: resized from 32×32 to 8×8 (bilinear, antialiased) for the extractor"
+    assert note(extractor, "generated", 3, (8, 8)) is None
 
 
 def test_grey_pictures_are_seen_in_colour_and_colours_by_a_grey_extractor_are_a_problem() -> None:
     extractor = tiny.extractor()
     grey = pictures(channels=1)
     torch.testing.assert_close(extractor(grey).features, extractor(grey.expand(-1, 3, -1, -1)).features)
-    assert extractor.note("reference", 1, (8, 8)) == "reference: taken as colour pictures for the extractor"
+    assert note(extractor, "reference", 1, (8, 8)) == "reference: taken as colour pictures for the extractor"
     with pytest.raises(Problem, match=r"reference: pictures of 3 channels, and the extractor tiny sees 1 \(grey\)"):
-        tiny.extractor(channels=1).note("reference", 3, (8, 8))
+        note(tiny.extractor(channels=1), "reference", 3, (8, 8))
 
 
 def test_an_extractor_is_loaded_from_a_file_with_its_digest(tmp_path: Path) -> None:
@@ -59,6 +71,8 @@ def test_an_extractor_is_loaded_from_a_file_with_its_digest(tmp_path: Path) -> N
     extractor = load_extractor(path, "cpu")
     assert (extractor.name, extractor.digest) == (str(path), checkpoint.peek(path).digest)
     assert extractor.dtype in ("float32", "bfloat16")
+    by_kind = load_extractor(f"classifier:{path}", "cpu")
+    assert (by_kind.name, by_kind.digest) == (extractor.name, extractor.digest)
     torch.testing.assert_close(extractor(pictures()).features, tiny.extractor(seed=1)(pictures()).features, rtol=0.1, atol=0.1)
 
 

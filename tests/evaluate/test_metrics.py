@@ -10,13 +10,15 @@ import torch
 from torch import Tensor
 
 from lodestar.config import Problem, decode, kinds, parse
-from lodestar.evaluate.metrics import KID, Frechet, Metric, PrecisionRecall, Score
+from lodestar.evaluate import neighbours
+from lodestar.evaluate.metrics import CMMD, KID, DensityCoverage, Frechet, Metric, Nearest, PrecisionRecall, Score, SpatialFrechet
+from lodestar.evaluate.metrics import cmmd as cmmd_module
 from lodestar.evaluate.metrics import kid as kid_module
-from lodestar.evaluate.metrics import precision_recall as precision_recall_module
 from lodestar.evaluate.metrics.frechet import frechet_distance, trace_sqrt_product
 from lodestar.evaluate.metrics.inception_score import blocks, inception_scores
-from lodestar.evaluate.metrics.precision_recall import covered, f_score, precision_recall, squared_radii
-from lodestar.evaluate.statistics import FeatureSet
+from lodestar.evaluate.metrics.precision_recall import f_score, precision_recall
+from lodestar.evaluate.neighbours import inside, nearest, squared_radii
+from lodestar.evaluate.statistics import FeatureSet, Statistics
 
 torch.set_num_threads(1)
 
@@ -25,8 +27,13 @@ def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
-def pictures(count: int, seed: int = 0, dim: int = 6) -> FeatureSet:
-    return FeatureSet(normal(count, dim, seed=seed).float(), normal(count, 5, seed=seed + 1).float())
+def known(features: Tensor) -> Statistics:
+    return Statistics.of(FeatureSet(features))
+
+
+def pictures(count: int, seed: int = 0, dim: int = 6) -> Statistics:
+    features, logits, spatial = (normal(count, size, seed=seed + more) for more, size in enumerate((dim, 5, 4)))
+    return Statistics.of(FeatureSet(features.float(), logits.float(), spatial.float()))
 
 
 # Every kind.
@@ -92,8 +99,8 @@ def test_frechet_distance_is_symmetric_and_grows_by_the_squared_shift() -> None:
     one, two = pictures(60), pictures(50, seed=3)
     there, back = Frechet()(one, two)["frechet"], Frechet()(two, one)["frechet"]
     assert there == pytest.approx(back, rel=1e-12)
-    moved = FeatureSet(one.features.double() + 10.0)
-    assert Frechet()(moved, FeatureSet(one.features.double()))["frechet"] == pytest.approx(6 * 100.0, rel=1e-10)
+    moved = known(one.features.double() + 10.0)
+    assert Frechet()(moved, known(one.features.double()))["frechet"] == pytest.approx(6 * 100.0, rel=1e-10)
 
 
 def test_frechet_distance_of_one_picture_is_a_problem() -> None:
@@ -124,14 +131,14 @@ def test_splits() -> None:
     numbers = Score(split_size=8)(pictures(20), pictures(3))
     logits = pictures(20).logits
     assert logits is not None
-    each = [Score()(FeatureSet(part, part), pictures(3))["score"] for part in logits.split(8)]
+    each = [Score()(Statistics.of(FeatureSet(part, part)), pictures(3))["score"] for part in logits.split(8)]
     assert numbers["score"] == pytest.approx(sum(each) / 3)
     assert numbers["score_std"] == pytest.approx(float(torch.tensor(each).std(correction=0)), rel=1e-5)
 
 
 def test_score_without_logits_is_a_problem() -> None:
     with pytest.raises(Problem, match="'score' needs class logits"):
-        Score()(FeatureSet(normal(4, 3)), pictures(4))
+        Score()(known(normal(4, 3)), pictures(4))
 
 
 # Kernel distance.
@@ -159,13 +166,13 @@ def test_kid_draws_subsets_without_replacement_by_its_seed() -> None:
     one, two = pictures(30), pictures(25, seed=5)
     assert KID(subsets=3, max_subset_size=10, seed=1)(one, two) != KID(subsets=3, max_subset_size=10, seed=2)(one, two)
     # Subsets as large as both sets are the sets themselves, whatever their order.
-    whole = KID(subsets=4)(FeatureSet(one.features[:25]), two)
+    whole = KID(subsets=4)(known(one.features[:25]), two)
     assert whole["kid"] == pytest.approx(float(kid_module.mmd2(one.features[:25], two.features)), rel=1e-9)
     assert whole["kid_std"] == pytest.approx(0, abs=1e-12)
 
 
 def test_kid_of_one_picture_is_a_problem() -> None:
-    with pytest.raises(Problem, match="needs 2 pictures in each set: 1 generated, 9 reference"):
+    with pytest.raises(Problem, match="needs at least 2 pictures: 1 measured"):
         KID()(pictures(1), pictures(9))
 
 
@@ -177,7 +184,7 @@ def test_radii_and_coverage_on_a_line() -> None:
     assert squared_radii(line, k=1).tolist() == [1.0, 1.0, 4.0, 16.0]
     assert squared_radii(line, k=2).tolist() == [9.0, 4.0, 9.0, 36.0]
     points = torch.tensor([[-1.0], [-1.01], [5.0], [11.0], [11.1]])
-    assert covered(points, line, squared_radii(line, k=1)).tolist() == [True, False, True, True, False]
+    assert inside(points, line, squared_radii(line, k=1)).tolist() == [1, 0, 2, 1, 0]
 
 
 def test_precision_and_recall_are_not_each_other() -> None:
@@ -192,17 +199,104 @@ def test_precision_and_recall_are_not_each_other() -> None:
 def test_a_set_lies_within_itself_and_not_far_away() -> None:
     near = pictures(30)
     assert PrecisionRecall()(near, near) == {"precision": 1.0, "recall": 1.0, "f_score": 1.0}
-    assert PrecisionRecall()(near, FeatureSet(near.features + 100)) == {"precision": 0.0, "recall": 0.0, "f_score": 0.0}
+    assert PrecisionRecall()(near, known(near.features + 100)) == {"precision": 0.0, "recall": 0.0, "f_score": 0.0}
 
 
 def test_blocks_and_a_far_origin_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = normal(33, 4), normal(29, 4, seed=1)
     expected = torch.cdist(two, two).sort(1).values[:, 3] ** 2, precision_recall(one, two)
-    monkeypatch.setattr(precision_recall_module, "_BLOCK", 5)
+    monkeypatch.setattr(neighbours, "BLOCK", 5)
     torch.testing.assert_close(squared_radii(two + 1e6, 3), expected[0], rtol=1e-7, atol=0)
     assert precision_recall(one + 1e6, two + 1e6) == expected[1]
 
 
 def test_too_few_pictures_for_k_neighbours_is_a_problem() -> None:
-    with pytest.raises(Problem, match="k=3 needs more than 3 pictures in each set, and one has 3"):
+    with pytest.raises(Problem, match="needs at least 4 pictures: 3 measured"):
         PrecisionRecall()(pictures(3), pictures(9))
+
+
+# Neighbours.
+
+
+def test_neighbours_are_those_of_all_distances_sorted_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    points, others = normal(23, 3), normal(31, 3, seed=1)
+    expected = torch.cdist(points, others).sort(1)
+    for block in (1000, 7, 2):
+        monkeypatch.setattr(neighbours, "BLOCK", block)
+        distances, indices = nearest(points + 1e5, others + 1e5, 4)
+        torch.testing.assert_close(distances, expected.values[:, :4] ** 2, rtol=1e-8, atol=0)
+        assert torch.equal(indices, expected.indices[:, :4])
+
+
+# Density and coverage.
+
+
+def test_density_and_coverage_on_a_line() -> None:
+    line = known(torch.tensor([[0.0], [1.0], [3.0], [7.0]]))  # balls to the nearest: 1, 1, 2, 4
+    found = DensityCoverage(k=1)(known(torch.tensor([[0.5], [2.0], [100.0]])), line)
+    assert found == {"density": pytest.approx(4 / 3), "coverage": 3 / 4}
+
+
+def test_equal_distributions_have_density_one_and_the_coverage_of_the_paper() -> None:
+    found = [DensityCoverage(k=3)(known(normal(300, 4, seed=2 * i)), known(normal(300, 4, seed=2 * i + 1))) for i in range(8)]
+    density, coverage = (sum(each[name] for each in found) / 8 for name in ("density", "coverage"))
+    assert density == pytest.approx(1, abs=0.05)
+    assert coverage == pytest.approx(1 - 2**-3, abs=0.02)
+
+
+def test_an_outlier_of_the_reference_raises_precision_and_not_density() -> None:
+    generated, reference = 8 + normal(50, 2), normal(50, 2, seed=1)
+    outlier = torch.cat([reference, torch.full((1, 2), 20.0)])
+    assert precision_recall(generated, reference)[0] == 0 and precision_recall(generated, outlier)[0] > 0.9
+    assert DensityCoverage()(known(generated), known(outlier))["density"] < 0.25
+
+
+# Nearest training neighbour.
+
+
+def test_fresh_pictures_are_as_near_as_training_pictures_to_each_other_and_copies_nearer() -> None:
+    training, fresh = normal(400, 3), normal(300, 3, seed=1)
+    of_fresh = Nearest()(known(fresh), known(training))
+    assert of_fresh["closer"] == pytest.approx(0.5, abs=0.05)
+    assert of_fresh["nearest"] == pytest.approx(of_fresh["nearest_reference"], rel=0.15)
+    copied = training[:300] + 1e-4 * fresh
+    of_copies = Nearest()(known(copied), known(training))
+    assert of_copies["closer"] > 0.99 and of_copies["authenticity"] < 0.01
+    assert of_copies["authenticity"] < of_fresh["authenticity"]
+    assert Nearest()(known(fresh + 50), known(training)) == pytest.approx(
+        {**of_fresh, "authenticity": 1.0, "closer": 0.0, "nearest": 50 * 3**0.5}, rel=0.1
+    )
+
+
+def test_ties_are_half_closer() -> None:
+    line = known(torch.tensor([[0.0], [1.0], [2.0]]))
+    found = Nearest()(known(torch.tensor([[3.0], [-1.0]])), line)
+    assert found == {"authenticity": 0.0, "closer": 0.5, "nearest": 1.0, "nearest_reference": 1.0}
+
+
+# CMMD.
+
+
+def test_cmmd_is_its_definition_written_out_in_any_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = (torch.nn.functional.normalize(normal(n, 4, seed=n), dim=1) for n in (7, 5))
+
+    def mean(a: Tensor, b: Tensor) -> float:
+        return float(torch.exp(-(torch.cdist(a, b) ** 2) / 200).mean())
+
+    expected = 1000 * (mean(x, x) + mean(y, y) - 2 * mean(x, y))
+    assert CMMD()(known(3 * x), known(0.1 * y))["cmmd"] == pytest.approx(expected, rel=1e-9)
+    monkeypatch.setattr(cmmd_module, "BLOCK", 2)
+    assert CMMD()(known(x), known(y))["cmmd"] == pytest.approx(expected, rel=1e-9)
+    assert CMMD()(known(x), known(x))["cmmd"] == pytest.approx(0, abs=1e-12)
+
+
+# Spatial features.
+
+
+def test_spatial_frechet_distance_is_that_of_the_spatial_features() -> None:
+    one, two = pictures(40), pictures(30, seed=7)
+    swapped = Statistics(two.moments, one.spatial)
+    assert SpatialFrechet()(one, two)["spatial_frechet"] > 0.01
+    assert SpatialFrechet()(one, swapped)["spatial_frechet"] == pytest.approx(0, abs=1e-9)
+    with pytest.raises(Problem, match="'spatial_frechet' needs spatial features"):
+        SpatialFrechet()(known(normal(4, 3)), one)

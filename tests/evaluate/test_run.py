@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,14 @@ from lodestar.config import Problem, parse
 from lodestar.data import open_source
 from lodestar.evaluate import kept as kept_module
 from lodestar.evaluate import run
-from lodestar.evaluate.extractors import Extractor
-from lodestar.evaluate.kept import keep, kept
-from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
-from lodestar.evaluate.run import cache_folder, digest, evaluate, evaluate_pictures, open_reference, short, source_features
+from lodestar.evaluate.extractors import ClassifierExtractor
+from lodestar.evaluate.kept import Kept, keep, kept, load
+from lodestar.evaluate.metrics import KID, Frechet, Nearest, PrecisionRecall, Score
+from lodestar.evaluate.repeats import student
+from lodestar.evaluate.run import cache_folder, collect, digest, evaluate, evaluate_pictures, known_of, open_reference, short
+from lodestar.evaluate.statistics import PARTS, Collector, FeatureSet, Part, Statistics
 from lodestar.guidance import CFG, AnyGuidance, Classifier
-from lodestar.images import save_png
+from lodestar.images import load_png, save_png
 from lodestar.models.diffusion import Diffusion, Request
 from lodestar.samplers import DDIM, AnySampler, DPMpp
 
@@ -35,13 +37,14 @@ torch.set_num_threads(1)
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each call of an extractor was given."""
     calls: list[int] = []
-    original: Callable = Extractor.__call__
+    original: Callable = ClassifierExtractor.__call__
 
-    def counted(self: Extractor, pictures: torch.Tensor) -> object:
-        calls.append(len(pictures))
+    def counted(self: ClassifierExtractor, pictures: torch.Tensor) -> object:
+        if len(pictures) > 1:  # of one, to see what the extractor gives
+            calls.append(len(pictures))
         return original(self, pictures)
 
-    monkeypatch.setattr(Extractor, "__call__", counted)
+    monkeypatch.setattr(ClassifierExtractor, "__call__", counted)
     return calls
 
 
@@ -90,13 +93,13 @@ def test_numbers_do_not_depend_on_the_batch_size_and_pictures_go_through_in_batc
 
 def test_the_reference_is_extracted_once_for_an_extractor(seen: list[int], tmp_path: Path) -> None:
     source = tiny.reference()
-    first = source_features(source, tiny.extractor(), cache=tmp_path)
+    first = known_of(source, tiny.extractor(), cache=tmp_path)
     assert seen == [24]
-    again = source_features(tiny.reference(), tiny.extractor(), cache=tmp_path)
+    again = known_of(tiny.reference(), tiny.extractor(), cache=tmp_path)
     assert seen == [24]
     assert torch.equal(first.features, again.features)
-    source_features(source, tiny.extractor(seed=9), cache=tmp_path)
-    source_features(tiny.reference(seed=1), tiny.extractor(), cache=tmp_path)
+    known_of(source, tiny.extractor(seed=9), cache=tmp_path)
+    known_of(tiny.reference(seed=1), tiny.extractor(), cache=tmp_path)
     assert seen == [24, 24, 24]
 
 
@@ -166,8 +169,8 @@ def test_colours_that_the_extractor_cannot_see_are_a_problem_before_any_is_made(
 
 def test_a_cache_that_cannot_be_written_is_a_problem_before_the_work(seen: list[int], tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Problem, match=r"cannot keep features in .*LODESTAR_CACHE"):
-        source_features(tiny.reference(), tiny.extractor(), cache=tmp_path / "file")
+    with pytest.raises(Problem, match=r"cannot keep statistics in .*LODESTAR_CACHE"):
+        known_of(tiny.reference(), tiny.extractor(), cache=tmp_path / "file")
     assert not seen
 
 
@@ -180,8 +183,8 @@ def test_the_cache_is_where_the_environment_says(monkeypatch: pytest.MonkeyPatch
     assert cache_folder() == Path("/var/xdg/lodestar")
     monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path))
     assert cache_folder() == tmp_path
-    source_features(tiny.reference(), tiny.extractor())
-    assert len(list((tmp_path / "features").glob("*.safetensors"))) == 1
+    known_of(tiny.reference(), tiny.extractor())
+    assert len(list((tmp_path / "statistics").glob("*.safetensors"))) == 1
 
 
 def test_a_digest_tells_weights_configuration_and_number_format() -> None:
@@ -216,7 +219,7 @@ def test_a_kept_reference_is_read_as_it_was_and_tells_of_another_number_format(
 ) -> None:
     monkeypatch.setattr(kept_module, "FOLDER", tmp_path)
     source, extractor = tiny.reference(40), tiny.extractor()
-    features = source_features(source, extractor, cache=tmp_path)
+    features = known_of(source, extractor, cache=tmp_path)
     keep(tmp_path / "tiny.safetensors", source, features, extractor)
     reference = open_reference(None, "tiny", extractor, (8, 8))
     torch.testing.assert_close(reference.of(extractor).features, features.features, rtol=1e-3, atol=1e-3)
@@ -225,7 +228,7 @@ def test_a_kept_reference_is_read_as_it_was_and_tells_of_another_number_format(
     extractor.classifier.lower(torch.bfloat16)
     warnings = evaluate(tiny.diffusion(), reference, extractor, **settings).warnings
     assert warnings == ("reference: its features were computed in float32, those of the pictures in bfloat16",)
-    with pytest.raises(Problem, match="another extractor's, not tiny's"):
+    with pytest.raises(Problem, match=r"those of the extractor tiny \(digest 2\), not of tiny \(digest 9\)"):
         reference.of(tiny.extractor(seed=9))
     assert kept("none") is None
 
@@ -258,3 +261,104 @@ def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str
     with run.progress("sampling", 10) as done:
         done(5)
     assert capsys.readouterr().out == ""
+
+
+def test_repeats_have_other_seeds_and_give_means_and_intervals(tmp_path: Path) -> None:
+    given: dict[str, Any] = {"count": 20, "metrics": [Frechet(), Score()], "cache": tmp_path}
+    whole = evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), seed=5, repeats=3, **given)
+    alone = [evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), seed=seed, **given) for seed in (5, 25, 45)]
+    assert [dict(run) for run in whole.runs] == [pytest.approx(dict(report.numbers), rel=1e-6) for report in alone]
+    values = torch.tensor([report.numbers["frechet"] for report in alone], dtype=torch.float64)
+    assert whole.numbers["frechet"] == pytest.approx(float(values.mean()))
+    assert whole.intervals is not None and alone[0].intervals is None and alone[0].runs == ()
+    assert whole.intervals["frechet"] == pytest.approx(4.302653 * float(values.std()) / 3**0.5, rel=1e-5)
+    text = io.StringIO()
+    Console(file=text, width=100).print(whole.table())
+    assert f"{whole.numbers['frechet']:.5g} ± {whole.intervals['frechet']:.2g}" in text.getvalue()
+    assert "over 3 runs" in text.getvalue()
+    with pytest.raises(Problem, match="repeats is 0"):
+        evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), repeats=0, **given)
+
+
+@pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (30, 2.0423)])
+def test_students_quantiles_are_those_of_the_tables(freedom: int, quantile: float) -> None:
+    assert student(freedom) == pytest.approx(quantile, rel=1e-4)
+
+
+def kept_with(parts: Collection[Part], path: Path) -> Kept:
+    known = collect(tiny.reference(40), tiny.extractor(), Collector(parts, some=(10, 40)))
+    keep(path, tiny.reference(40), known, tiny.extractor())
+    return load(path)
+
+
+def test_a_reference_of_moments_gives_what_needs_no_more_and_says_so(seen: list[int], tmp_path: Path) -> None:
+    reference = kept_with({"moments"}, tmp_path / "stats.safetensors")
+    seen.clear()
+    report = evaluate(tiny.diffusion(), reference, tiny.extractor(), count=120, cache=tmp_path)
+    assert set(report.numbers) == {"frechet", "score", "score_std"}
+    assert [warning.partition(":")[0] for warning in report.warnings] == [
+        "spatial_frechet needs spatial features, and noise was kept without",
+        *(f"{kind} needs features, and noise was kept without" for kind in ("kid", "precision_recall", "density_coverage")),
+    ]
+    whole = evaluate(tiny.diffusion(), tiny.reference(40), tiny.extractor(), count=120, cache=tmp_path)
+    assert report.numbers["frechet"] == pytest.approx(whole.numbers["frechet"], rel=1e-9)
+    seen.clear()
+    with pytest.raises(Problem, match="metric 'kid' needs features, and noise was kept without: give its pictures"):
+        evaluate(tiny.diffusion(), reference, tiny.extractor(), count=120, metrics=[KID()], cache=tmp_path)
+    assert not seen
+
+
+def test_a_reference_with_the_features_of_some_pictures_says_so(tmp_path: Path) -> None:
+    reference = kept_with(PARTS, tmp_path / "stats.safetensors")
+    report = evaluate(tiny.diffusion(), reference, tiny.extractor(), count=120, cache=tmp_path)
+    assert report.reference_count == 40
+    assert "kid: of the reference, features of 10 pictures in 40 are kept" in report.warnings
+    with pytest.raises(Problem, match="needs at least 13 pictures: 10 in the reference"):
+        evaluate(tiny.diffusion(), reference, tiny.extractor(), count=20, metrics=[PrecisionRecall(k=12)], cache=tmp_path)
+
+
+def test_no_features_are_held_of_pictures_that_only_moments_are_needed_of(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    told: list[Statistics] = []
+    monkeypatch.setattr(Frechet, "__call__", lambda self, *both: told.extend(both) or {"frechet": 0.0})
+    evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), count=20, metrics=[Frechet()], cache=tmp_path)
+    assert [each.parts for each in told] == [{"moments"}, {"moments"}]
+
+
+def test_an_extractor_without_logits_has_no_score(tmp_path: Path) -> None:
+    class Blunt:
+        name, digest, dtype, channels, size, resizing = "blunt", "blunt", "float32", 3, None, "none"
+
+        def __call__(self, pictures: torch.Tensor) -> FeatureSet:
+            return FeatureSet(pictures.float().mean((2, 3)))
+
+    report = evaluate(tiny.diffusion(), tiny.reference(), Blunt(), count=20, cache=tmp_path)
+    assert {"frechet", "kid", "coverage"} <= set(report.numbers) and "score" not in report.numbers
+    assert "score needs class logits, and the extractor blunt gives none" in report.warnings
+    with pytest.raises(Problem, match="metric 'score' needs class logits, and the extractor blunt gives none"):
+        evaluate(tiny.diffusion(), tiny.reference(), Blunt(), count=20, metrics=[Score()], cache=tmp_path)
+
+
+def test_pictures_are_drawn_beside_their_nearest_neighbours(tmp_path: Path) -> None:
+    """Copies of the reference's pictures: each row begins with a picture and, after a gap, itself."""
+    folder = tiny.folder(tmp_path / "made", 12)
+    pictures, out = open_source(str(folder)), tmp_path / "out"
+    report = evaluate_pictures(
+        pictures, open_source(str(folder)), tiny.extractor(), metrics=[Nearest()], cache=tmp_path / "cache", out=out
+    )
+    assert report.numbers["closer"] == 1 and report.numbers["nearest"] == pytest.approx(0, abs=1e-5)
+    sheet = load_png(out / "neighbours.png")
+    step = 128 + 16
+    cells = [[sheet[:, y * step : y * step + 128, x * step : x * step + 128] for x in range(8)] for y in range(10)]
+    assert all(torch.equal(row[0], row[2]) and bool((row[1] == 255).all()) for row in cells)
+    assert not any(torch.equal(row[0], row[3]) for row in cells)
+    # Of sampled pictures, those that were measured; without the reference's pictures, or the metric, none.
+    evaluate(tiny.diffusion(), pictures, tiny.extractor(), count=5, metrics=[Nearest()], cache=tmp_path / "cache", out=tmp_path)
+    drawn = load_png(tmp_path / "neighbours.png")[:, :128:16, :128:16]
+    made = tiny.diffusion().sample(count=5).images
+    assert any(torch.equal(drawn, picture) for picture in made)
+    kept_one = kept_with(PARTS, tmp_path / "stats.safetensors")
+    told = evaluate(tiny.diffusion(), kept_one, tiny.extractor(), count=5, metrics=[Nearest()], out=tmp_path / "none")
+    assert any(warning.startswith("neighbours.png is not drawn") for warning in told.warnings)
+    assert not (tmp_path / "none").exists()

@@ -1,16 +1,13 @@
-"""Moments, feature files and their cache."""
+"""Moments, and what is kept of batches."""
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import torch
-from safetensors.torch import save_file
 
 from lodestar.config import Problem
 from lodestar.evaluate import statistics
-from lodestar.evaluate.statistics import FeatureSet, Moments, cached, load, save
+from lodestar.evaluate.statistics import PARTS, Collector, FeatureSet, Moments
 
 torch.set_num_threads(1)
 
@@ -28,15 +25,6 @@ def test_moments_of_parts_add_up_to_those_of_the_whole_far_from_zero_too() -> No
         torch.testing.assert_close(moments.covariance, torch.cov(whole.T), rtol=1e-8, atol=1e-9)
 
 
-def test_moments_of_a_set_are_float64_and_do_not_depend_on_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = FeatureSet(features(50)).moments
-    monkeypatch.setattr(statistics, "_BLOCK", 8)
-    blocks = FeatureSet(features(50)).moments
-    assert whole.covariance.dtype == torch.float64
-    torch.testing.assert_close(blocks.covariance, whole.covariance, rtol=1e-12, atol=1e-14)
-    torch.testing.assert_close(whole.covariance, torch.cov(features(50).double().T))
-
-
 def test_features_that_cannot_be_measured_are_problems() -> None:
     broken = features(4)
     broken[2, 1], broken[3, 0] = float("nan"), float("inf")
@@ -46,45 +34,34 @@ def test_features_that_cannot_be_measured_are_problems() -> None:
         FeatureSet(features(0))
 
 
-@pytest.mark.parametrize("logits", [None, features(6, 3, seed=1)])
-def test_a_file_gives_back_what_was_saved(tmp_path: Path, logits: torch.Tensor | None) -> None:
-    save(tmp_path / "a.safetensors", FeatureSet(features(6), logits), '{"spec": "noise"}')
-    back, config = load(tmp_path / "a.safetensors")
-    assert config == '{"spec": "noise"}'
-    assert torch.equal(back.features, features(6))
-    assert (back.logits is None) if logits is None else torch.equal(back.logits, logits)  # type: ignore[arg-type]
-    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+def batches(count: int, size: int, spatial: bool = True) -> list[FeatureSet]:
+    tensors = features(count), features(count, 3, seed=1), features(count, 4, seed=2) if spatial else None
+    parts = zip(*(each.split(size) if each is not None else [None] * count for each in tensors), strict=False)
+    return [FeatureSet(*part) for part in parts]  # type: ignore[arg-type]
 
 
-def test_files_that_are_not_features_are_problems(tmp_path: Path) -> None:
-    path = tmp_path / "a.safetensors"
-    with pytest.raises(Problem, match="cannot read"):
-        load(path)
-    save_file({"features": features(3)}, path)
-    with pytest.raises(Problem, match="of another kind"):
-        load(path)
-    save(path, FeatureSet(features(6)))
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-5])
-    with pytest.raises(Problem, match="cut short"):
-        load(path)
-    path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
-    with pytest.raises(Problem, match="SHA-256 does not match"):
-        load(path)
+def test_a_collector_sums_up_batches_and_keeps_what_it_is_told_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "_BLOCK", 16)
+    for parts in (PARTS, {"moments"}, {"logits"}):
+        collector = Collector(parts)
+        for batch in batches(50, 7):
+            collector.add(batch)
+        found = collector.statistics()
+        assert len(found) == 50 and found.parts == {"moments", *parts}
+        torch.testing.assert_close(found.moments.covariance, torch.cov(features(50).double().T))
+        if parts is PARTS:
+            assert found.spatial is not None and torch.equal(found.features, features(50))
+            torch.testing.assert_close(found.spatial.covariance, torch.cov(features(50, 4, seed=2).double().T))
+    with pytest.raises(Problem, match="no pictures"):
+        Collector().statistics()
 
 
-def test_a_cache_makes_once_and_makes_a_damaged_file_again(tmp_path: Path) -> None:
-    made = []
-
-    def make() -> FeatureSet:
-        made.append(1)
-        return FeatureSet(features(6))
-
-    for _ in range(3):
-        assert torch.equal(cached(tmp_path / "new", "key", make).features, features(6))
-    assert len(made) == 1
-    (tmp_path / "new" / "key.safetensors").write_bytes(b"cut")
-    assert torch.equal(cached(tmp_path / "new", "key", make).features, features(6))
-    assert len(made) == 2 and load(tmp_path / "new" / "key.safetensors")
-    cached(tmp_path / "new", "other", make)
-    assert len(made) == 3
+@pytest.mark.parametrize("wanted", [1, 7, 20, 49, 50])
+def test_a_collector_keeps_the_features_of_some_pictures_evenly_chosen(wanted: int) -> None:
+    found = Collector(some=(wanted, 50))
+    for number in range(50):
+        found.add(FeatureSet(torch.full((1, 2), float(number))))
+    kept = found.statistics().features
+    assert kept is not None and len(kept) == wanted and len(found.statistics()) == 50
+    gaps = kept[:, 0].diff()
+    assert not len(gaps) or gaps.max() - gaps.min() <= 1

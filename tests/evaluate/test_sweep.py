@@ -13,8 +13,12 @@ from PIL import Image
 
 from lodestar.config import Problem
 from lodestar.evaluate import sweep as sweep_module
-from lodestar.evaluate.sweep import Row, parse_scales, sweep
-from lodestar.guidance import CFG, Classifier, Clip
+from lodestar.evaluate.axes import Axis, axis, parse_axis
+from lodestar.evaluate.kept import keep, load
+from lodestar.evaluate.run import collect
+from lodestar.evaluate.statistics import Collector
+from lodestar.evaluate.sweep import Row, sweep
+from lodestar.guidance import CFG, Classifier, Clip, Interval
 from lodestar.models.diffusion import Diffusion, Request
 from lodestar.samplers import DDIM
 
@@ -41,7 +45,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[R
 
     def call(plotted: bool = False, **settings: Any) -> list[Row]:
         if not plotted:
-            monkeypatch.setattr(sweep_module, "plot", lambda path, *_: path.touch())
+            for drawing in ("curves", "heat_maps"):
+                monkeypatch.setattr(sweep_module, drawing, lambda path, *_: path.touch())
+        over = [axis(name, values) for name in ("scale", "steps") if (values := settings.pop(name, None)) is not None]
+        over += [parse_axis(text) for text in settings.pop("over", [])]
+        settings["over"] = over
         given = {"count": 12, "cache": tmp_path / "cache", "classifier": tiny.classifier(), **settings}
         out = given.pop("out", tmp_path / "out")
         model = given.pop("model", None) or tiny.diffusion()
@@ -59,9 +67,9 @@ def lines(out: Path) -> list[dict[str, str]]:
 def test_a_sweep_writes_numbers_a_plot_and_a_grid_for_each_scale(
     run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path
 ) -> None:
-    rows = run(plotted=True, scales=(5, 0, 0.5), guidance=[Classifier()], sampler=DDIM(), seed=4)
+    rows = run(plotted=True, scale=(5, 0, 0.5), guidance=[Classifier()], sampler=DDIM(), seed=4)
     out = tmp_path / "out"
-    assert [row.scale for row in rows] == [5, 0, 0.5]
+    assert [row.values for row in rows] == [("5",), ("0",), ("0.5",)]
     assert {path.name for path in out.iterdir()} == {
         "sweep.csv", "sweep.png", "samples-0.png", "samples-0.5.png", "samples-5.png",
     }  # fmt: skip
@@ -90,7 +98,7 @@ def test_a_sweep_writes_numbers_a_plot_and_a_grid_for_each_scale(
 
 
 def test_the_plot_is_a_picture_with_something_in_it(run: Callable[..., list[Row]], tmp_path: Path) -> None:
-    run(plotted=True, scales=(0, 1, 30), guidance=[CFG()])
+    run(plotted=True, scale=(0, 1, 30), guidance=[CFG()])
     pixels = np.asarray(Image.open(tmp_path / "out/sweep.png").convert("RGB"))
     assert min(pixels.shape[:2]) > 400
     height, width = pixels.shape[0] // 2, pixels.shape[1] // 2
@@ -102,17 +110,17 @@ def test_the_plot_is_a_picture_with_something_in_it(run: Callable[..., list[Row]
 
 
 def test_a_sweep_goes_on_where_its_csv_ends(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
-    first = run(scales=(0, 1), guidance=[CFG()])
+    first = run(scale=(0, 1), guidance=[CFG()])
     assert len(asked) == 4
-    again = run(scales=(0, 1), guidance=[CFG()])
+    again = run(scale=(0, 1), guidance=[CFG()])
     assert again == first
     assert len(asked) == 4
-    more = run(scales=(3, 1), guidance=[CFG(scale=7.0)])
+    more = run(scale=(3, 1), guidance=[CFG(scale=7.0)])
     assert more[1] == first[1]
     assert len(asked) == 6
     assert [line["scale"] for line in lines(tmp_path / "out")] == ["0", "1", "3"]
     (tmp_path / "out/samples-1.png").unlink()
-    run(scales=(1,), guidance=[CFG()])
+    run(scale=(1,), guidance=[CFG()])
     assert len(asked) == 7
     assert (tmp_path / "out/samples-1.png").exists()
 
@@ -120,7 +128,7 @@ def test_a_sweep_goes_on_where_its_csv_ends(run: Callable[..., list[Row]], asked
 def test_an_interrupted_sweep_keeps_what_it_has(
     run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = run(scales=(0, 1), guidance=[CFG()], out=tmp_path / "whole")
+    whole = run(scale=(0, 1), guidance=[CFG()], out=tmp_path / "whole")
     asked.clear()
     original: Callable = sweep_module.measure
 
@@ -132,12 +140,12 @@ def test_an_interrupted_sweep_keeps_what_it_has(
     with monkeypatch.context() as patch:
         patch.setattr(sweep_module, "measure", killed)
         with pytest.raises(KeyboardInterrupt):
-            run(scales=(1,), guidance=[CFG()])  # before there is any row
+            run(scale=(1,), guidance=[CFG()])  # before there is any row
         with pytest.raises(KeyboardInterrupt):
-            run(scales=(0, 1), guidance=[CFG()])
+            run(scale=(0, 1), guidance=[CFG()])
     assert [line["scale"] for line in lines(tmp_path / "out")] == ["0"]
     asked.clear()
-    rows = run(scales=(0, 1), guidance=[CFG()])
+    rows = run(scale=(0, 1), guidance=[CFG()])
     assert all(request.guidance[0].scale == 1 for request in asked)  # type: ignore[union-attr]
     for one, other in zip(rows, whole, strict=True):
         assert one.numbers["frechet"] == other.numbers["frechet"]
@@ -145,7 +153,8 @@ def test_an_interrupted_sweep_keeps_what_it_has(
 
 def test_a_sweep_over_steps(run: Callable[..., list[Row]], tmp_path: Path) -> None:
     rows = run(steps=["trailing:4", "2", "2,2"], guidance=[CFG(scale=2.0), Clip()])
-    assert [(row.scale, row.plan, row.steps) for row in rows] == [(None, "trailing:4", 4), (None, "2", 2), (None, "2,2", 4)]
+    assert [(row.name, row.plan) for row in rows] == [(text, text) for text in ("trailing:4", "2", "2,2")]
+    assert [row.steps for row in rows] == [4, 2, 4]
     table = lines(tmp_path / "out")
     assert [line["plan"] for line in table] == ["2", "2,2", "trailing:4"]
     assert {line["guidance"] for line in table} == {"cfg:scale=2.0,rescale=0.0 clip:limit=1.0,folded=false"}
@@ -166,16 +175,19 @@ def test_a_sweep_over_steps(run: Callable[..., list[Row]], tmp_path: Path) -> No
         ({"model": tiny.diffusion(seed=8)}, "model_digest"),
         ({"extractor": tiny.extractor(seed=8)}, "extractor_digest"),
         ({"reference": tiny.reference(seed=8)}, "reference_fingerprint"),
-        ({"scales": (), "steps": ("2",)}, "swept"),
+        ({"over": ["steps=2"], "scale": None}, "swept"),
+        ({"over": ["steps=2"]}, "swept"),
+        ({"over": ["cfg.rescale=0.5"], "scale": None}, "swept"),
+        ({"repeats": 2}, "repeats"),
     ],
 )
 def test_a_folder_with_another_sweep_is_refused_and_left_alone(
     run: Callable[..., list[Row]], tmp_path: Path, changed: dict[str, Any], name: str
 ) -> None:
-    run(scales=(1,), guidance=[CFG()])
+    run(scale=(1,), guidance=[CFG()])
     before = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
     with pytest.raises(Problem, match=f"holds another sweep: {name}"):
-        run(**{"scales": (2,), "guidance": [CFG()], **changed})
+        run(**{"scale": (2,), "guidance": [CFG()], **changed})
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
 
 
@@ -184,36 +196,52 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
     out.mkdir()
     (out / "model.safetensors").touch()
     with pytest.raises(Problem, match=r"holds something else \(model.safetensors\)"):
-        run(scales=(1,), guidance=[CFG()])
+        run(scale=(1,), guidance=[CFG()])
     (out / "model.safetensors").unlink()
     (out / "sweep.csv").write_text("a,b\n1,2\n")
     with pytest.raises(Problem, match="is damaged, or not a sweep's"):
-        run(scales=(1,), guidance=[CFG()])
+        run(scale=(1,), guidance=[CFG()])
     (out / "sweep.csv").write_bytes(b"\xff\x00")
     with pytest.raises(Problem, match="is damaged, or not a sweep's"):
-        run(scales=(1,), guidance=[CFG()])
+        run(scale=(1,), guidance=[CFG()])
     (tmp_path / "file").touch()
     with pytest.raises(Problem, match="is a file: name a folder"):
-        run(scales=(1,), guidance=[CFG()], out=tmp_path / "file")
+        run(scale=(1,), guidance=[CFG()], out=tmp_path / "file")
     assert not asked
 
 
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({}, "neither is given"),
-        ({"scales": (1,), "steps": ("2",), "guidance": [CFG()]}, "not both"),
-        ({"steps": ("2",), "plan": "3"}, "steps '3'"),
+        ({}, "none is given"),
+        ({"over": ["steps=2", "scale=1", "clip=true"], "guidance": [CFG()]}, "one setting or two"),
+        ({"over": ["steps=2", "steps=3"]}, "two different ones"),
+        ({"steps": ("2",), "plan": "3"}, "steps is what this sweep goes over"),
+        ({"over": ["guidance=cfg none"], "guidance": [CFG()]}, "guidance is what this sweep goes over"),
+        ({"over": ["sampler=ddim,ddmi"]}, "did you mean 'ddim'"),
+        ({"over": ["sampler.etta=1"], "sampler": DDIM()}, "no field 'etta': choose from kind, eta; did you mean 'eta'"),
+        ({"over": ["interval.low=1"], "guidance": [CFG()]}, "needs one guidance interval, and guidance is cfg"),
+        ({"over": ["interval.low=1,5"], "guidance": [CFG(), Interval(low=0.1, high=3)]}, "low 5 has to be below high 3"),
+        (
+            {"over": ["stps=1"]},
+            "unknown setting 'stps' to sweep over: choose from guidance, .*; did you mean 'steps'",
+        ),
+        ({"over": ["scale=1", "guidance=cfg none"]}, "exactly one guidance that has a scale, such as cfg, and guidance is none"),
+        ({"over": ["clip=maybe"]}, "clip is 'maybe'"),
         ({"steps": ("2", "2")}, "steps: 2 is given twice"),
         ({"steps": ("2", "60")}, "60 of them from a section of 50"),
         ({"steps": ("twenty",)}, "steps 'twenty'"),
-        ({"scales": (1, -1), "guidance": [CFG()]}, "scale -1"),
-        ({"scales": (1, 1), "guidance": [CFG()]}, "scales: 1 is given twice"),
-        ({"scales": (1,)}, "guidance is none"),
-        ({"scales": (1,), "guidance": [Clip()]}, "guidance is clip"),
-        ({"scales": (1,), "guidance": [CFG(), Classifier()]}, "guidance is cfg classifier"),
-        ({"scales": (1,), "guidance": [Classifier()], "classifier": None}, "needs a noise-aware classifier"),
-        ({"scales": (1,), "guidance": [CFG()], "model": tiny.diffusion(droppable=False)}, "cfg needs a model"),
+        ({"scale": (1, -1), "guidance": [CFG()]}, "scale is -1"),
+        ({"over": ["scale=one"], "guidance": [CFG()]}, "scale is 'one'"),
+        ({"over": ["scale=nan"], "guidance": [CFG()]}, "scale is 'nan'"),
+        ({"scale": (1, 1.0), "guidance": [CFG()]}, "scale: 1 is given twice"),
+        ({"scale": (1,)}, "guidance is none"),
+        ({"scale": (1,), "guidance": [Clip()]}, "guidance is clip"),
+        ({"scale": (1,), "guidance": [CFG(), Classifier()]}, "guidance is cfg classifier"),
+        ({"scale": (1,), "guidance": [Classifier()], "classifier": None}, "needs a noise-aware classifier"),
+        ({"scale": (1,), "guidance": [CFG()], "model": tiny.diffusion(droppable=False)}, "cfg needs a model"),
+        ({"scale": (1,), "guidance": [CFG()], "repeats": 0}, "repeats is 0"),
+        ({"scale": (1,), "guidance": [CFG()], "count": 3}, "needs at least 4 pictures: 3 measured"),
     ],
 )
 def test_what_cannot_be_swept_is_a_problem_and_writes_nothing(
@@ -224,22 +252,90 @@ def test_what_cannot_be_swept_is_a_problem_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_scales_are_read_from_text() -> None:
-    assert parse_scales("0,1, 5,10.5,30") == (0, 1, 5, 10.5, 30)
+def test_a_sweep_over_two_settings_has_a_row_for_each_pair_and_goes_on(
+    run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path
+) -> None:
+    rows = run(over=["scale=0,2", "steps=3 2,2"], guidance=[CFG()])
+    assert [row.values for row in rows] == [("0", "3"), ("0", "2,2"), ("2", "3"), ("2", "2,2")]
+    assert [(line["scale"], line["plan"], line["steps"]) for line in lines(tmp_path / "out")] == [
+        ("0", "3", "3"), ("0", "2,2", "4"), ("2", "3", "3"), ("2", "2,2", "4"),
+    ]  # fmt: skip
+    assert len({row.numbers["frechet"] for row in rows}) == 4
+    assert (tmp_path / "out/samples-2_2,2.png").exists()
+    asked.clear()
+    more = run(over=["scale=2,1", "steps=3"], guidance=[CFG()])
+    assert more[0] == rows[2] and len(asked) == 2
+    assert len(lines(tmp_path / "out")) == 5
+    # As the sweep over one of the two has it.
+    (alone,) = run(scale=(2,), guidance=[CFG()], plan="3", out=tmp_path / "alone")
+    assert alone.numbers["frechet"] == rows[2].numbers["frechet"]
+
+
+def test_whole_settings_take_effect_before_their_fields(run: Callable[..., list[Row]], asked: list[Request]) -> None:
+    run(over=["scale=2", "guidance=cfg cfg+interval:0.1,3 classifier:form=score"])
+    swept = [request.guidance for request in asked[1::2]]
+    assert swept == [(CFG(scale=2.0),), (CFG(scale=2.0), Interval(low=0.1, high=3.0)), (Classifier(scale=2.0, form="score"),)]
+    asked.clear()
+
+
+def test_fields_of_guidance_and_sampler_are_swept(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
+    run(over=["interval.high=1,9", "sampler.eta=0,1"], guidance=[CFG(), Interval(low=0.5, high=2)], sampler=DDIM())
+    pairs = [(request.guidance[1], request.sampler) for request in asked[1::2]]
+    assert pairs == [(Interval(low=0.5, high=high), DDIM(eta=eta)) for high in (1.0, 9.0) for eta in (0.0, 1.0)]
+    (line, *_) = lines(tmp_path / "out")
+    assert (line["guidance"], line["sampler"]) == ("cfg:scale=3.0,rescale=0.0 interval:low=0.5", "ddim")
+    assert (line["interval.high"], line["sampler.eta"]) == ("1", "0")
+
+
+def test_what_a_reference_cannot_give_is_left_empty(run: Callable[..., list[Row]], tmp_path: Path) -> None:
+    path = tmp_path / "stats.safetensors"
+    keep(path, tiny.reference(), collect(tiny.reference(), tiny.extractor(), Collector({"moments"})), tiny.extractor())
+    rows = run(over=["clip=true,false"], reference=load(path), plotted=True)
+    assert set(rows[0].numbers) == {"frechet", "score", "score_std", "seconds", "images_per_second"}
+    assert {line["precision"] for line in lines(tmp_path / "out")} == {""}
+    assert run(over=["clip=true,false"], reference=load(path)) == rows
+
+
+def test_repeats_give_intervals(run: Callable[..., list[Row]], tmp_path: Path) -> None:
+    (row,) = run(over=["clip=true"], repeats=2)
+    assert row.intervals["frechet"] > 0
+    (line,) = lines(tmp_path / "out")
+    assert (line["clip"], line["repeats"], float(line["frechet_interval"])) == ("true", "2", row.intervals["frechet"])
+    assert run(over=["clip=true"], repeats=2) == [row]
+
+
+@pytest.mark.parametrize(
+    "over", [["scale=0,1,30", "steps=2,3"], ["guidance=cfg:2 none", "steps=2,3"], ["guidance=cfg:2 none", "sampler=ddim,euler"]]
+)
+def test_two_settings_are_drawn(run: Callable[..., list[Row]], tmp_path: Path, over: list[str]) -> None:
+    run(plotted=True, count=4, over=over, guidance=[CFG()] if "scale" in over[0] else [])
+    pixels = np.asarray(Image.open(tmp_path / "out/sweep.png").convert("RGB")).astype(int)
+    assert (pixels.max(2) - pixels.min(2) > 60).sum() > 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("scale=0,1, 5,10.50,30", Axis("scale", ("0", "1", "5", "10.5", "30"))),
+        ("steps=5 90,60,60 trailing:4", Axis("steps", ("5", "90,60,60", "trailing:4"))),
+        ("steps=5,10", Axis("steps", ("5", "10"))),
+        ("guidance=cfg:2 cfg:2+interval:0.1,3", Axis("guidance", ("cfg:2", "cfg:2+interval:0.1,3"))),
+    ],
+)
+def test_axes_are_read_from_text(text: str, read: Axis) -> None:
+    assert parse_axis(text) == read
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("0,one,5", "'one'"),
-        ("", "empty"),
-        ("1,,2", "empty"),
-        ("1,-2", "scale -2"),
-        ("1,nan", "scale nan"),
-        ("inf", "scale inf"),
-        ("1,2,1.0", "1 is given twice"),
+        ("scale", "write it as setting=values"),
+        ("=1,2", "write it as setting=values"),
+        ("scale=", "is empty"),
+        ("scale=1,,2", "is empty"),
+        ("scale=1,2,1.0", "1 is given twice"),
     ],
 )
-def test_scales_that_cannot_be_read_are_a_problem_that_names_the_bad_one(text: str, words: str) -> None:
+def test_axes_that_cannot_be_read_are_a_problem(text: str, words: str) -> None:
     with pytest.raises(Problem, match=words):
-        parse_scales(text)
+        parse_axis(text)

@@ -12,7 +12,7 @@ from lodestar.core.schedule import Linear
 from lodestar.data import Source
 from lodestar.data.arrays import ArrayRows
 from lodestar.denoiser import DenoiserConfig
-from lodestar.evaluate.extractors import Extractor
+from lodestar.evaluate.extractors import ClassifierExtractor
 from lodestar.images import save_png
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
@@ -45,8 +45,8 @@ def classifier(
     return randomized(PictureClassifier(ClassifierModelConfig(network=network, schedule=schedule, names=NAMES)), seed)
 
 
-def extractor(seed: int = 2, channels: int = 3, size: tuple[int, int] = (8, 8)) -> Extractor:
-    return Extractor("tiny", f"digest {seed}", classifier(seed, channels, size))
+def extractor(seed: int = 2, channels: int = 3, size: tuple[int, int] = (8, 8)) -> ClassifierExtractor:
+    return ClassifierExtractor("tiny", f"digest {seed}", classifier(seed, channels, size))
 
 
 def reference(count: int = 24, channels: int = 3, side: int = 8, seed: int = 0) -> Source:

@@ -32,13 +32,11 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-_LINE = 'issue "The whole line from DDPM to ADM, in breadth"'
 _CHECKPOINTS = 'issue "Every published checkpoint of the line, exact; and the evaluator that the papers used"'
 _TEXT = "a later issue: GLIDE, CLIP and Karlo with their networks"
 
 # Kinds that are due later. This is the only place that excuses a kind from having an adapter.
 LATER: dict[str, str] = {
-    "metrics_cmmd_clip": _LINE,
     "metrics_preprocessing": _CHECKPOINTS,
     "gd_sr": _CHECKPOINTS,
     "id_sr": _CHECKPOINTS,

@@ -1,4 +1,4 @@
-"""Adapters for the metrics: Fréchet distance, Inception score, kernel distance, precision and recall."""
+"""Adapters for the metrics: Fréchet distance, Inception score, kernel distances, precision and recall."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lodestar.evaluate.metrics.cmmd import CMMD
 from lodestar.evaluate.metrics.frechet import frechet_distance, trace_sqrt_product
 from lodestar.evaluate.metrics.inception_score import blocks, inception_scores
 from lodestar.evaluate.metrics.kid import mmd2, polynomial_kernel, subset_mmd2, unbiased, within
-from lodestar.evaluate.metrics.precision_recall import PrecisionRecall, squared_radii
-from lodestar.evaluate.statistics import FeatureSet, Moments
+from lodestar.evaluate.metrics.precision_recall import PrecisionRecall
+from lodestar.evaluate.neighbours import squared_radii
+from lodestar.evaluate.statistics import FeatureSet, Moments, Statistics
 
 from .harness import Case, Check, Left, adapter
 
@@ -53,7 +55,7 @@ def _gaussian(given: dict[str, Tensor], number: str, settings: dict) -> tuple[Te
         kept = spatial[..., :channels] if settings["layout"] == "NHWC" else spatial[:, :channels]
         moments = Moments.of(kept.flatten(1))
     else:
-        moments = FeatureSet(given[f"features_{number}"]).moments
+        moments = Moments.of(given[f"features_{number}"])
     return moments.mean, moments.covariance
 
 
@@ -147,7 +149,7 @@ def _default_run(case: Case, stored: tuple[Tensor, Tensor]) -> Tensor | None:
 def precision_and_recall(case: Case) -> Iterator[Check | Left]:
     for subcase, settings in case.subcases.items():
         real, generated = case.inputs[f"{subcase}/real"], case.inputs[f"{subcase}/generated"]
-        ours = PrecisionRecall(k=settings["k"])(FeatureSet(generated), FeatureSet(real))
+        ours = PrecisionRecall(k=settings["k"])(*(Statistics.of(FeatureSet(each)) for each in (generated, real)))
         # One picture on the very edge of a ball may fall to either side in float32.
         tie = {"precision": 1.01 / len(generated), "recall": 1.01 / len(real)}
         for name in case.under(f"{subcase}/"):
@@ -160,3 +162,25 @@ def precision_and_recall(case: Case) -> Iterator[Check | Left]:
             else:
                 allowed = 1e-12 if what.endswith("f64") else tie.get(fraction, sum(tie.values()))
                 yield Check(name, torch.tensor(ours[fraction], dtype=torch.float64), atol=allowed)
+
+
+@adapter("metrics_cmmd_clip")
+def cmmd(case: Case) -> Iterator[Check | Left]:
+    generated, reference = case.inputs["y"], case.inputs["x"]
+    for name in case.outputs:
+        match name.split("_"):
+            case ["cmmd"]:
+                yield Check(name, _cmmd(generated, reference))
+            case ["cmmd", "float32"]:  # for information: agrees "to about 1e-3 absolute"
+                yield Check(name, _cmmd(generated, reference).float(), atol=1e-3)
+            case ["cmmd", "unbiased"]:
+                pairs = (generated, generated), (reference, reference), (generated, reference)
+                ours = unbiased(*(gaussian_kernel(*pair, CMMD().sigma) for pair in pairs))
+                yield Check(name, 1000 * ours)
+            case _:
+                yield Left(name, "a score of texts and pictures, or of projections: no metric here")
+
+
+def _cmmd(generated: Tensor, reference: Tensor) -> Tensor:
+    ours = CMMD()(*(Statistics.of(FeatureSet(each)) for each in (generated, reference)))
+    return torch.tensor(ours["cmmd"], dtype=torch.float64)

@@ -34,6 +34,7 @@ _COMMANDS = (
     demo.demo,
     train.train,
     evaluate.evaluate,
+    evaluate.stats,
     evaluate.sweep,
     export.export,
     info.info,

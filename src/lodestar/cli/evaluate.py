@@ -26,6 +26,10 @@ from lodestar.cli.options import (
     parse_sampler,
 )
 
+Seeds = Annotated[
+    int, typer.Option("--seeds", min=1, help="Measure so often, each time with new seeds, for means and 95 % intervals.")
+]
+
 
 def evaluate(
     model: Annotated[str | None, typer.Argument(help="As in sample; leave it out with --samples.")] = None,
@@ -34,8 +38,13 @@ def evaluate(
     count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample.")] = 5_000,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="frechet, score, kid:SUBSETS, precision_recall:K; default all. Repeatable."),
+        typer.Option(
+            "--metric",
+            help="frechet, spatial_frechet, score, kid:SUBSETS, precision_recall:K, density_coverage:K; nearest (copies? for a "
+            "reference of training pictures), cmmd (for CLIP's features). Repeatable; default all but the last two.",
+        ),
     ] = None,
+    seeds: Seeds = 1,
     guidance: GuidanceTexts = None,
     sampler: SamplerText = None,
     steps: Steps = None,
@@ -47,7 +56,7 @@ def evaluate(
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Measure a model, or pictures, against a reference: Fréchet distance, score, KID, precision and recall."""
+    """Measure a model, or pictures, against a reference: Fréchet distances, score, KID, precision and recall, and others."""
     from rich.console import Console
 
     from lodestar.config import Problem, parse
@@ -56,18 +65,20 @@ def evaluate(
     from lodestar.evaluate.metrics import Metric
     from lodestar.files import write_text
 
-    sampling = {"--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier}
+    sampling: dict[str, object] = {
+        "--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier, "--seeds": seeds > 1,
+    }  # fmt: skip
     for option in (name for name, value in sampling.items() if samples is not None and value):
         raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
-    metrics = [parse("metric", text, Metric) for text in metric] if metric else run.METRICS
+    metrics = [parse("metric", text, Metric) for text in metric] if metric else None
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     if samples is not None:
         pictures = open_source(samples, channels=measured_with.channels)
         source = run.open_reference(reference, None, measured_with, pictures.size)
-        report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics)
+        report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics, out=out)
     else:
         assert model is not None
         network = load_diffusion(model, device)
@@ -75,22 +86,67 @@ def evaluate(
         report = run.evaluate(
             network, source, measured_with, count=count, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
             guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device), metrics=metrics,
+            repeats=seeds, out=out,
         )  # fmt: skip
     Console(markup=False).print(report.table())
     if out is not None:
         write_text(out / "report.json", report.to_json() + "\n")
 
 
+def stats(
+    data: Annotated[str, typer.Argument(help="A parquet file, a folder, hf:owner/name, or digits.")],
+    out: Annotated[Path, typer.Option("--out", help="The file to write, NAME.safetensors.")],
+    size: Annotated[
+        int | None, typer.Option("--size", min=1, help="Resize and crop the pictures to so many pixels, as for training.")
+    ] = None,
+    features: Annotated[
+        int | None,
+        typer.Option(
+            "--features", min=0, help="Keep the features of so many pictures, evenly chosen (default all); moments are of all."
+        ),
+    ] = None,
+    batch_size: BatchSize = 64,
+    extractor: ExtractorName = None,
+    device: Device = None,
+) -> None:
+    """Find out once what a reference's pictures are like: a file that --reference takes in their place."""
+    from lodestar.config import Problem
+    from lodestar.data import open_source
+    from lodestar.evaluate import extractors
+    from lodestar.evaluate.kept import keep
+    from lodestar.evaluate.run import collect
+    from lodestar.evaluate.statistics import PARTS, Collector
+
+    if out.suffix != ".safetensors":
+        raise Problem(f"--out {out}: the file's name has to end in .safetensors")
+    measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
+    source = open_source(data, channels=measured_with.channels, size=size)
+    kept = len(source) if features is None else min(features, len(source))
+    parts = PARTS if kept else PARTS - {"features", "logits"}
+    known = collect(source, measured_with, Collector(parts, some=(kept, len(source))), batch_size)
+    keep(out, source, known, measured_with)
+    print(f"{out}: {len(known)} pictures, {', '.join(f'{part} of {known.count(part)}' for part in sorted(known.parts))}")
+
+
 def sweep(
     model: Model,
     reference: Reference = None,
-    scales: Annotated[str | None, typer.Option("--scales", help="Guidance scales to go through: 0,1,5,10,30.")] = None,
-    plans: Annotated[str | None, typer.Option("--plans", help="Or sampling plans, separated by spaces: '5 10 20 50'.")] = None,
+    over: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--over",
+            help="A setting to go through, or two: scale=0,1,5; steps=5,10,20; sampler=ddim,heun; guidance='cfg:2 "
+            "cfg:2+interval:0.3,5'; clip; a field such as interval.low=0.1,0.3 or sampler.eta=0,1.",
+        ),
+    ] = None,
+    scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,
+    plans: Annotated[str | None, typer.Option("--plans", help="Short for --over 'steps=…': '5 10 20 50'.")] = None,
     guidance: GuidanceTexts = None,
     sampler: SamplerText = None,
     steps: Steps = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample at each value.")] = 2_000,
     seed: Seed = 0,
+    seeds: Seeds = 1,
     batch_size: BatchSize = 64,
     classifier: ClassifierName = None,
     clip: Clip = True,
@@ -98,21 +154,24 @@ def sweep(
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Measure a model at several guidance scales, or steps: a plot, its numbers as CSV, and a grid of samples for each."""
+    """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
     from lodestar.evaluate import extractors
+    from lodestar.evaluate.axes import axis, parse_axis, parse_guidances
     from lodestar.evaluate.run import open_reference
-    from lodestar.evaluate.sweep import parse_scales
     from lodestar.evaluate.sweep import sweep as run
 
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
-    values = parse_scales(scales) if scales else ()
+    axes = [parse_axis(text) for text in over or []]
+    axes += [parse_axis(f"scale={scales}")] if scales else []
+    axes += [axis("steps", plans.split())] if plans else []
+    listed = [each for one in axes if one.name == "guidance" for value in one.values for each in parse_guidances(value)]
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     network = load_diffusion(model, device)
     source = open_reference(reference, model, measured_with, network.config.size)
-    guide = load_guide(model, classifier, guides, device)
+    guide = load_guide(model, classifier, (*guides, *listed), device)
     folder = out or Path("out") / f"sweep-{Path(model).stem}"
     run(
-        network, source, measured_with, folder, scales=values, steps=(plans or "").split(), guidance=guides, count=count,
-        seed=seed, batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, classifier=guide,
+        network, source, measured_with, folder, over=axes, guidance=guides, count=count, seed=seed, repeats=seeds,
+        batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, classifier=guide,
     )  # fmt: skip
     print(folder / "sweep.png")

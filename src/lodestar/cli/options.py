@@ -46,7 +46,8 @@ Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 
 Reference = Annotated[
     str | None,
     typer.Option(
-        "--reference", help="Pictures to compare with: a parquet file, a folder, hf:owner/name; an embedded model has its own."
+        "--reference",
+        help="Pictures to compare with (a parquet file, a folder, hf:owner/name), or a file of stats; embedded models have one.",
     ),
 ]
 ExtractorName = Annotated[

@@ -1,15 +1,24 @@
-"""References whose features are kept in a file, so that an embedded model can be measured without its data."""
+"""Statistics of pictures in a file: a reference that an embedded model has, or one that ``lodestar stats`` has made.
+
+It holds moments and, unless it was made without, features: in 16 bits, but for those that are kept for reuse on this machine.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lodestar import library
+import torch
+
+from lodestar import checkpoint, library
 from lodestar.config import Config, Problem, decode
 from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
-from lodestar.evaluate.statistics import FeatureSet, load, save
+from lodestar.evaluate.statistics import Moments, Part, Statistics
+
+KIND = "statistics"
+"""What such a file is, among checkpoints."""
 
 FOLDER = library.WEIGHTS / "references"
 """Where those of the embedded models are, under the models' names."""
@@ -20,11 +29,13 @@ class KeptConfig(Config):
 
     spec: str
     fingerprint: str
+    count: int
     channels: int
     size: tuple[int, int]
+    extractor: str
     extractor_digest: str
-    extractor_dtype: str | None = None
-    """The number format that it computed in; None if that was not written down."""
+    extractor_dtype: str
+    """The number format that it computed in."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +43,10 @@ class Kept:
     """A reference as `lodestar.evaluate.run` takes it, in place of a source of pictures."""
 
     config: KeptConfig
-    features: FeatureSet = field(repr=False)
+    statistics: Statistics = field(repr=False)
 
     def __len__(self) -> int:
-        return len(self.features)
+        return self.config.count
 
     @property
     def spec(self) -> str:
@@ -57,38 +68,84 @@ class Kept:
         """Height and width of its pictures."""
         return self.config.size
 
-    def of(self, extractor: Extractor) -> FeatureSet:
-        """The features. Raises Problem unless this extractor made them."""
+    def of(self, extractor: Extractor) -> Statistics:
+        """The statistics. Raises Problem unless this extractor made the features."""
         if extractor.digest != self.config.extractor_digest:
             raise Problem(
-                f"the features kept of {self.spec} are another extractor's, not {extractor.name}'s: give --reference PICTURES"
+                f"the features kept of {self.spec} are those of the extractor {self.config.extractor} "
+                f"({self.config.extractor_digest[:16]}), not of {extractor.name} ({extractor.digest[:16]}): "
+                "give --reference PICTURES"
             )
-        return self.features
+        return self.statistics
 
     def note(self, extractor: Extractor) -> str | None:
         """That the features were computed in another number format than this extractor's, in words; None if they were not."""
         then, now = self.config.extractor_dtype, extractor.dtype
-        return None if then in (None, now) else f"reference: its features were computed in {then}, those of the pictures in {now}"
+        return None if then == now else f"reference: its features were computed in {then}, those of the pictures in {now}"
 
 
-def keep(path: Path, source: Source, features: FeatureSet, extractor: Extractor) -> None:
-    """Write a reference, atomically, its features in 16 bits."""
+def keep(
+    path: str | Path, source: Source, statistics: Statistics, extractor: Extractor, dtype: torch.dtype = torch.float16
+) -> None:
+    """Write a reference, atomically, its features and logits in `dtype`."""
     config = KeptConfig(
         spec=Path(source.spec).name,
         fingerprint=source.fingerprint,
+        count=len(statistics),
         channels=source.channels,
         size=source.size,
+        extractor=Path(extractor.name).name,
         extractor_digest=extractor.digest,
         extractor_dtype=extractor.dtype,
     )
-    logits = None if features.logits is None else features.logits.half()
-    save(path, FeatureSet(features.features.half(), logits), config.to_json())
+    tensors = {
+        f"{name}.{what}": getattr(moments, what)
+        for name, moments in (("moments", statistics.moments), ("spatial", statistics.spatial))
+        for what in ("mean", "scatter")
+        if moments is not None
+    }
+    for name, rows in (("features", statistics.features), ("logits", statistics.logits)):
+        if rows is not None:
+            tensors[name] = rows.to(dtype)
+    checkpoint.save(path, KIND, config.to_json(), tensors, {})
+
+
+def load(path: str | Path) -> Kept:
+    """Read what `keep` wrote. Raises Problem for a missing, damaged or other file."""
+    header, tensors = checkpoint.load(path, KIND)
+    config = decode(KeptConfig, header.config, str(path))
+
+    moments, spatial = (
+        Moments(config.count, tensors[f"{name}.mean"], tensors[f"{name}.scatter"]) if f"{name}.mean" in tensors else None
+        for name in ("moments", "spatial")
+    )
+    assert moments is not None, "`keep` writes them always"
+    features, logits = (tensors[name].float() if name in tensors else None for name in ("features", "logits"))
+    return Kept(config, Statistics(moments, spatial, features, logits))
 
 
 def kept(name: str) -> Kept | None:
     """The reference that is kept for an embedded model, if there is one. Raises Problem if it is damaged."""
     path = FOLDER / f"{name}.safetensors"
-    if not path.exists():
-        return None
-    features, config = load(path)
-    return Kept(decode(KeptConfig, config, str(path)), features)
+    return load(path) if path.exists() else None
+
+
+def cached(
+    path: Path, parts: Collection[Part], source: Source, extractor: Extractor, make: Callable[[Collection[Part]], Statistics]
+) -> Statistics:
+    """The statistics kept under `path` if they have all of `parts`; else those that `make` gives of them, which are then kept.
+
+    A kept file that cannot be read is made again: nothing is lost by that but time.
+    """
+    if path.exists():
+        try:
+            known = load(path).of(extractor)
+        except Problem:
+            pass
+        else:
+            if known.parts.issuperset(parts):
+                return known
+            parts = known.parts.union(parts)
+    statistics = make(parts)
+    keep(path, source, statistics, extractor, torch.float32)
+    return statistics

@@ -1,54 +1,102 @@
-"""The picture of a sweep: quality against what was swept, a panel for each number."""
+"""The pictures of a sweep: curves over what was swept, or heat maps of two settings, a panel for each number."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lodestar.extras import need
 from lodestar.files import atomic
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 _WIDE = 20
 """Values that span more than this factor are drawn on a logarithmic axis."""
 
+_COLUMNS = 2
+
 
 @dataclass(frozen=True)
-class Panel:
-    """One number at each swept value."""
+class Ticks:
+    """A swept setting: what it is called, and its values as text, in the order in which they are drawn."""
 
-    title: str
+    label: str
+    names: Sequence[str]
+    numbers: Sequence[float] | None = None
+    """Where they lie, ascending; None for names without an order, which are spaced evenly."""
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A number at each value of a setting; NaN where it was not measured."""
+
+    name: str
     values: Sequence[float]
     deviations: Sequence[float] | None = None
 
 
-def plot(path: Path, title: str, label: str, x: Sequence[float], panels: Sequence[Panel]) -> None:
-    """Draw the panels over x (ascending, at least one value), whose name is `label`, as a PNG.
+def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve]]) -> None:
+    """Draw panels of curves over x as a PNG, by the panels' titles; curves in one panel are told by their names.
 
     The file is written atomically. Raises Problem without matplotlib.
     """
-    need("matplotlib")
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter, NullLocator
+    places = list(range(len(x.names))) if x.numbers is None else list(x.numbers)
+    positive = [value for value in places if value > 0]
+    wide = x.numbers is not None and bool(positive) and max(positive) > _WIDE * min(positive)
 
-    columns = 2
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(9, 1 + 3 * rows), dpi=110, layout="constrained")
-    figure.suptitle(title, fontsize=10)
-    positive = [value for value in x if value > 0]
-    wide = bool(positive) and max(positive) > _WIDE * min(positive)
-    for number, panel in enumerate(panels, start=1):
-        axes = figure.add_subplot(rows, columns, number)
-        axes.errorbar(x, panel.values, yerr=panel.deviations, marker="o", markersize=5, capsize=3, color="C0")
+    def draw(axes: Axes, panel: Sequence[Curve]) -> None:
+        for curve in panel:
+            axes.errorbar(
+                places, curve.values, yerr=curve.deviations, marker="o", markersize=5, capsize=3, label=curve.name,
+                linestyle="none" if x.numbers is None else "-",
+            )  # fmt: skip
         if wide:
             # Linear up to the smallest positive value, so that 0 has its place.
             axes.set_xscale("symlog", linthresh=min(positive), linscale=0.6)
-        axes.set_xticks(x)
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set_xticks(places, x.names, rotation=0 if x.numbers is not None else 20)
+        axes.minorticks_off()
         axes.ticklabel_format(axis="y", useOffset=False)
-        axes.set_title(panel.title, fontsize=10)
-        axes.set_xlabel(label)
+        axes.set_xlabel(x.label)
         axes.grid(alpha=0.3)
+        if len(panel) > 1:
+            axes.legend(fontsize=8)
+
+    _save(path, title, {name: partial(draw, panel=panel) for name, panel in panels.items()})
+
+
+def heat_maps(path: Path, title: str, x: Ticks, y: Ticks, panels: Mapping[str, Sequence[Sequence[float]]]) -> None:
+    """Draw panels of numbers [y][x] as colours, with the numbers on them, as a PNG; NaN leaves a place empty. See `curves`."""
+
+    def draw(axes: Axes, values: Sequence[Sequence[float]]) -> None:
+        image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")
+        low, high = image.get_clim()
+        for row, line in enumerate(values):
+            for column, value in enumerate(line):
+                if value == value:  # not NaN
+                    dark = value < (low + high) / 2
+                    axes.text(column, row, f"{value:.3g}", ha="center", va="center", fontsize=8, color="w" if dark else "k")
+        axes.set_xticks(range(len(x.names)), x.names)
+        axes.set_yticks(range(len(y.names)), y.names)
+        axes.set_xlabel(x.label)
+        axes.set_ylabel(y.label)
+
+    _save(path, title, {name: partial(draw, values=values) for name, values in panels.items()})
+
+
+def _save(path: Path, title: str, panels: Mapping[str, Callable[[Axes], None]]) -> None:
+    need("matplotlib")
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // _COLUMNS)
+    figure = Figure(figsize=(9, 1 + 3 * rows), dpi=110, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    for number, (name, draw) in enumerate(panels.items(), start=1):
+        axes = figure.add_subplot(rows, _COLUMNS, number)
+        axes.set_title(name, fontsize=10)
+        draw(axes)
     with atomic(path) as file:
         figure.savefig(file, format="png")

@@ -1,7 +1,7 @@
 """Measuring: pictures → features → numbers.
 
-Pictures are made, or read, batch by batch, and only their features are kept. Those of pictures on disk are kept in a folder
-too, under a key of their content and the extractor, so that a reference is passed through it once.
+Pictures are made, or read, batch by batch, and pass once through the extractor for all metrics; no more is held of them than the
+metrics need. What is found of pictures on disk is kept in a folder too, under a key of their content and the extractor.
 """
 
 from __future__ import annotations
@@ -10,20 +10,25 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import Tensor
 
 from lodestar.config import Config, Problem
 from lodestar.data import Source, open_source, sequential
-from lodestar.evaluate.extractors import Extractor
-from lodestar.evaluate.kept import Kept, kept
-from lodestar.evaluate.metrics import KID, Frechet, Metric, PrecisionRecall, Score
-from lodestar.evaluate.statistics import FeatureSet, cached
+from lodestar.evaluate.extractors import Extractor, gives, note
+from lodestar.evaluate.kept import Kept, cached, kept, load
+from lodestar.evaluate.metrics import KID, DensityCoverage, Frechet, Metric, Nearest, PrecisionRecall, Score, SpatialFrechet
+from lodestar.evaluate.metrics.base import WORDS
+from lodestar.evaluate.neighbours import nearest
+from lodestar.evaluate.repeats import check, half_width
+from lodestar.evaluate.statistics import PARTS, Collector, Moments, Part, Statistics
 from lodestar.guidance import AnyGuidance
+from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Request
 from lodestar.progress import progress
@@ -32,11 +37,14 @@ from lodestar.samplers import AnySampler
 if TYPE_CHECKING:
     from rich.table import Table
 
-METRICS: tuple[Metric, ...] = (Frechet(), Score(), KID(), PrecisionRecall())
-"""What is measured where nothing else is asked for."""
+METRICS: tuple[Metric, ...] = (Frechet(), SpatialFrechet(), Score(), KID(), PrecisionRecall(), DensityCoverage())
+"""What is measured where nothing else is asked for, as far as the extractor and the reference go."""
 
-_RECIPE = "1"
+_RECIPE = "2"
 """How pictures become features (size, range, order); kept features of another recipe are made again."""
+
+_CLOSEST, _NEIGHBOURS = 10, 6
+"""Pictures drawn beside their nearest neighbours, and how many of these."""
 
 _CACHE = "LODESTAR_CACHE"
 
@@ -46,9 +54,9 @@ class Report:
     """The numbers, and everything that they depend on."""
 
     numbers: Mapping[str, float]
-    """By the metrics' names: frechet, score, kid, precision, recall and so on."""
+    """By the metrics' names: frechet, score, kid, precision, recall and so on; of several runs, their means."""
     count: int
-    """Pictures measured."""
+    """Pictures measured, in each run."""
     reference: str
     reference_count: int
     reference_fingerprint: str
@@ -64,7 +72,7 @@ class Report:
     classifier_digest: str | None = None
     """Likewise, of the classifier that guides."""
     seed: int | None = None
-    """Of the first picture; picture k has seed + k, and class k modulo the number of classes."""
+    """Of the first picture; picture k has seed + k, and class k modulo the number of classes. Run r begins at seed + r·count."""
     sampler: str | None = None
     plan: str | None = None
     guidance: str | None = None
@@ -73,6 +81,10 @@ class Report:
     seconds: float | None = None
     """Sampling the pictures and passing them through the extractor took so long."""
     images_per_second: float | None = None
+    runs: tuple[Mapping[str, float], ...] = ()
+    """The numbers of each run, where there are several."""
+    intervals: Mapping[str, float] | None = None
+    """Likewise: half-widths of the means' 95 % intervals, over the draw of the noise and nothing else."""
     warnings: tuple[str, ...] = ()
     """Why the numbers may mislead, and what was done to the pictures before they were measured."""
 
@@ -89,10 +101,13 @@ class Report:
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         for name, value in self.numbers.items():
-            table.add_row(name.replace("_", " "), f"{value:.5g}")
+            spread = "" if self.intervals is None else f" ± {self.intervals[name]:.2g}"
+            table.add_row(name.replace("_", " "), f"{value:.5g}{spread}")
+        if self.intervals is not None:
+            table.add_row("", f"mean and 95 % interval over {len(self.runs)} runs with different seeds")
         table.add_section()
         for name, setting in asdict(self).items():
-            if name in ("numbers", "warnings", "images_per_second") or setting is None:
+            if name in ("numbers", "warnings", "images_per_second", "runs", "intervals") or setting is None:
                 continue
             if name == "seconds":
                 setting = f"{self.seconds:.1f} ({self.images_per_second:.3g} images/s)"
@@ -117,21 +132,26 @@ def evaluate(
     guidance: Sequence[AnyGuidance] = (),
     clip: bool = True,
     classifier: PictureClassifier | None = None,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[Metric] | None = None,
+    repeats: int = 1,
     cache: Path | None = None,
+    out: Path | None = None,
 ) -> Report:
     """Sample `count` pictures, classes in turn, and measure them against `reference`.
 
-    plan, sampler, guidance, clip: as in `Request`; classifier: what "classifier" guidance climbs. cache: where the features of
-    the reference are kept (default: `cache_folder`). Progress goes to standard error. Raises Problem, as early as it can.
+    plan, sampler, guidance, clip: as in `Request`; classifier: what "classifier" guidance climbs. metrics: default those of
+    `METRICS` that the extractor and the reference can give. repeats: measure so often, with new seeds, for means and intervals.
+    cache: where what is known of the reference is kept (default: `cache_folder`). out: a folder for pictures beside their nearest
+    neighbours, where the metric "nearest" is asked for. Progress goes to standard error. Raises Problem, as early as it can.
     """
     labels = model.labels(None, count, classifier)
     request = Request(
         labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, sampler=sampler, guidance=tuple(guidance), clip=clip
     )
     return measure(
-        model, request, reference, extractor, batch_size=batch_size, classifier=classifier, metrics=metrics, cache=cache
-    )
+        model, request, reference, extractor, batch_size=batch_size, classifier=classifier, metrics=metrics, repeats=repeats,
+        cache=cache, out=out,
+    )  # fmt: skip
 
 
 def measure(
@@ -142,27 +162,46 @@ def measure(
     *,
     batch_size: int = 64,
     classifier: PictureClassifier | None = None,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[Metric] | None = None,
+    repeats: int = 1,
     cache: Path | None = None,
+    out: Path | None = None,
     what: str = "sampling",
 ) -> Report:
     """Answer a request and measure the pictures; see `evaluate`. what: the progress bar's title."""
     config = model.config
     count = len(request.labels)
+    check(repeats)
     model.check(request, classifier)
     notes = (
-        extractor.note("generated", config.denoiser.network.in_channels, config.size),
-        extractor.note("reference", reference.channels, reference.size),
+        note(extractor, "generated", config.denoiser.network.in_channels, config.size),
+        note(extractor, "reference", reference.channels, reference.size),
     )
-    _check_counts(metrics, count, len(reference))
-    theirs = source_features(reference, extractor, batch_size=batch_size, cache=cache)
-    start = time.perf_counter()
-    ours = _sampled_features(model, request, extractor, batch_size, classifier, what)
-    seconds = time.perf_counter() - start
+    chosen, left_out = choose(metrics or METRICS, extractor, reference, count, asked=bool(metrics))
+    theirs = known_of(reference, extractor, _compared(chosen), batch_size=batch_size, cache=cache)
+    runs: list[dict[str, float]] = []
+    seconds = 0.0
+    for run in range(repeats):
+        seeds = tuple(seed + run * count for seed in request.seeds)
+        start = time.perf_counter()
+        title = what if repeats == 1 else f"{what}, run {run + 1} of {repeats}"
+        made = _sampled(model, request.replace(seeds=seeds), extractor, batch_size, classifier, title, chosen)
+        seconds += time.perf_counter() - start
+        if not runs:
+            ours = made
+        runs.append(_numbers(chosen, made, theirs))
+    if out is not None:
+
+        def picture(index: int) -> Tensor:
+            (*_, last) = model.stream(request.only(index), classifier=classifier)
+            return last.images[0]
+
+        left_out += _draw_neighbours(out, chosen, picture, ours, theirs, reference)
+    several = repeats > 1
     return Report(
-        numbers=_numbers(metrics, ours, theirs),
+        numbers={name: sum(run[name] for run in runs) / repeats for name in runs[0]},
         **_common(ours, theirs, reference, extractor),
-        warnings=(*filter(None, notes), *_warnings(ours, theirs, reference, extractor)),
+        warnings=(*filter(None, notes), *left_out, *_warnings(chosen, ours, theirs, reference, extractor)),
         model_digest=digest(model),
         model_dtype=number_format(model),
         classifier_digest=None if classifier is None else digest(classifier),
@@ -172,7 +211,9 @@ def measure(
         guidance=" ".join(short(each) for each in request.guidance),
         clip=request.clip,
         seconds=seconds,
-        images_per_second=count / seconds,
+        images_per_second=repeats * count / seconds,
+        runs=tuple(runs) if several else (),
+        intervals={name: half_width([run[name] for run in runs]) for name in runs[0]} if several else None,
     )
 
 
@@ -182,61 +223,84 @@ def evaluate_pictures(
     extractor: Extractor,
     *,
     batch_size: int = 64,
-    metrics: Sequence[Metric] = METRICS,
+    metrics: Sequence[Metric] | None = None,
     cache: Path | None = None,
+    out: Path | None = None,
 ) -> Report:
-    """Measure pictures on disk, whoever made them, against `reference`. Raises Problem."""
-    notes = [extractor.note(source.spec, source.channels, source.size) for source in (pictures, reference)]
-    _check_counts(metrics, len(pictures), len(reference))
-    ours, theirs = (source_features(source, extractor, batch_size=batch_size, cache=cache) for source in (pictures, reference))
+    """Measure pictures on disk, whoever made them, against `reference`; see `evaluate`. Raises Problem."""
+    notes = [note(extractor, source.spec, source.channels, source.size) for source in (pictures, reference)]
+    chosen, left_out = choose(metrics or METRICS, extractor, reference, len(pictures), asked=bool(metrics))
+    ours, theirs = (
+        known_of(each, extractor, parts, batch_size=batch_size, cache=cache)
+        for each, parts in ((pictures, _needed(chosen)), (reference, _compared(chosen)))
+    )
+    numbers = _numbers(chosen, ours, theirs)
+    if out is not None:
+
+        def picture(index: int) -> Tensor | None:
+            return _shown(pictures, index)
+
+        left_out += _draw_neighbours(out, chosen, picture, ours, theirs, reference)
+    remarks = (*left_out, *_left_out(pictures, ours), *_warnings(chosen, ours, theirs, reference, extractor))
     return Report(
-        numbers=_numbers(metrics, ours, theirs),
+        numbers=numbers,
         **_common(ours, theirs, reference, extractor),
-        warnings=(*filter(None, notes), *_left_out(pictures, ours), *_warnings(ours, theirs, reference, extractor)),
+        warnings=(*filter(None, notes), *remarks),
         pictures=pictures.spec,
     )
 
 
 def open_reference(spec: str | None, model: str | None, extractor: Extractor, size: tuple[int, int]) -> Source | Kept:
-    """The pictures to compare with, or the features that are kept of an embedded model's where no `spec` is given.
+    """The pictures to compare with, or what is kept of them: in a file, or of an embedded model's where no `spec` is given.
 
     size: height and width of the pictures that are measured; those of the reference are resized and cropped to it, as for
     training. Raises Problem.
     """
-    if spec is not None:
+    if spec is not None and Path(spec).suffix == ".safetensors":
+        reference: Kept | None = load(spec)
+    elif spec is not None:
         return open_source(spec, channels=extractor.channels, size=size)
-    reference = None if model is None else kept(model)
+    else:
+        reference = None if model is None else kept(model)
     if reference is None:
-        raise Problem("--reference is missing: the pictures to compare with (a parquet file, a folder, hf:owner/name)")
+        raise Problem(
+            "--reference is missing: the pictures to compare with (a parquet file, a folder, hf:owner/name), or a file of "
+            "lodestar stats"
+        )
     return reference
 
 
-def source_features(
-    source: Source | Kept, extractor: Extractor, *, batch_size: int = 64, cache: Path | None = None
-) -> FeatureSet:
-    """The features of all pictures of a source, from `cache` where they have been made before. Raises Problem."""
+def known_of(
+    source: Source | Kept,
+    extractor: Extractor,
+    parts: Collection[Part] = PARTS,
+    *,
+    batch_size: int = 64,
+    cache: Path | None = None,
+) -> Statistics:
+    """What there is to know of all pictures of a source, `parts` at least, from `cache` where it is kept. Raises Problem."""
     if isinstance(source, Kept):
         return source.of(extractor)
-    folder = (cache or cache_folder()) / "features"
+    folder = (cache or cache_folder()) / "statistics"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise Problem(f"cannot keep features in {folder} ({reason}): name another folder in ${_CACHE}") from error
+        raise Problem(f"cannot keep statistics in {folder} ({reason}): name another folder in ${_CACHE}") from error
     # Of a source that must not skip, every picture has to be readable; one that may has other features.
     strictness = "skip" if source.skip_bad else "strict"
-    parts = (_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype)
-    key = hashlib.sha256(" ".join(parts).encode()).hexdigest()
+    key = " ".join((_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype))
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+    return cached(path, parts, source, extractor, lambda more: collect(source, extractor, Collector(more), batch_size))
 
-    def make() -> FeatureSet:
-        with progress(f"features of {source.spec}", len(source)) as done:
-            sets = []
-            for number, batch in enumerate(sequential(source, batch_size), start=1):
-                sets.append(extractor(batch.image))
-                done(min(number * batch_size, len(source)))
-        return _joined(sets)
 
-    return cached(folder, key, make)
+def collect(source: Source, extractor: Extractor, into: Collector, batch_size: int = 64) -> Statistics:
+    """Pass all pictures of a source through an extractor, once. Raises Problem."""
+    with progress(f"features of {source.spec}", len(source)) as done:
+        for number, batch in enumerate(sequential(source, batch_size), start=1):
+            into.add(extractor(batch.image))
+            done(min(number * batch_size, len(source)))
+    return into.statistics()
 
 
 def cache_folder() -> Path:
@@ -262,73 +326,133 @@ def number_format(model: Diffusion) -> str:
     return str(model.denoiser.dtype).removeprefix("torch.")
 
 
-def short(config: Config, omit: str = "") -> str:
+def short(config: Config, omit: Collection[str] = ()) -> str:
     """A sampler or guidance in the short form that `lodestar.config.parse` reads: ``cfg:scale=3.0,rescale=0.0``.
 
-    Every field is stated, but for the one to `omit`.
+    Every field is stated, but for those to `omit`.
     """
-    fields = {name: value for name, value in config.model_dump(mode="json").items() if name != omit}
+    fields = {name: value for name, value in config.model_dump(mode="json").items() if name not in omit}
     kind = fields.pop("kind")
     listed = ",".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items())
     return f"{kind}:{listed}" if listed else kind
 
 
-def _sampled_features(
+def _sampled(
     model: Diffusion,
     request: Request,
     extractor: Extractor,
     batch_size: int,
     classifier: PictureClassifier | None,
     what: str,
-) -> FeatureSet:
-    sets = []
+    metrics: Sequence[Metric],
+) -> Statistics:
+    collector = Collector(_needed(metrics))
     with progress(what, len(request.labels)) as done:
         for frame in model.stream(request, batch_size=batch_size, classifier=classifier):
             done(frame.first + len(frame.x) * frame.step / frame.steps)
             if frame.final:
-                sets.append(extractor(frame.images))
-    return _joined(sets)
+                collector.add(extractor(frame.images))
+    return collector.statistics()
 
 
-def _joined(sets: Sequence[FeatureSet]) -> FeatureSet:
-    if not sets:
-        raise Problem("there are no pictures to measure")
-    logits = [each.logits for each in sets if each.logits is not None]
-    return FeatureSet(torch.cat([each.features for each in sets]), torch.cat(logits) if logits else None)
+def _needed(metrics: Sequence[Metric]) -> set[Part]:
+    return {metric.needs for metric in metrics}
 
 
-def _check_counts(metrics: Sequence[Metric], count: int, reference: int) -> None:
-    """Raise Problem before the work, not after it, where a metric needs more pictures."""
+def _compared(metrics: Sequence[Metric]) -> set[Part]:
+    """What is needed of the reference."""
+    return {metric.needs for metric in metrics if metric.compares}
+
+
+def choose(
+    metrics: Sequence[Metric], extractor: Extractor, reference: Source | Kept, count: int, *, asked: bool
+) -> tuple[list[Metric], list[str]]:
+    """Which of these metrics are measured on `count` pictures, and why the others cannot be.
+
+    Raises Problem, before the work and not after it, for those where they were asked for, and for too few pictures.
+    """
+    given = gives(extractor)
+    held = reference.of(extractor) if isinstance(reference, Kept) else None
+    chosen, left_out = [], []
     for metric in metrics:
-        for number, which in ((count, "measured"), (reference, "in the reference")):
-            if number < metric.least:
-                raise Problem(f"metric {metric.kind!r} needs at least {metric.least} pictures: {number} {which}")
+        part, reason = metric.needs, None
+        if part not in given:
+            reason = f"the extractor {extractor.name} gives none"
+        elif held is not None and metric.compares and part not in held.parts:
+            reason = f"{reference.spec} was kept without: give its pictures, or make it again with lodestar stats"
+        if reason is None:
+            metric.check(count, "measured")
+            metric.check(len(reference) if held is None or not metric.compares else held.count(part), "in the reference")
+            chosen.append(metric)
+        elif not asked:
+            left_out.append(f"{metric.kind} needs {WORDS[part]}, and {reason}")
+        else:
+            raise Problem(f"metric {metric.kind!r} needs {WORDS[part]}, and {reason}")
+    return chosen, left_out
 
 
-def _numbers(metrics: Sequence[Metric], ours: FeatureSet, theirs: FeatureSet) -> dict[str, float]:
+def _numbers(metrics: Sequence[Metric], ours: Statistics, theirs: Statistics) -> dict[str, float]:
     return {name: value for metric in metrics for name, value in metric(ours, theirs).items()}
 
 
-def _warnings(ours: FeatureSet, theirs: FeatureSet, reference: Source | Kept, extractor: Extractor) -> Iterator[str]:
-    if isinstance(reference, Kept) and (note := reference.note(extractor)):
-        yield note
-    dimension = ours.features.shape[1]
-    for features, which in ((ours, "measured pictures"), (theirs, "pictures of the reference")):
-        # N pictures span at most N - 1 directions around their mean.
-        if len(features) <= dimension:
-            yield (
-                f"{len(features)} {which} are too few for the covariance of {dimension} features, which lacks full rank: "
-                f"the Fréchet distance is biased upwards, take many more than {dimension}"
-            )
+def _draw_neighbours(
+    out: Path,
+    metrics: Sequence[Metric],
+    picture: Callable[[int], Tensor | None],
+    ours: Statistics,
+    theirs: Statistics,
+    reference: Source | Kept,
+) -> list[str]:
+    """Write neighbours.png, where the metric "nearest" is asked for: rows of a picture and, after a gap, its nearest ones.
+
+    The pictures are those with the nearest neighbours of all. Returns why nothing can be drawn, if so.
+    """
+    if not any(isinstance(metric, Nearest) for metric in metrics):
+        return []
+    if isinstance(reference, Kept) or theirs.count("features") < len(reference):
+        return ["neighbours.png is not drawn: that needs the pictures of the reference, all of them, with --reference PICTURES"]
+    assert ours.features is not None and theirs.features is not None
+    distances, indices = nearest(ours.features, theirs.features, min(_NEIGHBOURS, len(theirs.features)))
+    rows = []
+    for row in distances[:, 0].argsort()[:_CLOSEST].tolist():
+        shown = [picture(row), *(_shown(reference, index) for index in indices[row].tolist())]
+        found = [each for each in shown if each is not None]
+        gap = torch.full_like(found[0], 255)
+        rows += [found[0], gap, *found[1:]]
+    save_grid(out / "neighbours.png", torch.stack(rows), columns=indices.shape[1] + 2)
+    return []
+
+
+def _shown(source: Source, index: int) -> Tensor | None:
+    image = source.image(index)
+    return None if image is None else torch.from_numpy(image.copy())
+
+
+def _warnings(
+    metrics: Sequence[Metric], ours: Statistics, theirs: Statistics, reference: Source | Kept, extractor: Extractor
+) -> Iterator[str]:
+    if isinstance(reference, Kept) and (remark := reference.note(extractor)):
+        yield remark
+    for metric in metrics:
+        for each, which in ((ours, "measured pictures"), (theirs, "pictures of the reference")):
+            known = getattr(each, metric.needs)
+            # N pictures span at most N - 1 directions around their mean.
+            if isinstance(known, Moments) and known.count <= len(known.mean):
+                yield (
+                    f"{known.count} {which} are too few for the covariance of {len(known.mean)} {WORDS[metric.needs]}: "
+                    f"{metric.kind} is biased upwards, take many more than {len(known.mean)}"
+                )
+        if metric.compares and 0 < theirs.count(metric.needs) < len(theirs):
+            yield f"{metric.kind}: of the reference, features of {theirs.count(metric.needs)} pictures in {len(theirs)} are kept"
     yield from _left_out(reference, theirs)
 
 
-def _left_out(source: Source | Kept, features: FeatureSet) -> Iterator[str]:
-    if len(features) < len(source):
-        yield f"{len(source) - len(features)} pictures of {source.spec} cannot be decoded and were left out"
+def _left_out(source: Source | Kept, known: Statistics) -> Iterator[str]:
+    if len(known) < len(source):
+        yield f"{len(source) - len(known)} pictures of {source.spec} cannot be decoded and were left out"
 
 
-def _common(ours: FeatureSet, theirs: FeatureSet, reference: Source | Kept, extractor: Extractor) -> dict[str, Any]:
+def _common(ours: Statistics, theirs: Statistics, reference: Source | Kept, extractor: Extractor) -> dict[str, Any]:
     return {
         "count": len(ours),
         "reference": reference.spec,

@@ -1,25 +1,26 @@
-"""What measuring starts from: the features of a set of pictures, their moments, and files that keep them.
+"""What measuring starts from: the features of pictures, their moments, and what is kept of a whole set of them.
 
-A set of pictures is measured through the features that an extractor makes of them. `FeatureSet` holds these, `Moments` sums
-them up as a mean and a covariance, batch by batch, and `cached` keeps the features of a reference under a key of its content.
+A set of pictures is measured through the features that an extractor makes of them, batch by batch. `FeatureSet` is what it says
+of one batch; a `Collector` sums batches up into the `Statistics` that metrics are called with: moments always, the features
+themselves only where a metric needs them, so that memory does not grow with the number of pictures where it need not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
-from typing import Self
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
-from lodestar import checkpoint
 from lodestar.config import Problem
 
-KIND = "features"
-"""What a file of them is, among checkpoints."""
+Part = Literal["moments", "spatial", "features", "logits"]
+"""What may be known of a set of pictures: moments of their features, and of their spatial features; features; class logits."""
+
+PARTS: frozenset[Part] = frozenset(get_args(Part))
+
 _BLOCK = 4096
 
 
@@ -61,17 +62,19 @@ class Moments:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What a feature extractor says of N pictures: features [N, D], and logits [N, K] where it is a classifier.
+    """What a feature extractor says of N pictures: features [N, D], logits [N, K] where it is a classifier, and spatial
+    features [N, S], which tell where things are, where it has them.
 
     Raises Problem for features that are not finite, and for a set without pictures.
     """
 
     features: Tensor
     logits: Tensor | None = None
+    spatial: Tensor | None = None
 
     def __post_init__(self) -> None:
-        assert self.features.ndim == 2, f"features are [N, D], not {list(self.features.shape)}"
-        assert self.logits is None or (self.logits.ndim == 2 and len(self.logits) == len(self.features))
+        for each in (self.features, self.logits, self.spatial):
+            assert each is None or (each.ndim == 2 and len(each) == len(self.features)), f"[N, D], not {list(each.shape)}"
         if len(self.features) == 0:
             raise Problem("there are no pictures to measure")
         bad = int((~self.features.isfinite()).any(1).sum())
@@ -81,36 +84,98 @@ class FeatureSet:
     def __len__(self) -> int:
         return len(self.features)
 
-    @cached_property
-    def moments(self) -> Moments:
-        """Mean and covariance of the features, made block by block: no float64 copy of them all is held."""
-        first, *rest = (Moments.of(block) for block in self.features.split(_BLOCK))
-        return sum(rest, start=first)
+    @property
+    def parts(self) -> frozenset[Part]:
+        """What can be known of a set of pictures of which batches look like this."""
+        return frozenset(part for part in PARTS if part == "moments" or getattr(self, part) is not None)
 
 
-def save(path: Path, features: FeatureSet, config: str = "{}") -> None:
-    """Write a FeatureSet as a checkpoint of features, atomically. config: what else there is to say of them, JSON."""
-    tensors = {"features": features.features} | ({} if features.logits is None else {"logits": features.logits})
-    checkpoint.save(path, KIND, config, tensors, {"count": len(features)})
+@dataclass(frozen=True)
+class Statistics:
+    """What metrics are called with: what is known of a set of N pictures."""
+
+    moments: Moments
+    """Of the features of all pictures."""
+    spatial: Moments | None = None
+    """Of the spatial features of all pictures."""
+    features: Tensor | None = None
+    """[M, D], of all pictures or of M evenly chosen ones."""
+    logits: Tensor | None = None
+    """[M, K], of the same pictures."""
+
+    @classmethod
+    def of(cls, features: FeatureSet) -> Self:
+        """All that there is to know of one batch."""
+        spatial = None if features.spatial is None else Moments.of(features.spatial)
+        return cls(Moments.of(features.features), spatial, features.features, features.logits)
+
+    def __len__(self) -> int:
+        return self.moments.count
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """What is known."""
+        return frozenset(part for part in PARTS if getattr(self, part) is not None)
+
+    def count(self, part: Part) -> int:
+        """Of how many pictures a part is known; 0 where it is not."""
+        known = getattr(self, part)
+        return 0 if known is None else known.count if isinstance(known, Moments) else len(known)
 
 
-def load(path: Path) -> tuple[FeatureSet, str]:
-    """Read what `save` wrote, in float32, and its `config`. Raises Problem for a missing, damaged or other file."""
-    header, tensors = checkpoint.load(path, KIND)
-    return FeatureSet(**{name: tensor.float() for name, tensor in tensors.items()}), header.config
+class Collector:
+    """Sums up a set of pictures, batch by batch: moments always; of features and logits, those that `parts` name."""
+
+    def __init__(self, parts: Collection[Part] = PARTS, *, some: tuple[int, int] | None = None) -> None:
+        """some: (M, N) keeps the features and logits of M, evenly chosen, of N pictures; None those of all."""
+        self.parts, self.some, self.count = parts, some, 0
+        self._moments, self._spatial = _Sum(), _Sum()
+        self._features: list[Tensor] = []
+        self._logits: list[Tensor] = []
+
+    def add(self, batch: FeatureSet) -> None:
+        """Take in the next pictures."""
+        self._moments.add(batch.features)
+        if batch.spatial is not None and "spatial" in self.parts:
+            self._spatial.add(batch.spatial)
+        rows = self._chosen(len(batch))
+        if "features" in self.parts:
+            self._features.append(batch.features[rows])
+        if batch.logits is not None and "logits" in self.parts:
+            self._logits.append(batch.logits[rows])
+        self.count += len(batch)
+
+    def statistics(self) -> Statistics:
+        """What is known by now. Raises Problem where there were no pictures."""
+        moments = self._moments.total()
+        if moments is None:
+            raise Problem("there are no pictures to measure")
+        features, logits = (torch.cat(rows) if rows else None for rows in (self._features, self._logits))
+        return Statistics(moments, self._spatial.total(), features, logits)
+
+    def _chosen(self, size: int) -> slice | Tensor:
+        if self.some is None:
+            return slice(None)
+        wanted, total = self.some
+        number = torch.arange(self.count, self.count + size)
+        return (number + 1) * wanted // total > number * wanted // total
 
 
-def cached(folder: str | Path, key: str, make: Callable[[], FeatureSet]) -> FeatureSet:
-    """The features kept in `folder` under `key`, or those that `make` gives, which are then kept.
+class _Sum:
+    """Moments of rows that come a few at a time and are summed many at a time: a scatter is far larger than a batch."""
 
-    A kept file that cannot be read is made again: nothing is lost by that but time.
-    """
-    path = Path(folder) / f"{key}.safetensors"
-    if path.exists():
-        try:
-            return load(path)[0]
-        except Problem:
-            pass
-    features = make()
-    save(path, features)
-    return features
+    def __init__(self) -> None:
+        self.moments: Moments | None = None
+        self.waiting: list[Tensor] = []
+
+    def add(self, rows: Tensor) -> None:
+        self.waiting.append(rows)
+        if sum(map(len, self.waiting)) >= _BLOCK:
+            self.total()
+
+    def total(self) -> Moments | None:
+        if self.waiting:
+            latest = Moments.of(torch.cat(self.waiting))
+            self.moments = latest if self.moments is None else self.moments + latest
+            self.waiting.clear()
+        return self.moments

@@ -1,6 +1,6 @@
-"""Quality against guidance scale, or against steps: numbers as CSV, a plot, and a grid of samples for each value.
+"""Quality over one or two settings: numbers as CSV, curves or heat maps, and a grid of samples for each value.
 
-All values have the same classes and seeds, so that nothing but the swept setting differs. A sweep that was interrupted, or
+All values have the same classes and seeds, so that nothing but the swept settings differs. A sweep that was interrupted, or
 is given further values, goes on where its CSV ends.
 """
 
@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -19,14 +20,16 @@ import torch
 from lodestar.config import Problem
 from lodestar.core.plan import parse_plan
 from lodestar.data import Source
+from lodestar.evaluate.axes import Axis
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
-from lodestar.evaluate.plot import Panel, plot
-from lodestar.evaluate.run import Report, digest, measure, number_format, short
+from lodestar.evaluate.plot import Curve, Ticks, curves, heat_maps
+from lodestar.evaluate.repeats import check
+from lodestar.evaluate.run import Report, choose, digest, measure, number_format, short
 from lodestar.extras import need
 from lodestar.files import write_text
-from lodestar.guidance import CFG, AnyGuidance, Classifier
+from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Request
@@ -34,48 +37,35 @@ from lodestar.samplers import AnySampler
 
 _METRICS = (Frechet(), Score(), PrecisionRecall())
 _NUMBERS = ("frechet", "score", "score_std", "precision", "recall", "f_score", "seconds", "images_per_second")
-_VARYING = ("scale", "plan", "steps")
-_FIXED = (
-    "swept", "sampler", "guidance", "clip", "count", "seed", "model_digest", "model_dtype", "classifier_digest", "extractor",
-    "extractor_digest", "extractor_dtype", "reference_count", "reference_fingerprint",
-)  # fmt: skip
-_COLUMNS = (*_VARYING, *_NUMBERS, *_FIXED, "notes")
+_PANELS = {
+    "frechet": "Fréchet distance (lower is better)",
+    "score": "Score (higher is better)",
+    "precision": "Precision: fidelity (higher is better)",
+    "recall": "Recall: diversity (higher is better)",
+}
 _GRID_ROWS, _GRID_COLUMNS = 10, 8
 
 
 @dataclass(frozen=True)
 class Row:
-    """One value of a sweep: a line of its CSV."""
+    """One value of a sweep, or one of each of two settings: a line of its CSV."""
 
-    scale: float | None
-    """The guidance scale, where that is swept."""
+    values: tuple[str, ...]
+    """Of the swept settings, in their order."""
     plan: str
     steps: int
     """How many steps the plan takes."""
     numbers: Mapping[str, float]
-    """frechet, score, score_std, precision, recall, f_score, seconds, images_per_second."""
+    """frechet, score, score_std, precision, recall, f_score, as far as extractor and reference go; seconds, images_per_second."""
+    intervals: Mapping[str, float]
+    """Half-widths of 95 % intervals of the measured ones, where each was measured several times."""
     notes: str = ""
     """The report's warnings."""
 
     @property
     def name(self) -> str:
-        """The swept value, as text."""
-        return self.plan if self.scale is None else f"{self.scale:.12g}"
-
-
-def parse_scales(text: str) -> tuple[float, ...]:
-    """Read ``0,1,5,10,30``: guidance scales, 0 or more, no two the same. Raises Problem naming the bad one."""
-    scales: list[float] = []
-    for part in text.split(","):
-        try:
-            scale = float(part)
-        except ValueError:
-            shown = repr(part.strip()) if part.strip() else "empty"
-            raise Problem(f"scales {text!r}: one is {shown}: write numbers with commas between them, such as 0,1,5,10") from None
-        _check_scale(scale)
-        scales.append(scale)
-    _check_different("scales", scales)
-    return tuple(scales)
+        """The swept values, as text."""
+        return " ".join(self.values)
 
 
 def sweep(
@@ -84,11 +74,11 @@ def sweep(
     extractor: Extractor,
     out: Path,
     *,
-    scales: Sequence[float] = (),
-    steps: Sequence[str] = (),
+    over: Sequence[Axis],
     guidance: Sequence[AnyGuidance] = (),
     count: int = 2_000,
     seed: int = 0,
+    repeats: int = 1,
     batch_size: int = 64,
     plan: str | None = None,
     sampler: AnySampler | None = None,
@@ -96,23 +86,31 @@ def sweep(
     classifier: PictureClassifier | None = None,
     cache: Path | None = None,
 ) -> list[Row]:
-    """Measure `count` pictures at each of `scales`, or of `steps` (sampling plans): give one of the two; rows in their order.
+    """Measure `count` pictures at each value of one setting, or at each pair of values of two; rows in their order.
 
-    With `scales`, `guidance` has one member with a scale, cfg or classifier, and each value takes its place. Writes into the
-    folder `out`: sweep.csv, sweep.png and samples-<value>.png (rows are classes, columns seeds). The other settings are
+    over: the settings (`lodestar.evaluate.axes`); those of whole settings take effect before those of their fields. Writes into
+    the folder `out`: sweep.csv, sweep.png and samples-<values>.png (rows are classes, columns seeds). The other settings are
     `evaluate`'s. Raises Problem, also where `out` holds another sweep, or something else.
     """
     need("matplotlib")
-    requests = _requests(model, scales, steps, guidance, count, seed, plan, sampler, clip, classifier)
+    plain = Request(
+        labels=model.labels(None, count, classifier),
+        seeds=tuple(range(seed, seed + count)),
+        plan=plan or model.config.plan,
+        sampler=sampler or model.config.sampler,
+        guidance=tuple(guidance),
+        clip=clip,
+    )
+    check(repeats)
+    _check_axes(over, {"steps": plan, "sampler": sampler, "guidance": guidance})
+    requests = _requests(model, over, plain)
     for _, request in requests:
         model.check(request, classifier)
-    fixed = {
-        "swept": "scale" if scales else "steps",
-        "sampler": short(sampler or model.config.sampler),
-        "guidance": " ".join(_without_scale(each) if scales else short(each) for each in guidance),
-        "clip": str(clip),
+    metrics, _ = choose(_METRICS, extractor, reference, count, asked=False)
+    fixed = _fixed(model, plain, over) | {
         "count": str(count),
         "seed": str(seed),
+        "repeats": str(repeats),
         "model_digest": digest(model),
         "model_dtype": number_format(model),
         "classifier_digest": "" if classifier is None else digest(classifier),
@@ -122,14 +120,12 @@ def sweep(
         "reference_count": str(len(reference)),
         "reference_fingerprint": reference.fingerprint,
     }
-    if scales:
-        fixed["plan"] = plan or model.config.plan
-    rows = _read(out, fixed)
+    rows = _read(out, over, fixed)
     for number, (row, request) in enumerate(requests, start=1):
-        picture = out / f"samples-{re.sub(r'[^0-9A-Za-z.,_-]', '-', row.name)}.png"
-        if row.name not in rows or not picture.exists():
+        picture = out / f"samples-{'_'.join(re.sub(r'[^0-9A-Za-z.,+-]', '-', value) for value in row.values)}.png"
+        if row.values not in rows or not picture.exists():
             _save_grid(picture, model, request, batch_size, classifier)
-        if row.name not in rows:
+        if row.values not in rows:
             report = measure(
                 model,
                 request,
@@ -137,89 +133,78 @@ def sweep(
                 extractor,
                 batch_size=batch_size,
                 classifier=classifier,
-                metrics=_METRICS,
+                metrics=metrics,
+                repeats=repeats,
                 cache=cache,
-                what=f"{'scale' if scales else 'steps'} {row.name} ({number} of {len(requests)})",
+                what=f"{fixed['swept']} {row.name} ({number} of {len(requests)})",
             )
-            rows[row.name] = _filled(row, report)
-            _write(out, rows, fixed)
-    _plot(out, rows, fixed)
-    return [rows[row.name] for row, _ in requests]
+            rows[row.values] = _filled(row, report)
+            _write(out, rows, over, fixed)
+    _plot(out, rows, over, fixed)
+    return [rows[row.values] for row, _ in requests]
 
 
-def _requests(
-    model: Diffusion,
-    scales: Sequence[float],
-    steps: Sequence[str],
-    guidance: Sequence[AnyGuidance],
-    count: int,
-    seed: int,
-    plan: str | None,
-    sampler: AnySampler | None,
-    clip: bool,
-    classifier: PictureClassifier | None,
-) -> list[tuple[Row, Request]]:
+def _check_axes(over: Sequence[Axis], given: Mapping[str, object]) -> None:
+    names = [axis.name for axis in over]
+    if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
+        raise Problem(f"a sweep goes over one setting or two different ones: {', '.join(names) or 'none is given'}")
+    for name in names:
+        if given.get(name):
+            raise Problem(f"{name} is what this sweep goes over, so it cannot be given as well")
+
+
+def _requests(model: Diffusion, over: Sequence[Axis], plain: Request) -> list[tuple[Row, Request]]:
     """What is sampled at each value, everything checked that can be before sampling."""
-    if bool(scales) == bool(steps):
-        raise Problem("a sweep needs scales or steps to go through, " + ("and not both" if scales else "and neither is given"))
-    if steps and plan is not None:
-        raise Problem(f"steps {plan!r}: this sweep goes through steps ({', '.join(steps)}), so no others can be given")
-    plain = Request(
-        labels=model.labels(None, count, classifier),
-        seeds=tuple(range(seed, seed + count)),
-        plan=plan or model.config.plan,
-        sampler=sampler,
-        guidance=tuple(guidance),
-        clip=clip,
-    )
-
-    def length(plan: str) -> int:
-        return len(model.config.schedule.steps(parse_plan(plan)))
-
-    if steps:
-        _check_different("steps", steps)
-        return [(Row(None, text, length(text), {}), plain.replace(plan=text)) for text in steps]
-    for scale in scales:
-        _check_scale(scale)
-    _check_different("scales", scales)
-    scaled = [place for place, each in enumerate(guidance) if isinstance(each, CFG | Classifier)]
-    if len(scaled) != 1:
-        given = " ".join(each.kind for each in guidance) or "none"
-        raise Problem(f"scales need exactly one guidance that has a scale, cfg or classifier: guidance is {given}")
-    place, swept, taken = scaled[0], guidance[scaled[0]], length(plan or model.config.plan)
-    return [
-        (
-            Row(scale, plan or model.config.plan, taken, {}),
-            plain.replace(guidance=(*guidance[:place], swept.replace(scale=float(scale)), *guidance[place + 1 :])),
-        )
-        for scale in scales
-    ]
+    requests = []
+    for values in itertools.product(*(axis.values for axis in over)):
+        request = plain
+        # A field can be set only once it is known whose.
+        for axis, value in sorted(zip(over, values, strict=True), key=lambda pair: not pair[0].whole):
+            request = axis.place(request, value)
+        assert request.plan is not None, "the plain one has the model's"
+        steps = len(model.config.schedule.steps(parse_plan(request.plan)))
+        requests.append((Row(values, request.plan, steps, {}, {}), request))
+    return requests
 
 
-def _check_scale(scale: float) -> None:
-    if not (math.isfinite(scale) and scale >= 0):
-        raise Problem(f"scale {scale:g}: guidance scales are finite numbers, 0 or more")
+def _fixed(model: Diffusion, plain: Request, over: Sequence[Axis]) -> dict[str, str]:
+    """What is the same at all values of what can be swept: whole settings, and without the fields that are swept."""
+    swept = {axis.name for axis in over}
+    within = [axis.within(plain) for axis in over if not axis.whole and "guidance" not in swept]
+
+    def told(config: AnyGuidance | AnySampler) -> str:
+        return short(config, omit=[field for owner, field in within if owner is config])
+
+    assert plain.sampler is not None and plain.plan is not None
+    settings = {
+        "sampler": told(plain.sampler),
+        "guidance": " ".join(told(each) for each in plain.guidance),
+        "clip": str(plain.clip),
+        "steps": plain.plan,
+    }
+    kept = {_column(name): text for name, text in settings.items() if name not in swept}
+    return {"swept": " ".join(axis.name for axis in over), **kept}
 
 
-def _check_different(what: str, values: Sequence[float] | Sequence[str]) -> None:
-    for value in values:
-        if list(values).count(value) > 1:
-            raise Problem(f"{what}: {value if isinstance(value, str) else f'{value:g}'} is given twice")
-
-
-def _without_scale(guidance: AnyGuidance) -> str:
-    return short(guidance, omit="scale" if isinstance(guidance, CFG | Classifier) else "")
+def _column(name: str) -> str:
+    """What the CSV calls a setting: how many steps a plan takes is another column."""
+    return "plan" if name == "steps" else name
 
 
 def _filled(row: Row, report: Report) -> Row:
     assert report.seconds is not None, "sampled, not read"
     assert report.images_per_second is not None, "sampled, not read"
     numbers = {**report.numbers, "seconds": report.seconds, "images_per_second": report.images_per_second}
-    return replace(row, numbers={name: numbers[name] for name in _NUMBERS}, notes="; ".join(report.warnings))
+    return replace(
+        row,
+        numbers={name: numbers[name] for name in _NUMBERS if name in numbers},
+        intervals={name: each for name, each in (report.intervals or {}).items() if name in _PANELS},
+        notes="; ".join(report.warnings),
+    )
 
 
-def _read(out: Path, fixed: Mapping[str, str]) -> dict[str, Row]:
-    """The rows that stand in a folder, by name. Raises Problem where it holds something else, or a sweep of other settings."""
+def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tuple[str, ...], Row]:
+    """The rows that stand in a folder, by their values. Raises Problem where it holds something else, or another sweep."""
     path = out / "sweep.csv"
     if out.exists() and not out.is_dir():
         raise Problem(f"{out} is a file: name a folder for the sweep")
@@ -233,10 +218,7 @@ def _read(out: Path, fixed: Mapping[str, str]) -> dict[str, Row]:
     try:
         with open(path, encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file, strict=True))
-        rows = [
-            Row(float(line["scale"]) if line["scale"] else None, line["plan"], int(line["steps"]), _floats(line), line["notes"])
-            for line in lines
-        ]
+        rows = [_row(line, over) for line in lines if line["swept"] == fixed["swept"]]
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror or error}") from error
     except (csv.Error, KeyError, TypeError, ValueError):
@@ -246,28 +228,37 @@ def _read(out: Path, fixed: Mapping[str, str]) -> dict[str, Row]:
             if line.get(name) != value:
                 theirs, ours = (_brief(text) for text in (line.get(name), value))
                 raise Problem(f"{out} holds another sweep: {name} is {theirs} there and {ours} here: name another folder")
-    return {row.name: row for row in rows}
+    return {row.values: row for row in rows}
 
 
-def _floats(line: Mapping[str, str]) -> dict[str, float]:
-    return {name: float(line[name]) for name in _NUMBERS}
+def _row(line: Mapping[str, str], over: Sequence[Axis]) -> Row:
+    numbers = {name: float(line[name]) for name in _NUMBERS if line[name]}
+    intervals = {name: float(line[_interval(name)]) for name in _PANELS if line.get(_interval(name))}
+    return Row(
+        tuple(line[_column(axis.name)] for axis in over), line["plan"], int(line["steps"]), numbers, intervals, line["notes"]
+    )
+
+
+def _interval(name: str) -> str:
+    return f"{name}_interval"
 
 
 def _brief(text: str | None) -> str:
     return repr(text if text is None or len(text) < 64 else text[:16])
 
 
-def _sorted(rows: Mapping[str, Row]) -> list[Row]:
-    return sorted(rows.values(), key=lambda row: (row.scale or 0, row.steps, row.plan))
-
-
-def _write(out: Path, rows: Mapping[str, Row], fixed: Mapping[str, str]) -> None:
+def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:
+    names = [_column(axis.name) for axis in over]
+    lines = []
+    for row in sorted(rows.values(), key=lambda row: [_order(axis, row, place) for place, axis in enumerate(over)]):
+        swept = {"plan": row.plan, "steps": row.steps, **dict(zip(names, row.values, strict=True))}
+        intervals = {_interval(name): value for name, value in row.intervals.items()}
+        lines.append({**swept, **dict.fromkeys(_NUMBERS, ""), **row.numbers, **intervals, **fixed, "notes": row.notes})
     text = io.StringIO()
-    writer = csv.DictWriter(text, _COLUMNS, lineterminator="\n")
+    columns = dict.fromkeys([*names, *lines[0]])
+    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
     writer.writeheader()
-    for row in _sorted(rows):
-        scale = "" if row.scale is None else row.name
-        writer.writerow({**fixed, "scale": scale, "plan": row.plan, "steps": row.steps, **row.numbers, "notes": row.notes})
+    writer.writerows(lines)
     write_text(out / "sweep.csv", text.getvalue())
 
 
@@ -284,24 +275,53 @@ def _save_grid(path: Path, model: Diffusion, request: Request, batch_size: int, 
     save_grid(path, pictures, columns=_GRID_COLUMNS)
 
 
-def _plot(out: Path, rows: Mapping[str, Row], fixed: Mapping[str, str]) -> None:
-    ordered = _sorted(rows)
-    by_scale = fixed["swept"] == "scale"
+def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:
+    told = [fixed[name] or f"no {name}" for name in ("guidance", "sampler") if name in fixed]
+    plan = [f"plan {fixed['plan']}"] if "plan" in fixed else []
+    runs = f" in each of {fixed['repeats']} runs" if fixed["repeats"] != "1" else ""
+    title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}, extractor {fixed['extractor']}"
+    ticks = [_ticks(axis, place, rows.values()) for place, axis in enumerate(over)]
+    path = out / "sweep.png"
+    panels = {name: text for name, text in _PANELS.items() if any(name in row.numbers for row in rows.values())}
 
-    def values(name: str) -> list[float]:
-        return [row.numbers[name] for row in ordered]
+    def along(name: str, x: int, other: str | None = None, intervals: bool = False) -> list[float]:
+        """A number along axis x, at a value of the other one if there is one; NaN where it was not measured."""
+        pairs = [(value,) if other is None else (value, other) if x == 0 else (other, value) for value in ticks[x].names]
+        found = [rows.get(pair) for pair in pairs]
+        return [math.nan if row is None else (row.intervals if intervals else row.numbers).get(name, math.nan) for row in found]
 
-    plan = f"plan {fixed['plan']}, " if by_scale else ""
-    how = f"{fixed['guidance'] or 'no guidance'}, {plan}{fixed['sampler']}"
-    plot(
-        out / "sweep.png",
-        f"{how}\n{fixed['count']} pictures, extractor {fixed['extractor']}",
-        "guidance scale" if by_scale else "steps",
-        [float(row.steps) if row.scale is None else row.scale for row in ordered],
-        [
-            Panel("Fréchet distance (lower is better)", values("frechet")),
-            Panel("Score (higher is better)", values("score"), values("score_std")),
-            Panel("Precision: fidelity (higher is better)", values("precision")),
-            Panel("Recall: diversity (higher is better)", values("recall")),
-        ],
-    )
+    def curve(name: str, x: int, other: str | None = None) -> Curve:
+        spread = along(name, x, other, intervals=True)
+        if name == "score" and fixed["repeats"] == "1":
+            spread = along("score_std", x, other)
+        return Curve(other or "", along(name, x, other), None if all(map(math.isnan, spread)) else spread)
+
+    if len(over) == 1:
+        return curves(path, title, ticks[0], {text: [curve(name, 0)] for name, text in panels.items()})
+    first, second = ticks
+    if (first.numbers is None) == (second.numbers is None):
+        maps = {text: [along(name, 0, other) for other in second.names] for name, text in panels.items()}
+        return heat_maps(path, title, first, second, maps)
+    x = 0 if second.numbers is None else 1
+    lines = {text: [curve(name, x, other) for other in ticks[1 - x].names] for name, text in panels.items()}
+    curves(path, title, ticks[x], lines)
+
+
+def _ticks(axis: Axis, place: int, rows: Iterable[Row]) -> Ticks:
+    """The values that there are of a setting, in their order."""
+    ordered = sorted({row.values[place]: _order(axis, row, place) for row in rows}.items(), key=lambda pair: pair[1])
+    names, keys = [name for name, _ in ordered], [key for _, key in ordered]
+    numeric = all(number < math.inf for number, _ in keys) and len({number for number, _ in keys}) == len(keys)
+    label = "guidance scale" if axis.name == "scale" else axis.name
+    return Ticks(label, names, [number for number, _ in keys] if numeric else None)
+
+
+def _order(axis: Axis, row: Row, place: int) -> tuple[float, str]:
+    """Numbers by size, and plans by their steps; what is no number after them, by name."""
+    text = row.values[place]
+    if axis.name == "steps":
+        return row.steps, text
+    try:
+        return float(text), ""
+    except ValueError:
+        return math.inf, text

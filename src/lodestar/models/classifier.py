@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -44,6 +44,17 @@ class ClassifierModelConfig(Config):
         return PictureClassifier(self)
 
 
+class Told(NamedTuple):
+    """What a classifier tells of pictures."""
+
+    features: Tensor
+    """[B, D]."""
+    logits: Tensor
+    """[B, classes]."""
+    maps: Tensor | None = None
+    """What is pooled [B, channels, H', W']; None where every stage is."""
+
+
 class PictureClassifier(nn.Module):
     """p(y | x) of pictures x, float32 [B, C, H, W] in [−1, 1] before the noise, at a level: one for all (floats), or [B]."""
 
@@ -69,12 +80,13 @@ class PictureClassifier(nn.Module):
 
     def features(self, x: Tensor, level: Level = PLAIN) -> Tensor:
         """What the classes are told from [B, D]; maps are averaged over their places, so that D is their channels."""
-        return self.told(x, level)[0]
+        return self.told(x, level).features
 
-    def told(self, x: Tensor, level: Level = PLAIN) -> tuple[Tensor, Tensor]:
-        """`features` and `logits`, from one pass."""
-        maps = self.network.features(x, _times(x, level), self.dtype)
-        return maps.mean(dim=(2, 3)) if maps.ndim == 4 else maps, self.network.classify(maps)
+    def told(self, x: Tensor, level: Level = PLAIN) -> Told:
+        """`features`, `logits` and maps, from one pass."""
+        given = self.network.features(x, _times(x, level), self.dtype)
+        logits = self.network.classify(given)
+        return Told(given.mean(dim=(2, 3)), logits, given) if given.ndim == 4 else Told(given, logits)
 
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the torso in `dtype`, for inference. The head, the last norm and the embedding stay in float32."""

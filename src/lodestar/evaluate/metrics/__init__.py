@@ -1,6 +1,7 @@
 """The metrics that pictures are measured by. A new one is a file here and a name in `Metric`.
 
-Each is a configuration that is called with the generated and the reference `FeatureSet` and answers its numbers by name.
+Each is a configuration that is called with the `Statistics` of the generated pictures and of the reference and answers its
+numbers by name.
 """
 
 from __future__ import annotations
@@ -9,11 +10,19 @@ from typing import Annotated
 
 from pydantic import Field
 
+from lodestar.evaluate.metrics.cmmd import CMMD
+from lodestar.evaluate.metrics.density_coverage import DensityCoverage
 from lodestar.evaluate.metrics.frechet import Frechet
 from lodestar.evaluate.metrics.inception_score import Score
 from lodestar.evaluate.metrics.kid import KID
+from lodestar.evaluate.metrics.nearest import Nearest
 from lodestar.evaluate.metrics.precision_recall import PrecisionRecall
+from lodestar.evaluate.metrics.spatial_frechet import SpatialFrechet
 
-Metric = Annotated[Frechet | Score | KID | PrecisionRecall, Field(discriminator="kind")]
+Metric = Annotated[
+    Frechet | SpatialFrechet | Score | KID | CMMD | PrecisionRecall | DensityCoverage | Nearest, Field(discriminator="kind")
+]
 
-__all__ = ["KID", "Frechet", "Metric", "PrecisionRecall", "Score"]
+__all__ = [
+    "CMMD", "KID", "DensityCoverage", "Frechet", "Metric", "Nearest", "PrecisionRecall", "Score", "SpatialFrechet",
+]  # fmt: skip

@@ -1,7 +1,7 @@
 """Fréchet distance between Gaussians fitted to two sets of features.
 
 Dowson and Landau 1982, "The Fréchet distance between multivariate normal distributions", eq. 4; on Inception features it is
-FID (Heusel et al. 2017, arXiv:1706.08500, eq. 6), on spatial feature maps, flattened, sFID (Nash et al. 2021, arXiv:2103.03841):
+FID (Heusel et al. 2017, arXiv:1706.08500, eq. 6):
 
     d² = |μ₁ - μ₂|² + Tr(C₁ + C₂ - 2 (C₁ C₂)^½)
 
@@ -11,29 +11,25 @@ number ever arises, and a covariance without full rank (fewer pictures than feat
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from lodestar.config import Config
-from lodestar.evaluate.statistics import FeatureSet
+from lodestar.evaluate.metrics.base import BaseMetric
+from lodestar.evaluate.statistics import Part, Statistics
 
 
-class Frechet(Config):
+class Frechet(BaseMetric):
     """Fréchet distance of the features, ``frechet``: 0 for equal Gaussians.
 
     It falls with the number of pictures: compare equal counts only.
     """
 
     kind: Literal["frechet"] = "frechet"
+    needs: ClassVar[Part] = "moments"
 
-    @property
-    def least(self) -> int:
-        """Pictures that each set needs."""
-        return 2
-
-    def __call__(self, generated: FeatureSet, reference: FeatureSet) -> dict[str, float]:
+    def __call__(self, generated: Statistics, reference: Statistics) -> dict[str, float]:
         ours, theirs = generated.moments, reference.moments
         return {"frechet": float(frechet_distance(ours.mean, ours.covariance, theirs.mean, theirs.covariance))}
 

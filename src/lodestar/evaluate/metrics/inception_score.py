@@ -9,17 +9,17 @@ from 1 to the number of classes. It is Inception's when the classifier is; the n
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.config import Config, Problem
-from lodestar.evaluate.statistics import FeatureSet
+from lodestar.evaluate.metrics.base import BaseMetric
+from lodestar.evaluate.statistics import Part, Statistics
 
 
-class Score(Config):
+class Score(BaseMetric):
     """Mean ``score`` over consecutive splits of `split_size` generated pictures, and the deviation ``score_std``.
 
     A shorter last split counts like the others, as in ADM's evaluator; one split deviates by 0. The reference plays no part.
@@ -27,18 +27,16 @@ class Score(Config):
 
     kind: Literal["score"] = "score"
     split_size: int = Field(default=5000, ge=1)
+    needs: ClassVar[Part] = "logits"
+    compares: ClassVar[bool] = False
 
     @property
     def least(self) -> int:
-        """Pictures that each set needs."""
         return 1
 
-    def __call__(self, generated: FeatureSet, reference: FeatureSet) -> dict[str, float]:
-        if generated.logits is None:
-            raise Problem(
-                "metric 'score' needs class logits, and this feature extractor gives none: choose one that is a classifier"
-            )
-        scores = inception_scores(generated.logits.double().softmax(1), blocks(len(generated), self.split_size))
+    def __call__(self, generated: Statistics, reference: Statistics) -> dict[str, float]:
+        logits = self.known(generated.logits)
+        scores = inception_scores(logits.double().softmax(1), blocks(len(logits), self.split_size))
         return {"score": float(scores.mean()), "score_std": float(scores.std(correction=0))}
 
 

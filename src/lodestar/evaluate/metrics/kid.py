@@ -8,17 +8,17 @@ JMLR 13, eq. 3) has no bias in the number of pictures, unlike the Fréchet dista
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.config import Config, Problem
-from lodestar.evaluate.statistics import FeatureSet
+from lodestar.evaluate.metrics.base import BaseMetric
+from lodestar.evaluate.statistics import Part, Statistics
 
 
-class KID(Config):
+class KID(BaseMetric):
     """Mean ``kid`` over random subsets of both sets, not multiplied by 1000, and its deviation over them ``kid_std``.
 
     A subset has `max_subset_size` pictures, or as many as the smaller set where that has fewer.
@@ -28,19 +28,14 @@ class KID(Config):
     subsets: int = Field(default=100, ge=1)
     max_subset_size: int = Field(default=1000, ge=2)
     seed: int = Field(default=0, ge=0)
+    needs: ClassVar[Part] = "features"
 
-    @property
-    def least(self) -> int:
-        """Pictures that each set needs."""
-        return 2
-
-    def __call__(self, generated: FeatureSet, reference: FeatureSet) -> dict[str, float]:
-        size = min(self.max_subset_size, len(generated), len(reference))
-        if size < 2:
-            raise Problem(f"metric 'kid' needs 2 pictures in each set: {len(generated)} generated, {len(reference)} reference")
+    def __call__(self, generated: Statistics, reference: Statistics) -> dict[str, float]:
+        x, y = self.both(generated, reference)
+        size = min(self.max_subset_size, len(x), len(y))
         rng = torch.Generator().manual_seed(self.seed)
-        pairs = [(draw_subset(len(generated), size, rng), draw_subset(len(reference), size, rng)) for _ in range(self.subsets)]
-        values = subset_mmd2(generated.features, reference.features, *map(torch.stack, zip(*pairs, strict=True)))
+        pairs = [(draw_subset(len(x), size, rng), draw_subset(len(y), size, rng)) for _ in range(self.subsets)]
+        values = subset_mmd2(x, y, *map(torch.stack, zip(*pairs, strict=True)))
         return {"kid": float(values.mean()), "kid_std": float(values.std(correction=0))}
 
 

@@ -1,0 +1,127 @@
+"""What a sweep goes through: a setting of a request by name, and its values as text.
+
+``scale=0,1,5``, ``steps=5,10,20``, ``sampler=ddim,heun``, ``sampler.eta=0,0.5,1``, ``guidance=cfg:2 cfg:2+interval:0.3,5``,
+``interval.low=0.1,0.3``, ``clip=true,false``. Commas separate the values, or spaces where there are any: values may then hold
+commas.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from lodestar.config import Config, Problem, edit, nearest, parse
+from lodestar.guidance import AnyGuidance
+from lodestar.models.diffusion import Request
+from lodestar.samplers import AnySampler
+
+C = TypeVar("C", bound=Config)
+
+_WHOLE = ("guidance", "sampler", "steps", "clip")
+"""Settings that are a request's own, in the order in which they take effect: fields of guidance and sampler come after them."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One swept setting."""
+
+    name: str
+    """guidance, sampler, steps, clip; scale, of the one guidance that has a scale; or KIND.FIELD of a guidance, sampler.FIELD."""
+    values: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise Problem(f"sweep over {self.name}: there are no values to go through")
+        for value in self.values:
+            if self.values.count(value) > 1:
+                raise Problem(f"sweep over {self.name}: {value} is given twice")
+
+    @property
+    def whole(self) -> bool:
+        """Whether it replaces a setting, and is not a number within one."""
+        return self.name in _WHOLE
+
+    def place(self, request: Request, value: str) -> Request:
+        """The request with this value. Raises Problem where the setting is not there, or cannot have it."""
+        match self.name:
+            case "guidance":
+                return request.replace(guidance=parse_guidances(value))
+            case "sampler":
+                return request.replace(sampler=parse("sampler", value, AnySampler))
+            case "steps":
+                return request.replace(plan=value)
+            case "clip":
+                return edit(request, [f"clip={value}"])
+        owner, _, field = self.name.rpartition(".")
+        if owner == "sampler":
+            assert request.sampler is not None, "a sweep names it"
+            return request.replace(sampler=_with(request.sampler, field, value))
+        place = self._owner(request.guidance)
+        changed = _with(request.guidance[place], field, value)
+        return request.replace(guidance=(*request.guidance[:place], changed, *request.guidance[place + 1 :]))
+
+    def within(self, request: Request) -> tuple[Config | None, str]:
+        """The guidance or sampler of a request that it changes a field of, and the field; None if it is a whole setting."""
+        owner, _, field = self.name.rpartition(".")
+        if self.whole:
+            return None, ""
+        return (request.sampler if owner == "sampler" else request.guidance[self._owner(request.guidance)]), field
+
+    def _owner(self, guidance: Sequence[AnyGuidance]) -> int:
+        """The place of the guidance that has this setting. Raises Problem unless there is exactly one."""
+        given = " ".join(each.kind for each in guidance) or "none"
+        owner, _, field = self.name.rpartition(".")
+        if not owner and field != "scale":
+            known = [*_WHOLE, "scale", *(f"{each.kind}.{name}" for each in guidance for name in _fields(each)), "sampler.FIELD"]
+            raise Problem(
+                f"unknown setting {self.name!r} to sweep over: choose from {', '.join(known)}{nearest(self.name, known)}"
+            )
+        places = [k for k, each in enumerate(guidance) if each.kind == owner or (not owner and "scale" in _fields(each))]
+        if len(places) == 1:
+            return places[0]
+        if owner:
+            raise Problem(f"sweep over {self.name}: it needs one guidance {owner}, and guidance is {given}")
+        raise Problem(f"sweep over scale: it needs exactly one guidance that has a scale, such as cfg, and guidance is {given}")
+
+
+def axis(name: str, values: Iterable[str | float]) -> Axis:
+    """An axis, its numbers written in one way. Raises Problem."""
+    return Axis(name, tuple(each if name in _WHOLE else _number(each) for each in map(str, values)))
+
+
+def parse_axis(text: str) -> Axis:
+    """Read ``name=value,value`` or ``name=value value``. Raises Problem."""
+    name, separator, values = text.partition("=")
+    if not separator or not name:
+        raise Problem(f"sweep over {text!r}: write it as setting=values, such as scale=0,1,5 or steps=5,10,20")
+    # A space after a comma separates nothing.
+    joined = re.sub(r"\s*,\s+", ",", values.strip())
+    parts = joined.split() if re.search(r"\s", joined) else joined.split(",")
+    if "" in parts:
+        raise Problem(f"sweep over {name}: one of the values {values!r} is empty")
+    return axis(name, parts)
+
+
+def parse_guidances(text: str) -> tuple[AnyGuidance, ...]:
+    """Read ``cfg:2+interval:0.3,5``, or ``none``. Raises Problem."""
+    return () if text == "none" else tuple(parse("guidance", part, AnyGuidance) for part in text.split("+"))
+
+
+def _number(text: str) -> str:
+    try:
+        return f"{float(text):.12g}"
+    except ValueError:
+        return text
+
+
+def _fields(config: Config) -> list[str]:
+    return [name for name in type(config).model_fields if name != "kind"]
+
+
+def _with(config: C, field: str, value: str) -> C:
+    try:
+        return edit(config, [f"{field}={value}"])
+    except Problem as problem:
+        raise Problem(f"sweep over {field} of {config.model_dump()['kind']}: {problem}") from None

@@ -1,0 +1,32 @@
+"""Feature extractors: what turns pictures into the vectors that they are measured by.
+
+A new one is a file here, with an `Extractor` and the configuration that loads it, and a name in `Features`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lodestar.config import kinds, parse
+from lodestar.evaluate.extractors.base import Extractor, gives, note
+from lodestar.evaluate.extractors.classifier import ClassifierExtractor, ClassifierFeatures
+
+Features = ClassifierFeatures
+
+DEFAULT = ClassifierFeatures().model
+"""The extractor in the package."""
+
+
+def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None = None) -> Extractor:
+    """The extractor that `name` means: a kind of `Features`, with its settings (``kind:value``), or else a classifier.
+
+    device: default a GPU where there is one. Raises Problem if there is no sound one.
+    """
+    text = str(name)
+    known = text.partition(":")[0] in kinds(Features)
+    return (parse("extractor", text, Features) if known else ClassifierFeatures(model=text)).load(device)
+
+
+__all__ = ["DEFAULT", "ClassifierExtractor", "ClassifierFeatures", "Extractor", "Features", "gives", "load_extractor", "note"]

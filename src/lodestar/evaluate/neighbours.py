@@ -1,0 +1,55 @@
+"""Nearest neighbours among features, in blocks: memory grows with the number of pictures and not with its square.
+
+All distances are Euclidean and squared, in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+BLOCK = 1024
+"""Pictures of which the distances to as many others are in memory at once."""
+
+
+def nearest(points: Tensor, others: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
+    """The k nearest of others [N, D], N ≥ k, to each point [M, D], nearest first: distances [M, k], indices int64 [M, k]."""
+    origin = others.mean(0, dtype=torch.float64)
+    found = []
+    for x in points.split(BLOCK):
+        distances, indices = torch.empty(len(x), 0, dtype=torch.float64), torch.empty(len(x), 0, dtype=torch.int64)
+        for number, y in enumerate(others.split(BLOCK)):
+            here = squared_distances(x, y, origin)
+            distances = torch.cat([distances, here], dim=1)
+            indices = torch.cat([indices, (torch.arange(len(y)) + number * BLOCK).expand(len(x), -1)], dim=1)
+            distances, order = distances.topk(min(k, distances.shape[1]), largest=False)
+            indices = indices.gather(1, order)
+        found.append((distances, indices))
+    distances, indices = (torch.cat(each) for each in zip(*found, strict=True))
+    return distances, indices
+
+
+def squared_radii(members: Tensor, k: int) -> Tensor:
+    """The distance [N] of each member [N, D] to its k-th nearest other member, N > k."""
+    # The nearest of all is the member itself, so the k-th other one is number k + 1.
+    return nearest(members, members, k + 1)[0][:, k]
+
+
+def inside(points: Tensor, centres: Tensor, radii2: Tensor) -> Tensor:
+    """In how many balls each point [M, D] lies, or on their edge: centres [N, D], squared radii [N]; int64 [M]."""
+    origin = centres.mean(0, dtype=torch.float64)
+    counts = []
+    for x in points.split(BLOCK):
+        pairs = zip(centres.split(BLOCK), radii2.split(BLOCK), strict=True)
+        counts.append(torch.stack([(squared_distances(x, y, origin) <= radii).sum(1) for y, radii in pairs]).sum(0))
+    return torch.cat(counts)
+
+
+def squared_distances(x: Tensor, y: Tensor, origin: Tensor) -> Tensor:
+    """|x_i - y_j|² [M, N] by one matrix product, many times as fast as differences; `origin` [D] is amid them.
+
+    Products of features far from zero would swallow their differences.
+    """
+    x, y = x.double() - origin, y.double() - origin
+    # Rounding must not make it negative.
+    return ((x * x).sum(1, keepdim=True) - 2 * (x @ y.T) + (y * y).sum(1)).clamp_(min=0)

@@ -1,0 +1,82 @@
+"""Files of statistics, and their cache."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from lodestar import checkpoint
+from lodestar.config import Problem
+from lodestar.evaluate.kept import cached, keep, load
+from lodestar.evaluate.run import collect
+from lodestar.evaluate.statistics import PARTS, Collector, Part, Statistics
+
+from . import tiny
+
+torch.set_num_threads(1)
+
+
+def known(parts: Collection[Part] = PARTS) -> Statistics:
+    return collect(tiny.reference(), tiny.extractor(), Collector(parts))
+
+
+@pytest.mark.parametrize("parts", [PARTS, {"moments"}, {"moments", "features"}])
+def test_a_file_gives_back_what_was_kept(tmp_path: Path, parts: Collection[Part]) -> None:
+    path = tmp_path / "a.safetensors"
+    keep(path, tiny.reference(), known(parts), tiny.extractor(), torch.float32)
+    back = load(path)
+    assert (back.spec, len(back), back.channels, back.size) == ("noise", 24, 3, (8, 8))
+    assert back.statistics.parts == set(parts)
+    for one, other in ((back.statistics, known(parts)),):
+        assert torch.equal(one.moments.mean, other.moments.mean) and torch.equal(one.moments.scatter, other.moments.scatter)
+        if "features" in parts:
+            assert torch.equal(one.features, other.features)  # type: ignore[arg-type]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_files_that_are_no_statistics_are_problems(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    with pytest.raises(Problem, match="cannot read"):
+        load(path)
+    save_file({"features": torch.zeros(3, 2)}, path)
+    with pytest.raises(Problem, match="of another kind"):
+        load(path)
+    model = tiny.classifier()
+    checkpoint.save(path, "classifier", model.config.to_json(), model.state_dict(), {})
+    with pytest.raises(Problem, match="holds a classifier, and a statistics is needed"):
+        load(path)
+    keep(path, tiny.reference(), known(), tiny.extractor())
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    with pytest.raises(Problem, match="cut short"):
+        load(path)
+    path.write_bytes(whole[:-2] + bytes([whole[-2] ^ 1]) + whole[-1:])
+    with pytest.raises(Problem, match="SHA-256 does not match"):
+        load(path)
+
+
+def test_a_cache_makes_once_what_is_needed_and_makes_a_damaged_file_again(tmp_path: Path) -> None:
+    made: list[set[str]] = []
+
+    def make(parts: Collection[Part]) -> Statistics:
+        made.append(set(parts))
+        return known(parts)
+
+    path = tmp_path / "new" / "key.safetensors"
+
+    def call(*parts: Part) -> Statistics:
+        return cached(path, parts, tiny.reference(), tiny.extractor(), make)
+
+    assert call("moments").features is None
+    call("moments")
+    assert made == [{"moments"}]
+    assert torch.equal(call("features").features, known().features)  # type: ignore[arg-type]
+    call("moments", "features")
+    assert made[1:] == [{"moments", "features"}]
+    path.write_bytes(b"cut")
+    call("moments")
+    assert len(made) == 3 and load(path)
