@@ -45,7 +45,7 @@ class DiffusionConfig(Config):
         classes, prediction = self.denoiser.classes, self.denoiser.prediction.kind
         if self.names is not None and len(self.names) != classes:
             raise Problem(f"{len(self.names)} names are given for {classes} classes")
-        if self.schedule.table[self.schedule.timesteps].alpha == 0 and prediction in ("epsilon", "score", "edm"):
+        if self.schedule.table[self.schedule.timesteps].alpha == 0 and prediction in ("epsilon", "score", "edm", "consistency"):
             raise Problem(
                 f"prediction {prediction!r} says nothing of the picture at pure noise, where this schedule ends: try 'v' or 'x0'"
             )
