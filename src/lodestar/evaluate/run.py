@@ -151,7 +151,7 @@ def measure(
     count = len(request.labels)
     model.check(request, classifier)
     notes = (
-        extractor.note("generated", config.denoiser.network.in_channels, config.size),
+        extractor.note("generated", config.denoiser.channels, config.size),
         extractor.note("reference", reference.channels, reference.size),
     )
     _check_counts(metrics, count, len(reference))
