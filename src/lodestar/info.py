@@ -95,9 +95,7 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     _row(table, "sampled with", f"{config.sampler.kind}, {config.plan} steps, unless told otherwise")
 
 
-def _pictures(
-    table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: BackboneConfig, channels: int
-) -> None:
+def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: BackboneConfig, channels: int) -> None:
     _row(table, "pictures", f"{size[0]}×{size[1]}, {channels} channels")
     if names:
         _row(table, "classes", ", ".join(names))

@@ -1,7 +1,7 @@
 """Adapters for networks: U-Nets, upsamplers and noised classifiers by their state dicts, and published models by their keys.
 
-Each is loaded through `lodestar.convert`: what its names and shapes tell is taken from them, the rest (heads, layout, dropout) from
-the case's constructor arguments; where the two contradict each other, the case fails.
+Each is loaded through `lodestar.convert`: what its names and shapes tell is taken from them, the rest (heads, layout, dropout)
+from the case's constructor arguments; where the two contradict each other, the case fails.
 """
 
 from __future__ import annotations

@@ -78,5 +78,6 @@ def _read(spec: str, size: tuple[int, int], channels: int) -> tuple[Tensor, list
         return torch.from_numpy(to_array(fit(convert(open_picture(path), channels), size)).copy())[None], None
     source = open_source(spec, size=size, channels=channels)
     images = [source[index][0] for index in range(len(source))]
-    names = source.names and [source.names[source.label(index) or 0] for index in range(len(source))]
+    labels = source.names
+    names = None if labels is None else [labels[source.label(index) or 0] for index in range(len(source))]
     return torch.from_numpy(np.stack(images)), names

@@ -11,12 +11,12 @@ from torch import Tensor
 
 
 def beside(x: Tensor, planes: Tensor) -> Tensor:
-    """What the network sees, [B, C + P, H, W]: x [B, C, H, W], then planes [B, P, h, w] resized to it, as published bilinearly."""
+    """What the network sees [B, C + P, H, W]: x [B, C, H, W], then planes [B, P, h, w], resized bilinearly as published."""
     if planes.shape[-2:] != x.shape[-2:]:
         planes = F.interpolate(planes, size=x.shape[-2:], mode="bilinear")
     return torch.cat([x, planes], dim=1)
 
 
 def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The small picture [B, C, h, w] of a large one [B, C, H, W], as the published upsamplers were trained: the mean over areas."""
+    """The small picture [B, C, h, w] of a large one [B, C, H, W], as published upsamplers are trained: means over areas."""
     return F.interpolate(x, size=size, mode="area")

@@ -131,7 +131,9 @@ def classifier_facts(shapes: Shapes) -> Facts:
     if halved or skipped:
         candidates = [(1 + len(halved or skipped), count // (1 + len(halved or skipped)) - 1)]
     else:
-        candidates = [(n, count // n - 1) for n in range(1, count // 2 + 1) if count % n == 0 and _regular(blocks, n, count // n - 1)]
+        candidates = [
+            (n, count // n - 1) for n in range(1, count // 2 + 1) if count % n == 0 and _regular(blocks, n, count // n - 1)
+        ]
     if not candidates:
         raise Problem(f"{count} input blocks make no classifier of one number of residual blocks at every resolution")
     facts = _backbone_facts(shapes, blocks, *candidates[0])
@@ -168,7 +170,11 @@ def _backbone_blocks(shapes: Shapes, where: str) -> dict[int, _Block]:
     for number in numbers:
         first = f"{where}.{number}.0"
         weight = next(
-            (shapes[name] for name in (f"{first}.out_layers.3.weight", f"{first}.op.weight", f"{first}.weight") if name in shapes),
+            (
+                shapes[name]
+                for name in (f"{first}.out_layers.3.weight", f"{first}.op.weight", f"{first}.weight")
+                if name in shapes
+            ),
             None,
         )
         if weight is None:

@@ -65,7 +65,9 @@ def unet_facts(shapes: Shapes) -> Facts:
         else:
             levels[-1].append(f"downblocks.{number}")
     if not all(len(blocks) == len(levels[0]) > 0 for blocks in levels):
-        raise Problem(f"{', '.join(str(len(blocks)) for blocks in levels)} residual blocks at the resolutions make no U-Net of it")
+        raise Problem(
+            f"{', '.join(str(len(blocks)) for blocks in levels)} residual blocks at the resolutions make no U-Net of it"
+        )
     return {
         "width": width,
         "multipliers": [shapes[f"{blocks[0]}.block1.2.weight"][0] / width for blocks in levels],

@@ -19,6 +19,8 @@ Shapes = Mapping[str, Sequence[int]]
 
 ModelConfig = DiffusionConfig | ClassifierModelConfig
 
+_SHOWN = 4
+
 Facts = Mapping[str, Any]
 """Settings that weights tell, by the dotted path that they have in our configuration; values are JSON's."""
 
@@ -35,7 +37,7 @@ class Family:
     facts: Callable[[Shapes], Facts]
     """What the shapes tell of the configuration. Raises Problem where they are of no network that the family has."""
     rules_for: Callable[[ModelConfig], Sequence[Rule]]
-    """The rules for the files of one configuration. They end in names of the network's parameters, or in ``label.table.weight``."""
+    """The rules for the files of one configuration. They end in names of our network, or in ``label.table.weight``."""
     inside: str | None = None
     """Under which name a file holds the state dict, if not as a whole: that of the averaged weights where it holds several."""
     fixed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state
@@ -83,10 +85,10 @@ def _misfits(families: Sequence[Family], keys: list[str]) -> list[str]:
     strangers = {family.name: family.strangers(keys) for family in families}
     lines = []
     for family in sorted(families, key=lambda family: len(strangers[family.name])):
-        unknown = strangers[family.name]
-        missing = sorted(family.landmarks - set(keys))
-        odd = [*(f"has {name}" for name in unknown[:3]), *(f"lacks {name}" for name in missing[:3])]
-        lines.append(f"{family.name} knows {len(keys) - len(unknown)} of its {len(keys)} names ({', '.join(odd)})")
+        known = len(keys) - len(strangers[family.name])
+        odd = [*(f"not {name}" for name in strangers[family.name]), *(f"lacks {name}" for name in family.landmarks - set(keys))]
+        shown = ", ".join(odd[:_SHOWN]) + (", …" if len(odd) > _SHOWN else "")
+        lines.append(f"{family.name} knows {known} of its {len(keys)} names" + (f" ({shown})" if known else ""))
     return lines
 
 

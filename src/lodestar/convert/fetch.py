@@ -26,7 +26,9 @@ def fetch(published: Published, folder: Path, told: Told = lambda share: None) -
     if path.is_file():
         return path
     if published.url is None:
-        raise Problem(f"{published.name} cannot be fetched by a program: get {published.file} from {published.page}, and convert it")
+        raise Problem(
+            f"{published.name} cannot be fetched by a program: get {published.file} from {published.page}, and convert it"
+        )
     digest = hashlib.sha256()
     with atomic(path) as file:
         for piece in _pieces(published.url, told):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import torch
 from torch import Tensor
 
 from lodestar.config import Problem
+
+_ZIP = b"PK\x03\x04"
 
 
 def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -34,22 +37,26 @@ def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
 
 def _load(path: Path) -> Any:
     try:
+        with open(path, "rb") as file:
+            start = file.read(9)
         # Files from before PyTorch 1.6 are no zip archives, and cannot be mapped.
         mapped = zipfile.is_zipfile(path)
-        if not mapped and path.read_bytes()[:4] == b"PK\x03\x04":
+        if start.startswith(_ZIP) and not mapped:
             raise Problem(f"{path} is cut short: it begins as a PyTorch file, and its end is missing")
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        if start[8:] == b"{":
+            raise Problem(f"{path} is a safetensors file: PyTorch's .pt files are converted, ours are models as they are")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old protocols and the like: what matters raises
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (Problem, MemoryError):
+        raise
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-    except pickle.UnpicklingError as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
+    # A damaged archive or pickle raises whatever its reader stumbles over.
+    except Exception as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
         if wanted is None:
-            raise Problem(f"{path} is no PyTorch file, or it is damaged") from None
+            raise Problem(f"{path} is no PyTorch file that can be read without running code, or it is damaged") from None
         raise Problem(
             f"{path} is refused: to read it, {wanted[1]} of its choice would have to run, and only tensors are read"
         ) from None
-    # A damaged archive or pickle raises whatever its reader stumbles over.
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
-        if isinstance(error, Problem):
-            raise
-        raise Problem(f"{path} is no PyTorch file, or it is damaged: {str(error).strip().splitlines()[0][:120]}") from None

@@ -38,7 +38,9 @@ def by_name(name: str, published: Sequence[Published]) -> Published:
     found = next((each for each in published if name in (each.name, each.short)), None)
     if found is None:
         names = [name for each in published for name in (each.name, each.short)]
-        raise Problem(f"no published model {name!r}: choose from {', '.join(each.name for each in published)}{nearest(name, names)}")
+        raise Problem(
+            f"no published model {name!r}: choose from {', '.join(each.name for each in published)}{nearest(name, names)}"
+        )
     return found
 
 
@@ -62,10 +64,12 @@ def identify(file: str, given: str | None, family: Family, facts: Facts, publish
 
 def _unnamed(file: str, family: Family, facts: Facts, published: Sequence[Published]) -> str:
     """What to say of a file of a family whose name is no published one's."""
-    allowed = [
-        each.name for each in published if each.family.name == family.name and not contradictions(each.model(), facts)
-    ]
-    told = f"its weights are those of {' or '.join(allowed)}" if allowed else "its weights are those of no published model known here"
+    allowed = [each.name for each in published if each.family.name == family.name and not contradictions(each.model(), facts)]
+    told = (
+        f"its weights are those of {' or '.join(allowed)}"
+        if allowed
+        else "its weights are those of no published model known here"
+    )
     return (
         f"{file} has the names of {family.name} but not the name of a published file, and weights do not tell everything "
         f"(attention heads, noise schedule): {told}; say which with --as NAME"

@@ -1,9 +1,9 @@
 """The rename engine: weights of another project into our modules, by an ordered table, or not at all.
 
 A family of foreign checkpoints is a table of rules. Every rule is a regular expression that is substituted in the name that
-the rules before it left, and optionally a change of the tensor where it applied. A name that ends in ``[0]``, ``[1]`` … is a piece
-of one of ours, which the pieces in their order are joined to along the first dimension. A state dict fits when every foreign name
-met a rule, every name of ours is filled exactly once, and every shape agrees; otherwise nothing is loaded, and one line tells why.
+the rules before it left, and optionally a change of the tensor where it applied. A name that then ends in ``[0]``, ``[1]`` … is
+a piece of one of ours: the pieces are joined in their order along the first dimension. A state dict fits when every foreign name
+met a rule, every name of ours is filled exactly once, and every shape agrees; else nothing is loaded, and one line tells why.
 """
 
 from __future__ import annotations

@@ -80,9 +80,7 @@ def ours(family: Family, config: ModelConfig, state: dict[str, Tensor], what: st
     network = "denoiser.network." if config.kind == "diffusion" else "network."
     labels = "denoiser."
     short = {name.removeprefix(network) if name.startswith(network) else name.removeprefix(labels): name for name in expected}
-    renamed = rename(
-        family.fixed(state), family.rules_for(config), {each: expected[name] for each, name in short.items()}, what
-    )
+    renamed = rename(family.fixed(state), family.rules_for(config), {each: expected[name] for each, name in short.items()}, what)
     return {short[each]: tensor for each, tensor in renamed.items()}
 
 

@@ -148,9 +148,7 @@ class Previous(Prediction):
         return of_x0 + of_x * level.alpha, of_x * level.sigma
 
 
-AnyPrediction = Annotated[
-    Epsilon | X0 | Velocity | Score | Flow | EDM | Consistency | Previous, Field(discriminator="kind")
-]
+AnyPrediction = Annotated[Epsilon | X0 | Velocity | Score | Flow | EDM | Consistency | Previous, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True)

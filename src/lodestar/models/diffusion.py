@@ -262,7 +262,9 @@ class Diffusion(nn.Module):
         """The `Denoise` of one batch; low_res: the pictures uint8 [B, C, h, w] that an upsampler enlarges."""
         small = self.config.denoiser.low_res
         if small is not None and low_res is None:
-            raise Problem(f"this model enlarges pictures of {small[0]}×{small[1]}, and is given none: lodestar upsample gives it some")
+            raise Problem(
+                f"this model enlarges pictures of {small[0]}×{small[1]}, and is given none: lodestar upsample gives it some"
+            )
         # Ordinary tensors: the classifier's gradient is taken inside of inference mode.
         with torch.inference_mode(False):
             label = torch.tensor([label or 0 for label in labels], device=self.device)

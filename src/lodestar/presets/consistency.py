@@ -1,8 +1,8 @@
 """Consistency models (Song et al. 2023): ADM's networks under EDM's preconditioning, as openai/consistency_models publishes them.
 
 The EDM models are runs. Those distilled from them (CD) or trained by consistency alone (CT) are models only. They make a picture
-in one step. In two it is made by noising the first one again: --sampler consistency with the steps that the authors' search found,
-which they count from the noisiest: at:39,17 for CD on ImageNet (their 0,22 of 40), at:200,94 for CT (0,106 of 201), at:39,22 and
+in one step. In two it is made by noising the first one again: --sampler consistency with the steps that the authors found,
+who count from the noisiest: at:39,17 for CD on ImageNet (their 0,22 of 40), at:200,94 for CT (0,106 of 201), at:39,22 and
 at:39,21 for CD on bedrooms (LPIPS and L2), at:150,83 and at:150,88 for CT on bedrooms and cats (0,67 and 0,62 of 151).
 
 Their attention lays q, k and v out apart, whatever the options say: its code has this layout only.
@@ -57,10 +57,8 @@ def _edm(size: int) -> DiffusionConfig:
 
 
 def edm_imagenet64() -> Run:
-    """EDM on ImageNet 64×64. The squared error of what the network is asked for has the paper's weights; 2500 million pictures."""
-    return denoise(
-        _edm(64), images=2_500_000_000, batch_size=4096, rate=1e-4, objective=Simple(), decay=0.9999432189950708
-    )
+    """EDM on ImageNet 64×64. The plain squared error has the paper's weights; 2500 million pictures."""
+    return denoise(_edm(64), images=2_500_000_000, batch_size=4096, rate=1e-4, objective=Simple(), decay=0.9999432189950708)
 
 
 def edm_bedroom256() -> Run:

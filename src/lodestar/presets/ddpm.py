@@ -41,6 +41,7 @@ def cifar10() -> Run:
         objective=Simple(),
         warmup_images=128 * 5_000,
         clip=1.0,
+        source="cifar10-train.parquet",
     )
 
 

@@ -18,6 +18,8 @@ from lodestar.train.run import Run
 
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/march-2021/"
 
+_CIFAR = "cifar10-train.parquet"
+
 _CHAIN = Cosine(timesteps=4000, rescale_time=True)
 
 # λ = 0.001 of the bound next to the simple loss is T/1000 of its term at one step.
@@ -59,9 +61,7 @@ def _model(
         low_res=None if low_res is None else (low_res, low_res),
     )
     names = IMAGENET if classes is not None else None
-    return DiffusionConfig(
-        denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan
-    )
+    return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan)
 
 
 def imagenet64() -> Run:
@@ -76,12 +76,12 @@ def imagenet64_vlb() -> Run:
 
 def cifar10() -> Run:
     """CIFAR-10 without its classes, the hybrid loss."""
-    return _run(_model(32, dropout=0.3), 500_000)
+    return _run(_model(32, dropout=0.3), 500_000, source=_CIFAR)
 
 
 def cifar10_vlb() -> Run:
     """CIFAR-10 without its classes, the variational bound itself, whose published run draws levels by their loss."""
-    return _run(_model(32, dropout=0.3), 500_000, Bound(weight=4000.0))
+    return _run(_model(32, dropout=0.3), 500_000, Bound(weight=4000.0), source=_CIFAR)
 
 
 def imagenet64_cond() -> Run:
@@ -111,9 +111,16 @@ def _lsun() -> DiffusionConfig:
 
 
 def _run(
-    model: DiffusionConfig, iterations: int, objective: AnyObjective = _HYBRID, *, batch_size: int = 128, rate: float = 1e-4
+    model: DiffusionConfig,
+    iterations: int,
+    objective: AnyObjective = _HYBRID,
+    *,
+    batch_size: int = 128,
+    rate: float = 1e-4,
+    source: str = "pictures",
 ) -> Run:
-    return denoise(model, images=batch_size * iterations, batch_size=batch_size, rate=rate, objective=objective, flip=False)
+    images = batch_size * iterations
+    return denoise(model, images=images, batch_size=batch_size, rate=rate, objective=objective, flip=False, source=source)
 
 
 _FILES = {

@@ -13,7 +13,9 @@ from lodestar.train.ema import Decay
 from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
 
 IMAGENET: tuple[str, ...] | None = None
-"""Names of ImageNet's 1000 classes in the order of their numbers; until they come with the package, classes are given by number."""
+"""Names of ImageNet's 1000 classes by their numbers; until they come with the package, classes are given by number."""
+
+_HYBRID = Hybrid()
 
 MULTIPLIERS: dict[int, tuple[float, ...]] = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
@@ -36,16 +38,17 @@ def denoise(
     images: int,
     batch_size: int,
     rate: float,
-    objective: AnyObjective = Hybrid(),
+    objective: AnyObjective = _HYBRID,
     decay: float = 0.9999,
     warmup_images: int = 0,
     clip: float | None = None,
     flip: bool = True,
+    source: str = "pictures",
 ) -> Run:
-    """A published diffusion model's run: AdamW without decay, one plain average; the data is what --data names."""
+    """A published diffusion model's run: AdamW without decay, one plain average."""
     return Run(
         task=Denoise(model=model, objective=objective, conditional=model.denoiser.classes is not None, label_drop=0.0),
-        data=DataConfig(source="pictures", transforms=Transforms(size=model.size, flip=flip)),
+        data=DataConfig(source=source, transforms=Transforms(size=model.size, flip=flip)),
         train=TrainConfig(
             images=images,
             batch_size=batch_size,
