@@ -1,4 +1,4 @@
-"""State dicts as the reference projects would name and shape them, written down from their constructors and not from our rules."""
+"""State dicts as the reference projects name and shape them, written down from their constructors, not from our rules."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ class Builder:
     """Collects what the constructors of guided-diffusion's networks make, in their order."""
 
     def __init__(self, arguments: dict[str, Any]) -> None:
-        given = {"resblock_updown": False, "conv_resample": True, "use_scale_shift_norm": False, "num_classes": None, **arguments}
+        defaults = {"resblock_updown": False, "conv_resample": True, "use_scale_shift_norm": False, "num_classes": None}
+        given = {**defaults, **arguments}
         self.given, self.shapes = given, Shapes()
         self.width, self.ssn = given["model_channels"], given["use_scale_shift_norm"]
         self.widths = [int(mult * self.width) for mult in given["channel_mult"]]

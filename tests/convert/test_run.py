@@ -47,7 +47,11 @@ def test_a_file_is_known_by_its_name_and_becomes_a_model(file: str, tmp_path: Pa
     assert done.path == tmp_path / "models" / f"{done.published.short}.safetensors"
     assert done.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     provenance = checkpoint.peek(done.path).provenance
-    assert (provenance["source"], provenance["source_sha256"], provenance["published"]) == (file, done.sha256, done.published.name)
+    assert (provenance["source"], provenance["source_sha256"], provenance["published"]) == (
+        file,
+        done.sha256,
+        done.published.name,
+    )
     model = library.load(done.path, "cpu", dtype=torch.float32)
     assert model.config == done.published.model()
     total = sum(tensor.numel() for tensor in state(STATES[file]).values())
@@ -60,7 +64,9 @@ def test_a_converted_model_has_the_weights_of_the_file(tmp_path: Path) -> None:
     weights = state(unet_shapes(MODEL))
     assert torch.equal(model.denoiser.label.table.weight, weights["label_emb.weight"])
     assert torch.equal(model.denoiser.network.head.weight, weights["out.2.weight"])
-    assert torch.equal(model.denoiser.network.get_parameter("middle.0.attention.qkv.weight"), weights["middle_block.1.qkv.weight"][..., 0])
+    assert torch.equal(
+        model.denoiser.network.get_parameter("middle.0.attention.qkv.weight"), weights["middle_block.1.qkv.weight"][..., 0]
+    )
 
 
 def test_files_of_before_zip_archives_and_half_precision_are_read(tmp_path: Path) -> None:
@@ -125,7 +131,9 @@ def test_averaged_weights_are_found_inside(tmp_path: Path) -> None:
 
 def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     shapes = {**STATES["tiny.pt"], "time_embed.2.bias": (31,)}
-    assert "1 has another shape (time_embed.2.bias [31] for time.linear2.bias [32])" in refusal(write(tmp_path / "tiny.pt", shapes))
+    assert "1 has another shape (time_embed.2.bias [31] for time.linear2.bias [32])" in refusal(
+        write(tmp_path / "tiny.pt", shapes)
+    )
 
 
 def test_fetching_is_atomic_checked_and_done_once(tmp_path: Path) -> None:
@@ -138,13 +146,13 @@ def test_fetching_is_atomic_checked_and_done_once(tmp_path: Path) -> None:
     assert told[-1] == 1
     there.unlink()
     assert fetch(published, tmp_path / "cache") == path
-    with pytest.raises(Problem, match="^cannot fetch file:.*server.pt: "):
+    with pytest.raises(Problem, match=r"^cannot fetch file:.*server\.pt: "):
         fetch(published, tmp_path / "other")
     write(there, STATES["tiny_up.pt"])
     with pytest.raises(Problem, match=rf"is not ada/tiny: its SHA-256 is .*, the published one {sha256}"):
         fetch(published, tmp_path / "other")
     assert list((tmp_path / "other").iterdir()) == []
-    with pytest.raises(Problem, match="get tiny_up.pt from https://localhost/"):
+    with pytest.raises(Problem, match=r"get tiny_up\.pt from https://localhost/"):
         fetch(PUBLISHED[2], tmp_path / "other")
 
 

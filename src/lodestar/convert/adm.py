@@ -18,14 +18,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from lodestar.config import Config, Problem, decode
 from lodestar.convert.family import Facts, Family, ModelConfig, Shapes
-from lodestar.convert.rename import Rule, load
+from lodestar.convert.rename import Rule
 from lodestar.models.diffusion import DiffusionConfig
-from lodestar.nets.classifier import Classifier, ClassifierConfig, Pool
-from lodestar.nets.unet import UNet, UNetConfig
+from lodestar.nets.classifier import ClassifierConfig, Pool
+from lodestar.nets.unet import UNetConfig
 
 
 class BackboneArguments(Config):
@@ -227,22 +227,8 @@ def _facts(shapes: Shapes) -> Facts:
 
 def _rules_for(config: ModelConfig) -> tuple[Rule, ...]:
     if isinstance(config, DiffusionConfig):
-        return *_BACKBONE, *_UNET_HEAD
-    return *_BACKBONE, *_CLASSIFIER_HEAD[config.network.pool]
-
-
-def load_unet(state: Mapping[str, Tensor], network: UNet, label: nn.Module | None = None, what: str = "weights") -> None:
-    """Fill a U-Net, and the label condition where there is one (its parameter is ``table.weight``), from UNetModel's state dict.
-
-    Raises Problem when a name or shape differs; then nothing is loaded.
-    """
-    parts: dict[str, nn.Module] = {"": network} if label is None else {"": network, "label.": label}
-    load(parts, state, (*_BACKBONE, *_UNET_HEAD), what)
-
-
-def load_classifier(state: Mapping[str, Tensor], network: Classifier, what: str = "weights") -> None:
-    """Fill a classifier from EncoderUNetModel's state dict. Raises Problem as `load_unet` does."""
-    load({"": network}, state, (*_BACKBONE, *_CLASSIFIER_HEAD[network.config.pool]), what)
+        return *BACKBONE, *UNET_HEAD
+    return *BACKBONE, *CLASSIFIER_HEAD[config.network.pool]
 
 
 def _matrix(weight: Tensor) -> Tensor:
@@ -254,7 +240,7 @@ def _down(match: re.Match[str]) -> str:
     return f"down.{int(match[1]) - 1}.{'block' if match[2] == '0' else 'attention'}."
 
 
-_BACKBONE = (
+BACKBONE = (
     Rule(r"^time_embed\.0\.", "time.linear1."),
     Rule(r"^time_embed\.2\.", "time.linear2."),
     Rule(r"^label_emb\.", "label.table."),
@@ -279,9 +265,9 @@ _BACKBONE = (
     Rule(r"\.attention\.(qkv|out)\.weight$", r".attention.\1.weight", _matrix),
 )
 
-_UNET_HEAD = (Rule(r"^out\.0\.", "norm."), Rule(r"^out\.2\.", "head."))
+UNET_HEAD = (Rule(r"^out\.0\.", "norm."), Rule(r"^out\.2\.", "head."))
 
-_CLASSIFIER_HEAD: dict[Pool, tuple[Rule, ...]] = {
+CLASSIFIER_HEAD: dict[Pool, tuple[Rule, ...]] = {
     "adaptive": (
         Rule(r"^out\.0\.", "norm."),
         Rule(r"^out\.3\.weight$", "head.weight", _matrix),
@@ -301,7 +287,7 @@ _CLASSIFIER_HEAD: dict[Pool, tuple[Rule, ...]] = {
 ADM = Family(
     name="guided-diffusion",
     landmarks=frozenset({"time_embed.0.weight", "input_blocks.0.0.weight", "middle_block.0.in_layers.0.weight"}),
-    rules=(*_BACKBONE, *_UNET_HEAD, *(rule for rules in _CLASSIFIER_HEAD.values() for rule in rules)),
+    rules=(*BACKBONE, *UNET_HEAD, *(rule for rules in CLASSIFIER_HEAD.values() for rule in rules)),
     facts=_facts,
     rules_for=_rules_for,
 )

@@ -1,9 +1,9 @@
-"""The rename engine: weights of another project into our modules, by an ordered table, or not at all.
+"""The rename engine: weights of another project under the names of our modules, by an ordered table, or not at all.
 
 A family of foreign checkpoints is a table of rules. Every rule is a regular expression that is substituted in the name that
 the rules before it left, and optionally a change of the tensor where it applied. A name that then ends in ``[0]``, ``[1]`` … is
 a piece of one of ours: the pieces are joined in their order along the first dimension. A state dict fits when every foreign name
-met a rule, every name of ours is filled exactly once, and every shape agrees; else nothing is loaded, and one line tells why.
+met a rule, every name of ours is filled exactly once, and every shape agrees; else one line tells why not.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from lodestar.config import Problem
 
@@ -63,17 +63,6 @@ def rename(
     if complaints:
         raise Problem(f"{what} does not fit: {'; '.join(complaints)}")
     return renamed
-
-
-def load(parts: Mapping[str, nn.Module], state: Mapping[str, Tensor], rules: Iterable[Rule], what: str = "weights") -> None:
-    """Fill modules from a foreign state dict. `parts`: modules by the prefix ("", "label.") that our names have in the rules.
-
-    Values are copied in the precision that the modules have. Raises Problem as `rename` does, and then has loaded nothing.
-    """
-    ours = {prefix + name: tensor for prefix, module in parts.items() for name, tensor in module.state_dict().items()}
-    renamed = rename(state, rules, ours, what)
-    for prefix, module in parts.items():
-        module.load_state_dict({name: renamed[prefix + name] for name in module.state_dict()})
 
 
 def _apply(rules: list[Rule], name: str, tensor: Tensor) -> tuple[str | None, Tensor]:
