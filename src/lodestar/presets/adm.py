@@ -17,7 +17,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.attention import Layout
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
-from lodestar.presets.parts import IMAGENET, MULTIPLIERS, attention, denoise, model_of
+from lodestar.presets.parts import IMAGENET, MULTIPLIERS, attention, denoise, every, model_of
 from lodestar.samplers import Ancestral
 from lodestar.tasks import Classify
 from lodestar.train.ema import Decay
@@ -159,6 +159,7 @@ def _classifier(
             optimizer=OptimizerConfig(rate=rate, weight_decay=decay, fall="linear", clip=None),
             # The published classifiers are no averages.
             ema=(Decay(decay=0.0),),
+            **every(batch_size),
         ),
     )
 

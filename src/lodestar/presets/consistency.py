@@ -1,9 +1,9 @@
 """Consistency models (Song et al. 2023): ADM's networks under EDM's preconditioning, as openai/consistency_models publishes them.
 
 The EDM models are runs. Those distilled from them (CD) or trained by consistency alone (CT) are models only. They make a picture
-in one step. In two it is made by noising the first one again: --sampler consistency with the steps that the authors found,
-who count from the noisiest: at:39,17 for CD on ImageNet (their 0,22 of 40), at:200,94 for CT (0,106 of 201), at:39,22 and
-at:39,21 for CD on bedrooms (LPIPS and L2), at:150,83 and at:150,88 for CT on bedrooms and cats (0,67 and 0,62 of 151).
+in one step. In two, that one is noised again, at the level that the authors found (who count from the noisiest): --steps at:39,17
+for CD on ImageNet (their 0,22 of 40), at:200,94 for CT (0,106 of 201); at:39,22 and at:39,21 for CD on bedrooms (LPIPS and L2),
+at:150,83 and at:150,88 for CT on bedrooms and cats (0,67 and 0,62 of 151).
 
 Their attention lays q, k and v out apart, whatever the options say: its code has this layout only.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from lodestar import samplers
 from lodestar.convert import ADM
 from lodestar.convert.family import ModelConfig
 from lodestar.convert.published import Published
@@ -22,14 +23,13 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
 from lodestar.presets.parts import IMAGENET, MULTIPLIERS, attention, denoise, model_of
-from lodestar.samplers import AnySampler, Euler, Heun
 from lodestar.train.run import Run
 
 _URL = "https://openaipublic.blob.core.windows.net/consistency/"
 
 
 def _model(
-    size: int, *, prediction: AnyPrediction, timesteps: int, dropout: float, sampler: AnySampler, plan: str
+    size: int, *, prediction: AnyPrediction, timesteps: int, dropout: float, sampler: samplers.AnySampler, plan: str
 ) -> DiffusionConfig:
     imagenet = size == 64
     network = UNetConfig(
@@ -53,12 +53,12 @@ def _model(
 
 
 def _edm(size: int) -> DiffusionConfig:
-    return _model(size, prediction=EDM(), timesteps=1000, dropout=0.1, sampler=Heun(), plan="karras:40")
+    return _model(size, prediction=EDM(), timesteps=1000, dropout=0.1, sampler=samplers.Heun(), plan="karras:40")
 
 
 def edm_imagenet64() -> Run:
     """EDM on ImageNet 64×64. The plain squared error has the paper's weights; 2500 million pictures."""
-    return denoise(_edm(64), images=2_500_000_000, batch_size=4096, rate=1e-4, objective=Simple(), decay=0.9999432189950708)
+    return denoise(_edm(64), images=4096 * 610_352, batch_size=4096, rate=1e-4, objective=Simple(), decay=0.9999432189950708)
 
 
 def edm_bedroom256() -> Run:
@@ -72,7 +72,7 @@ def edm_cat256() -> Run:
 
 
 def _edm_lsun() -> Run:
-    return denoise(_edm(256), images=256_000_000, batch_size=256, rate=1e-4, objective=Simple(), decay=0.9999432189950708)
+    return denoise(_edm(256), images=256 * 1_000_000, batch_size=256, rate=1e-4, objective=Simple(), decay=0.9999432189950708)
 
 
 def distilled(size: int) -> DiffusionConfig:
@@ -86,7 +86,9 @@ def trained(size: int, timesteps: int) -> DiffusionConfig:
 
 
 def _consistency(size: int, timesteps: int) -> DiffusionConfig:
-    return _model(size, prediction=Consistency(), timesteps=timesteps, dropout=0.0, sampler=Euler(), plan="trailing:1")
+    return _model(
+        size, prediction=Consistency(), timesteps=timesteps, dropout=0.0, sampler=samplers.Consistency(), plan="trailing:1"
+    )
 
 
 _FILES: dict[str, tuple[str, Callable[[], ModelConfig]]] = {

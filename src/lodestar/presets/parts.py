@@ -54,8 +54,14 @@ def denoise(
             batch_size=batch_size,
             optimizer=OptimizerConfig(rate=rate, warmup_images=warmup_images, clip=clip),
             ema=(Decay(decay=decay),),
+            **every(batch_size),
         ),
     )
+
+
+def every(batch_size: int) -> dict[str, int]:
+    """How often a long run logs (every 10 steps), and saves and previews (every 10,000, as OpenAI's code does), in images."""
+    return {"log_every": 10 * batch_size, "save_every": 10_000 * batch_size, "preview_every": 10_000 * batch_size}
 
 
 def model_of(run: Callable[[], Run]) -> Callable[[], ModelConfig]:
