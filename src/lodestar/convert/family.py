@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -40,7 +40,7 @@ class Family:
     """The rules for the files of one configuration. They end in names of our network, or in ``label.table.weight``."""
     inside: str | None = None
     """Under which name a file holds the state dict, if not as a whole: that of the averaged weights where it holds several."""
-    fixed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda state: state
+    fixed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = field(default_factory=lambda: _whole)
     """A state dict without what it holds of fixed tables, which are ours too. Raises Problem where they are not."""
 
     def recognize(self, keys: Iterable[str]) -> bool:
@@ -78,6 +78,10 @@ def check(config: ModelConfig, facts: Facts, what: str, name: str) -> None:
         first = "; ".join(f"{path} is {_show(told)}, not {_show(set_)}" for path, (told, set_) in list(differing.items())[:3])
         more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
         raise Problem(f"{what} is not {name}: {first}{more}")
+
+
+def _whole(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    return state
 
 
 def _misfits(families: Sequence[Family], keys: list[str]) -> list[str]:

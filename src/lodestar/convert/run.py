@@ -66,8 +66,10 @@ def facts(family: Family, state: dict[str, Tensor], what: str) -> Facts:
         return family.facts({name: tuple(tensor.shape) for name, tensor in state.items()})
     except Problem as problem:
         raise Problem(f"{what} has the names of {family.name}, and {problem}") from None
-    except (KeyError, StopIteration, IndexError) as error:
+    except KeyError as error:
         raise Problem(f"{what} has the names of {family.name}, and lacks {error}") from None
+    except IndexError:
+        raise Problem(f"{what} has the names of {family.name}, and a tensor with fewer dimensions than it has there") from None
 
 
 def ours(family: Family, config: ModelConfig, state: dict[str, Tensor], what: str) -> dict[str, Tensor]:

@@ -159,8 +159,7 @@ def _classifier(
             optimizer=OptimizerConfig(rate=rate, weight_decay=decay, fall="linear", clip=None),
             # The published classifiers are no averages.
             ema=(Decay(decay=0.0),),
-            **every(batch_size),
-        ),
+        ).replace(**every(batch_size)),
     )
 
 

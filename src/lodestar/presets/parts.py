@@ -54,8 +54,7 @@ def denoise(
             batch_size=batch_size,
             optimizer=OptimizerConfig(rate=rate, warmup_images=warmup_images, clip=clip),
             ema=(Decay(decay=decay),),
-            **every(batch_size),
-        ),
+        ).replace(**every(batch_size)),
     )
 
 
