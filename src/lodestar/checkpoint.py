@@ -23,6 +23,11 @@ FORMAT = "lodestar/1"
 _TEXTS = ("kind", "config", "provenance")
 _CODE = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 """How zip archives and pickles begin."""
+_FORMATS = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
+    torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
+"""Number formats as safetensors names them."""
 
 
 @dataclass(frozen=True)
@@ -60,17 +65,17 @@ class Header:
 
 
 def save(path: str | Path, kind: str, config: str, tensors: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> None:
-    """Write a file atomically. Raises Problem when it cannot be written."""
-    from safetensors.torch import save as serialize
-
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    """Write a file atomically, one tensor after another, so that no second copy of them is held. Raises Problem if it cannot."""
     texts = {"kind": kind, "config": config, "provenance": json.dumps(dict(provenance))}
     metadata = {
         "format": FORMAT, **texts, "sha256": _digest(texts, tensors), "provenance_sha256": _sha256(texts["provenance"]),
     }  # fmt: skip
-    data = serialize(tensors, metadata=metadata)
+    # Wide formats first, as safetensors orders them: so every tensor begins at a multiple of its values' width.
+    names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     with atomic(path) as file:
-        file.write(data)
+        file.write(_header(metadata, {name: tensors[name] for name in names}))
+        for name in names:
+            file.write(_bytes(tensors[name]))
 
 
 def peek(path: str | Path) -> Header:
@@ -137,11 +142,27 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str | Pa
 def _digest(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256(f"{texts['kind']}\n{texts['config']}\n".encode())
     for name in sorted(tensors):
-        tensor = tensors[name].contiguous()
+        tensor = tensors[name]
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
-        if tensor.numel():
-            digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        digest.update(_bytes(tensor))
     return digest.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    """The values of a tensor in memory, row by row."""
+    return tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
+def _header(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> bytes:
+    """The beginning of a safetensors file: the header's length in 8 bytes, then what each tensor is and where it stands."""
+    entries: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name, tensor in tensors.items():
+        begin, end = end, end + tensor.numel() * tensor.element_size()
+        entries[name] = {"dtype": _FORMATS[tensor.dtype], "shape": list(tensor.shape), "data_offsets": [begin, end]}
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 def _sha256(text: str) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lodestar.conditions import Cond, LabelCondition, Signals
+from lodestar.conditions.low_res import beside
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level, spread
@@ -28,13 +29,22 @@ class DenoiserConfig(Config):
     variance: Variance = "fixed"
     classes: int | None = Field(default=None, ge=1)
     """Number of classes it may be conditioned on, or None."""
+    low_res: tuple[int, int] | None = None
+    """Height and width of the pictures that it enlarges, or None where it makes pictures from noise alone."""
+
+    @property
+    def channels(self) -> int:
+        """Channels of the data; the network is given as many more where it enlarges a picture."""
+        return self.network.in_channels if self.low_res is None else self.network.in_channels // 2
 
     @model_validator(mode="after")
     def _channels(self) -> Self:
-        expected = self.network.in_channels * (1 if self.variance == "fixed" else 2)
+        if self.low_res is not None and self.network.in_channels % 2:
+            raise Problem(f"network.in_channels is {self.network.in_channels}: with low_res it is twice the data's channels")
+        expected = self.channels * (1 if self.variance == "fixed" else 2)
         if self.network.out_channels != expected:
             raise Problem(
-                f"network.out_channels is {self.network.out_channels}: {self.network.in_channels} channels with variance "
+                f"network.out_channels is {self.network.out_channels}: {self.channels} channels with variance "
                 f"{self.variance!r} need {expected}"
             )
         return self
@@ -57,20 +67,23 @@ class Denoiser(nn.Module):
     def encode(self, cond: Cond, keep: Mapping[str, Tensor] | None = None) -> Signals:
         """Conditions to signals, once per sample.
 
-        cond: {"label": int64 [B]} or {}. keep: bool [B] by name, False where a sample loses its condition.
+        cond: {"label": int64 [B], "low_res": float32 [B, C, h, w] in [−1, 1]} or fewer of them; an upsampler needs its picture.
+        keep: bool [B] by name, False where a sample loses its condition.
         """
-        unknown = set(cond) - {"label"} if self.label is not None else set(cond)
+        unknown = set(cond) - ({"label"} if self.label else set()) - ({"low_res"} if self.config.low_res else set())
         assert not unknown, f"this denoiser takes no condition {sorted(unknown)}"
-        if self.label is None or "label" not in cond:
-            return Signals()
-        return Signals(self.label(cond["label"], (keep or {}).get("label")))
+        assert self.config.low_res is None or "low_res" in cond, "an upsampler needs a picture to enlarge"
+        label = self.label(cond["label"], (keep or {}).get("label")) if self.label and "label" in cond else None
+        return Signals(label, cond.get("low_res"))
 
     def output(self, x: Tensor, level: Level, signals: Signals) -> Output:
         """The network's word at x [B, C, H, W]."""
         scale = self.config.prediction.input_scale(level)
         time = level.time
         times = time.to(x) if isinstance(time, Tensor) else torch.full((len(x),), time, device=x.device)
-        value = self.network(x if scale == 1.0 else spread(scale, x) * x, times, signals.emb, self.dtype)
+        seen = x if isinstance(scale, float) and scale == 1.0 else spread(scale, x) * x
+        seen = seen if signals.planes is None else beside(seen, signals.planes)
+        value = self.network(seen, times, signals.emb, self.dtype)
         if self.config.variance == "fixed":
             return Output(value)
         value, variance = value.chunk(2, dim=1)
@@ -106,7 +119,8 @@ class Bound:
         """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch."""
         assert self.signals.emb is not None, "nothing is bound: both estimates are the same"
         emb = torch.cat([self.signals.emb, torch.zeros_like(self.signals.emb)])
-        output = self.denoiser.output(torch.cat([x, x]), level, Signals(emb))
+        planes = None if self.signals.planes is None else torch.cat([self.signals.planes, self.signals.planes])
+        output = self.denoiser.output(torch.cat([x, x]), level, Signals(emb, planes))
         count, prediction = len(x), self.denoiser.config.prediction
         halves = (
             Output(

@@ -50,7 +50,7 @@ def _model(table: Table, header: checkpoint.Header, file: Path, size: str) -> No
         case DiffusionConfig() as config:
             _diffusion(table, config)
         case ClassifierModelConfig() as config:
-            _pictures(table, config.size, config.names, config.network)
+            _pictures(table, config.size, config.names, config.network, config.network.in_channels)
             _row(table, "sees", f"noised pictures ({config.schedule.kind} schedule)" if config.noised else "clean pictures")
 
 
@@ -85,7 +85,9 @@ def _goal(text: str, where: Path) -> str:
 
 def _diffusion(table: Table, config: DiffusionConfig) -> None:
     denoiser, schedule = config.denoiser, config.schedule
-    _pictures(table, config.size, config.names, denoiser.network)
+    _pictures(table, config.size, config.names, denoiser.network, denoiser.channels)
+    if denoiser.low_res:
+        _row(table, "enlarges", f"pictures of {denoiser.low_res[0]}×{denoiser.low_res[1]}")
     guided = "cfg, and classifier with one" if config.droppable else "classifier, with one"
     _row(table, "conditional", f"{denoiser.classes} classes; guidance: {guided}" if denoiser.classes else "no")
     _row(table, "predicts", f"{denoiser.prediction.kind}, variance {denoiser.variance}")
@@ -93,8 +95,8 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     _row(table, "sampled with", f"{config.sampler.kind}, {config.plan} steps, unless told otherwise")
 
 
-def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: BackboneConfig) -> None:
-    _row(table, "pictures", f"{size[0]}×{size[1]}, {network.in_channels} channels")
+def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: BackboneConfig, channels: int) -> None:
+    _row(table, "pictures", f"{size[0]}×{size[1]}, {channels} channels")
     if names:
         _row(table, "classes", ", ".join(names))
     widths, depths = (", ".join(map(str, numbers)) for numbers in (network.widths, network.depths))

@@ -90,6 +90,7 @@ def test_indices() -> None:
     fast, plain = set(indices("fast27", 1000)), set(indices("10,10,3,2,2", 1000))
     assert (plain - fast, fast - plain) == ({999}, {997})
     assert indices("1000", 1000) == list(range(1000))
+    assert indices("at:39,17", 40) == [17, 39]
 
 
 def test_linspace() -> None:
@@ -151,6 +152,7 @@ def test_a_wrong_text_is_a_problem_of_one_line(text: str, message: str) -> None:
         ("leading:100,skip_zero=true", "steps 'leading': 101 of them"),
         ("trailing:200", "steps 'trailing': 200 of them"),
         ("linspace:200,whole=true", "steps 'linspace': 200 of them"),
+        ("at:3,100", "steps 'at': there is no 100, the schedule's are 0 to 99"),
     ],
 )
 def test_more_steps_than_the_schedule_has_are_a_problem(text: str, message: str) -> None:

@@ -9,7 +9,7 @@ from lodestar.config import kinds
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level, spread
 from lodestar.core.plan import Sections
-from lodestar.core.prediction import EDM, AnyPrediction, Epsilon, Flow, Output, Prediction, Previous, Score, Velocity
+from lodestar.core.prediction import EDM, AnyPrediction, Consistency, Epsilon, Flow, Output, Prediction, Previous, Score, Velocity
 from lodestar.core.schedule import Cosine, Linear, Schedule
 
 SCHEDULE = Cosine(timesteps=200)
@@ -116,3 +116,17 @@ def test_a_fixed_mean_passes_no_gradient_and_leaves_the_variance() -> None:
     estimate = fixed.estimate(torch.zeros(2, 3), SCHEDULE.table[10], Epsilon())
     assert not estimate.x0.requires_grad
     assert estimate.frac is frac
+
+
+def test_consistency_models_leave_x_as_it_is_at_the_least_noise() -> None:
+    rng = torch.Generator().manual_seed(1)
+    f, unscaled = torch.randn(2, 4, generator=rng, dtype=torch.float64)
+    prediction = Consistency(sigma_data=0.5, sigma_min=0.002)
+    for ratio in (0.002, 0.3, 80.0):
+        alpha = (1 + ratio**2) ** -0.5
+        skip = 0.25 / ((ratio - 0.002) ** 2 + 0.25)
+        out = (ratio - 0.002) * 0.5 / (ratio**2 + 0.25) ** 0.5
+        meant = prediction.x0(f, alpha * unscaled, Level(0.0, alpha, ratio * alpha))
+        torch.testing.assert_close(meant, skip * unscaled + out * f, rtol=1e-12, atol=1e-12)
+    level = Level(0.0, 1.0, 0.002)
+    assert torch.equal(prediction.x0(f, unscaled, level), unscaled)

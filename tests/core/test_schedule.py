@@ -11,7 +11,7 @@ from torch import Tensor
 from lodestar.config import Problem, kinds
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.plan import Linspace, Sections
-from lodestar.core.schedule import JSD, AnySchedule, Cosine, Linear, Respaced, Schedule, Sigmoid, Warmup
+from lodestar.core.schedule import JSD, AnySchedule, Cosine, EDMSigma, Linear, Respaced, Schedule, Sigmoid, Warmup
 
 FORMULAS = [member() for kind, member in kinds(AnySchedule).items() if kind != "respaced"]
 SCHEDULES: list[Schedule] = [
@@ -34,7 +34,7 @@ def test_the_table_runs_from_clean_data_to_noise(schedule: Schedule) -> None:
     time, alpha, sigma = tensors(schedule.table)
     assert len(time) == schedule.timesteps + 1
     assert schedule.table[0] == CLEAN
-    assert (time.diff() > 0).all()
+    assert (time[1:].diff() > 0).all()
     assert (alpha.diff() < 0).all()
     assert (sigma.diff() >= 0).all()  # near 1, σ may not move in float64
     torch.testing.assert_close(alpha**2 + sigma**2, torch.ones_like(alpha), rtol=0, atol=1e-15)
@@ -118,7 +118,7 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_keeps_the_first_level(schedule
     assert alpha[1].item() == pytest.approx(float(schedule.table[1].alpha), abs=1e-14)
     assert (alpha.diff() < 0).all()
     # What lies beyond the last finite level is pure noise too, never NaN.
-    assert stretched.at(schedule.timesteps - 1.5).sigma == 1
+    assert stretched.at(stretched.times()[-2:].mean().item()).sigma == 1
 
 
 def test_zero_terminal_snr_of_one_step_is_a_problem() -> None:
@@ -188,3 +188,18 @@ def test_draws_are_uniform_over_the_noisy_levels_and_repeatable() -> None:
     assert torch.equal(times, torch.as_tensor(again.time).long())
     x = schedule.forward(torch.ones(4000, 1, dtype=torch.float64), level, torch.zeros(4000, 1, dtype=torch.float64))
     torch.testing.assert_close(x[:, 0], torch.as_tensor(schedule.table.alpha)[times + 1])
+
+
+def test_edm_levels_are_the_published_ones_at_unit_variance() -> None:
+    schedule = EDMSigma(timesteps=40)
+    for index in (0, 17, 39):
+        sigma = (80 ** (1 / 7) + (39 - index) / 39 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+        level = schedule.table[index + 1]
+        assert level.ratio == pytest.approx(sigma, rel=1e-9)
+        assert level.time == pytest.approx(1000 * 0.25 * math.log(sigma), rel=1e-12, abs=1e-9)
+    assert schedule.start_sigma == pytest.approx(80 / (1 + 80**2) ** 0.5)
+    assert schedule.at_ratio(1.0).time == pytest.approx(0, abs=1e-9), "between the entries the time is exact too"
+    with pytest.raises(Problem, match="sigma_min is 3: it must be below sigma_max, 2"):
+        EDMSigma(sigma_min=3.0, sigma_max=2.0)
+    with pytest.raises(Problem, match="schedule 'edm' has log_gain"):
+        EDMSigma(rescale_time=True)

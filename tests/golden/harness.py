@@ -1,7 +1,8 @@
 """The golden harness: cases recorded from published implementations, and adapters that compute the same with Lodestar.
 
 A case is NAME.json beside NAME.safetensors. Its kind is what the JSON says: its `kind` (networks), else its `name`
-(mathematics); a list of a published model's keys is of kind "manifest". File names and numbers of cases mean nothing.
+(mathematics); a list of a published model's keys is of kind "manifest" with its repository, and has its counts as outputs.
+File names and numbers of cases mean nothing.
 
 An adapter is a generator function in any file of this folder, found by itself:
 
@@ -38,10 +39,9 @@ _TEXT = "a later issue: GLIDE, CLIP and Karlo with their networks"
 # Kinds that are due later. This is the only place that excuses a kind from having an adapter.
 LATER: dict[str, str] = {
     "metrics_preprocessing": _CHECKPOINTS,
-    "gd_sr": _CHECKPOINTS,
-    "id_sr": _CHECKPOINTS,
-    "pd_unet": _CHECKPOINTS,
-    "manifest": _CHECKPOINTS,
+    "manifest glide-text2im": _TEXT,
+    "manifest CLIP": _TEXT,
+    "manifest karlo": _TEXT,
     "cfg_karlo_prior": _TEXT,
     "cfg_karlo_decoder": _TEXT,
     "cfg_karlo_sr": _TEXT,
@@ -72,7 +72,9 @@ class Case:
     def kind(self) -> str:
         if "kind" in self.meta:
             return self.meta["kind"]
-        return "manifest" if "checkpoint" in self.meta else self.meta["name"]
+        if "checkpoint" in self.meta:
+            return f"manifest {self.meta['source']['repo'].rpartition('/')[2]}"
+        return self.meta["name"]
 
     @property
     def config(self) -> dict[str, Any]:
@@ -84,6 +86,8 @@ class Case:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
+        if "checkpoint" in self.meta:
+            return {f"out/{name}": torch.tensor(self.meta[name]) for name in ("tensors", "params_total")}
         return load_file(self.path.with_suffix(".safetensors"))
 
     @property

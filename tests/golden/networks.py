@@ -1,41 +1,103 @@
-"""Adapters for the networks of guided-diffusion and improved-diffusion: U-Nets and the noised classifier."""
+"""Adapters for networks: U-Nets, upsamplers and noised classifiers by their state dicts, and published models by their keys.
+
+Each is loaded through `lodestar.convert`: what its names and shapes tell is taken from them, the rest (heads, layout, dropout)
+from the case's constructor arguments; where the two contradict each other, the case fails.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lodestar.conditions.label import LabelCondition
-from lodestar.convert import unet2d
-from lodestar.convert.adm import classifier_config, load_classifier, load_unet, unet_config
+from lodestar.config import decode
+from lodestar.convert import FAMILIES, unet2d
+from lodestar.convert.adm import classifier_config, unet_config
+from lodestar.convert.ddpm import unet_config as ddpm_unet_config
+from lodestar.convert.family import ModelConfig, check, recognize
+from lodestar.convert.run import facts, ours
+from lodestar.core.level import Level
+from lodestar.denoiser import Denoiser, DenoiserConfig
+from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
+from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.nets.unet import UNetConfig
+from lodestar.presets import PUBLISHED
 
 from .harness import Case, Check, Left, adapter
 
 
-@adapter("gd_unet", "id_unet")
+def loaded(case: Case, preset: ModelConfig) -> Any:
+    """The model of a case's state dict: settings from its shapes where they tell, else the preset's."""
+    family = recognize(FAMILIES, case.state, case.path.name)
+    told = facts(family, case.state, case.path.name)
+    check(preset, told, case.path.name, "its constructor's arguments")
+    config = edited(preset, told)
+    model = config.build().eval()
+    model.load_state_dict(ours(family, config, case.state, case.path.name))
+    return model
+
+
+def edited(preset: ModelConfig, told: Any) -> ModelConfig:
+    data = preset.model_dump(mode="json")
+    for path, value in told.items():
+        *parents, last = path.split(".")
+        node = data
+        for name in parents:
+            node = node[name]
+        node[last] = value
+    return decode(type(preset), data)
+
+
+def diffusion(network: UNetConfig, classes: int | None, low_res: Tensor | None = None) -> DiffusionConfig:
+    """A model around a network of guided-diffusion's kind, of which only the denoiser is used."""
+    inputs = network.in_channels
+    if low_res is not None:
+        network = network.replace(in_channels=2 * inputs)
+    denoiser = DenoiserConfig(
+        network=network,
+        variance="fixed" if network.out_channels == inputs else "learned_range",
+        classes=classes,
+        low_res=None if low_res is None else tuple(low_res.shape[-2:]),
+    )
+    return DiffusionConfig(denoiser=denoiser)
+
+
+def said(denoiser: Denoiser, x: Tensor, time: Tensor, cond: dict[str, Tensor]) -> Tensor:
+    """All channels of a network's answer."""
+    output = denoiser.output(x, Level(time.double(), time.double(), time.double()), denoiser.encode(cond))
+    return output.value if output.frac is None else torch.cat([output.value, output.frac], dim=1)
+
+
+@adapter("gd_unet", "id_unet", "gd_sr", "id_sr")
 @torch.no_grad()
 def unet(case: Case) -> Iterator[Check | Left]:
-    network = unet_config(case.config).build().eval()
-    classes = case.config.get("num_classes")
-    label = None if classes is None else LabelCondition(classes, network.config.emb_width)
-    load_unet(case.state, network, label)
+    inputs = case.inputs
+    model: Diffusion = loaded(case, diffusion(unet_config(case.config), case.config.get("num_classes"), inputs.get("low_res")))
     middle: list[Tensor] = []
-    network.middle[-1].register_forward_hook(lambda *call: middle.append(call[-1]))
-    emb = None if label is None else label(case.inputs["y"])
-    yield Check("out", network(case.inputs["x"], case.inputs["timesteps"], emb))
+    model.denoiser.network.middle[-1].register_forward_hook(lambda *call: middle.append(call[-1]))
+    cond = {name: inputs[theirs] for name, theirs in (("label", "y"), ("low_res", "low_res")) if theirs in inputs}
+    yield Check("out", said(model.denoiser, inputs["x"], inputs["timesteps"], cond))
     if "middle" in case.outputs:
         yield Check("middle", middle[0])
 
 
+@adapter("pd_unet")
+@torch.no_grad()
+def ddpm_unet(case: Case) -> Iterator[Check | Left]:
+    preset = diffusion(ddpm_unet_config(case.config), None)
+    preset = preset.replace(schedule=preset.schedule.replace(timesteps=case.config["T"]))
+    model: Diffusion = loaded(case, preset)
+    yield Check("out", said(model.denoiser, case.inputs["x"], case.inputs["t"], {}))
+
+
 @adapter("gd_cls")
 def classifier(case: Case) -> Iterator[Check | Left]:
-    network = classifier_config(case.config).build().eval()
-    load_classifier(case.state, network)
+    model: PictureClassifier = loaded(case, ClassifierModelConfig(network=classifier_config(case.config)))
     x = case.inputs["x"].requires_grad_()
-    logits = network(x, case.inputs["timesteps"])
+    logits = model.network(x, case.inputs["timesteps"])
     yield Check("logits", logits)
     if "y" in case.inputs:
         selected = F.log_softmax(logits, dim=-1).gather(1, case.inputs["y"][:, None])[:, 0]
@@ -52,3 +114,39 @@ def diffusers_unet(case: Case) -> Iterator[Check | Left]:
     table = case.state.get("class_embedding.weight")
     emb = None if table is None else table[case.inputs["y"]]
     yield Check("out", network(case.inputs["x"], case.inputs["timesteps"], emb))
+
+
+@adapter("manifest guided-diffusion", "manifest improved-diffusion", "manifest pytorch-ddpm")
+def manifest(case: Case) -> Iterator[Check | Left]:
+    """The preset of a published model builds its keys and shapes, each of them once; on the meta device."""
+    file, name = case.meta["checkpoint"].rpartition("/")[2], case.meta["name"]
+    published = next(each for each in PUBLISHED if each.file == file or each.short == _DDPM.get(name))
+    with torch.device("meta"):
+        state = {key: torch.empty(shape) for key, shape in case.meta["keys"].items()}
+    family = recognize(FAMILIES, state, name)
+    assert family is published.family
+    config = published.model()
+    check(config, facts(family, state, name), name, published.name)
+    assert network_of(config) == theirs(case, config)
+    mapped = ours(family, config, state, name)
+    left_out = {key for key in state if key not in family.fixed(state)}
+    yield Check("tensors", torch.tensor(len(state)))
+    yield Check("params_total", torch.tensor(sum(t.numel() for t in (*mapped.values(), *(state[key] for key in left_out)))))
+
+
+_DDPM = {"pytorch-ddpm_cifar10": "ddpm-cifar10"}
+
+
+def network_of(config: ModelConfig) -> Any:
+    return config.denoiser.network if isinstance(config, DiffusionConfig) else config.network
+
+
+def theirs(case: Case, config: ModelConfig) -> Any:
+    """The network that a manifest's own settings make, as ours."""
+    if "constructor_kwargs" not in case.config:
+        return ddpm_unet_config(case.config)
+    arguments = case.config["constructor_kwargs"]
+    if isinstance(config, ClassifierModelConfig):
+        return classifier_config(arguments)
+    network = unet_config(arguments)
+    return network if config.denoiser.low_res is None else network.replace(in_channels=2 * network.in_channels)

@@ -76,7 +76,7 @@ def test_a_kind_comes_from_inside_the_json(tmp_path: Path) -> None:
     for meta, kind in [
         ({"name": "gd_q"}, "gd_q"),
         ({"name": "gd_q", "kind": "gd_cls"}, "gd_cls"),
-        ({"name": "64x64", "checkpoint": "64.pt"}, "manifest"),
+        ({"name": "64", "checkpoint": "64.pt", "source": {"repo": "https://github.com/openai/karlo"}}, "manifest karlo"),
     ]:
         path.write_text(json.dumps(meta))
         assert Case(path).kind == kind

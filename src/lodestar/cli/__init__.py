@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli import demo, evaluate, export, info, sample, train
+from lodestar.cli import convert, demo, evaluate, export, info, sample, train, upsample
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -31,11 +31,13 @@ def _main(
 _COMMANDS = (
     sample.sample,
     sample.remake,
+    upsample.upsample,
     demo.demo,
     train.train,
     evaluate.evaluate,
     evaluate.stats,
     evaluate.sweep,
+    convert.convert,
     export.export,
     info.info,
 )

@@ -39,7 +39,7 @@ GuidanceTexts = Annotated[
     ),
 ]
 ClassifierName = Annotated[
-    str | None, typer.Option("--classifier", help="The noise-aware classifier that guides (a name, run or file).")
+    str | None, typer.Option("--classifier", "--critic", help="The noise-aware classifier that guides (a name, run or file).")
 ]
 Clip = Annotated[bool, typer.Option("--clip/--no-clip", help="Clamp what the model believes to the range of pictures.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one.")]

@@ -11,7 +11,7 @@ from lodestar.cli.options import Device, Out
 
 
 def train(
-    run: Annotated[str, typer.Argument(help="A preset: cifar10, cifar10_classifier, digits, …")],
+    run: Annotated[str, typer.Argument(help="A preset: cifar10, digits, adm.imagenet64, iddpm.cifar10, …")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")] = None,
     data: Annotated[
         str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")
@@ -22,6 +22,9 @@ def train(
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")] = None,
     seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, data order and noise.")] = None,
+    init: Annotated[
+        str | None, typer.Option("--init", help="Begin with the weights of this model (a name, run or file) where they fit.")
+    ] = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be decoded.")] = False,
     device: Device = None,
     out: Out = None,
@@ -40,6 +43,7 @@ def train(
         "train.images": images,
         "train.batch_size": batch_size,
         "train.seed": seed,
+        "train.init": init,
     }
     settings = [f"{path}={json.dumps(value)}" for path, value in given.items() if value is not None]
     if skip_bad:

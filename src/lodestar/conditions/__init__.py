@@ -19,6 +19,8 @@ class Signals:
 
     emb: Tensor | None = None
     """Sum of the embeddings, float32 [B, emb_width]; None is zero."""
+    planes: Tensor | None = None
+    """Pictures to see beside x, float32 [B, P, h, w] of any size, in [−1, 1]; None where the network takes none."""
 
 
 __all__ = ["Cond", "LabelCondition", "Signals"]

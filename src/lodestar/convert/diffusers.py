@@ -35,6 +35,8 @@ _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "s
 def export(model: Diffusion, folder: Path) -> None:
     """Write a model as a folder that diffusers' DDPMPipeline and UNet2DModel load. Raises Problem if they have none such."""
     config = model.config
+    if config.denoiser.low_res is not None:
+        raise Problem("diffusers' DDPMPipeline enlarges no pictures: a model that does has no place there")
     scheduler = _scheduler(config)
     state = {name: tensor.float().cpu() for name, tensor in model.denoiser.state_dict().items()}
     network = {name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")}

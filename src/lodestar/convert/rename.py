@@ -1,17 +1,19 @@
-"""The rename engine: weights of another project into our modules, by an ordered table, or not at all.
+"""The rename engine: weights of another project under the names of our modules, by an ordered table, or not at all.
 
 A family of foreign checkpoints is a table of rules. Every rule is a regular expression that is substituted in the name that
-the rules before it left, and optionally a change of the tensor where it applied. A state dict fits when every foreign name met
-a rule, every name of ours is filled exactly once, and every shape agrees; otherwise nothing is loaded, and one line tells why.
+the rules before it left, and optionally a change of the tensor where it applied. A name that then ends in ``[0]``, ``[1]`` … is
+a piece of one of ours: the pieces are joined in their order along the first dimension. A state dict fits when every foreign name
+met a rule, every name of ours is filled exactly once, and every shape agrees; else one line tells why not.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+import torch
+from torch import Tensor
 
 from lodestar.config import Problem
 
@@ -33,17 +35,25 @@ def rename(
     Raises Problem naming the first few of the foreign names without a place, our names left empty, and shapes that differ.
     """
     rules = list(rules)
-    renamed: dict[str, Tensor] = {}
-    homeless, differing = [], []
+    found: dict[str, dict[int, tuple[str, Tensor]]] = {}
+    homeless = []
     for foreign, tensor in state.items():
         name, changed = _apply(rules, foreign, tensor)
-        if name is None or name not in ours or name in renamed:
+        place, number = _piece(name)
+        pieces = found.setdefault(place, {}) if place in ours else None
+        if pieces is None or number in pieces:
             homeless.append(foreign)
-        elif changed.shape != ours[name].shape:
-            differing.append(f"{foreign} {list(tensor.shape)} for {name} {list(ours[name].shape)}")
-            renamed[name] = ours[name]
         else:
-            renamed[name] = changed
+            pieces[number] = foreign, changed
+    renamed: dict[str, Tensor] = {}
+    differing = []
+    for name, pieces in found.items():
+        foreign_names, tensors = zip(*(pieces[number] for number in sorted(pieces)), strict=True)
+        joined = _join(tensors)
+        if joined is None or joined.shape != ours[name].shape:
+            told = " + ".join(f"{foreign} {list(state[foreign].shape)}" for foreign in foreign_names)
+            differing.append(f"{told} for {name} {list(ours[name].shape)}")
+        renamed[name] = ours[name] if joined is None else joined
     empty = [name for name in ours if name not in renamed]
     complaints = (
         *_complaint(homeless, "has no place in the network", "have no place in the network"),
@@ -55,17 +65,6 @@ def rename(
     return renamed
 
 
-def load(parts: Mapping[str, nn.Module], state: Mapping[str, Tensor], rules: Iterable[Rule], what: str = "weights") -> None:
-    """Fill modules from a foreign state dict. `parts`: modules by the prefix ("", "label.") that our names have in the rules.
-
-    Values are copied in the precision that the modules have. Raises Problem as `rename` does, and then has loaded nothing.
-    """
-    ours = {prefix + name: tensor for prefix, module in parts.items() for name, tensor in module.state_dict().items()}
-    renamed = rename(state, rules, ours, what)
-    for prefix, module in parts.items():
-        module.load_state_dict({name: renamed[prefix + name] for name in module.state_dict()})
-
-
 def _apply(rules: list[Rule], name: str, tensor: Tensor) -> tuple[str | None, Tensor]:
     """Our name, None when no rule applied, and the tensor as the rules change it."""
     met = False
@@ -75,6 +74,19 @@ def _apply(rules: list[Rule], name: str, tensor: Tensor) -> tuple[str | None, Te
             met = True
             tensor = tensor if rule.change is None else rule.change(tensor)
     return name if met else None, tensor
+
+
+def _piece(name: str | None) -> tuple[str, int]:
+    """The name of ours, and which of its pieces this is; the whole is piece 0. A name that no rule met is none of ours."""
+    match = re.fullmatch(r"(.*)\[(\d+)\]", name or "")
+    return (match[1], int(match[2])) if match else (name or "", 0)
+
+
+def _join(tensors: Sequence[Tensor]) -> Tensor | None:
+    """The pieces one after another; None where they do not go together."""
+    if len(tensors) == 1:
+        return tensors[0]
+    return torch.cat(tuple(tensors)) if len({tensor.shape[1:] for tensor in tensors}) == 1 else None
 
 
 def _complaint(names: list[str], one: str, several: str) -> list[str]:

@@ -2,7 +2,8 @@
 
 In text (command line, `parse_plan`): ``250`` or ``90,60,60,20,20`` (that many from each equal section of the chain, as in
 Improved DDPM and ADM), ``ddim25`` (every N-th), ``fast27`` (GLIDE's), and ``leading:20``, ``trailing:20``, ``linspace:20``,
-``karras:20``, ``logsnr:20``. Further settings follow by name: ``leading:20,skip_zero=true``.
+``karras:20``, ``logsnr:20``. Further settings follow by name: ``leading:20,skip_zero=true``. ``at:39,17`` names steps of the
+chain itself.
 """
 
 from __future__ import annotations
@@ -118,6 +119,19 @@ class Trailing(Indexed):
         return sorted(round(timesteps - k * gap) - 1 for k in range(self.count))
 
 
+class Chosen(Indexed):
+    """These steps of the chain, as the published few-step samplers name them."""
+
+    kind: Literal["at"] = "at"
+    steps: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    """Of 0 … T − 1; the order does not matter."""
+
+    def indices(self, timesteps: int) -> list[int]:
+        if max(self.steps) >= timesteps:
+            raise Problem(f"steps 'at': there is no {max(self.steps)}, the schedule's are 0 to {timesteps - 1}")
+        return sorted(set(self.steps))
+
+
 class Linspace(Plan):
     """Evenly spaced times, both ends included and fractional ones used as they are."""
 
@@ -166,7 +180,9 @@ class LogSNR(Plan):
         return [schedule.at_ratio(ratio) for ratio in sigmas.exponential(self.count, low, high)]
 
 
-AnyPlan = Annotated[Sections | Strided | Fast27 | Leading | Trailing | Linspace | Karras | LogSNR, Field(discriminator="kind")]
+AnyPlan = Annotated[
+    Sections | Strided | Fast27 | Leading | Trailing | Chosen | Linspace | Karras | LogSNR, Field(discriminator="kind")
+]
 
 
 def parse_plan(text: str | int) -> Any:
@@ -179,11 +195,13 @@ def parse_plan(text: str | int) -> Any:
         return Sections(counts=counts)
     if match := re.fullmatch(r"ddim(\d+)", text):
         return parse("steps", f"ddim:{match[1]}", AnyPlan)
+    if match := re.fullmatch(r"at:(\d+(?:,\d+)*)", text):
+        return Chosen(steps=tuple(int(step) for step in match[1].split(",")))
     if text.split(":")[0] in _NAMES:
         return parse("steps", text, AnyPlan)
-    spaced = [f"{name}:N" for name in _NAMES if name not in ("ddim", "fast27")]
+    spaced = [f"{name}:N" for name in _NAMES if name not in ("ddim", "fast27", "at")]
     close = nearest(text.split(":")[0], _NAMES)
-    raise Problem(f"steps {text!r}: write a number (250), numbers (90,60,60), ddimN, fast27, {', '.join(spaced)}{close}")
+    raise Problem(f"steps {text!r}: write a number (250), numbers (90,60,60), ddimN, fast27, {', '.join(spaced)}, at:N,N{close}")
 
 
 def _check(count: int, timesteps: int, name: str) -> None:

@@ -8,6 +8,7 @@ With x = α·x₀ + σ·ε the map inverts to x̂₀ = (b·x − σ·output)/(α
     score     (0, −1/σ)              Song et al. 2021
     flow      (−1, 1)                rectified flow: dx/dt of x = (1 − t)·x₀ + t·ε
     edm       Karras et al. 2022, table 1, for any α: the network sees c_in·x/α
+    consistency  EDM's with the boundary condition of consistency models (Song et al. 2023, appendix C)
     previous  posterior mean of the next cleaner x of the chain (DDPM's μ̃)
 """
 
@@ -110,6 +111,32 @@ class EDM(Prediction):
         return 1 / (level.alpha * (level.ratio**2 + self.sigma_data**2) ** 0.5)
 
 
+class Consistency(EDM):
+    """F of D(x̄) = c_skip·x̄ + c_out·F(c_in·x̄) with c_skip = 1 and c_out = 0 at σ/α = sigma_min (Song et al. 2023, appendix C).
+
+    x̂₀ is then not an expectation of the data but a sample of it: where the probability-flow ODE leads from x.
+    """
+
+    kind: Literal["consistency"] = "consistency"  # type: ignore[assignment]
+    sigma_min: float = Field(default=0.002, gt=0)
+
+    def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
+        skip, out = self._scalings(level)
+        # F = (x0 − c_skip·(x0 + ratio·eps)) / c_out
+        return (1 - skip) / out, -skip * level.ratio / out
+
+    def x0(self, output: Tensor, x: Tensor, level: Level) -> Tensor:
+        # Not through the coefficients, which are infinite where c_out is 0.
+        skip, out = self._scalings(level)
+        return spread(skip / level.alpha, x) * x + spread(out, x) * output
+
+    def _scalings(self, level: Level) -> tuple[Scalar, Scalar]:
+        """c_skip and c_out."""
+        ratio, data = level.ratio, self.sigma_data
+        above = ratio - self.sigma_min
+        return data**2 / (above**2 + data**2), above * data / (ratio**2 + data**2) ** 0.5
+
+
 class Previous(Prediction):
     """The mean of q(x_{t−1} | x_t, x₀) in the chain of this schedule."""
 
@@ -121,7 +148,7 @@ class Previous(Prediction):
         return of_x0 + of_x * level.alpha, of_x * level.sigma
 
 
-AnyPrediction = Annotated[Epsilon | X0 | Velocity | Score | Flow | EDM | Previous, Field(discriminator="kind")]
+AnyPrediction = Annotated[Epsilon | X0 | Velocity | Score | Flow | EDM | Consistency | Previous, Field(discriminator="kind")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lodestar.config import Config, Problem
 from lodestar.core.level import CLEAN, Level, spread
+from lodestar.core.sigmas import karras
 from lodestar.core.transition import Transition, chain, transitions
 
 if TYPE_CHECKING:
@@ -63,6 +64,11 @@ class Schedule(Config, abc.ABC):
         """What the network is told at the T noisy entries, float64 [T], ascending."""
         return torch.arange(self.timesteps, dtype=torch.float64) * self.time_scale
 
+    @property
+    def start_sigma(self) -> float:
+        """Standard deviation of the noise that sampling begins with: 1 in all published chains, though their last σ is below."""
+        return 1.0
+
     def draw(self, count: int, rng: torch.Generator) -> Level:
         """Levels for `count` samples, uniform over the chain's T noisy ones; tensors [count] on the generator's device."""
         index = torch.randint(1, self.timesteps + 1, (count,), generator=rng, device=rng.device)
@@ -75,7 +81,7 @@ class Schedule(Config, abc.ABC):
         first, last = table.time[1].item(), table.time[-1].item()
         if not first <= time <= last:
             raise Problem(f"time {time:g} is outside this schedule's {first:g} … {last:g}")
-        above = int(torch.searchsorted(table.time, time))
+        above = 1 + int(torch.searchsorted(table.time[1:], time))
         high = table.time[above].item()
         if high == time:
             return table[above]
@@ -225,7 +231,44 @@ class JSD(Schedule):
         return 1.0 / _linspace(self.timesteps, 1, self.timesteps)
 
 
-_Formula = Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | JSD
+class EDMSigma(Schedule):
+    """EDM's noise levels, σ^(1/ρ) in equal steps, the network being told a multiple of ln σ (Karras et al. 2022, equation 5).
+
+    The published process x₀ + σ·ε is divided by √(1 + σ²), so that it has unit variance as all others here; σ/α is its σ.
+    """
+
+    kind: Literal["edm"] = "edm"
+    sigma_min: float = Field(default=0.002, gt=0)
+    sigma_max: float = Field(default=80.0, gt=0)
+    rho: float = Field(default=7.0, gt=0)
+    log_gain: float = Field(default=250.0, gt=0)
+    """The network is told log_gain·ln σ: 1/4 in EDM, a thousand times that in the consistency models' code."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise Problem(f"sigma_min is {self.sigma_min:g}: it must be below sigma_max, {self.sigma_max:g}")
+        if self.rescale_time:
+            raise Problem("rescale_time is for times that are counted: schedule 'edm' has log_gain")
+        return self
+
+    @property
+    def start_sigma(self) -> float:
+        return float(self.table[self.timesteps].sigma)
+
+    def sigmas(self) -> Tensor:
+        """σ of the T noisy entries, float64 [T], ascending."""
+        return torch.tensor(karras(self.timesteps, self.sigma_min, self.sigma_max, self.rho)[::-1], dtype=torch.float64)
+
+    def times(self) -> Tensor:
+        return self.log_gain * self.sigmas().log()
+
+    def raw_betas(self) -> Tensor:
+        total = 1 + torch.cat([torch.zeros(1, dtype=torch.float64), self.sigmas()]).square()
+        return -torch.expm1(total[:-1].log() - total[1:].log())
+
+
+_Formula = Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | JSD | EDMSigma
 
 
 class Respaced(Schedule):
@@ -257,7 +300,7 @@ class Respaced(Schedule):
 
 
 AnySchedule = Annotated[
-    Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | JSD | Respaced,
+    Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | JSD | EDMSigma | Respaced,
     Field(discriminator="kind"),
 ]
 

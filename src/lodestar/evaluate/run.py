@@ -174,7 +174,7 @@ def measure(
     check(repeats)
     model.check(request, classifier)
     notes = (
-        note(extractor, "generated", config.denoiser.network.in_channels, config.size),
+        note(extractor, "generated", config.denoiser.channels, config.size),
         note(extractor, "reference", reference.channels, reference.size),
     )
     chosen, left_out = choose(metrics or METRICS, extractor, reference, count, asked=bool(metrics))

@@ -45,7 +45,7 @@ class DiffusionConfig(Config):
         classes, prediction = self.denoiser.classes, self.denoiser.prediction.kind
         if self.names is not None and len(self.names) != classes:
             raise Problem(f"{len(self.names)} names are given for {classes} classes")
-        if self.schedule.table[self.schedule.timesteps].alpha == 0 and prediction in ("epsilon", "score", "edm"):
+        if self.schedule.table[self.schedule.timesteps].alpha == 0 and prediction in ("epsilon", "score", "edm", "consistency"):
             raise Problem(
                 f"prediction {prediction!r} says nothing of the picture at pure noise, where this schedule ends: try 'v' or 'x0'"
             )
@@ -214,19 +214,29 @@ class Diffusion(nn.Module):
         self.guided(self.complete(request), request.labels[:1], classifier)
 
     @torch.inference_mode()
-    def stream(self, request: Request, *, batch_size: int = 32, classifier: PictureClassifier | None = None) -> Iterator[Frame]:
-        """Sample a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done."""
+    def stream(
+        self,
+        request: Request,
+        *,
+        batch_size: int = 32,
+        classifier: PictureClassifier | None = None,
+        low_res: Tensor | None = None,
+    ) -> Iterator[Frame]:
+        """Sample a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done.
+
+        low_res: the pictures that an upsampler enlarges, uint8 [N, C, h, w], one for each of the request.
+        """
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
         sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), self.complete(request)
-        shape = (self.config.denoiser.network.in_channels, *self.config.size)
+        shape = (self.config.denoiser.channels, *self.config.size)
         self.eval()
         for first in range(0, len(request.labels), batch_size):
             rows = slice(first, first + batch_size)
-            denoise = self.guided(guidance, request.labels[rows], classifier)
+            denoise = self.guided(guidance, request.labels[rows], classifier, None if low_res is None else low_res[rows])
             noise = SeededNoise(request.seeds[rows])
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
-            x = noise.start(shape, self.device)
+            x = noise.start(shape, self.device) * self.config.schedule.start_sigma
             for state in sampler(denoise, x, steps, noise):
                 done = state.index + 1
                 yield Frame(first, done, len(steps), state.x if done == len(steps) else state.estimate.x0)
@@ -243,29 +253,39 @@ class Diffusion(nn.Module):
         return steps
 
     def guided(
-        self, guidance: Sequence[AnyGuidance], labels: Sequence[int | None], classifier: PictureClassifier | None
+        self,
+        guidance: Sequence[AnyGuidance],
+        labels: Sequence[int | None],
+        classifier: PictureClassifier | None,
+        low_res: Tensor | None = None,
     ) -> Denoise:
-        """The `Denoise` of one batch."""
+        """The `Denoise` of one batch; low_res: the pictures uint8 [B, C, h, w] that an upsampler enlarges."""
+        small = self.config.denoiser.low_res
+        if small is not None and low_res is None:
+            raise Problem(
+                f"this model enlarges pictures of {small[0]}×{small[1]}, and is given none: lodestar upsample gives it some"
+            )
         # Ordinary tensors: the classifier's gradient is taken inside of inference mode.
         with torch.inference_mode(False):
             label = torch.tensor([label or 0 for label in labels], device=self.device)
             keep = torch.tensor([label is not None for label in labels], device=self.device)
         conditional = self.config.denoiser.classes is not None
-        bound = self.denoiser.bind({"label": label}, {"label": keep}) if conditional else self.denoiser.bind({})
+        picture = {} if low_res is None else {"low_res": pixels.encode(low_res.to(self.device))}
+        bound = self.denoiser.bind({**picture, "label": label} if conditional else picture, {"label": keep})
         critic = None
         if classifier is not None:
             self._check_guide(classifier)
             critic = lambda x, level: classifier.logp(x, level, label) * keep  # noqa: E731
         free = conditional and self.config.droppable
         context = Context(
-            plain=bound, null=self.denoiser.bind({}) if free else None, pair=bound.pair if free else None, critic=critic
+            plain=bound, null=self.denoiser.bind(picture) if free else None, pair=bound.pair if free else None, critic=critic
         )
         return compose(guidance, context)
 
     def _check_guide(self, classifier: PictureClassifier) -> None:
         """Raise Problem unless this classifier sees what this model makes."""
         guide, model = classifier.config, self.config
-        channels = model.denoiser.network.in_channels
+        channels = model.denoiser.channels
         if not guide.noised:
             raise Problem("this classifier was trained on clean pictures alone: guidance needs one that knows noised ones")
         if model.denoiser.classes is not None and guide.names != model.names:

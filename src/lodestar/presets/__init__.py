@@ -1,11 +1,19 @@
-"""Complete runs by name; each is a function, one file a data set or paper."""
+"""Complete runs by name; each is a function, one file a data set or paper. And the published models, most of which they made."""
 
 from collections.abc import Callable
 
+from lodestar.convert.published import Published
+from lodestar.presets import adm, consistency, ddpm, iddpm
 from lodestar.presets.cifar10 import cifar10, cifar10_classifier, cifar10_features
 from lodestar.presets.digits import digits, digits_classifier
 from lodestar.train.run import Run
 
+_PAPERS = (adm, iddpm, ddpm, consistency)
+
 RUNS: dict[str, Callable[[], Run]] = {
-    run.__name__: run for run in (cifar10, cifar10_classifier, cifar10_features, digits, digits_classifier)
+    **{run.__name__: run for run in (cifar10, cifar10_classifier, cifar10_features, digits, digits_classifier)},
+    **{f"{paper.__name__.rpartition('.')[2]}.{run.__name__}": run for paper in _PAPERS for run in paper.RUNS},
 }
+
+PUBLISHED: tuple[Published, ...] = tuple(each for paper in _PAPERS for each in paper.PUBLISHED)
+"""Every published model that `lodestar convert` knows."""

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.codecs import pixels
+from lodestar.conditions.low_res import shrink
 from lodestar.config import Problem
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
@@ -42,11 +43,16 @@ class Denoise(Task):
         denoiser, network = self.model.denoiser, self.model.denoiser.network
         check_size(facts.size, network.divisor)
         outputs = facts.channels * (1 if denoiser.variance == "fixed" else 2)
+        inputs, small = facts.channels, None
+        if denoiser.low_res is not None:
+            # An upsampler keeps its factor: the data's size is that of the large pictures.
+            inputs, small = 2 * facts.channels, _scaled(denoiser.low_res, self.model.size, facts.size)
         names = facts.names if self.conditional else None
         # The network's channels and the denoiser's must change together, or the denoiser's check would refuse each alone.
         denoiser = denoiser.replace(
-            network=network.replace(in_channels=facts.channels, out_channels=outputs),
+            network=network.replace(in_channels=inputs, out_channels=outputs),
             classes=None if names is None else len(names),
+            low_res=small,
         )
         label_drop = 0.0 if names is None else self.label_drop
         model = self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=label_drop > 0)
@@ -77,13 +83,15 @@ class DenoiseLearner(Learner):
         if denoiser.label is not None:
             assert batch.label is not None
             cond["label"] = batch.label.to(self.device)
+        if denoiser.config.low_res is not None:
+            cond["low_res"] = shrink(x0, denoiser.config.low_res)
         keep = torch.rand(len(x0), generator=rng, device=self.device) >= task.label_drop
         x = schedule.forward(x0, level, eps)
         output = denoiser.output(x, level, denoiser.encode(cond, {"label": keep}))
         return task.objective(Draw(x0, eps, level, x), output, task.model.denoiser.prediction, schedule)
 
-    def preview(self) -> Tensor:
-        return self.model.sample(count=PREVIEWS).images
+    def preview(self) -> Tensor | None:
+        return None if self.task.model.denoiser.low_res else self.model.sample(count=PREVIEWS).images
 
     def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
         """Means of the objective's terms; levels, noise and dropped labels are the same every time."""
@@ -103,3 +111,9 @@ class DenoiseLearner(Learner):
 
     def export(self) -> tuple[str, str]:
         return "diffusion", self.task.model.to_json()
+
+
+def _scaled(small: tuple[int, int], large: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width that are to `size` what `small` is to `large`; at least 1."""
+    height, width = (max(round(a * c / b), 1) for a, b, c in zip(small, large, size, strict=True))
+    return height, width

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
-from lodestar import checkpoint, library
+from lodestar import checkpoint
 from lodestar.config import Problem, decode
 from lodestar.data import Batch, Source, batches, divide, open_source, part, sequential
 from lodestar.data.transforms import Size, show
@@ -28,6 +28,7 @@ from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
 from lodestar.progress import progress
 from lodestar.tasks import Facts, Phase
 from lodestar.train.ema import Average
+from lodestar.train.init import initialize
 from lodestar.train.interrupt import Interrupt
 from lodestar.train.log import Log
 from lodestar.train.names import LOCK, LOG, MODEL, RUN, STATE
@@ -53,7 +54,7 @@ def train(run: Run, folder: str | Path, console: Console | None = None, device: 
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"):
         claim(folder, run)
-        state = start(run, folder, device)
+        state = start(run, folder, device, console)
         counters, config = state.counters, run.train
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
@@ -181,7 +182,7 @@ def claim(folder: Path, run: Run) -> None:
     write_text(folder / RUN, run.to_json())
 
 
-def start(run: Run, folder: Path, device: str | None = None) -> State:
+def start(run: Run, folder: Path, device: str | None = None, console: Console | None = None) -> State:
     """A fresh state, or the folder's checkpoint. Raises Problem if the checkpoint is damaged."""
     place = choose_device(device)
     dtype = best_dtype(place) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
@@ -189,8 +190,9 @@ def start(run: Run, folder: Path, device: str | None = None) -> State:
     learner = run.task.build(place, dtype)
     path = folder / STATE
     if run.train.init is not None and not path.exists():
-        given = library.find(run.train.init)
-        checkpoint.fill(learner.module, checkpoint.load(given, learner.export()[0])[1], given)
+        told = initialize(learner, run.train.init)
+        if console is not None:
+            console.print(Text(told), soft_wrap=True)
     parameters = list(learner.module.parameters())
     optimizer = run.train.optimizer
     state = State(

@@ -72,7 +72,7 @@ class TrainConfig(Config):
     """Compile the training step with torch.compile."""
     seed: int = Field(default=0, ge=0)
     init: str | None = None
-    """Begin with the weights of this model (an embedded one's name, a run's folder, a file) instead of random ones."""
+    """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
     log_every: int = Field(default=2_000, ge=1)
     """Images between lines of the log."""
     save_every: int = Field(default=50_000, ge=1)

@@ -1,0 +1,62 @@
+"""Foreign checkpoints: PyTorch's files, of which nothing but tensors is read, mapped into memory and not loaded."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import warnings
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lodestar.config import Problem
+
+_ZIP = b"PK\x03\x04"
+
+
+def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The state dict of a .pt file. inside: names under which families hold theirs, where the file is not one itself.
+
+    The tensors are views of the file. Raises Problem if it cannot be read, is damaged, needs code to be run, or holds no
+    state dict.
+    """
+    held = _load(path)
+    held = next((held[name] for name in inside if isinstance(held, dict) and isinstance(held.get(name), dict)), held)
+    if not isinstance(held, dict) or not held:
+        raise Problem(f"{path} holds no state dict, but {'nothing' if held == {} else f'one {type(held).__name__}'}")
+    odd = next((name for name, value in held.items() if not isinstance(value, Tensor) or not isinstance(name, str)), None)
+    if odd is not None:
+        names = ", ".join(map(str, list(held)[:6]))
+        raise Problem(f"{path} holds no state dict: {str(odd)!r} is a {type(held[odd]).__name__} (it has {names}, …)")
+    return held
+
+
+def _load(path: Path) -> Any:
+    try:
+        with open(path, "rb") as file:
+            start = file.read(9)
+        # Files from before PyTorch 1.6 are no zip archives, and cannot be mapped.
+        mapped = zipfile.is_zipfile(path)
+        if start.startswith(_ZIP) and not mapped:
+            raise Problem(f"{path} is cut short: it begins as a PyTorch file, and its end is missing")
+        if start[8:] == b"{":
+            raise Problem(f"{path} is a safetensors file: PyTorch's .pt files are converted, ours are models as they are")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of old protocols and the like: what matters raises
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except (Problem, MemoryError):
+        raise
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
+    # A damaged archive or pickle raises whatever its reader stumbles over.
+    except Exception as error:
+        wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+        if wanted is None:
+            raise Problem(f"{path} is no PyTorch file that can be read without running code, or it is damaged") from None
+        raise Problem(
+            f"{path} is refused: to read it, {wanted[1]} of its choice would have to run, and only tensors are read"
+        ) from None

@@ -1,0 +1,76 @@
+"""A published model: where it is, and what its weights do not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from lodestar.config import Problem, nearest
+from lodestar.convert.family import Facts, Family, ModelConfig, check, contradictions
+
+
+@dataclass(frozen=True)
+class Published:
+    """One file that somebody has published."""
+
+    name: str
+    """Ours for it: the publisher and the model, as in ``openai/adm-64``."""
+    file: str
+    """The name that it has where it is published."""
+    model: Callable[[], ModelConfig]
+    """The whole configuration."""
+    family: Family
+    url: str | None = None
+    """Where it is; None where no program can fetch it."""
+    page: str = ""
+    """The page that tells how to get it."""
+    sha256: str | None = None
+    """Of the file; None where nobody has published it."""
+
+    @property
+    def short(self) -> str:
+        """The model's name without its publisher's; that of the converted file."""
+        return self.name.rpartition("/")[2]
+
+
+def by_name(name: str, published: Sequence[Published]) -> Published:
+    """The published model of this name, its publisher's given or not. Raises Problem naming the nearest."""
+    found = next((each for each in published if name in (each.name, each.short)), None)
+    if found is None:
+        names = [name for each in published for name in (each.name, each.short)]
+        raise Problem(
+            f"no published model {name!r}: choose from {', '.join(each.name for each in published)}{nearest(name, names)}"
+        )
+    return found
+
+
+def identify(file: str, given: str | None, family: Family, facts: Facts, published: Sequence[Published]) -> Published:
+    """Which published model a file is: the one given, else the one whose file has this name.
+
+    Raises Problem where neither tells, with those that its weights allow, and where the weights contradict it.
+    """
+    if given is not None:
+        chosen = by_name(given, published)
+        if chosen.family.name != family.name:
+            raise Problem(f"{file} has the names of {family.name}, and {chosen.name} is a model of {chosen.family.name}")
+    else:
+        named = next((each for each in published if each.file == file and each.family.name == family.name), None)
+        if named is None:
+            raise Problem(_unnamed(file, family, facts, published))
+        chosen = named
+    check(chosen.model(), facts, file, chosen.name)
+    return chosen
+
+
+def _unnamed(file: str, family: Family, facts: Facts, published: Sequence[Published]) -> str:
+    """What to say of a file of a family whose name is no published one's."""
+    allowed = [each.name for each in published if each.family.name == family.name and not contradictions(each.model(), facts)]
+    told = (
+        f"its weights are those of {' or '.join(allowed)}"
+        if allowed
+        else "its weights are those of no published model known here"
+    )
+    return (
+        f"{file} has the names of {family.name} but not the name of a published file, and weights do not tell everything "
+        f"(attention heads, noise schedule): {told}; say which with --as NAME"
+    )

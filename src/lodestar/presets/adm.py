@@ -1,0 +1,213 @@
+"""Diffusion models beat GANs (Dhariwal and Nichol 2021): the models of openai/guided-diffusion, and one that others made with it.
+
+Networks, schedules and sampling are those of its README and model card, training those of the paper's tables 11 and 12 and of the
+README's examples. Sizes of batches are the published ones, over all devices together: --batch-size and train.microbatch fit
+them to yours.
+"""
+
+from __future__ import annotations
+
+from lodestar.convert import ADM
+from lodestar.convert.published import Published
+from lodestar.core.schedule import AnySchedule, Cosine, Linear
+from lodestar.data import Transforms
+from lodestar.denoiser import DenoiserConfig
+from lodestar.models.classifier import ClassifierModelConfig
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets.attention import Layout
+from lodestar.nets.classifier import ClassifierConfig
+from lodestar.nets.unet import UNetConfig
+from lodestar.presets.parts import IMAGENET, MULTIPLIERS, attention, denoise, every, model_of
+from lodestar.samplers import Ancestral
+from lodestar.tasks import Classify
+from lodestar.train.ema import Decay
+from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+
+_LINEAR = Linear()
+_URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"
+
+
+def _model(
+    size: int,
+    *,
+    width: int = 256,
+    blocks: int = 2,
+    sides: tuple[int, ...] = (32, 16, 8),
+    heads: int | None = None,
+    layout: Layout = "heads_first",
+    dropout: float = 0.0,
+    classes: int | None = 1000,
+    low_res: int | None = None,
+    schedule: AnySchedule = _LINEAR,
+    plan: str = "250",
+) -> DiffusionConfig:
+    # The larger upsampler has the widths of a network for 256.
+    multipliers = MULTIPLIERS[size if low_res is None else 256]
+    network = UNetConfig(
+        width=width,
+        multipliers=multipliers,
+        blocks=blocks,
+        attention=attention(size, sides),
+        heads=heads,
+        head_channels=64 if heads is None else None,
+        layout=layout,
+        dropout=dropout,
+        in_channels=3 if low_res is None else 6,
+        out_channels=6,
+    )
+    denoiser = DenoiserConfig(
+        network=network,
+        variance="learned_range",
+        classes=classes,
+        low_res=None if low_res is None else (low_res, low_res),
+    )
+    names = IMAGENET if classes is not None else None
+    return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan)
+
+
+def imagenet64() -> Run:
+    """ADM on ImageNet 64×64, the one whose attention has the new layout."""
+    model = _model(64, width=192, blocks=3, layout="qkv_first", dropout=0.1, schedule=Cosine())
+    return denoise(model, images=2048 * 540_000, batch_size=2048, rate=3e-4)
+
+
+def imagenet128() -> Run:
+    """ADM on ImageNet 128×128, with four heads at every resolution."""
+    return denoise(_model(128, heads=4), images=256 * 4_360_000, batch_size=256, rate=1e-4)
+
+
+def imagenet256() -> Run:
+    """ADM on ImageNet 256×256."""
+    return denoise(_model(256), images=256 * 1_980_000, batch_size=256, rate=1e-4)
+
+
+def imagenet256_uncond() -> Run:
+    """The same without classes, which a classifier guides too. Its training is not stated: it is that of the conditional one."""
+    return denoise(_model(256, classes=None), images=256 * 1_980_000, batch_size=256, rate=1e-4)
+
+
+def imagenet512() -> Run:
+    """ADM on ImageNet 512×512."""
+    return denoise(_model(512), images=256 * 1_940_000, batch_size=256, rate=1e-4)
+
+
+def lsun_bedroom() -> Run:
+    """ADM with dropout on LSUN bedrooms at 256×256."""
+    return _lsun(500_000)
+
+
+def lsun_cat() -> Run:
+    """ADM with dropout on LSUN cats at 256×256."""
+    return _lsun(200_000)
+
+
+def lsun_horse() -> Run:
+    """ADM with dropout on LSUN horses at 256×256."""
+    return _lsun(250_000)
+
+
+def lsun_horse_nodropout() -> Run:
+    """ADM on LSUN horses at 256×256."""
+    return _lsun(250_000, dropout=0.0)
+
+
+def _lsun(iterations: int, dropout: float = 0.1) -> Run:
+    model = _model(256, classes=None, dropout=dropout, plan="1000")
+    return denoise(model, images=256 * iterations, batch_size=256, rate=1e-4)
+
+
+def ffhq256() -> Run:
+    """The small model of faces of ILVR (Choi et al. 2021) and others, from 10 million pictures; its rate and batch are ours."""
+    model = _model(256, width=128, blocks=1, sides=(16,), classes=None)
+    return denoise(model, images=10_000_000, batch_size=64, rate=1e-4)
+
+
+def upsample64_256() -> Run:
+    """ADM-U: ImageNet at 256×256 from 64×64, with four heads at every resolution."""
+    model = _model(256, width=192, heads=4, low_res=64)
+    return denoise(model, images=256 * 500_000, batch_size=256, rate=1e-4)
+
+
+def upsample128_512() -> Run:
+    """ADM-U: ImageNet at 512×512 from 128×128."""
+    model = _model(512, width=192, sides=(32, 16), low_res=128)
+    return denoise(model, images=256 * 1_050_000, batch_size=256, rate=1e-4)
+
+
+def _classifier(
+    size: int, iterations: int, *, depth: int = 2, schedule: AnySchedule = _LINEAR, decay: float = 0.05, batch_size: int = 256,
+    rate: float = 3e-4,
+) -> Run:  # fmt: skip
+    network = ClassifierConfig(
+        width=128,
+        multipliers=MULTIPLIERS[size],
+        blocks=depth,
+        attention=attention(size, (32, 16, 8)),
+        head_channels=64,
+        layout="heads_first",
+        pool="attention",
+        classes=1000,
+        size=(size, size),
+    )
+    return Run(
+        task=Classify(model=ClassifierModelConfig(network=network, schedule=schedule, names=IMAGENET)),
+        # Held out here and not by the authors: without any, a classifier's accuracy is not known.
+        data=DataConfig(source="pictures", transforms=Transforms(size=(size, size), crop="random", flip=True), held_out=0.005),
+        train=TrainConfig(
+            images=batch_size * iterations,
+            batch_size=batch_size,
+            optimizer=OptimizerConfig(rate=rate, weight_decay=decay, fall="linear", clip=None),
+            # The published classifiers are no averages.
+            ema=(Decay(decay=0.0),),
+        ).replace(**every(batch_size)),
+    )
+
+
+def imagenet64_classifier() -> Run:
+    """The noise-aware classifier that guides ADM at 64×64."""
+    return _classifier(64, 300_000, depth=4, schedule=Cosine(), decay=0.2, batch_size=1024, rate=6e-4)
+
+
+def imagenet128_classifier() -> Run:
+    """The noise-aware classifier that guides ADM at 128×128."""
+    return _classifier(128, 300_000)
+
+
+def imagenet256_classifier() -> Run:
+    """The noise-aware classifier that guides ADM at 256×256."""
+    return _classifier(256, 500_000)
+
+
+def imagenet512_classifier() -> Run:
+    """The noise-aware classifier that guides ADM at 512×512."""
+    return _classifier(512, 500_000)
+
+
+_FILES = {
+    "adm-64": ("64x64_diffusion.pt", imagenet64),
+    "adm-64-classifier": ("64x64_classifier.pt", imagenet64_classifier),
+    "adm-128": ("128x128_diffusion.pt", imagenet128),
+    "adm-128-classifier": ("128x128_classifier.pt", imagenet128_classifier),
+    "adm-256": ("256x256_diffusion.pt", imagenet256),
+    "adm-256-uncond": ("256x256_diffusion_uncond.pt", imagenet256_uncond),
+    "adm-256-classifier": ("256x256_classifier.pt", imagenet256_classifier),
+    "adm-512": ("512x512_diffusion.pt", imagenet512),
+    "adm-512-classifier": ("512x512_classifier.pt", imagenet512_classifier),
+    "adm-64-256": ("64_256_upsampler.pt", upsample64_256),
+    "adm-128-512": ("128_512_upsampler.pt", upsample128_512),
+    "adm-lsun-bedroom": ("lsun_bedroom.pt", lsun_bedroom),
+    "adm-lsun-cat": ("lsun_cat.pt", lsun_cat),
+    "adm-lsun-horse": ("lsun_horse.pt", lsun_horse),
+    "adm-lsun-horse-nodropout": ("lsun_horse_nodropout.pt", lsun_horse_nodropout),
+}
+
+PUBLISHED: tuple[Published, ...] = (
+    *(Published(f"openai/{name}", file, model_of(run), ADM, _URL + file) for name, (file, run) in _FILES.items()),
+    Published("jychoi118/adm-ffhq-256", "ffhq_10m.pt", model_of(ffhq256), ADM, page="https://github.com/jychoi118/ilvr_adm"),
+)
+
+RUNS = (
+    imagenet64, imagenet64_classifier, imagenet128, imagenet128_classifier, imagenet256, imagenet256_uncond,
+    imagenet256_classifier, imagenet512, imagenet512_classifier, upsample64_256, upsample128_512, lsun_bedroom, lsun_cat,
+    lsun_horse, lsun_horse_nodropout, ffhq256,
+)  # fmt: skip

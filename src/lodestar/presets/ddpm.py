@@ -1,0 +1,52 @@
+"""Denoising diffusion probabilistic models (Ho et al. 2020), as w86763777/pytorch-ddpm trains and publishes CIFAR-10's."""
+
+from __future__ import annotations
+
+from lodestar.convert import DDPM
+from lodestar.convert.published import Published
+from lodestar.core.schedule import Linear
+from lodestar.denoiser import DenoiserConfig
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets.unet import UNetConfig
+from lodestar.objectives import Simple
+from lodestar.presets.parts import MULTIPLIERS, attention, denoise, model_of
+from lodestar.samplers import Ancestral
+from lodestar.train.run import Run
+
+
+def cifar10() -> Run:
+    """DDPM on CIFAR-10: ε, fixed large variance, one head at 16×16, the whole chain in sampling."""
+    network = UNetConfig(
+        width=128,
+        multipliers=MULTIPLIERS[32],
+        blocks=2,
+        attention=attention(32, (16,)),
+        heads=1,
+        head_channels=None,
+        resample="conv",
+        adaptive_norm=False,
+        dropout=0.1,
+    )
+    model = DiffusionConfig(
+        denoiser=DenoiserConfig(network=network),
+        schedule=Linear(single=True),
+        sampler=Ancestral(variance="large"),
+        plan="1000",
+    )
+    return denoise(
+        model,
+        images=128 * 800_000,
+        batch_size=128,
+        rate=2e-4,
+        objective=Simple(),
+        warmup_images=128 * 5_000,
+        clip=1.0,
+        source="cifar10-train.parquet",
+    )
+
+
+PUBLISHED: tuple[Published, ...] = (
+    Published("w86763777/ddpm-cifar10", "ckpt.pt", model_of(cifar10), DDPM, page="https://github.com/w86763777/pytorch-ddpm"),
+)
+
+RUNS = (cifar10,)

@@ -1,0 +1,141 @@
+"""Improved denoising diffusion probabilistic models (Nichol and Dhariwal 2021): the models of openai/improved-diffusion.
+
+Settings are those of its README. Chains have 4000 steps unless said; sampling takes 250 of them, as the paper finds enough.
+"""
+
+from __future__ import annotations
+
+from lodestar.convert import ADM
+from lodestar.convert.published import Published
+from lodestar.core.schedule import AnySchedule, Cosine, Linear
+from lodestar.denoiser import DenoiserConfig
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets.unet import UNetConfig
+from lodestar.objectives import AnyObjective, Bound, Hybrid
+from lodestar.presets.parts import IMAGENET, MULTIPLIERS, attention, denoise, model_of
+from lodestar.samplers import Ancestral
+from lodestar.train.run import Run
+
+_URL = "https://openaipublic.blob.core.windows.net/diffusion/march-2021/"
+
+_CIFAR = "cifar10-train.parquet"
+
+_CHAIN = Cosine(timesteps=4000, rescale_time=True)
+
+# λ = 0.001 of the bound next to the simple loss is T/1000 of its term at one step.
+_HYBRID = Hybrid(vlb_weight=4.0)
+
+
+def _model(
+    size: int,
+    *,
+    width: int = 128,
+    blocks: int = 3,
+    heads: int = 4,
+    sides: tuple[int, ...] = (16, 8),
+    adaptive: bool = True,
+    classes: int | None = None,
+    dropout: float = 0.0,
+    low_res: int | None = None,
+    schedule: AnySchedule = _CHAIN,
+    plan: str = "250",
+) -> DiffusionConfig:
+    network = UNetConfig(
+        width=width,
+        multipliers=MULTIPLIERS[size],
+        blocks=blocks,
+        attention=attention(size, sides),
+        heads=heads,
+        head_channels=None,
+        layout="heads_first",
+        resample="conv",
+        adaptive_norm=adaptive,
+        dropout=dropout,
+        in_channels=3 if low_res is None else 6,
+        out_channels=6,
+    )
+    denoiser = DenoiserConfig(
+        network=network,
+        variance="learned_range",
+        classes=classes,
+        low_res=None if low_res is None else (low_res, low_res),
+    )
+    names = IMAGENET if classes is not None else None
+    return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan)
+
+
+def imagenet64() -> Run:
+    """Unconditional ImageNet 64×64, the hybrid loss."""
+    return _run(_model(64), 1_500_000)
+
+
+def imagenet64_vlb() -> Run:
+    """Unconditional ImageNet 64×64, the variational bound itself, whose published run draws levels by their loss."""
+    return _run(_model(64), 1_500_000, Bound(weight=4000.0))
+
+
+def cifar10() -> Run:
+    """CIFAR-10 without its classes, the hybrid loss."""
+    return _run(_model(32, dropout=0.3), 500_000, source=_CIFAR)
+
+
+def cifar10_vlb() -> Run:
+    """CIFAR-10 without its classes, the variational bound itself, whose published run draws levels by their loss."""
+    return _run(_model(32, dropout=0.3), 500_000, Bound(weight=4000.0), source=_CIFAR)
+
+
+def imagenet64_cond() -> Run:
+    """Class-conditional ImageNet 64×64. Its network is told the steps' numbers as they are."""
+    model = _model(64, width=192, classes=1000, schedule=Cosine(timesteps=4000))
+    return _run(model, 250_000, Hybrid(), batch_size=2048, rate=3e-4)
+
+
+def upsample64_256() -> Run:
+    """Class-conditional ImageNet at 256×256 from 64×64."""
+    model = _model(256, width=192, blocks=2, classes=1000, low_res=64, schedule=Linear(timesteps=4000))
+    return _run(model, 500_000, Hybrid(), batch_size=256, rate=3e-4)
+
+
+def lsun_bedroom() -> Run:
+    """LSUN bedrooms at 256×256, with the network of DDPM: one head, the embedding added; a linear chain of 1000 steps."""
+    return _run(_lsun(), 1_200_000, Hybrid())
+
+
+def lsun_bedroom_slow() -> Run:
+    """The same at a fifth of the learning rate for twice as long (published as "bs64")."""
+    return _run(_lsun(), 2_400_000, Hybrid(), rate=2e-5)
+
+
+def _lsun() -> DiffusionConfig:
+    return _model(256, blocks=2, heads=1, sides=(16,), adaptive=False, schedule=Linear(), plan="1000")
+
+
+def _run(
+    model: DiffusionConfig,
+    iterations: int,
+    objective: AnyObjective = _HYBRID,
+    *,
+    batch_size: int = 128,
+    rate: float = 1e-4,
+    source: str = "pictures",
+) -> Run:
+    images = batch_size * iterations
+    return denoise(model, images=images, batch_size=batch_size, rate=rate, objective=objective, flip=False, source=source)
+
+
+_FILES = {
+    "iddpm-imagenet64": ("imagenet64_uncond_100M_1500K.pt", imagenet64),
+    "iddpm-imagenet64-vlb": ("imagenet64_uncond_vlb_100M_1500K.pt", imagenet64_vlb),
+    "iddpm-cifar10": ("cifar10_uncond_50M_500K.pt", cifar10),
+    "iddpm-cifar10-vlb": ("cifar10_uncond_vlb_50M_500K.pt", cifar10_vlb),
+    "iddpm-imagenet64-cond": ("imagenet64_cond_270M_250K.pt", imagenet64_cond),
+    "iddpm-64-256": ("upsample_cond_500K.pt", upsample64_256),
+    "iddpm-lsun-bedroom": ("lsun_uncond_100M_1200K_bs128.pt", lsun_bedroom),
+    "iddpm-lsun-bedroom-slow": ("lsun_uncond_100M_2400K_bs64.pt", lsun_bedroom_slow),
+}
+
+PUBLISHED: tuple[Published, ...] = tuple(
+    Published(f"openai/{name}", file, model_of(run), ADM, _URL + file) for name, (file, run) in _FILES.items()
+)
+
+RUNS = (imagenet64, imagenet64_vlb, imagenet64_cond, cifar10, cifar10_vlb, upsample64_256, lsun_bedroom, lsun_bedroom_slow)

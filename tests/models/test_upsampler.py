@@ -1,0 +1,88 @@
+"""A diffusion model that enlarges pictures: what it is given, what it is refused without, and how it learns."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from lodestar.codecs import pixels
+from lodestar.conditions import Signals
+from lodestar.conditions.low_res import beside, shrink
+from lodestar.config import Problem
+from lodestar.core.schedule import Linear
+from lodestar.data import Batch
+from lodestar.denoiser import DenoiserConfig
+from lodestar.models.diffusion import Diffusion, DiffusionConfig, Request
+from lodestar.nets.unet import UNetConfig
+from lodestar.objectives import Hybrid
+from lodestar.tasks import Denoise, Facts
+from tests.evaluate.tiny import BACKBONE, randomized
+
+torch.set_num_threads(1)
+
+
+def config(classes: int | None = 3) -> DiffusionConfig:
+    network = UNetConfig(**BACKBONE, in_channels=6, out_channels=6)
+    denoiser = DenoiserConfig(network=network, variance="learned_range", classes=classes, low_res=(4, 4))
+    return DiffusionConfig(denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), droppable=classes is not None, plan="3")
+
+
+def small(count: int = 3) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(0)
+    return torch.randint(0, 256, (count, 3, 4, 4), dtype=torch.uint8, generator=rng)
+
+
+def enlarged(model: Diffusion, pictures: torch.Tensor, batch_size: int = 8) -> torch.Tensor:
+    request = Request(labels=tuple(range(len(pictures))), seeds=tuple(range(len(pictures))))
+    frames = model.stream(request, batch_size=batch_size, low_res=pictures)
+    return torch.cat([frame.x for frame in frames if frame.final])
+
+
+def test_the_network_sees_the_picture_after_x_and_resized() -> None:
+    x, planes = torch.zeros(2, 3, 8, 8), torch.randn(2, 3, 4, 4)
+    seen = beside(x, planes)
+    assert torch.equal(seen[:, :3], x)
+    assert torch.equal(seen[:, 3:], F.interpolate(planes, (8, 8), mode="bilinear", align_corners=False))
+    assert torch.equal(shrink(seen, (4, 4))[:, 3, 0, 0], seen[:, 3, :2, :2].mean(dim=(1, 2)))
+
+
+def test_every_picture_is_enlarged_by_itself() -> None:
+    model, pictures = randomized(Diffusion(config()), 0), small()
+    together = enlarged(model, pictures)
+    assert together.shape == (3, 3, 8, 8)
+    torch.testing.assert_close(enlarged(model, pictures, batch_size=1), together, rtol=1e-4, atol=1e-4)
+    other = enlarged(model, torch.cat([pictures[:2], 255 - pictures[2:]]))
+    torch.testing.assert_close(other[:2], together[:2], rtol=1e-4, atol=1e-4)
+    assert (other[2] - together[2]).abs().max() > 0.05
+
+
+def test_both_halves_of_free_guidance_see_the_picture() -> None:
+    model = randomized(Diffusion(config()), 0)
+    level, x, planes = model.config.schedule.table[20], torch.randn(2, 3, 8, 8), pixels.encode(small(2))
+    bound = model.denoiser.bind({"label": torch.tensor([0, 2]), "low_res": planes})
+    conditional, unconditional = bound.pair(x, level)
+    torch.testing.assert_close(conditional.x0, bound(x, level).x0, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(unconditional.x0, model.denoiser(x, level, Signals(None, planes)).x0, rtol=1e-4, atol=1e-4)
+
+
+def test_without_pictures_it_is_refused() -> None:
+    model = randomized(Diffusion(config()), 0)
+    with pytest.raises(Problem, match="enlarges pictures of 4×4, and is given none"):
+        model.sample(label=0)
+    with pytest.raises(Problem, match=r"network.in_channels is 5: with low_res it is twice the data's channels"):
+        DenoiserConfig(network=UNetConfig(**BACKBONE, in_channels=5, out_channels=2), low_res=(4, 4))
+
+
+def test_it_learns_from_pictures_that_are_made_small() -> None:
+    task = Denoise(model=config(), objective=Hybrid()).resolve(Facts(1, (16, 16), ("a", "b")))
+    denoiser = task.model.denoiser
+    assert (denoiser.low_res, denoiser.network.in_channels, denoiser.channels) == ((8, 8), 2, 1)
+    learner = task.build(torch.device("cpu"), torch.float32)
+    assert learner.preview() is None
+    rng = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8, generator=rng)
+    losses = learner.loss(Batch(image, torch.tensor([0, 1, 0, 1])), rng)
+    losses.total.mean().backward()
+    assert losses.total.shape == (4,)
+    assert learner.model.denoiser.network.head.weight.grad is not None
