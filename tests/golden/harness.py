@@ -37,7 +37,6 @@ _TEXT = "a later issue: GLIDE, CLIP and Karlo with their networks"
 
 # Kinds that are due later. This is the only place that excuses a kind from having an adapter.
 LATER: dict[str, str] = {
-    "metrics_preprocessing": _CHECKPOINTS,
     "gd_sr": _CHECKPOINTS,
     "id_sr": _CHECKPOINTS,
     "pd_unet": _CHECKPOINTS,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,6 +26,7 @@ from lodestar.evaluate.metrics.base import WORDS
 from lodestar.evaluate.neighbours import nearest
 from lodestar.evaluate.repeats import check, half_width
 from lodestar.evaluate.statistics import PARTS, Collector, Moments, Part, Statistics
+from lodestar.files import CACHE, cache_folder
 from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
@@ -45,8 +45,6 @@ _RECIPE = "2"
 
 _CLOSEST, _NEIGHBOURS = 10, 6
 """Pictures drawn beside their nearest neighbours, and how many of these."""
-
-_CACHE = "LODESTAR_CACHE"
 
 
 @dataclass(frozen=True)
@@ -286,7 +284,7 @@ def known_of(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise Problem(f"cannot keep statistics in {folder} ({reason}): name another folder in ${_CACHE}") from error
+        raise Problem(f"cannot keep statistics in {folder} ({reason}): name another folder in ${CACHE}") from error
     # Of a source that must not skip, every picture has to be readable; one that may has other features.
     strictness = "skip" if source.skip_bad else "strict"
     key = " ".join((_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype))
@@ -301,13 +299,6 @@ def collect(source: Source, extractor: Extractor, into: Collector, batch_size: i
             into.add(extractor(batch.image))
             done(min(number * batch_size, len(source)))
     return into.statistics()
-
-
-def cache_folder() -> Path:
-    """Where features are kept: ``$LODESTAR_CACHE``, or ``lodestar`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if os.environ.get(_CACHE):
-        return Path(os.environ[_CACHE]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lodestar"
 
 
 def digest(model: Diffusion | PictureClassifier) -> str:

@@ -6,14 +6,18 @@ A new one is a file here, with an `Extractor` and the configuration that loads i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from lodestar.config import kinds, parse
 from lodestar.evaluate.extractors.base import Extractor, gives, note
 from lodestar.evaluate.extractors.classifier import ClassifierExtractor, ClassifierFeatures
+from lodestar.evaluate.extractors.inception import InceptionFeatures
+from lodestar.evaluate.extractors.vit import ClipFeatures, DinoFeatures
 
-Features = ClassifierFeatures
+Features = Annotated[ClassifierFeatures | InceptionFeatures | DinoFeatures | ClipFeatures, Field(discriminator="kind")]
 
 DEFAULT = ClassifierFeatures().model
 """The extractor in the package."""
