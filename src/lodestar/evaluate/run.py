@@ -9,11 +9,12 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,7 @@ from lodestar.evaluate.kept import Kept, cached, kept, load
 from lodestar.evaluate.metrics import KID, DensityCoverage, Frechet, Metric, Nearest, PrecisionRecall, Score, SpatialFrechet
 from lodestar.evaluate.metrics.base import WORDS
 from lodestar.evaluate.neighbours import nearest
+from lodestar.evaluate.published import is_published, published
 from lodestar.evaluate.repeats import check, half_width
 from lodestar.evaluate.statistics import PARTS, Collector, Moments, Part, Statistics
 from lodestar.files import CACHE, cache_folder
@@ -248,22 +250,73 @@ def evaluate_pictures(
     )
 
 
-def open_reference(spec: str | None, model: str | None, extractor: Extractor, size: tuple[int, int]) -> Source | Kept:
+def evaluate_batches(
+    batches: Iterable[Tensor | np.ndarray],
+    reference: Source | Kept,
+    extractor: Extractor,
+    *,
+    metrics: Sequence[Metric] | None = None,
+    cache: Path | None = None,
+    what: str = "batches",
+) -> Report:
+    """Measure pictures as they come, whoever makes them, against `reference`; see `evaluate`. Raises Problem.
+
+    batches: tensors uint8 [B, C, H, W], or arrays uint8 [B, H, W, C], B and size as they like. what: names them in the report.
+    """
+    chosen, left_out = _choose(metrics, extractor, reference, None)
+    theirs = known_of(reference, extractor, _compared(chosen), cache=cache)
+    collector, notes = Collector(_needed(chosen)), {note(extractor, "reference", reference.channels, reference.size): None}
+    with progress(f"features of {what}", 0) as done:
+        for batch in batches:
+            place = 3 if isinstance(batch, np.ndarray) else 1
+            if batch.dtype not in (torch.uint8, np.uint8) or batch.ndim != 4 or batch.shape[place] not in (1, 3):
+                shown = f"{batch.dtype} {list(batch.shape)}"
+                raise Problem(f"{what}: one is {shown}: give tensors uint8 [B, C, H, W] or arrays uint8 [B, H, W, C], C = 1 or 3")
+            pictures = torch.as_tensor(batch).movedim(place, 1)
+            _, channels, height, width = pictures.shape
+            notes[note(extractor, what, channels, (height, width))] = None
+            collector.add(extractor(pictures))
+            done(collector.count)
+    ours = collector.statistics()
+    return Report(
+        numbers=_numbers(chosen, ours, theirs),
+        **_common(ours, theirs, reference, extractor),
+        warnings=(*filter(None, notes), *left_out, *_warnings(chosen, ours, theirs, reference, extractor)),
+        pictures=what,
+    )
+
+
+def open_reference(
+    spec: str | None,
+    model: str | None,
+    extractor: Extractor,
+    size: tuple[int, int],
+    *,
+    metrics: Sequence[Metric] | None = None,
+    batch_size: int = 64,
+) -> Source | Kept:
     """The pictures to compare with, or what is kept of them: in a file, or of an embedded model's where no `spec` is given.
 
     size: height and width of the pictures that are measured; those of the reference are resized and cropped to it, as for
-    training. Raises Problem.
+    training. metrics, batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
     """
     if spec is not None and Path(spec).suffix == ".safetensors":
         reference: Kept | None = load(spec)
+    elif spec is not None and is_published(spec):
+        parts = _compared(METRICS if metrics is None else metrics) & {"features"}
+
+        def features(pictures: Source) -> Tensor | None:
+            return known_of(pictures, extractor, parts, batch_size=batch_size).features if parts else None
+
+        reference = published(spec, extractor, features)
     elif spec is not None:
         return open_source(spec, channels=extractor.channels, size=size)
     else:
         reference = None if model is None else kept(model)
     if reference is None:
         raise Problem(
-            "--reference is missing: the pictures to compare with (a parquet file, a folder, hf:owner/name), or a file of "
-            "lodestar stats"
+            "--reference is missing: the pictures to compare with (a parquet, .npz or .zip file, a folder, hf:owner/name), or a "
+            "file of lodestar stats"
         )
     return reference
 
@@ -356,9 +409,9 @@ def _compared(metrics: Sequence[Metric]) -> set[Part]:
 
 
 def _choose(
-    metrics: Sequence[Metric] | None, extractor: Extractor, reference: Source | Kept, count: int
+    metrics: Sequence[Metric] | None, extractor: Extractor, reference: Source | Kept, count: int | None
 ) -> tuple[list[Metric], list[str]]:
-    """What is measured, and why some of what is measured by default is not.
+    """What is measured, and why some of what is measured by default is not. count: of the pictures, if that is known.
 
     Raises Problem, before the work and not after it, where a metric that was asked for cannot be given.
     """
@@ -372,7 +425,8 @@ def _choose(
         elif held is not None and metric.compares and part not in held.parts:
             reason = f"{reference.spec} was kept without: give its pictures, or make it again with lodestar stats"
         if reason is None:
-            metric.check(count, "measured")
+            if count is not None:
+                metric.check(count, "measured")
             metric.check(len(reference) if held is None or not metric.compares else held.count(part), "in the reference")
             chosen.append(metric)
         elif metrics is None:

@@ -29,6 +29,9 @@ URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_
 """The weights of TensorFlow's graph, ported (pytorch-fid; torch-fidelity has the same file). 96 MB."""
 SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb9129b2"
 
+SPATIAL = SPATIAL_CHANNELS * 17 * 17
+"""Numbers of the spatial features."""
+
 
 class InceptionFeatures(Config):
     """Features of Inception-v3, of the weights at `URL` or in a file."""
