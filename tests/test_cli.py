@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -125,6 +126,33 @@ def test_stats_make_a_reference_that_stands_in_for_its_pictures(
     assert ".safetensors" in refusal(capsys, "stats", models / "pictures", "--out", tmp_path / "stats", *extractor)
     alone = ("evaluate", "--samples", models / "pictures", "--reference", models / "pictures", *extractor)
     assert "--seeds has no effect on pictures" in refusal(capsys, *alone, "--seeds", 2)
+
+
+def test_a_batch_in_one_file_is_sampled_measured_and_remade(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = ("sample", models / "model.safetensors", "--label", "dog=4", "--label", "CAT=2", "--steps", 2, "--npz")
+    assert run(*sample, "--out", tmp_path / "batch") == 0
+    path = tmp_path / "batch" / "samples.npz"
+    assert capsys.readouterr().out.strip() == str(path)
+    assert sorted(file.name for file in path.parent.iterdir()) == ["manifest.json", "samples.npz"]
+    with np.load(path, allow_pickle=False) as batch:
+        pictures = batch["arr_0"]
+        assert pictures.shape == (6, 8, 8, 3) and batch["arr_1"].tolist() == [1, 1, 1, 1, 0, 0]
+    assert run("remake", path.parent, "--picture", 4, "--out", tmp_path / "again") == 0
+    again = load_png(tmp_path / "again" / "00004.png").permute(1, 2, 0).numpy()
+    assert np.abs(again.astype(int) - pictures[4]).max() <= 1
+    against = ("--reference", models / "pictures", "--extractor", models / "extractor.safetensors")
+    assert run("evaluate", path, *against, "--out", tmp_path / "report") == 0
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["pictures"] == str(path)
+    np.savez(tmp_path / "published.npz", mu=np.zeros(2048))
+    other = ("--reference", tmp_path / "published.npz")
+    assert "give --extractor inception" in refusal(capsys, "evaluate", path, *against[2:], *other)
+    monkeypatch.setattr("lodestar.evaluate.extractors.inception.URL", "http://127.0.0.1:9/weights.pth")  # nobody listens
+    for arguments in ((path, *other), ("--self-test",)):  # both take inception where nothing else is said
+        assert "cache/downloads/weights.pth" in refusal(capsys, "evaluate", *arguments)
+    assert "leave out the model" in refusal(capsys, "evaluate", models / "model.safetensors", "--self-test")
+    assert "--steps has no effect on pictures" in refusal(capsys, "evaluate", path, *against, "--steps", 2)
 
 
 def test_a_sweep_over_two_settings(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

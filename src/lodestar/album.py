@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from lodestar import __version__, library
 from lodestar.config import Config, Problem, decode
+from lodestar.data.npz import write_npz
 from lodestar.files import is_temporary, write_text
 from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.classifier import PictureClassifier
@@ -107,6 +109,11 @@ class Album:
         """The file of a picture."""
         return self.folder / f"{index:05d}.png"
 
+    @property
+    def npz_path(self) -> Path:
+        """The file of all pictures."""
+        return self.folder / "samples.npz"
+
     def add(self, frame: Frame) -> None:
         """Write the pictures of a final frame."""
         self.write(frame.first, frame.images)
@@ -118,17 +125,25 @@ class Album:
         for index, image in enumerate(images, start=first):
             save_png(self.path(index), image)
 
+    @contextmanager
+    def npz(self) -> Iterator[Callable[[Frame], None]]:
+        """Write one file of all pictures, `npz_path`, beside a manifest: call what is yielded as `add`, frame by frame."""
+        self._write_manifest(listed=False)
+        with write_npz(self.npz_path, self.manifest.request.labels) as write:
+            yield lambda frame: write(frame.images)
+
     def finish(self) -> Path:
         """Write the grid of the pictures, of the first where there are many, and return its path."""
         path, count = self.folder / "grid.png", min(len(self.manifest.request.labels), IN_GRID)
         save_grid(path, torch.stack([load_png(self.path(k)) for k in range(count)]))
         return path
 
-    def _write_manifest(self) -> None:
+    def _write_manifest(self, listed: bool = True) -> None:
         request, names = self.manifest.request, self.names
         pictures: list[dict[str, Any]] = [
             {"file": self.path(k).name, "label": names[label] if names and label is not None else label, "seed": seed}
             for k, (label, seed) in enumerate(zip(request.labels, request.seeds, strict=True))
+            if listed
         ]
         text = json.dumps({"manifest": json.loads(self.manifest.to_json()), "pictures": pictures}, indent=1)
         write_text(self.folder / MANIFEST, text + "\n")

@@ -68,7 +68,7 @@ def save(path: str | Path, kind: str, config: str, tensors: Mapping[str, Tensor]
     """Write a file atomically, one tensor after another, so that no second copy of them is held. Raises Problem if it cannot."""
     texts = {"kind": kind, "config": config, "provenance": json.dumps(dict(provenance))}
     metadata = {
-        "format": FORMAT, **texts, "sha256": _digest(texts, tensors), "provenance_sha256": _sha256(texts["provenance"]),
+        "format": FORMAT, **texts, "sha256": content_digest(texts, tensors), "provenance_sha256": _sha256(texts["provenance"]),
     }  # fmt: skip
     # Wide formats first, as safetensors orders them: so every tensor begins at a multiple of its values' width.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
@@ -122,7 +122,7 @@ def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, T
         tensors = load_file(path)
     except Exception as error:  # safetensors raises its own type, which is not exported
         raise Problem(f"{path} is damaged: {error}") from None
-    if _digest(header.texts, tensors) != header.digest:
+    if content_digest(header.texts, tensors) != header.digest:
         raise Problem(f"{path} has been changed since it was written: its SHA-256 does not match")
     return header, tensors
 
@@ -139,7 +139,8 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str | Pa
     module.load_state_dict(dict(tensors))
 
 
-def _digest(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+def content_digest(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 of a kind, a configuration (of `texts`) and tensors, which are on the CPU."""
     digest = hashlib.sha256(f"{texts['kind']}\n{texts['config']}\n".encode())
     for name in sorted(tensors):
         tensor = tensors[name]

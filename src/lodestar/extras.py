@@ -16,6 +16,7 @@ _EXTRA = {
     "huggingface_hub": "hub",
     "matplotlib": "eval",
     "matplotlib.pyplot": "eval",
+    "transformers": "features",
     "sklearn": "digits",
     "sklearn.datasets": "digits",
 }

@@ -13,6 +13,7 @@ from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.labels import listed
 from lodestar.nets.unet import BackboneConfig
 from lodestar.train.names import LOG, RUN, STATE
 
@@ -98,7 +99,7 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
 def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: BackboneConfig, channels: int) -> None:
     _row(table, "pictures", f"{size[0]}×{size[1]}, {channels} channels")
     if names:
-        _row(table, "classes", ", ".join(names))
+        _row(table, "classes", listed(names))
     widths, depths = (", ".join(map(str, numbers)) for numbers in (network.widths, network.depths))
     _row(
         table, "network", f"channels {widths}; blocks {depths}; attention at 1/{', 1/'.join(map(str, network.attention)) or '–'}"

@@ -38,7 +38,6 @@ _TEXT = "a later issue: GLIDE, CLIP and Karlo with their networks"
 
 # Kinds that are due later. This is the only place that excuses a kind from having an adapter.
 LATER: dict[str, str] = {
-    "metrics_preprocessing": _CHECKPOINTS,
     "manifest glide-text2im": _TEXT,
     "manifest CLIP": _TEXT,
     "manifest karlo": _TEXT,

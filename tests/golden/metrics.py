@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lodestar.evaluate.extractors.vit import bicubic
 from lodestar.evaluate.metrics.cmmd import CMMD
 from lodestar.evaluate.metrics.frechet import frechet_distance, trace_sqrt_product
 from lodestar.evaluate.metrics.inception_score import blocks, inception_scores
@@ -16,6 +17,7 @@ from lodestar.evaluate.metrics.kid import mmd2, polynomial_kernel, subset_mmd2, 
 from lodestar.evaluate.metrics.precision_recall import PrecisionRecall
 from lodestar.evaluate.neighbours import squared_radii
 from lodestar.evaluate.statistics import FeatureSet, Moments, Statistics
+from lodestar.nets import inception
 
 from .harness import Case, Check, Left, adapter
 
@@ -184,3 +186,19 @@ def cmmd(case: Case) -> Iterator[Check | Left]:
 def _cmmd(generated: Tensor, reference: Tensor) -> Tensor:
     ours = CMMD()(*(Statistics.of(FeatureSet(each)) for each in (generated, reference)))
     return torch.tensor(ours["cmmd"], dtype=torch.float64)
+
+
+@adapter("metrics_preprocessing")
+def preprocessing(case: Case) -> Iterator[Check | Left]:
+    for name, theirs in case.outputs.items():
+        given = case.inputs["big" if name.startswith("big_") else "image"].float()
+        resized = inception.resize(given, tuple(theirs.shape[-2:]))
+        match name.removeprefix("big_"):
+            case "tf1_bilinear":
+                yield Check(name, resized)
+            case "tf1_normalised":
+                yield Check(name, inception.normalise(resized))
+            case "k_diffusion_input":
+                yield Check(name, bicubic(given, tuple(theirs.shape[-2:])))
+            case _:
+                yield Left(name, "pytorch-fid's, which gives other numbers: pictures are resized as in TensorFlow's graph")

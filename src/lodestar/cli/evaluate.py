@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,15 +26,23 @@ from lodestar.cli.options import (
     parse_sampler,
 )
 
+if TYPE_CHECKING:
+    from lodestar.evaluate.run import Report
+
 Seeds = Annotated[
     int, typer.Option("--seeds", min=1, help="Measure so often, each time with new seeds, for means and 95 % intervals.")
 ]
 
 
 def evaluate(
-    model: Annotated[str | None, typer.Argument(help="As in sample; leave it out with --samples.")] = None,
+    model: Annotated[
+        str | None, typer.Argument(help="As in sample, or pictures: an .npz or .zip file; leave it out with --samples.")
+    ] = None,
     reference: Reference = None,
-    samples: Annotated[str | None, typer.Option("--samples", help="Measure these pictures instead of sampling a model.")] = None,
+    samples: Annotated[
+        str | None,
+        typer.Option("--samples", help="Measure these pictures (a folder, a parquet, .npz or .zip file), not a model's."),
+    ] = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample.")] = 5_000,
     metric: Annotated[
         list[str] | None,
@@ -53,41 +61,60 @@ def evaluate(
     classifier: ClassifierName = None,
     clip: Clip = True,
     extractor: ExtractorName = None,
+    self_test: Annotated[
+        bool, typer.Option("--self-test", help="Measure OpenAI's published samples and compare with the numbers that they print.")
+    ] = False,
     device: Device = None,
     out: Out = None,
 ) -> None:
     """Measure a model, or pictures, against a reference: Fréchet distances, score, KID, precision and recall, and others."""
-    from rich.console import Console
-
     from lodestar.config import Problem, parse
     from lodestar.data import open_source
     from lodestar.evaluate import extractors, run
     from lodestar.evaluate.metrics import Metric
-    from lodestar.files import write_text
+    from lodestar.evaluate.published import is_published
+    from lodestar.evaluate.self_test import self_test as measure_published
 
+    if samples is None and model is not None and Path(model).suffix in (".npz", ".zip"):
+        model, samples = None, model
     sampling: dict[str, object] = {
         "--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier, "--seeds": seeds > 1,
     }  # fmt: skip
     for option in (name for name, value in sampling.items() if samples is not None and value):
         raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
+    if self_test:
+        if model is not None or metric:
+            raise Problem(f"--self-test measures published samples: leave out {'--metric' if metric else f'the model {model}'}")
+        inception = extractors.load_extractor(extractor or "inception", device)
+        _tell(measure_published(samples, reference, inception, batch_size), out)
+        return
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
     metrics = [parse("metric", text, Metric) for text in metric] if metric else None
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
-    measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
+    default = "inception" if reference is not None and is_published(reference) else extractors.DEFAULT
+    measured_with = extractors.load_extractor(extractor or default, device)
     if samples is not None:
         pictures = open_source(samples, channels=measured_with.channels)
-        source = run.open_reference(reference, None, measured_with, pictures.size)
+        source = run.open_reference(reference, None, measured_with, pictures.size, metrics=metrics, batch_size=batch_size)
         report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics, out=out)
     else:
         assert model is not None
         network = load_diffusion(model, device)
-        source = run.open_reference(reference, model, measured_with, network.config.size)
+        source = run.open_reference(reference, model, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
         report = run.evaluate(
             network, source, measured_with, count=count, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
             guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device), metrics=metrics,
             repeats=seeds, out=out,
         )  # fmt: skip
+    _tell(report, out)
+
+
+def _tell(report: Report, out: Path | None) -> None:
+    from rich.console import Console
+
+    from lodestar.files import write_text
+
     Console(markup=False).print(report.table())
     if out is not None:
         write_text(out / "report.json", report.to_json() + "\n")

@@ -47,13 +47,16 @@ Reference = Annotated[
     str | None,
     typer.Option(
         "--reference",
-        help="Pictures to compare with (a parquet file, a folder, hf:owner/name), or a file of stats; embedded models have one.",
+        help="Pictures to compare with (a parquet, .npz or .zip file, a folder, hf:owner/name), or a file of statistics (ours, "
+        "or a published .npz); embedded models have one.",
     ),
 ]
 ExtractorName = Annotated[
     str | None,
     typer.Option(
-        "--extractor", help="The classifier whose features are compared (a name, run or file); default cifar10_features."
+        "--extractor",
+        help="What makes the features that are compared: inception, inception:WEIGHTS, dinov2, clip, or a classifier (a name, a "
+        "run or a file); default cifar10_features, and inception with a published reference.",
     ),
 ]
 

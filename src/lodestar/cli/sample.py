@@ -42,8 +42,11 @@ def sample(
     clip: Clip = True,
     device: Device = None,
     out: Out = None,
+    npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it, no PNG files.")] = False,
 ) -> None:
     """Sample pictures: numbered PNG files, a grid, and a manifest."""
+    from contextlib import nullcontext
+
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.models.diffusion import Request
     from lodestar.progress import progress
@@ -58,12 +61,12 @@ def sample(
     network.check(request, guide)
     folder = out or free_folder("out", Path(model).stem)
     album = Album(folder, Manifest.of(request, network, guide), network.classes(guide)[0])
-    with progress("sampling", len(labels)) as done:
+    with progress("sampling", len(labels)) as done, album.npz() if npz else nullcontext(album.add) as add:
         for frame in network.stream(request, batch_size=batch_size, classifier=guide):
             done(frame.first + len(frame.x) * frame.step / frame.steps)
             if frame.final:
-                album.add(frame)
-    print(album.finish())
+                add(frame)
+    print(album.npz_path if npz else album.finish())
 
 
 def remake(

@@ -40,7 +40,7 @@ class FolderRows:
 
     def _look(self, folder: Path, spec: str) -> None:
         classes = sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
-        here = sorted(name for name in os.listdir(folder) if _is_picture(name))
+        here = sorted(name for name in os.listdir(folder) if is_picture(name))
         below = [list(_pictures(folder, name)) for name in classes]
         if here and any(below):
             raise Problem(
@@ -91,7 +91,8 @@ def _listed(folder: Path) -> dict[str, int | str | None] | None:
         return None
 
 
-def _is_picture(name: str) -> bool:
+def is_picture(name: str) -> bool:
+    """Whether a file's name is that of a picture, and not hidden."""
     return name.lower().endswith(_ENDINGS) and not name.startswith(".")
 
 
@@ -99,4 +100,4 @@ def _pictures(folder: Path, name: str) -> Iterator[str]:
     """The pictures at any depth below ``folder/name``, sorted, as paths relative to `folder`."""
     for parent, folders, files in os.walk(folder / name):
         folders[:] = sorted(child for child in folders if not child.startswith("."))
-        yield from (os.path.relpath(os.path.join(parent, file), folder) for file in sorted(files) if _is_picture(file))
+        yield from (os.path.relpath(os.path.join(parent, file), folder) for file in sorted(files) if is_picture(file))

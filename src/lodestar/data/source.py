@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -13,9 +13,11 @@ import numpy as np
 from PIL import Image
 
 from lodestar.config import Problem, nearest
+from lodestar.data.archive import ZipRows
 from lodestar.data.arrays import digits
 from lodestar.data.folder import FolderRows
 from lodestar.data.hub import HubRows, load
+from lodestar.data.npz import NpzRows
 from lodestar.data.parquet import ParquetRows
 from lodestar.data.transforms import Size, convert, fit, pair, show, to_array
 
@@ -44,6 +46,10 @@ class Rows(Protocol):
 
     def fingerprint(self) -> str:
         """A text that differs where the pictures differ."""
+
+
+_PACKED: dict[str, Callable[[Path, str], Rows]] = {".npz": NpzRows, ".zip": ZipRows}
+"""What opens a file of pictures, by the end of its name; every other is a table."""
 
 
 class Source:
@@ -158,7 +164,7 @@ def open_source(
     label_column: str | None = None,
     skip_bad: bool = False,
 ) -> Source:
-    """Open what ``--data`` names: ``digits``, a .parquet file, a folder of pictures (by class, or not), a data set of the hub.
+    """Open what ``--data`` names: ``digits``, a .parquet, .npz or .zip file, a folder (by class, or not), a data set of the hub.
 
     The hub's are written ``owner/name`` where there is no such path, or ``hf:name``; a split other than ``train`` comes after an
     @, as in ``owner/name@test``. The columns are the tables'. `size`, one number or (height, width), is what every picture is
@@ -168,7 +174,8 @@ def open_source(
     path = Path(spec).expanduser()
     name, _, split = spec.removeprefix("hf:").partition("@")
     hub = spec.startswith("hf:") or _is_hub_name(name)
-    table = hub or (path.is_file() and spec != "digits")
+    packed = _PACKED.get(path.suffix) if path.is_file() else None
+    table = hub or (path.is_file() and spec != "digits" and packed is None)
     if (image_column or label_column) and not table:
         raise Problem(
             f"column {image_column or label_column!r}: {spec} has no columns, only parquet files and data sets of the hub have"
@@ -180,6 +187,8 @@ def open_source(
         rows = HubRows(load(name, split or "train", spec), spec, image_column, label_column)
     elif path.is_dir():
         rows = FolderRows(path, spec)
+    elif packed is not None:
+        rows = packed(path, spec)
     elif path.is_file():
         rows = ParquetRows(path, spec, image_column, label_column)
     else:
@@ -191,12 +200,15 @@ def open_source(
 def _is_hub_name(name: str) -> bool:
     """Two words with a slash that are no path, nor look like a misspelt one."""
     path = Path(name)
-    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", name)) and not path.parent.exists() and path.suffix != ".parquet"
+    return (
+        bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", name)) and not path.parent.exists() and path.suffix not in (".parquet", *_PACKED)
+    )
 
 
 def _no_such(path: Path, spec: str) -> Problem:
     beside = path.parent
-    allowed = "a .parquet file, a folder of pictures, 'digits', or a data set of the hub as owner/name or owner/name@split"
+    hub = "a data set of the hub as owner/name or owner/name@split"
+    allowed = f"a .parquet, .npz or .zip file, a folder of pictures, 'digits', or {hub}"
     if not beside.is_dir():
         return Problem(f"no folder {str(beside)!r}, so no data {spec!r}: give {allowed}")
     guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *(["digits"] if spec == path.name else [])])

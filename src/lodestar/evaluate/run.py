@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,8 +25,10 @@ from lodestar.evaluate.kept import Kept, cached, kept, load
 from lodestar.evaluate.metrics import KID, DensityCoverage, Frechet, Metric, Nearest, PrecisionRecall, Score, SpatialFrechet
 from lodestar.evaluate.metrics.base import WORDS
 from lodestar.evaluate.neighbours import nearest
+from lodestar.evaluate.published import is_published, published
 from lodestar.evaluate.repeats import check, half_width
 from lodestar.evaluate.statistics import PARTS, Collector, Moments, Part, Statistics
+from lodestar.files import CACHE, cache_folder
 from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
@@ -45,8 +47,6 @@ _RECIPE = "2"
 
 _CLOSEST, _NEIGHBOURS = 10, 6
 """Pictures drawn beside their nearest neighbours, and how many of these."""
-
-_CACHE = "LODESTAR_CACHE"
 
 
 @dataclass(frozen=True)
@@ -250,22 +250,73 @@ def evaluate_pictures(
     )
 
 
-def open_reference(spec: str | None, model: str | None, extractor: Extractor, size: tuple[int, int]) -> Source | Kept:
+def evaluate_batches(
+    batches: Iterable[Tensor | np.ndarray],
+    reference: Source | Kept,
+    extractor: Extractor,
+    *,
+    metrics: Sequence[Metric] | None = None,
+    cache: Path | None = None,
+    what: str = "batches",
+) -> Report:
+    """Measure pictures as they come, whoever makes them, against `reference`; see `evaluate`. Raises Problem.
+
+    batches: tensors uint8 [B, C, H, W], or arrays uint8 [B, H, W, C], B and size as they like. what: names them in the report.
+    """
+    chosen, left_out = choose(metrics or METRICS, extractor, reference, None, asked=bool(metrics))
+    theirs = known_of(reference, extractor, _compared(chosen), cache=cache)
+    collector, notes = Collector(_needed(chosen)), {note(extractor, "reference", reference.channels, reference.size): None}
+    with progress(f"features of {what}", 0) as done:
+        for batch in batches:
+            place = 3 if isinstance(batch, np.ndarray) else 1
+            if batch.dtype not in (torch.uint8, np.uint8) or batch.ndim != 4 or batch.shape[place] not in (1, 3):
+                shown = f"{batch.dtype} {list(batch.shape)}"
+                raise Problem(f"{what}: one is {shown}: give tensors uint8 [B, C, H, W] or arrays uint8 [B, H, W, C], C = 1 or 3")
+            pictures = torch.as_tensor(batch).movedim(place, 1)
+            _, channels, height, width = pictures.shape
+            notes[note(extractor, what, channels, (height, width))] = None
+            collector.add(extractor(pictures))
+            done(collector.count)
+    ours = collector.statistics()
+    return Report(
+        numbers=_numbers(chosen, ours, theirs),
+        **_common(ours, theirs, reference, extractor),
+        warnings=(*filter(None, notes), *left_out, *_warnings(chosen, ours, theirs, reference, extractor)),
+        pictures=what,
+    )
+
+
+def open_reference(
+    spec: str | None,
+    model: str | None,
+    extractor: Extractor,
+    size: tuple[int, int],
+    *,
+    metrics: Sequence[Metric] | None = None,
+    batch_size: int = 64,
+) -> Source | Kept:
     """The pictures to compare with, or what is kept of them: in a file, or of an embedded model's where no `spec` is given.
 
     size: height and width of the pictures that are measured; those of the reference are resized and cropped to it, as for
-    training. Raises Problem.
+    training. metrics, batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
     """
     if spec is not None and Path(spec).suffix == ".safetensors":
         reference: Kept | None = load(spec)
+    elif spec is not None and is_published(spec):
+        parts = _compared(METRICS if metrics is None else metrics) & {"features"}
+
+        def features(pictures: Source) -> Tensor | None:
+            return known_of(pictures, extractor, parts, batch_size=batch_size).features if parts else None
+
+        reference = published(spec, extractor, features)
     elif spec is not None:
         return open_source(spec, channels=extractor.channels, size=size)
     else:
         reference = None if model is None else kept(model)
     if reference is None:
         raise Problem(
-            "--reference is missing: the pictures to compare with (a parquet file, a folder, hf:owner/name), or a file of "
-            "lodestar stats"
+            "--reference is missing: the pictures to compare with (a parquet, .npz or .zip file, a folder, hf:owner/name), or a "
+            "file of lodestar stats"
         )
     return reference
 
@@ -286,7 +337,7 @@ def known_of(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         reason = error.strerror or error
-        raise Problem(f"cannot keep statistics in {folder} ({reason}): name another folder in ${_CACHE}") from error
+        raise Problem(f"cannot keep statistics in {folder} ({reason}): name another folder in ${CACHE}") from error
     # Of a source that must not skip, every picture has to be readable; one that may has other features.
     strictness = "skip" if source.skip_bad else "strict"
     key = " ".join((_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype))
@@ -301,13 +352,6 @@ def collect(source: Source, extractor: Extractor, into: Collector, batch_size: i
             into.add(extractor(batch.image))
             done(min(number * batch_size, len(source)))
     return into.statistics()
-
-
-def cache_folder() -> Path:
-    """Where features are kept: ``$LODESTAR_CACHE``, or ``lodestar`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
-    if os.environ.get(_CACHE):
-        return Path(os.environ[_CACHE]).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lodestar"
 
 
 def digest(model: Diffusion | PictureClassifier) -> str:
@@ -365,9 +409,9 @@ def _compared(metrics: Sequence[Metric]) -> set[Part]:
 
 
 def choose(
-    metrics: Sequence[Metric], extractor: Extractor, reference: Source | Kept, count: int, *, asked: bool
+    metrics: Sequence[Metric], extractor: Extractor, reference: Source | Kept, count: int | None, *, asked: bool
 ) -> tuple[list[Metric], list[str]]:
-    """Which of these metrics are measured on `count` pictures, and why the others cannot be.
+    """Which of these metrics are measured on `count` pictures (None: not known yet), and why the others cannot be.
 
     Raises Problem, before the work and not after it, for those where they were asked for, and for too few pictures.
     """
@@ -381,7 +425,8 @@ def choose(
         elif held is not None and metric.compares and part not in held.parts:
             reason = f"{reference.spec} was kept without: give its pictures, or make it again with lodestar stats"
         if reason is None:
-            metric.check(count, "measured")
+            if count is not None:
+                metric.check(count, "measured")
             metric.check(len(reference) if held is None or not metric.compares else held.count(part), "in the reference")
             chosen.append(metric)
         elif not asked:

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from lodestar.codecs import pixels
-from lodestar.config import Config, Problem, nearest
+from lodestar.config import Config, Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
@@ -20,6 +20,7 @@ from lodestar.core.transition import Transition
 from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import AnyGuidance, Classifier, Clip, Context, Threshold, compose
 from lodestar.models.classifier import PictureClassifier
+from lodestar.models.labels import class_number, listed
 from lodestar.samplers import AnySampler, DPMpp
 
 
@@ -32,7 +33,7 @@ class DiffusionConfig(Config):
     size: tuple[int, int] = (32, 32)
     """Height and width of its pictures."""
     names: tuple[str, ...] | None = None
-    """Names of its classes."""
+    """Names of its classes, perhaps with synonyms (`lodestar.models.labels`)."""
     droppable: bool = False
     """It was trained without its classes too, so that it is an unconditional model as well."""
     sampler: AnySampler = DPMpp()
@@ -194,19 +195,14 @@ class Diffusion(nn.Module):
         return self.config.names or (), self.config.denoiser.classes
 
     def _label(self, asked: str | int | None, names: tuple[str, ...], classes: int | None) -> int | None:
-        """The number of a class given by name or number; "none" and None are none. Raises Problem."""
+        """The number of a class (`class_number`); "none" and None are none. Raises Problem."""
         if asked is None or asked == "none":
             if self.config.denoiser.classes is not None and not self.config.droppable:
                 raise Problem("label none: this model was never trained without its classes")
             return None
         if classes is None:
             raise Problem(f"label {asked!r}: this model knows no classes")
-        if asked in names:
-            return names.index(str(asked))
-        if str(asked).isdecimal() and int(asked) < classes:
-            return int(asked)
-        choices = ", ".join(names) if names else f"0 to {classes - 1}"
-        raise Problem(f"unknown label {str(asked)!r}: choose from {choices}{nearest(str(asked), names)}")
+        return class_number(asked, names, classes)
 
     def check(self, request: Request, classifier: PictureClassifier | None = None) -> None:
         """Raise Problem if a request cannot be answered, before any work is done."""
@@ -289,7 +285,8 @@ class Diffusion(nn.Module):
         if not guide.noised:
             raise Problem("this classifier was trained on clean pictures alone: guidance needs one that knows noised ones")
         if model.denoiser.classes is not None and guide.names != model.names:
-            raise Problem(f"this classifier knows other classes ({guide.names}) than the model ({model.names})")
+            known, wanted = listed(guide.names or ()) or "no names", listed(model.names or ()) or "no names"
+            raise Problem(f"this classifier knows other classes ({known}) than the model ({wanted})")
         if guide.schedule != model.schedule:
             raise Problem(
                 f"this classifier knows another noise schedule ({guide.schedule.kind}) than the model ({model.schedule.kind})"

@@ -6,14 +6,18 @@ A new one is a file here, with an `Extractor` and the configuration that loads i
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 import torch
+from pydantic import Field
 
 from lodestar.config import kinds, parse
 from lodestar.evaluate.extractors.base import Extractor, gives, note
 from lodestar.evaluate.extractors.classifier import ClassifierExtractor, ClassifierFeatures
+from lodestar.evaluate.extractors.inception import InceptionExtractor, InceptionFeatures
+from lodestar.evaluate.extractors.vit import ClipFeatures, DinoFeatures
 
-Features = ClassifierFeatures
+Features = Annotated[ClassifierFeatures | InceptionFeatures | DinoFeatures | ClipFeatures, Field(discriminator="kind")]
 
 DEFAULT = ClassifierFeatures().model
 """The extractor in the package."""
@@ -29,4 +33,7 @@ def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None
     return (parse("extractor", text, Features) if known else ClassifierFeatures(model=text)).load(device)
 
 
-__all__ = ["DEFAULT", "ClassifierExtractor", "ClassifierFeatures", "Extractor", "Features", "gives", "load_extractor", "note"]
+__all__ = [
+    "DEFAULT", "ClassifierExtractor", "ClassifierFeatures", "Extractor", "Features", "InceptionExtractor", "gives",
+    "load_extractor", "note",
+]  # fmt: skip

@@ -1,0 +1,175 @@
+"""Batches of samples as the reference scripts keep them (guided-diffusion, ``scripts/image_sample.py``): NumPy's .npz files.
+
+``arr_0`` holds the pictures, uint8 [N, H, W, C], ``arr_1`` their class numbers, int64 [N], where they have classes. A file of
+50,000 pictures of 256 × 256 has 10 GB: it is mapped into memory, not read, and written as pictures come.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import struct
+import threading
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from lodestar.config import Problem
+from lodestar.files import atomic
+
+PICTURES, LABELS = "arr_0", "arr_1"
+_LOCAL_HEADER = struct.Struct("<26x2H")
+"""Of a file in a zip archive: its name's length, and that of what comes between the name and the contents."""
+
+
+class NpzRows:
+    """The pictures of an .npz file. Of a compressed one they are read in their order, and not at random."""
+
+    def __init__(self, path: Path, spec: str):
+        self._path, self._spec, self._lock = path, spec, threading.Lock()
+        self._archive = open_npz(path)
+        held = names(self._archive)
+        if PICTURES not in held:
+            raise Problem(
+                f"{spec} holds no {PICTURES}, the pictures, uint8 [N, H, W, C]: it holds {', '.join(held) or 'nothing'}"
+            )
+        self._file, self._shape, dtype = _header(self._archive, PICTURES, spec)
+        if dtype != np.uint8 or len(self._shape) != 4 or self._shape[3] not in (1, 3):
+            raise Problem(
+                f"{spec}: {PICTURES} is {dtype} {list(self._shape)}, and pictures are uint8 [N, H, W, 3] or [N, H, W, 1]"
+            )
+        self._start, size = self._file.tell(), int(np.prod(self._shape, dtype=np.int64))
+        info = self._archive.getinfo(f"{PICTURES}.npy")
+        if info.file_size != self._start + size:
+            raise Problem(f"{spec} is damaged: {PICTURES} has {info.file_size} bytes, {self._start + size} are expected")
+        self._mapped = None
+        if info.compress_type == zipfile.ZIP_STORED and size:
+            offset = _contents(path, info) + self._start
+            if offset + size > path.stat().st_size:
+                raise Problem(f"{spec} is cut short")
+            self._mapped = np.memmap(path, np.uint8, "r", offset, self._shape)
+        self.labels = array(self._archive, LABELS, spec) if LABELS in held else None
+        self.names: tuple[str, ...] | None = None
+        if self.labels is not None:
+            if self.labels.shape != self._shape[:1] or self.labels.dtype.kind not in "iu" or (self.labels < 0).any():
+                raise Problem(
+                    f"{spec}: {LABELS} is {self.labels.dtype} {list(self.labels.shape)}, and labels are int64 [N], from 0"
+                )
+            self.labels = self.labels.astype(np.int64)
+            self.names = tuple(map(str, range(int(self.labels.max(initial=-1)) + 1)))
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
+        if self._mapped is None:
+            raise Problem(
+                f"{self._spec} is compressed, so its pictures cannot be read at random: write it again with numpy.savez"
+            )
+        yield np.arange(len(self))
+
+    def where(self, index: int) -> str:
+        return f"picture {index} of {self._spec}"
+
+    def picture(self, index: int) -> Image.Image:
+        picture = self._mapped[index] if self._mapped is not None else self._unpacked(index)
+        return Image.fromarray(picture[:, :, 0] if self._shape[3] == 1 else picture)
+
+    def fingerprint(self) -> str:
+        with open(self._path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
+    def _unpacked(self, index: int) -> np.ndarray:
+        shape = self._shape[1:]
+        size = int(np.prod(shape))
+        with self._lock:
+            self._file.seek(self._start + index * size)
+            data = self._file.read(size)
+        return np.frombuffer(data, np.uint8).reshape(shape)
+
+
+def open_npz(path: Path) -> zipfile.ZipFile:
+    """An .npz file, which is a zip archive of arrays. Raises Problem."""
+    try:
+        return zipfile.ZipFile(path)
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
+    except zipfile.BadZipFile:
+        raise Problem(f"{path} is no .npz file, or it is cut short") from None
+
+
+def names(archive: zipfile.ZipFile) -> list[str]:
+    """The names of the arrays."""
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+def array(archive: zipfile.ZipFile, name: str, spec: str) -> np.ndarray:
+    """One array, read. Raises Problem for one that is damaged, or of Python objects, which are not unpickled."""
+    file, _, _ = _header(archive, name, spec)
+    with file:
+        file.seek(0)
+        try:
+            return np.lib.format.read_array(file, allow_pickle=False)
+        except (ValueError, EOFError, zipfile.BadZipFile) as error:
+            raise Problem(f"{spec}: {name} is damaged: {error}") from None
+
+
+@contextlib.contextmanager
+def write_npz(path: Path, labels: Sequence[int | None]) -> Iterator[Callable[[Tensor], None]]:
+    """Write a file that appears when the block ends: call what is yielded with batches of pictures uint8 [B, C, H, W].
+
+    They are as many as labels, and are written as they come; ``arr_1`` only if every one has a label. Raises Problem.
+    """
+    with atomic(path) as file, zipfile.ZipFile(file, "w") as archive:
+        written = 0
+        with archive.open(f"{PICTURES}.npy", "w", force_zip64=True) as into:
+
+            def add(batch: Tensor) -> None:
+                nonlocal written
+                if not written:
+                    _, channels, height, width = batch.shape
+                    _write_header(into, "|u1", (len(labels), height, width, channels))
+                into.write(batch.permute(0, 2, 3, 1).numpy().tobytes())
+                written += len(batch)
+
+            yield add
+        assert written == len(labels), f"{written} pictures, {len(labels)} labels"
+        numbers = [label for label in labels if label is not None]
+        if len(numbers) == len(labels):
+            with archive.open(f"{LABELS}.npy", "w") as into:
+                _write_header(into, "<i8", (len(numbers),))
+                into.write(np.array(numbers, "<i8").tobytes())
+
+
+def _header(archive: zipfile.ZipFile, name: str, spec: str) -> tuple[IO[bytes], tuple[int, ...], np.dtype]:
+    """An array's file, at its contents, its shape and its type. Raises Problem."""
+    file = archive.open(f"{name}.npy")
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+        if read is None:
+            raise ValueError(f"format {version[0]}.{version[1]} is not known")
+        shape, fortran, dtype = read(file)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise Problem(f"{spec}: {name} is damaged: {error}") from None
+    if dtype.hasobject:
+        raise Problem(f"{spec}: {name} holds Python objects, and reading them could run code: only plain arrays are read")
+    if fortran and name == PICTURES:
+        raise Problem(f"{spec}: {name} is in Fortran's order: write it again with numpy.ascontiguousarray")
+    return file, shape, dtype
+
+
+def _contents(path: Path, info: zipfile.ZipInfo) -> int:
+    """Where the contents of an archive's file begin."""
+    with open(path, "rb") as file:
+        file.seek(info.header_offset)
+        return info.header_offset + 30 + sum(_LOCAL_HEADER.unpack(file.read(30)))
+
+
+def _write_header(file: IO[bytes], descr: str, shape: tuple[int, ...]) -> None:
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": shape})

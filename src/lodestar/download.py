@@ -1,0 +1,52 @@
+"""Published files, fetched once into the cache folder and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from lodestar.config import Problem
+from lodestar.files import atomic, cache_folder
+from lodestar.progress import progress
+
+_BLOCK = 2**20
+_PATIENCE_SECONDS = 30
+
+
+def fetch(url: str, sha256: str) -> Path:
+    """The file that `url` names, with these contents, in the cache folder's ``downloads``; put there if it is not.
+
+    Raises Problem where there is no network, which says where to put the file, and for other contents.
+    """
+    path = cache_folder() / "downloads" / url.rpartition("/")[2]
+    if path.exists():
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
+                return path
+        raise Problem(f"{path} is damaged, or another file: its SHA-256 is not {sha256}; remove it")
+    try:
+        with urllib.request.urlopen(url, timeout=_PATIENCE_SECONDS) as answer:
+            return _save(answer, url, sha256, path)
+    except (OSError, http.client.HTTPException) as error:  # URLError and its kin are OSErrors
+        raise Problem(f"cannot fetch {url} ({_reason(error)}): put the file at {path}") from None
+
+
+def _save(answer: http.client.HTTPResponse, url: str, sha256: str, path: Path) -> Path:
+    digest, size, done = hashlib.sha256(), int(answer.headers.get("Content-Length") or 0), 0
+    with atomic(path) as file, progress(f"fetching {path.name} (MiB)", size // _BLOCK) as report:
+        while block := answer.read(_BLOCK):
+            file.write(block)
+            digest.update(block)
+            done += len(block)
+            report(done // _BLOCK)
+        if digest.hexdigest() != sha256:
+            raise Problem(f"{url} gave another file: its SHA-256 is {digest.hexdigest()}, not {sha256}")
+    return path
+
+
+def _reason(error: Exception) -> str:
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return str(getattr(reason, "strerror", None) or reason or type(error).__name__)

@@ -1,0 +1,39 @@
+"""Classes by name: as it is written, in other case, or by a synonym.
+
+A name may be followed by its synonyms, with ", " between them, as ImageNet's are: "tabby, tabby cat".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from lodestar.config import Problem, nearest
+
+_SHOWN = 20
+
+
+def class_number(asked: str | int, names: Sequence[str], classes: int) -> int:
+    """The number of a class that is asked for by name, synonym or number; names before synonyms, and before numbers.
+
+    names: of all classes, or empty. Raises Problem for one that there is not, and for a word that means several.
+    """
+    if asked in names:
+        return names.index(str(asked))
+    if isinstance(asked, str):
+        word, words = asked.lower(), [name.lower().split(", ") for name in names]
+        for heard in (words, [each[:1] for each in words], [[name.lower()] for name in names]):
+            found = [number for number, each in enumerate(heard) if word in each]
+            if len(found) == 1:
+                return found[0]
+        if several := [number for number, each in enumerate(words) if word in each]:
+            raise Problem(f"label {asked!r} means several classes: choose from {listed([names[k] for k in several])}")
+    if str(asked).isdecimal() and int(asked) < classes:
+        return int(asked)
+    choices, spoken = listed(names) if names else f"0 to {classes - 1}", [word for name in names for word in name.split(", ")]
+    raise Problem(f"unknown label {str(asked)!r}: choose from {choices}{nearest(str(asked), spoken)}")
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names without their synonyms, for messages: all of them where they are few, else how many there are and the first."""
+    short = ", ".join(name.split(", ")[0] for name in names[:_SHOWN])
+    return short if len(names) <= _SHOWN else f"{len(names)} names ({short}, …)"
