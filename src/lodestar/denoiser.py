@@ -70,7 +70,8 @@ class Denoiser(nn.Module):
         scale = self.config.prediction.input_scale(level)
         time = level.time
         times = time.to(x) if isinstance(time, Tensor) else torch.full((len(x),), time, device=x.device)
-        value = self.network(x if scale == 1.0 else spread(scale, x) * x, times, signals.emb, self.dtype)
+        scaled = x if isinstance(scale, float) and scale == 1.0 else spread(scale, x) * x
+        value = self.network(scaled, times, signals.emb, self.dtype)
         if self.config.variance == "fixed":
             return Output(value)
         value, variance = value.chunk(2, dim=1)
