@@ -31,10 +31,12 @@ def evaluate(
     model: Annotated[str | None, typer.Argument(help="As in sample; leave it out with --samples.")] = None,
     reference: Reference = None,
     samples: Annotated[str | None, typer.Option("--samples", help="Measure these pictures instead of sampling a model.")] = None,
-    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample.")] = 5_000,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="How many pictures to sample (5000), or for bpd to look at (256).")
+    ] = None,
     metric: Annotated[
         list[str] | None,
-        typer.Option("--metric", help="frechet, score, kid:SUBSETS, precision_recall:K; default all. Repeatable."),
+        typer.Option("--metric", help="frechet, score, kid:SUBSETS, precision_recall:K; default all. Repeatable. Or bpd, alone."),
     ] = None,
     guidance: GuidanceTexts = None,
     sampler: SamplerText = None,
@@ -47,12 +49,12 @@ def evaluate(
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Measure a model, or pictures, against a reference: Fréchet distance, score, KID, precision and recall."""
+    """Measure a model, or pictures, against a reference: Fréchet distance, score, KID, precision, recall; or a model's bpd."""
     from rich.console import Console
 
     from lodestar.config import Problem, parse
     from lodestar.data import open_source
-    from lodestar.evaluate import extractors, run
+    from lodestar.evaluate import extractors, likelihood, run
     from lodestar.evaluate.metrics import Metric
     from lodestar.files import write_text
 
@@ -61,8 +63,28 @@ def evaluate(
         raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
-    metrics = [parse("metric", text, Metric) for text in metric] if metric else run.METRICS
+    metrics = [parse("metric", text, Metric | likelihood.BPD) for text in metric] if metric else run.METRICS
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
+    if bpd := next((each for each in metrics if isinstance(each, likelihood.BPD)), None):
+        beside = {
+            "another --metric": len(metrics) > 1, "--samples": samples, "--guidance": guidance, "--classifier": classifier,
+            "--extractor": extractor,
+        }  # fmt: skip
+        for option in (name for name, value in beside.items() if value):
+            raise Problem(f"metric bpd looks at the reference's pictures through the model alone: leave out {option}")
+        if reference is None:
+            raise Problem("--reference is missing: the pictures to find likely (a parquet file, a folder, hf:owner/name)")
+        assert model is not None
+        network = load_diffusion(model, device)
+        found = likelihood.measure(
+            network, open_source(reference, channels=network.config.denoiser.network.in_channels), ode=bpd.ode, seed=seed,
+            count=count or likelihood.COUNT, batch_size=batch_size, plan=steps, sampler=chosen, clip=clip,
+        )  # fmt: skip
+        Console(markup=False).print(found.table())
+        folder = out or Path("out") / f"bpd-{Path(model).stem}"
+        found.save(folder)
+        print(folder / "bpd.png")
+        return
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     if samples is not None:
         pictures = open_source(samples, channels=measured_with.channels)
@@ -73,7 +95,7 @@ def evaluate(
         network = load_diffusion(model, device)
         source = run.open_reference(reference, model, measured_with, network.config.size)
         report = run.evaluate(
-            network, source, measured_with, count=count, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
+            network, source, measured_with, count=count or 5_000, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
             guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device), metrics=metrics,
         )  # fmt: skip
     Console(markup=False).print(report.table())
