@@ -166,6 +166,25 @@ def test_a_sweep_over_two_settings(models: Path, tmp_path: Path, capsys: pytest.
     assert "none is given" in refusal(capsys, *arguments, "--guidance", "classifier")
 
 
+def test_bits_per_dimension_come_with_a_plot_and_its_numbers(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured = ("evaluate", models / "model.safetensors", "--metric", "bpd", "--steps", "logsnr:3", "--count", 4)
+    assert run(*measured, "--reference", models / "pictures", "--out", tmp_path / "bpd") == 0
+    shown = capsys.readouterr().out
+    assert "standard error" in shown
+    assert shown.strip().endswith("bpd.png")
+    assert sorted(path.name for path in (tmp_path / "bpd").iterdir()) == ["bpd.csv", "bpd.png", "report.json"]
+    for options, said in (
+        ((), "--reference is missing"),
+        (("--reference", models / "pictures", "--metric", "frechet"), "leave out another --metric"),
+        (("--reference", models / "pictures", "--guidance", "cfg:2"), "leave out --guidance"),
+        (("--reference", models / "pictures", "--sampler", "ddim"), "sampler 'ddim' has none"),
+    ):
+        assert said in refusal(capsys, *measured, *options)
+    assert "did you mean 'bpd'" in refusal(capsys, "evaluate", models / "model.safetensors", "--metric", "pbd")
+
+
 def test_info_tells_what_a_file_is_without_its_weights(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("info", models / "model.safetensors") == 0
     assert "cat, dog, ship" in capsys.readouterr().out

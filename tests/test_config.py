@@ -187,6 +187,7 @@ def test_a_wrong_short_form(text: str, message: str) -> None:
 def test_kinds_are_read_from_the_union() -> None:
     assert kinds(AnyShape) == {"square": Square, "box": Box, "dot": Dot}
     assert kinds(Annotated[Dot, Field()]) == {"dot": Dot}
+    assert kinds(Annotated[Square | Box, Field(discriminator="kind")] | Dot) == {"square": Square, "box": Box, "dot": Dot}
 
 
 # -------------------------------------------------------------------------------------------------------- overrides

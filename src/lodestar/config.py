@@ -113,11 +113,8 @@ def edit(config: C, overrides: Iterable[str]) -> C:
 
 
 def kinds(union: Any) -> dict[str, type[Config]]:
-    """The members of a discriminated union of configs, by the value of their ``kind`` field."""
-    if typing.get_origin(union) is typing.Annotated:
-        union = typing.get_args(union)[0]
-    members = typing.get_args(union) if typing.get_origin(union) in (typing.Union, types.UnionType) else (union,)
-    return {member.model_fields["kind"].default: member for member in members}
+    """The members of a union of configs, also of a union of unions, by the value of their ``kind`` field."""
+    return {member.model_fields["kind"].default: member for member in _members(union)}  # type: ignore[misc]
 
 
 def parse(what: str, text: str, union: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What every schedule, plan, prediction and objective owes: it builds, is documented, and survives JSON."""
+"""What every schedule, plan, prediction, level draw and objective owes: it builds, is documented, and survives JSON."""
 
 from __future__ import annotations
 
@@ -7,12 +7,20 @@ from typing import Any
 import pytest
 
 from lodestar.config import Config, Problem, decode, kinds, parse
+from lodestar.core.draws import AnyLevels
 from lodestar.core.plan import AnyPlan
 from lodestar.core.prediction import AnyPrediction
 from lodestar.core.schedule import AnySchedule, Linear
-from lodestar.objectives import AnyObjective
+from lodestar.objectives import AnyObjective, AnyWeighting
 
-UNIONS = {"schedule": AnySchedule, "plan": AnyPlan, "prediction": AnyPrediction, "objective": AnyObjective}
+UNIONS = {
+    "schedule": AnySchedule,
+    "plan": AnyPlan,
+    "prediction": AnyPrediction,
+    "levels": AnyLevels,
+    "objective": AnyObjective,
+    "weighting": AnyWeighting,
+}
 MEMBERS = [
     pytest.param(union, member, id=f"{what}-{kind}") for what, union in UNIONS.items() for kind, member in kinds(union).items()
 ]

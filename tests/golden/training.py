@@ -11,17 +11,16 @@ import torch
 from torch import Tensor
 
 from lodestar.config import decode
-from lodestar.core.draws import LossSecondMoment
+from lodestar.core.draws import Drawn, LossSecondMoment
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.gaussian import approximate_cdf, discretized_log_likelihood, kl
 from lodestar.core.level import Level, log, spread
 from lodestar.core.prediction import AnyPrediction, Epsilon, Output, Prediction, Previous
-from lodestar.core.schedule import Schedule
+from lodestar.core.schedule import Constant, Schedule
 from lodestar.core.transition import FixedVariance
 from lodestar.guidance import Clip, Context
 from lodestar.objectives import Bound, Draw, Hybrid, Objective, Simple
 from lodestar.objectives.bound import bits_per_dimension, reverse_logvar
-from lodestar.objectives.simple import squared_error
 from lodestar.samplers import Ancestral
 from lodestar.samplers.base import combine
 
@@ -161,7 +160,8 @@ def losses(case: Case) -> Iterator[Check | Left]:
         draw = Draw(x0, noise, level, schedule.forward(x0, level, noise))
         toy = _toy(case, settings)
         toy.a.requires_grad_()
-        objective = _objective(settings, schedule.timesteps)
+        objective = _objective(settings)
+        objective.check(learned=settings["model_var_type"] not in FIXED)
         loss = objective(draw, toy.output(draw.x, level, settings, label), _prediction(settings, schedule), schedule)
         for name in case.under(f"{subcase}/"):
             what = name.removeprefix(f"{subcase}/")
@@ -170,21 +170,17 @@ def losses(case: Case) -> Iterator[Check | Left]:
             elif what == "grad_A":
                 yield Check(name, torch.autograd.grad(loss.total.mean(), toy.a, retain_graph=True)[0])
             else:  # the reference's vb has its weight already
-                weight = objective.vlb_weight if isinstance(objective, Hybrid) and what == "vb" else 1.0
+                weight = schedule.timesteps / 1000 if settings["loss_type"] == "RESCALED_MSE" and what == "vb" else 1.0
                 yield Check(name, weight * loss.terms[what])
 
 
-def _objective(settings: dict[str, Any], timesteps: int) -> Objective:
-    learned = settings["model_var_type"] not in FIXED
-    match settings["loss_type"]:
+def _objective(settings: dict[str, Any]) -> Objective:
+    learned, rescaled = settings["model_var_type"] not in FIXED, settings["loss_type"].startswith("RESCALED_")
+    match settings["loss_type"].removeprefix("RESCALED_"):
         case "MSE":
-            return Hybrid() if learned else Simple()
-        case "RESCALED_MSE":
-            return Hybrid(vlb_weight=timesteps / 1000) if learned else Simple()
+            return Hybrid(rescaled=rescaled) if learned else Simple()
         case "KL":
-            return Bound(fixed=_fixed(settings))
-        case "RESCALED_KL":
-            return Bound(weight=float(timesteps), fixed=_fixed(settings))
+            return Bound(rescaled=rescaled, fixed=_fixed(settings))
     raise AssertionError(settings["loss_type"])
 
 
@@ -240,16 +236,18 @@ def likelihoods(case: Case) -> Iterator[Check | Left]:
 @adapter("gd_loss_second_moment_resampler")
 def loss_second_moment(case: Case) -> Iterator[Check | Left]:
     config = case.config
-    levels = LossSecondMoment(config["num_timesteps"], config["history_per_term"], config["uniform_prob"])
-    weights = []
+    levels = LossSecondMoment(history=config["history_per_term"], uniform=config["uniform_prob"])
+    schedule = Constant(timesteps=config["num_timesteps"])
+    memory, weights = levels.memory(schedule), []
     for steps, values in zip(case.inputs["ts"], case.inputs["losses"], strict=True):
-        levels.update(steps, values)
-        weights.append(levels.weights())
+        levels.remember(memory, Drawn(schedule.table[steps + 1], index=steps), values)
+        weights.append(levels.weights(memory))
     yield Check("weights", torch.stack(weights))
-    yield Check("final_history", levels.history)
-    yield Check("final_counts", levels.counts)
-    yield Check("p", levels.probabilities())
-    yield Check("importance_weights", levels.importance(case.inputs["sampled_idx"]), rtol=1e-6)
+    yield Check("final_history", memory["history"])
+    yield Check("final_counts", memory["counts"])
+    yield Check("p", levels.probabilities(memory))
+    ours = levels.importance(levels.probabilities(memory), case.inputs["sampled_idx"])
+    yield Check("importance_weights", ours, rtol=1e-6)
 
 
 @adapter("pytorch_ddpm_train_sample")
@@ -259,7 +257,7 @@ def pytorch_ddpm(case: Case) -> Iterator[Check | Left]:
     x0, noise = case.inputs["train/x_0"], case.inputs["train/noise"]
     level = schedule.table[case.inputs["train/t"] + 1]
     draw = Draw(x0, noise, level, schedule.forward(x0, level, noise))
-    yield Check("train/loss", squared_error(draw, Output(toy(draw.x, level)), Epsilon()))
+    yield Check("train/loss", Simple().distances(draw, Output(toy(draw.x, level)), Epsilon()))
 
     def denoise(x: Tensor, level: Level) -> Estimate:
         return Output(toy(x, level)).estimate(x, level, Epsilon())

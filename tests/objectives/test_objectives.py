@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 
 from lodestar.config import Problem, kinds
-from lodestar.core.prediction import Epsilon, Output, Velocity
+from lodestar.core.estimate import Estimate
+from lodestar.core.plan import Sections
+from lodestar.core.prediction import EDM, X0, Epsilon, Flow, Output, Previous, Velocity
 from lodestar.core.schedule import Linear
-from lodestar.objectives import AnyObjective, Bound, Draw, Hybrid, Objective, Simple
+from lodestar.objectives import L1, P2, AnyObjective, Bound, Draw, Huber, Hybrid, MinSNR, Objective, Simple
+from lodestar.objectives.weighting import Weighting
 
 SCHEDULE = Linear()
 OBJECTIVES: list[Objective] = [member() for member in kinds(AnyObjective).values()]
@@ -72,7 +77,7 @@ def test_the_hybrid_teaches_the_mean_by_the_simple_loss_alone() -> None:
     (simple,) = torch.autograd.grad(Simple()(draw, output, Epsilon(), SCHEDULE).total.sum(), output.value)
     assert torch.equal(of_mean, simple)
     # The variance learns from the bound, which by itself would move the mean too.
-    bound = Bound(weight=100.0)(draw, output, Epsilon(), SCHEDULE).total.sum()
+    bound = 100.0 * Bound()(draw, output, Epsilon(), SCHEDULE).total.sum()
     bound_of_mean, bound_of_variance = torch.autograd.grad(bound, [output.value, output.frac])
     torch.testing.assert_close(of_variance, bound_of_variance)
     assert of_variance.abs().sum() > 0
@@ -86,10 +91,78 @@ def test_the_hybrid_is_the_sum_of_its_parts() -> None:
     torch.testing.assert_close(losses.total.detach(), losses.terms["mse"] + 3 * losses.terms["vb"])
 
 
-def test_the_hybrid_needs_a_learned_variance() -> None:
-    draw = a_draw([5])
+def test_rescaled_losses_take_the_length_of_the_chain() -> None:
+    draw = a_draw([1, 700])
+    output = an_output(draw)
+    assert output.frac is not None
+    chain = SCHEDULE.respaced(Sections(counts=(250,)))
+    level = chain.table[torch.tensor([3, 250])]
+    draw = Draw(draw.x0, draw.eps, level, chain.forward(draw.x0, level, draw.eps))
+    losses = Hybrid(rescaled=True, vlb_weight=2.0)(draw, output, Epsilon(), chain)
+    torch.testing.assert_close(losses.total.detach(), losses.terms["mse"] + 0.5 * losses.terms["vb"])
+    losses = Bound(rescaled=True)(draw, output, Epsilon(), chain)
+    torch.testing.assert_close(losses.total.detach(), 250 * losses.terms["vb"])
+
+
+def test_distances_of_known_errors() -> None:
+    draw = a_draw([500])
+    errors = torch.linspace(-2, 3, draw.x0.numel()).reshape(draw.x0.shape)
+    output = Output(draw.eps - errors)
+    for objective, expected in (
+        (Simple(), errors**2),
+        (L1(), errors.abs()),
+        (Huber(delta=0.7), torch.where(errors.abs() < 0.7, 0.5 * errors**2, 0.7 * (errors.abs() - 0.35))),
+    ):
+        torch.testing.assert_close(objective.distances(draw, output, Epsilon()), expected, rtol=1e-4, atol=1e-5)
+        losses = objective(draw, output, Epsilon(), SCHEDULE)
+        torch.testing.assert_close(losses.total, expected.mean().reshape(1))
+        assert losses.terms.keys() == {objective.name}
+
+
+@pytest.mark.parametrize("weighting", [MinSNR(), MinSNR(gamma=1.0), P2(), P2(gamma=0.5, k=2.0)], ids=str)
+def test_weights_are_the_published_ones(weighting: Weighting) -> None:
+    level = SCHEDULE.table[torch.tensor([1, 30, 200, 600, 1000])]
+    snr = torch.as_tensor(level.alpha / level.sigma) ** 2
+    if isinstance(weighting, MinSNR):
+        least = snr.clamp(max=weighting.gamma)
+        published = {Epsilon(): least / snr, X0(): least, Velocity(): least / (snr + 1)}
+    else:
+        published = {Epsilon(): 1 / (weighting.k + snr) ** weighting.gamma}  # type: ignore[attr-defined]
+    for prediction, expected in published.items():
+        torch.testing.assert_close(weighting(level, prediction), expected, rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("weighting", [MinSNR(), P2()], ids=str)
+def test_a_weighted_loss_is_the_same_whatever_the_network_predicts(weighting: Weighting) -> None:
+    draw = a_draw([2, 100, 500, 1000])
+    x0, eps = draw.x0.double(), draw.eps.double()
+    draw = Draw(x0, eps, draw.level, SCHEDULE.forward(x0, draw.level, eps))
+    guess = 0.8 * draw.x0 + 0.1
+    eps = Estimate(draw.x, draw.level, guess).eps
+    losses = [
+        Simple(weighting=weighting)(draw, Output(prediction.target(guess, eps, draw.level)), prediction, SCHEDULE).total
+        for prediction in (Epsilon(), X0(), Velocity(), Flow(), EDM(), Previous(schedule=SCHEDULE))
+    ]
+    for loss in losses[1:]:
+        torch.testing.assert_close(loss, losses[0], rtol=1e-6, atol=0)
+
+
+def test_pure_noise_weighs_nothing_and_gives_no_nan() -> None:
+    schedule = Linear(zero_terminal_snr=True)
+    level = schedule.table[torch.tensor([1000, 500])]
+    for weighting, prediction in product((MinSNR(), P2()), (X0(), Velocity(), Flow())):
+        weights = weighting(level, prediction)
+        assert weights[0] == 0
+        assert weights[1] > 0
+
+
+def test_losses_that_cannot_teach_are_refused() -> None:
     with pytest.raises(Problem, match=r"objective 'hybrid' trains a learned variance.*variance='learned_range'"):
-        Hybrid()(draw, Output(draw.eps), Epsilon(), SCHEDULE)
+        Hybrid().check(learned=False)
+    with pytest.raises(Problem, match=r"objective 'l1' teaches nothing to the variance .* take 'hybrid' or 'bound'"):
+        L1().check(learned=True)
+    with pytest.raises(Problem, match=r"objective 'bound': fixed='large' has no effect"):
+        Bound(fixed="large").check(learned=True)
 
 
 def test_a_log_variance_learned_outright_gives_what_its_fraction_gives() -> None:

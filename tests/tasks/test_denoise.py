@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.config import Problem, decode
+from lodestar.core.draws import LossSecondMoment
 from lodestar.core.prediction import Output
 from lodestar.core.schedule import Cosine
 from lodestar.data import Batch
@@ -128,14 +129,42 @@ def test_validation_is_the_mean_of_the_terms_and_the_same_every_time() -> None:
     assert numbers["held_out/mse"] == pytest.approx(torch.cat(terms).mean().item())
 
 
+def test_validation_neither_reads_nor_writes_what_training_remembers() -> None:
+    made = learner(levels=LossSecondMoment(history=1))
+    made.module.eval()
+    before = made.validate(lambda: [batch()])
+    assert not made.memory()["counts"].any()
+    generator = rng()
+    for _ in range(12):
+        made.loss(batch(), generator)
+    assert made.memory()["counts"].all()
+    assert made.validate(lambda: [batch()]) == before
+
+
+def test_importance_draws_leave_the_mean_loss_what_it_was() -> None:
+    made, plain = learner(levels=LossSecondMoment(history=4)), learner()
+    for each in (made, plain):
+        each.module.eval()
+    generator = rng()
+    for _ in range(20):
+        made.loss(batch(64), generator)
+    weights = made.task.levels.weights(made.memory())  # type: ignore[union-attr]
+    assert weights.max() > 3 * weights.min()
+    count, names = 4000, ("mse", "vb")
+    ours, theirs = (each.loss(batch(count), rng()) for each in (made, plain))
+    for a, b in ((ours.total, theirs.total), *((ours.terms[name], theirs.terms[name]) for name in names)):
+        error = ((a.var() + b.var()) / count).sqrt()
+        assert abs(a.mean() - b.mean()) < 4 * error
+
+
 def test_validation_looks_at_the_first_pictures_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     made, asked = learner(), []
 
-    def loss(batch: Batch, _: torch.Generator) -> Losses:
+    def grade(batch: Batch, *_: object) -> Losses:
         asked.append(len(batch.image))
         return Losses(torch.zeros(len(batch.image)), {"mse": torch.arange(len(batch.image)).float()})
 
-    monkeypatch.setattr(made, "loss", loss)
+    monkeypatch.setattr(made, "_grade", grade)
 
     def batches() -> Iterator[Batch]:
         for _ in range(HELD_OUT):

@@ -170,7 +170,9 @@ def test_compile_reaches_the_network(tmp_path: Path) -> None:
 @pytest.mark.parametrize("run", [classifying("", noised=True), denoising("")])
 def test_a_step_asks_the_device_once(run: Run, tmp_path: Path) -> None:
     if isinstance(run.task, Denoise):
-        run = run.replace(task=run.task.replace(objective=Simple()))
+        denoiser = run.task.model.denoiser
+        denoiser = denoiser.replace(network=denoiser.network.replace(out_channels=3), variance="fixed")
+        run = run.replace(task=run.task.replace(objective=Simple(), model=run.task.model.replace(denoiser=denoiser)))
     asked = []
 
     class Asked(TorchDispatchMode):

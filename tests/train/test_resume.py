@@ -15,6 +15,8 @@ import torch
 
 from lodestar import checkpoint, files
 from lodestar.config import Problem
+from lodestar.core.draws import LossSecondMoment
+from lodestar.core.schedule import Cosine
 from lodestar.data import Batch
 from lodestar.train import loop
 from lodestar.train.loop import Step, train
@@ -22,6 +24,8 @@ from lodestar.train.names import STATE
 
 from . import runs
 from .runs import assert_same, denoising, saved
+
+FACTS = loop.Facts(3, (8, 8), ("a", "b", "c"))
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, images_seen: int, stop: Any) -> None:
@@ -53,6 +57,27 @@ def test_a_run_that_died_goes_on_to_the_same_bits(
     assert (tmp_path / "run" / STATE).exists() == (images_seen >= 32)
     train(denoising(pictures), tmp_path / "run")
     assert_same(tmp_path / "run", uninterrupted)
+
+
+def test_what_is_remembered_of_losses_is_saved_with_the_run(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, levels = denoising(pictures), LossSecondMoment(history=2)
+    run = run.replace(task=run.task.replace(levels=levels, model=run.task.model.replace(schedule=Cosine(timesteps=4))))
+    train(run, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, 72, fail)
+        with pytest.raises(RuntimeError):
+            train(run, tmp_path / "run")
+    _, tensors = saved(tmp_path / "run")
+    memory = {name: tensors[f"memory/{name}"] for name in ("history", "counts")}
+    assert levels.weights(memory).unique().numel() == 4, "by image 64 the draws follow the losses"
+    train(run, tmp_path / "run")
+    assert_same(tmp_path / "run", tmp_path / "whole")
+    state = loop.start(run.replace(task=run.task.resolve(FACTS)), tmp_path / "run")
+    del tensors["memory/counts"]
+    with pytest.raises(Problem, match="what the run remembers, 'counts', is missing"):
+        state.restore(tensors, Path("there"))
 
 
 @pytest.mark.parametrize("file", [1, 7])
@@ -151,7 +176,7 @@ def test_the_optimizers_state_is_restored_in_the_parameters_own_order_in_memory(
 
 
 def _resolved(pictures: str) -> Any:
-    return denoising(pictures).task.resolve(loop.Facts(3, (8, 8), ("a", "b", "c")))
+    return denoising(pictures).task.resolve(FACTS)
 
 
 def test_a_batch_is_split_whole() -> None:

@@ -27,6 +27,8 @@ from lodestar.cli.options import (
 )
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from lodestar.evaluate.run import Report
 
 Seeds = Annotated[
@@ -43,13 +45,15 @@ def evaluate(
         str | None,
         typer.Option("--samples", help="Measure these pictures (a folder, a parquet, .npz or .zip file), not a model's."),
     ] = None,
-    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample.")] = 5_000,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="How many pictures to sample (5000), or for bpd to look at (256).")
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
             "--metric",
             help="frechet, spatial_frechet, score, kid:SUBSETS, precision_recall:K, density_coverage:K; nearest (copies? for a "
-            "reference of training pictures), cmmd (for CLIP's features). Repeatable; default all but the last two.",
+            "reference of training pictures), cmmd (for CLIP's features). Repeatable; default: all but these two. Or bpd, alone.",
         ),
     ] = None,
     seeds: Seeds = 1,
@@ -67,10 +71,10 @@ def evaluate(
     device: Device = None,
     out: Out = None,
 ) -> None:
-    """Measure a model, or pictures, against a reference: Fréchet distances, score, KID, precision and recall, and others."""
+    """Measure a model, or pictures, against a reference: Fréchet distances, score, precision, recall and others; or its bpd."""
     from lodestar.config import Problem, parse
     from lodestar.data import open_source
-    from lodestar.evaluate import extractors, run
+    from lodestar.evaluate import extractors, likelihood, run
     from lodestar.evaluate.metrics import Metric
     from lodestar.evaluate.published import is_published
     from lodestar.evaluate.self_test import self_test as measure_published
@@ -90,8 +94,28 @@ def evaluate(
         return
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
-    metrics = [parse("metric", text, Metric) for text in metric] if metric else None
+    metrics = [parse("metric", text, Metric | likelihood.BPD) for text in metric] if metric else None
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
+    if bpd := next((each for each in metrics or () if isinstance(each, likelihood.BPD)), None):
+        beside = {
+            "another --metric": len(metrics or ()) > 1, "--samples": samples, "--guidance": guidance, "--classifier": classifier,
+            "--extractor": extractor, "--seeds": seeds > 1,
+        }  # fmt: skip
+        for option in (name for name, value in beside.items() if value):
+            raise Problem(f"metric bpd looks at the reference's pictures through the model alone: leave out {option}")
+        if reference is None:
+            raise Problem("--reference is missing: the pictures to find likely (a parquet file, a folder, hf:owner/name)")
+        assert model is not None
+        network = load_diffusion(model, device)
+        found = likelihood.measure(
+            network, open_source(reference, channels=network.config.denoiser.channels), ode=bpd.ode, seed=seed,
+            count=count or likelihood.COUNT, batch_size=batch_size, plan=steps, sampler=chosen, clip=clip,
+        )  # fmt: skip
+        folder = out or Path("out") / f"bpd-{Path(model).stem}"
+        found.save(folder)
+        _show(found.table())
+        print(folder / "bpd.png")
+        return
     default = "inception" if reference is not None and is_published(reference) else extractors.DEFAULT
     measured_with = extractors.load_extractor(extractor or default, device)
     if samples is not None:
@@ -103,19 +127,23 @@ def evaluate(
         network = load_diffusion(model, device)
         source = run.open_reference(reference, model, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
         report = run.evaluate(
-            network, source, measured_with, count=count, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
+            network, source, measured_with, count=count or 5_000, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
             guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device), metrics=metrics,
             repeats=seeds, out=out,
         )  # fmt: skip
     _tell(report, out)
 
 
-def _tell(report: Report, out: Path | None) -> None:
+def _show(table: Table) -> None:
     from rich.console import Console
 
+    Console(markup=False).print(table)
+
+
+def _tell(report: Report, out: Path | None) -> None:
     from lodestar.files import write_text
 
-    Console(markup=False).print(report.table())
+    _show(report.table())
     if out is not None:
         write_text(out / "report.json", report.to_json() + "\n")
 

@@ -1,54 +1,148 @@
-"""Which levels to train on: drawn in proportion to how large their losses have been (Improved DDPM, section 3.3)."""
+"""Which levels to train on: all of the chain alike, those with large losses more often, or σ/α from a log-normal distribution."""
 
 from __future__ import annotations
 
+import abc
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
 import torch
+from pydantic import Field
 from torch import Tensor
 
+from lodestar.config import Config, Problem
+from lodestar.core.level import Level
+from lodestar.core.schedule import Schedule
 
-class LossSecondMoment:
-    """Draws steps of a chain with probability ∝ √E[loss²], from each step's latest losses; uniformly until every step has enough.
+Memory = Mapping[str, Tensor]
+"""What draws remember, by name, on the CPU: changed in place, and saved with the run."""
 
-    It holds state: `history` and `counts` are what a resumed run needs.
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Levels for a batch."""
+
+    level: Level
+    """[B]"""
+    factor: Tensor | None = None
+    """What to multiply the losses by [B], so that their mean is that of levels drawn uniformly; None: nothing."""
+    index: Tensor | None = None
+    """Which steps 0 … T − 1 of the chain they are, int64 [B], where that is to be remembered."""
+
+
+class Levels(Config, abc.ABC):
+    """A way of drawing levels. It is its own configuration; what it remembers along a run is handed to it."""
+
+    @property
+    def continuous(self) -> bool:
+        """Whether it draws levels between the chain's own."""
+        return False
+
+    def check(self, schedule: Schedule) -> None:
+        """Raise Problem unless levels of this schedule can be drawn so."""
+        return
+
+    def memory(self, schedule: Schedule) -> Memory:
+        """What a run begins with; empty where nothing is remembered."""
+        return {}
+
+    @abc.abstractmethod
+    def draw(self, schedule: Schedule, memory: Memory, count: int, rng: torch.Generator) -> Drawn:
+        """Levels for `count` samples, on the generator's device."""
+
+    def remember(self, memory: Memory, drawn: Drawn, losses: Tensor) -> None:
+        """Take note of the losses [B], without factors, that the drawn levels had."""
+        return
+
+
+class Uniform(Levels):
+    """Each of the chain's T levels with the same probability (DDPM)."""
+
+    kind: Literal["uniform"] = "uniform"
+
+    def draw(self, schedule: Schedule, memory: Memory, count: int, rng: torch.Generator) -> Drawn:
+        return Drawn(schedule.draw(count, rng))
+
+
+class LossSecondMoment(Levels):
+    """Steps of the chain with probability ∝ √E[loss²], from each one's latest losses (Improved DDPM, section 3.3).
+
+    Uniformly until every step has enough of them. Losses are multiplied by 1/(T·p), which leaves their mean what it was.
     """
 
-    def __init__(self, timesteps: int, history: int = 10, uniform: float = 0.001) -> None:
-        """history: losses remembered a step; uniform: share of the draws that stays uniform."""
-        self.history = torch.zeros(timesteps, history, dtype=torch.float64)
-        """The latest losses of each step, the newest last."""
-        self.counts = torch.zeros(timesteps, dtype=torch.int64)
-        """How many losses each step remembers."""
-        self.uniform = uniform
+    kind: Literal["loss_second_moment"] = "loss_second_moment"
+    history: int = Field(default=10, ge=1)
+    """Losses remembered a step."""
+    uniform: float = Field(default=0.001, ge=0, le=1)
+    """Share of the draws that stays uniform."""
 
-    def weights(self) -> Tensor:
+    def memory(self, schedule: Schedule) -> Memory:
+        return {
+            "history": torch.zeros(schedule.timesteps, self.history, dtype=torch.float64),  # of each step, the newest last
+            "counts": torch.zeros(schedule.timesteps, dtype=torch.int64),  # how many losses each step remembers
+        }
+
+    def weights(self, memory: Memory) -> Tensor:
         """Relative weights of the steps, float64 [T]; all 1 until every step's history is full."""
-        timesteps, length = self.history.shape
-        if bool((self.counts < length).any()):
-            return torch.ones(timesteps, dtype=torch.float64)
-        moment = self.history.square().mean(1).sqrt()
-        return (1 - self.uniform) * moment / moment.sum() + self.uniform / timesteps
+        history, counts = memory["history"], memory["counts"]
+        if bool((counts < self.history).any()):
+            return torch.ones(len(counts), dtype=torch.float64)
+        moment = history.square().mean(1).sqrt()
+        return (1 - self.uniform) * moment / moment.sum() + self.uniform / len(counts)
 
-    def probabilities(self) -> Tensor:
+    def probabilities(self, memory: Memory) -> Tensor:
         """What the steps are drawn with, float64 [T]."""
-        weights = self.weights()
+        weights = self.weights(memory)
         return weights / weights.sum()
 
-    def draw(self, count: int, rng: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Steps 0 … T − 1, int64 [count], and the factors [count] of their losses that keep the mean loss unbiased."""
-        steps = self.probabilities().multinomial(count, replacement=True, generator=rng)
-        return steps, self.importance(steps)
+    def draw(self, schedule: Schedule, memory: Memory, count: int, rng: torch.Generator) -> Drawn:
+        probabilities = self.probabilities(memory).to(rng.device)
+        index = probabilities.multinomial(count, replacement=True, generator=rng)
+        return Drawn(schedule.table.to(rng.device)[index + 1], self.importance(probabilities, index), index)
 
-    def importance(self, steps: Tensor) -> Tensor:
+    @staticmethod
+    def importance(probabilities: Tensor, index: Tensor) -> Tensor:
         """1/(T·p) of steps [N], float64."""
-        return 1 / (len(self.counts) * self.probabilities()[steps])
+        return 1 / (len(probabilities) * probabilities[index])
 
-    def update(self, steps: Tensor, losses: Tensor) -> None:
-        """Remember the losses [N] of steps [N], in their order; the oldest ones of a full history go."""
-        length = self.history.shape[1]
-        for step, loss in zip(steps.tolist(), losses.tolist(), strict=True):
-            if self.counts[step] == length:
-                self.history[step] = self.history[step].roll(-1)
-                self.history[step, -1] = loss
+    def remember(self, memory: Memory, drawn: Drawn, losses: Tensor) -> None:
+        """Those that are finite are remembered in their order; the oldest ones of a full history go."""
+        assert drawn.index is not None
+        history, counts = memory["history"], memory["counts"]
+        for step, loss in zip(drawn.index.tolist(), losses.tolist(), strict=True):
+            if not math.isfinite(loss):
+                continue
+            if counts[step] == self.history:
+                history[step] = history[step].roll(-1)
+                history[step, -1] = loss
             else:
-                self.history[step, self.counts[step]] = loss
-                self.counts[step] += 1
+                history[step, counts[step]] = loss
+                counts[step] += 1
+
+
+class LogNormal(Levels):
+    """log(σ/α) ~ N(mean, std²), clamped to the chain's range (Karras et al. 2022, table 1). Its times are fractional."""
+
+    kind: Literal["log_normal"] = "log_normal"
+    mean: float = -1.2
+    std: float = Field(default=1.2, gt=0)
+
+    @property
+    def continuous(self) -> bool:
+        return True
+
+    def check(self, schedule: Schedule) -> None:
+        low, high = float(schedule.table[1].ratio), float(schedule.table[schedule.timesteps].ratio)
+        if not math.log(low) < self.mean < math.log(high):
+            raise Problem(
+                f"levels 'log_normal': the median of σ/α is e^{self.mean:g}, and this schedule goes from {low:.2g} to {high:.2g}"
+            )
+
+    def draw(self, schedule: Schedule, memory: Memory, count: int, rng: torch.Generator) -> Drawn:
+        normal = torch.randn(count, generator=rng, device=rng.device, dtype=torch.float64)
+        return Drawn(schedule.at_ratios((self.mean + self.std * normal).exp()))
+
+
+AnyLevels = Annotated[Uniform | LossSecondMoment | LogNormal, Field(discriminator="kind")]

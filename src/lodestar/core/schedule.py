@@ -103,6 +103,17 @@ class Schedule(Config, abc.ABC):
         time = (1 - fraction) * table.time[above].item() + fraction * table.time[above + 1].item()
         return _from_ratio(time, math.exp(target))
 
+    def at_ratios(self, ratio: Tensor) -> Level:
+        """The levels whose σ/α are those of a tensor, float64 [B] on any device; see `at_ratio`."""
+        logs, table = _log_ratios(self).to(ratio.device), _table_on(self, ratio.device)
+        assert isinstance(table.time, Tensor)
+        target = ratio.log().clamp(logs[0], logs[-1])
+        above = torch.searchsorted(logs, target).clamp(min=1)
+        fraction = (target - logs[above - 1]) / (logs[above] - logs[above - 1])
+        time = table.time[above] + fraction * (table.time[above + 1] - table.time[above])
+        alpha = 1 / (1 + (2 * target).exp()).sqrt()
+        return Level(time, alpha, 1 / (1 + (-2 * target).exp()).sqrt())
+
     def respaced(self, plan: Indexed) -> Respaced:
         """The chain of a plan's levels alone, with the same times for the network (Improved DDPM, section 4)."""
         kept = tuple(plan.indices(self.timesteps))

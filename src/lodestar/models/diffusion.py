@@ -15,6 +15,7 @@ from lodestar.config import Config, Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
+from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.core.transition import Transition
 from lodestar.denoiser import DenoiserConfig
@@ -50,6 +51,8 @@ class DiffusionConfig(Config):
             raise Problem(
                 f"prediction {prediction!r} says nothing of the picture at pure noise, where this schedule ends: try 'v' or 'x0'"
             )
+        if isinstance(self.denoiser.prediction, Previous) and self.denoiser.prediction.schedule != self.schedule:
+            raise Problem("prediction 'previous' is a mean of this model's chain: its schedule and the model's must be the same")
         return self
 
     def build(self) -> Diffusion:

@@ -41,6 +41,15 @@ class Losses:
 class Objective(Config, abc.ABC):
     """A loss of a denoiser's output."""
 
+    @property
+    def stepwise(self) -> bool:
+        """Whether it grades a step of the chain, and so knows the chain's own levels alone."""
+        return False
+
+    @abc.abstractmethod
+    def check(self, learned: bool) -> None:
+        """Raise Problem unless the loss means something for a denoiser that learns its variance, or that does not."""
+
     @abc.abstractmethod
     def __call__(self, draw: Draw, output: Output, prediction: Prediction, schedule: Schedule) -> Losses:
         """Loss of an output at a draw; its gradient flows into `output`."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
+from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.gaussian import discretized_log_likelihood, kl
 from lodestar.core.level import Level, log, spread
@@ -87,14 +87,23 @@ def bits_per_dimension(
 
 
 class Bound(Objective):
-    """The bound itself: its term at the drawn level, times `weight` (the published rescaled form takes T)."""
+    """The bound itself: its term at the drawn level (the published "KL")."""
 
     kind: Literal["bound"] = "bound"
-    weight: float = Field(default=1.0, gt=0)
+    rescaled: bool = False
+    """Multiply the term by T, so that the mean over the levels is the bound on all bits but the prior's ("rescaled KL")."""
     fixed: FixedVariance = "small"
     """The reverse variance of a denoiser that learns none."""
+
+    @property
+    def stepwise(self) -> bool:
+        return True
+
+    def check(self, learned: bool) -> None:
+        if learned and self.fixed != "small":
+            raise Problem(f"objective 'bound': fixed={self.fixed!r} has no effect, because this denoiser learns its variance")
 
     def __call__(self, draw: Draw, output: Output, prediction: Prediction, schedule: Schedule) -> Losses:
         estimate = output.estimate(draw.x, draw.level, prediction)
         term = bound_term(schedule.step_down(draw.level), estimate, draw.x0, self.fixed)
-        return Losses(self.weight * term, {"vb": term.detach()})
+        return Losses(schedule.timesteps * term if self.rescaled else term, {"vb": term.detach()})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -11,24 +11,38 @@ from lodestar.core.prediction import Output, Prediction
 from lodestar.core.schedule import Schedule
 from lodestar.objectives.base import Draw, Losses, Objective
 from lodestar.objectives.bound import bound_term
+from lodestar.objectives.huber import Huber
+from lodestar.objectives.l1 import L1
 from lodestar.objectives.simple import Simple
 
 
 class Hybrid(Objective):
-    """Squared error, plus the bound's term at the drawn level with the mean held fixed.
+    """A loss of the mean, plus the bound's term at the drawn level with the mean held fixed.
 
-    `vlb_weight` multiplies the single term, so λ = vlb_weight/T. The paper's λ = 0.001 is 1 for T = 1000 and 4 for T = 4000.
+    `vlb_weight` multiplies the single term, so λ = vlb_weight/T: the paper's λ = 0.001 is 1 for T = 1000 and 4 for T = 4000.
     """
 
     kind: Literal["hybrid"] = "hybrid"
     vlb_weight: float = Field(default=1.0, gt=0)
+    rescaled: bool = False
+    """Multiply the term by T/1000 too, so that λ is 0.001·vlb_weight for every T (the published "rescaled MSE")."""
+    mean: Annotated[Simple | L1 | Huber, Field(discriminator="kind")] = Simple()
+    """What teaches the mean."""
 
-    def __call__(self, draw: Draw, output: Output, prediction: Prediction, schedule: Schedule) -> Losses:
-        if output.frac is None and output.logvar is None:
+    @property
+    def stepwise(self) -> bool:
+        return True
+
+    def check(self, learned: bool) -> None:
+        if not learned:
             raise Problem(
                 "objective 'hybrid' trains a learned variance, and this denoiser has none: set variance='learned_range'"
             )
-        simple = Simple()(draw, output, prediction, schedule)
+
+    def __call__(self, draw: Draw, output: Output, prediction: Prediction, schedule: Schedule) -> Losses:
+        assert output.frac is not None or output.logvar is not None, "see `check`"
+        mean = self.mean(draw, output, prediction, schedule)
         estimate = output.with_fixed_mean().estimate(draw.x, draw.level, prediction)
         term = bound_term(schedule.step_down(draw.level), estimate, draw.x0)
-        return Losses(simple.total + self.vlb_weight * term, {**simple.terms, "vb": term.detach()})
+        weight = self.vlb_weight * (schedule.timesteps / 1000 if self.rescaled else 1.0)
+        return Losses(mean.total + weight * term, {**mean.terms, "vb": term.detach()})

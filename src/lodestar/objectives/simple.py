@@ -6,21 +6,17 @@ from typing import Literal
 
 from torch import Tensor
 
-from lodestar.core.prediction import Output, Prediction
-from lodestar.core.schedule import Schedule
-from lodestar.objectives.base import Draw, Losses, Objective, mean_flat
+from lodestar.objectives.regression import Regression
 
 
-def squared_error(draw: Draw, output: Output, prediction: Prediction) -> Tensor:
-    """(target − output)², [B, ...]."""
-    return (prediction.target(draw.x0, draw.eps, draw.level) - output.value) ** 2
-
-
-class Simple(Objective):
-    """Unweighted squared error against the prediction's target."""
+class Simple(Regression):
+    """Squared error against the prediction's target."""
 
     kind: Literal["simple"] = "simple"
 
-    def __call__(self, draw: Draw, output: Output, prediction: Prediction, schedule: Schedule) -> Losses:
-        mse = mean_flat(squared_error(draw, output, prediction))
-        return Losses(mse, {"mse": mse.detach()})
+    @property
+    def name(self) -> str:
+        return "mse"
+
+    def distance(self, difference: Tensor) -> Tensor:
+        return difference**2

@@ -17,7 +17,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.attention import Layout
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
-from lodestar.presets.parts import IMAGENET, MULTIPLIERS, attention, denoise, every, model_of
+from lodestar.presets.parts import MULTIPLIERS, attention, denoise, every, model_of
 from lodestar.samplers import Ancestral
 from lodestar.tasks import Classify
 from lodestar.train.ema import Decay
@@ -61,7 +61,7 @@ def _model(
         classes=classes,
         low_res=None if low_res is None else (low_res, low_res),
     )
-    names = IMAGENET if classes is not None else None
+    names = NAMES if classes is not None else None
     return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan)
 
 
@@ -150,7 +150,7 @@ def _classifier(
         size=(size, size),
     )
     return Run(
-        task=Classify(model=ClassifierModelConfig(network=network, schedule=schedule, names=IMAGENET)),
+        task=Classify(model=ClassifierModelConfig(network=network, schedule=schedule, names=NAMES)),
         # Held out here and not by the authors: without any, a classifier's accuracy is not known.
         data=DataConfig(source="pictures", transforms=Transforms(size=(size, size), crop="random", flip=True), held_out=0.005),
         train=TrainConfig(

@@ -16,13 +16,14 @@ from lodestar import samplers
 from lodestar.convert import ADM
 from lodestar.convert.family import ModelConfig
 from lodestar.convert.published import Published
+from lodestar.core.draws import LogNormal
 from lodestar.core.prediction import EDM, AnyPrediction, Consistency
 from lodestar.core.schedule import EDMSigma
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
-from lodestar.presets.parts import IMAGENET, MULTIPLIERS, attention, denoise, model_of
+from lodestar.presets.parts import MULTIPLIERS, attention, denoise, model_of
 from lodestar.train.run import Run
 
 _URL = "https://openaipublic.blob.core.windows.net/consistency/"
@@ -46,7 +47,7 @@ def _model(
         denoiser=DenoiserConfig(network=network, prediction=prediction, classes=1000 if imagenet else None),
         schedule=EDMSigma(timesteps=timesteps),
         size=(size, size),
-        names=IMAGENET if imagenet else None,
+        names=NAMES if imagenet else None,
         sampler=sampler,
         plan=plan,
     )
@@ -58,7 +59,15 @@ def _edm(size: int) -> DiffusionConfig:
 
 def edm_imagenet64() -> Run:
     """EDM on ImageNet 64×64. The plain squared error has the paper's weights; 2500 million pictures."""
-    return denoise(_edm(64), images=4096 * 610_352, batch_size=4096, rate=1e-4, objective=Simple(), decay=0.9999432189950708)
+    return denoise(
+        _edm(64),
+        images=4096 * 610_352,
+        batch_size=4096,
+        rate=1e-4,
+        objective=Simple(),
+        levels=LogNormal(),
+        decay=0.9999432189950708,
+    )
 
 
 def edm_bedroom256() -> Run:
@@ -72,7 +81,15 @@ def edm_cat256() -> Run:
 
 
 def _edm_lsun() -> Run:
-    return denoise(_edm(256), images=256 * 1_000_000, batch_size=256, rate=1e-4, objective=Simple(), decay=0.9999432189950708)
+    return denoise(
+        _edm(256),
+        images=256 * 1_000_000,
+        batch_size=256,
+        rate=1e-4,
+        objective=Simple(),
+        levels=LogNormal(),
+        decay=0.9999432189950708,
+    )
 
 
 def distilled(size: int) -> DiffusionConfig:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from lodestar.convert import ADM
 from lodestar.convert.published import Published
+from lodestar.core.draws import AnyLevels, LossSecondMoment, Uniform
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
+from lodestar.data.imagenet import NAMES
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Bound, Hybrid
-from lodestar.presets.parts import IMAGENET, MULTIPLIERS, attention, denoise, model_of
+from lodestar.presets.parts import MULTIPLIERS, attention, denoise, model_of
 from lodestar.samplers import Ancestral
 from lodestar.train.run import Run
 
@@ -23,7 +25,7 @@ _CIFAR = "cifar10-train.parquet"
 _CHAIN = Cosine(timesteps=4000, rescale_time=True)
 
 # λ = 0.001 of the bound next to the simple loss is T/1000 of its term at one step.
-_HYBRID = Hybrid(vlb_weight=4.0)
+_HYBRID, _UNIFORM = Hybrid(vlb_weight=4.0), Uniform()
 
 
 def _model(
@@ -60,7 +62,7 @@ def _model(
         classes=classes,
         low_res=None if low_res is None else (low_res, low_res),
     )
-    names = IMAGENET if classes is not None else None
+    names = NAMES if classes is not None else None
     return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan)
 
 
@@ -70,8 +72,8 @@ def imagenet64() -> Run:
 
 
 def imagenet64_vlb() -> Run:
-    """Unconditional ImageNet 64×64, the variational bound itself, whose published run draws levels by their loss."""
-    return _run(_model(64), 1_500_000, Bound(weight=4000.0))
+    """Unconditional ImageNet 64×64, the variational bound itself, at levels drawn by their loss."""
+    return _run(_model(64), 1_500_000, Bound(rescaled=True), levels=LossSecondMoment())
 
 
 def cifar10() -> Run:
@@ -80,8 +82,8 @@ def cifar10() -> Run:
 
 
 def cifar10_vlb() -> Run:
-    """CIFAR-10 without its classes, the variational bound itself, whose published run draws levels by their loss."""
-    return _run(_model(32, dropout=0.3), 500_000, Bound(weight=4000.0), source=_CIFAR)
+    """CIFAR-10 without its classes, the variational bound itself, at levels drawn by their loss."""
+    return _run(_model(32, dropout=0.3), 500_000, Bound(rescaled=True), levels=LossSecondMoment(), source=_CIFAR)
 
 
 def imagenet64_cond() -> Run:
@@ -115,12 +117,15 @@ def _run(
     iterations: int,
     objective: AnyObjective = _HYBRID,
     *,
+    levels: AnyLevels = _UNIFORM,
     batch_size: int = 128,
     rate: float = 1e-4,
     source: str = "pictures",
 ) -> Run:
     images = batch_size * iterations
-    return denoise(model, images=images, batch_size=batch_size, rate=rate, objective=objective, flip=False, source=source)
+    return denoise(
+        model, images=images, batch_size=batch_size, rate=rate, objective=objective, levels=levels, flip=False, source=source
+    )
 
 
 _FILES = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lodestar.convert.family import ModelConfig
+from lodestar.core.draws import AnyLevels, Uniform
 from lodestar.data import Transforms
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.objectives import AnyObjective, Hybrid
@@ -12,10 +13,7 @@ from lodestar.tasks import Denoise
 from lodestar.train.ema import Decay
 from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
 
-IMAGENET: tuple[str, ...] | None = None
-"""Names of ImageNet's 1000 classes by their numbers; until they come with the package, classes are given by number."""
-
-_HYBRID = Hybrid()
+_HYBRID, _UNIFORM = Hybrid(), Uniform()
 
 MULTIPLIERS: dict[int, tuple[float, ...]] = {
     512: (0.5, 1, 1, 2, 2, 4, 4),
@@ -39,6 +37,7 @@ def denoise(
     batch_size: int,
     rate: float,
     objective: AnyObjective = _HYBRID,
+    levels: AnyLevels = _UNIFORM,
     decay: float = 0.9999,
     warmup_images: int = 0,
     clip: float | None = None,
@@ -47,7 +46,9 @@ def denoise(
 ) -> Run:
     """A published diffusion model's run: AdamW without decay, one plain average."""
     return Run(
-        task=Denoise(model=model, objective=objective, conditional=model.denoiser.classes is not None, label_drop=0.0),
+        task=Denoise(
+            model=model, objective=objective, levels=levels, conditional=model.denoiser.classes is not None, label_drop=0.0
+        ),
         data=DataConfig(source=source, transforms=Transforms(size=model.size, flip=flip)),
         train=TrainConfig(
             images=images,

@@ -53,6 +53,10 @@ class Learner(abc.ABC):
     def phases(self) -> list[Phase]:
         """The losses, in the order in which they run in every step."""
 
+    def memory(self) -> Mapping[str, Tensor]:
+        """What else a resumed run needs, by name: tensors that change in place as it goes."""
+        return {}
+
     @abc.abstractmethod
     def export(self) -> tuple[str, str]:
         """(kind, configuration as JSON) of the file that `module`'s weights are saved as."""

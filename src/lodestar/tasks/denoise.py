@@ -13,6 +13,7 @@ from torch import Tensor
 from lodestar.codecs import pixels
 from lodestar.conditions.low_res import shrink
 from lodestar.config import Problem
+from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
 from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
@@ -29,6 +30,8 @@ class Denoise(Task):
     kind: Literal["denoise"] = "denoise"
     model: DiffusionConfig = DiffusionConfig()
     objective: AnyObjective = Simple()
+    levels: AnyLevels = Uniform()
+    """How the level of each picture is drawn."""
     conditional: bool = True
     """Condition on the classes of the data."""
     label_drop: float = Field(default=0.1, ge=0, le=1)
@@ -40,6 +43,7 @@ class Denoise(Task):
     def resolve(self, facts: Facts) -> Self:
         if self.conditional and facts.names is None:
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")
+        self._check_loss()
         denoiser, network = self.model.denoiser, self.model.denoiser.network
         check_size(facts.size, network.divisor)
         outputs = facts.channels * (1 if denoiser.variance == "fixed" else 2)
@@ -58,6 +62,18 @@ class Denoise(Task):
         model = self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=label_drop > 0)
         return self.replace(model=model, label_drop=label_drop)
 
+    def _check_loss(self) -> None:
+        """Raise Problem where objective, levels, prediction and variance mean nothing together."""
+        denoiser = self.model.denoiser
+        self.objective.check(learned=denoiser.variance != "fixed")
+        self.levels.check(self.model.schedule)
+        neighbours = f"objective {self.objective.kind!r}" if self.objective.stepwise else "prediction 'previous'"
+        if self.levels.continuous and (self.objective.stepwise or denoiser.prediction.kind == "previous"):
+            raise Problem(
+                f"levels {self.levels.kind!r} lie between those of the chain, and {neighbours} is about its steps: "
+                "take levels 'uniform' or 'loss_second_moment'"
+            )
+
     def build(self, device: torch.device, dtype: torch.dtype) -> DenoiseLearner:
         return DenoiseLearner(self, device, dtype)
 
@@ -69,15 +85,28 @@ class DenoiseLearner(Learner):
         self.task, self.device = task, device
         self.module = self.model = Diffusion(task.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.model.denoiser.dtype = dtype
+        self._memory = task.levels.memory(task.model.schedule)
 
     def phases(self) -> list[Phase]:
         return [Phase("denoise", list(self.module.parameters()), self.loss)]
 
     def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
         """The objective of a batch, at levels, with noise and with dropped labels drawn from rng."""
+        drawn = self.task.levels.draw(self.task.model.schedule, self._memory, len(batch.image), rng)
+        losses = self._grade(batch, drawn, rng)
+        self.task.levels.remember(self._memory, drawn, losses.total.detach())
+        if drawn.factor is None:
+            return losses
+        factor = drawn.factor.to(losses.total)
+        return Losses(factor * losses.total, {name: factor * term for name, term in losses.terms.items()})
+
+    def memory(self) -> Mapping[str, Tensor]:
+        return self._memory
+
+    def _grade(self, batch: Pictures, drawn: Drawn, rng: torch.Generator) -> Losses:
+        """The objective of a batch at given levels."""
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
         x0 = pixels.encode(batch.image.to(self.device))
-        level = schedule.draw(len(x0), rng)
         eps = torch.randn(x0.shape, generator=rng, device=self.device)
         cond: dict[str, Tensor] = {}
         if denoiser.label is not None:
@@ -86,9 +115,9 @@ class DenoiseLearner(Learner):
         if denoiser.config.low_res is not None:
             cond["low_res"] = shrink(x0, denoiser.config.low_res)
         keep = torch.rand(len(x0), generator=rng, device=self.device) >= task.label_drop
-        x = schedule.forward(x0, level, eps)
-        output = denoiser.output(x, level, denoiser.encode(cond, {"label": keep}))
-        return task.objective(Draw(x0, eps, level, x), output, task.model.denoiser.prediction, schedule)
+        x = schedule.forward(x0, drawn.level, eps)
+        output = denoiser.output(x, drawn.level, denoiser.encode(cond, {"label": keep}))
+        return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
 
     def preview(self) -> Tensor | None:
         return None if self.task.model.denoiser.low_res else self.model.sample(count=PREVIEWS).images
@@ -96,10 +125,13 @@ class DenoiseLearner(Learner):
     def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
         """Means of the objective's terms; levels, noise and dropped labels are the same every time."""
         rng = torch.Generator(device=self.device).manual_seed(0)
+        # What is remembered of the training losses neither changes here nor decides which levels are drawn.
+        fresh = self.task.levels.memory(self.task.model.schedule)
         terms: dict[str, list[Tensor]] = defaultdict(list)
         seen = 0
         for batch in batches():
-            for name, values in self.loss(batch, rng).terms.items():
+            drawn = self.task.levels.draw(self.task.model.schedule, fresh, len(batch.image), rng)
+            for name, values in self._grade(batch, drawn, rng).terms.items():
                 terms[name].append(values)
             seen += len(batch.image)
             if seen >= HELD_OUT:

@@ -1,6 +1,6 @@
 """The state of a run on disk: everything that makes the resumed run the run.
 
-Two files in the run's folder, each whole or absent: ``state.safetensors`` (weights, averages, optimizer, counters), and
+Two files in the run's folder, each whole or absent: ``state.safetensors`` (weights, averages, optimizer, memory, counters), and
 ``model.safetensors`` (the first average: what one samples from). Randomness and data order are functions of the seed and the
 images seen, so the counters say where they stand.
 """
@@ -50,6 +50,7 @@ class State:
         names = [name for name, _ in self.learner.module.named_parameters()]
         for average in self.averages:
             tensors |= {f"ema/{average.profile.label}/{name}": value for name, value in zip(names, average.values, strict=True)}
+        tensors |= {f"memory/{name}": value for name, value in self.learner.memory().items()}
         for phase, optimizer in self.optimizers.items():
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer/{phase}/{index}/{slot}": value for slot, value in slots.items()}
@@ -69,6 +70,11 @@ class State:
                 if saved is None or saved.shape != value.shape:
                     raise Problem(f"{path}: the average {average.profile.label} of {name!r} is missing or of another shape")
                 value.copy_(saved)
+        for name, value in self.learner.memory().items():
+            saved = split.get("memory", {}).get(name)
+            if saved is None or saved.shape != value.shape:
+                raise Problem(f"{path}: what the run remembers, {name!r}, is missing or of another shape")
+            value.copy_(saved)
         slots = split.get("optimizer", {})
         for phase, optimizer in self.optimizers.items():
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
