@@ -11,6 +11,7 @@ from lodestar.convert import ADM
 from lodestar.convert.published import Published
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
 from lodestar.data import Transforms
+from lodestar.data.imagenet import NAMES
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig

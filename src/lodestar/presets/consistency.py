@@ -19,6 +19,7 @@ from lodestar.convert.published import Published
 from lodestar.core.draws import LogNormal
 from lodestar.core.prediction import EDM, AnyPrediction, Consistency
 from lodestar.core.schedule import EDMSigma
+from lodestar.data.imagenet import NAMES
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
