@@ -15,8 +15,10 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lodestar.album import save
     from lodestar.config import Problem
+    from lodestar.editor import edit
     from lodestar.guidance import CFG, Classifier, Clip, Interval, Threshold
     from lodestar.library import load
+    from lodestar.models.edits import Inpaint, Interpolate, Invert, SDEdit
     from lodestar.samplers import (
         DDIM,
         LMS,
@@ -37,8 +39,10 @@ if TYPE_CHECKING:
 _HOME = {
     "load": "lodestar.library",
     "save": "lodestar.album",
+    "edit": "lodestar.editor",
     "Problem": "lodestar.config",
     **dict.fromkeys(("CFG", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"),
+    **dict.fromkeys(("Inpaint", "Interpolate", "Invert", "SDEdit"), "lodestar.models.edits"),
     **dict.fromkeys(
         (
             "DDIM", "LMS", "PLMS", "Ancestral", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler",
@@ -50,8 +54,8 @@ _HOME = {
 
 __all__ = [
     "CFG", "DDIM", "LMS", "PLMS", "Ancestral", "Classifier", "Clip", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle",
-    "EDMHeun", "Euler", "EulerAncestral", "Heun", "Interval", "PredictorCorrector", "Problem", "Threshold", "UniPC",
-    "load", "save",
+    "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint", "Interpolate", "Interval", "Invert", "PredictorCorrector",
+    "Problem", "SDEdit", "Threshold", "UniPC", "edit", "load", "save",
 ]  # fmt: skip
 
 

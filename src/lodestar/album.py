@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,10 +19,15 @@ from lodestar.files import is_temporary, write_text
 from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Frame, Request, Samples
+from lodestar.models.editing import Edited, EditRequest, Material
 from lodestar.nets.precision import PRECISIONS
 
 MANIFEST = "manifest.json"
 """The manifest's file; `lodestar.data.folder` knows it too."""
+MASK = "mask.png"
+"""Beside inpainted pictures: what was filled in, white."""
+_HOLE = 128
+"""What the grid shows there: grey."""
 IN_GRID = 400
 """The grid shows so many pictures at most, the first: it is for looking at, and is held in memory."""
 
@@ -39,7 +45,7 @@ class Manifest(Config):
     classifier: str | None = None
     """The classifier that guided, as given."""
     classifier_digest: str | None = None
-    request: Request
+    request: EditRequest | Request
 
     @classmethod
     def of(cls, request: Request, model: Diffusion, classifier: PictureClassifier | None = None) -> Self:
@@ -92,9 +98,11 @@ class Manifest(Config):
 class Album:
     """A folder being filled."""
 
-    def __init__(self, folder: str | Path, manifest: Manifest, names: tuple[str, ...] | None) -> None:
+    def __init__(
+        self, folder: str | Path, manifest: Manifest, names: tuple[str, ...] | None, material: Material | None = None
+    ) -> None:
         """Claim the folder. Raises Problem if it holds anything but these pictures."""
-        self.folder, self.manifest = Path(folder), manifest
+        self.folder, self.manifest, self.material = Path(folder), manifest, material
         path = self.folder / MANIFEST
         if path.exists():
             if Manifest.read(path) != manifest:
@@ -119,9 +127,11 @@ class Album:
         self.write(frame.first, frame.images)
 
     def write(self, first: int, images: Tensor) -> None:
-        """Write pictures uint8 [N, C, H, W], numbered from `first`; before the first of all, the manifest."""
+        """Write pictures uint8 [N, C, H, W], numbered from `first`; before the first, the manifest and what they are made of."""
         if not (self.folder / MANIFEST).exists():
             self._write_manifest()
+        if self.material is not None and first == 0:
+            _write_material(self.folder, self.material)
         for index, image in enumerate(images, start=first):
             save_png(self.path(index), image)
 
@@ -135,7 +145,10 @@ class Album:
     def finish(self) -> Path:
         """Write the grid of the pictures, of the first where there are many, and return its path."""
         path, count = self.folder / "grid.png", min(len(self.manifest.request.labels), IN_GRID)
-        save_grid(path, torch.stack([load_png(self.path(k)) for k in range(count)]))
+        made, columns = torch.stack([load_png(self.path(k)) for k in range(count)]), None
+        if isinstance(self.manifest.request, EditRequest) and self.material is not None:
+            made, columns = _beside(made, self.manifest.request, self.material)
+        save_grid(path, made, columns)
         return path
 
     def _write_manifest(self, listed: bool = True) -> None:
@@ -145,8 +158,46 @@ class Album:
             for k, (label, seed) in enumerate(zip(request.labels, request.seeds, strict=True))
             if listed
         ]
-        text = json.dumps({"manifest": json.loads(self.manifest.to_json()), "pictures": pictures}, indent=1)
-        write_text(self.folder / MANIFEST, text + "\n")
+        whole: dict[str, Any] = {"manifest": json.loads(self.manifest.to_json()), "pictures": pictures}
+        if isinstance(request, EditRequest):
+            for picture, source in zip(pictures, request.sources, strict=False):
+                picture["source"] = _source(source)
+            for picture, weight in zip(pictures, request.weights, strict=False):
+                picture["weight"] = weight
+        if self.material is not None:
+            whole["sources"] = [{"file": _source(k), "from": name} for k, name in enumerate(self.material.names)]
+        write_text(self.folder / MANIFEST, json.dumps(whole, indent=1) + "\n")
+
+
+def read_material(manifest: str | Path, request: EditRequest) -> Material:
+    """What the pictures of an album are made of, from beside its manifest. Raises Problem if it cannot be read."""
+    folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent
+    pictures = [load_png(folder / _source(k)) for k in range(len(request.pictures))]
+    mask = None if request.mask is None else load_png(folder / MASK)[0] > 0
+    return Material(torch.stack(pictures) if pictures else torch.empty(0, dtype=torch.uint8), mask)
+
+
+def _write_material(folder: Path, material: Material) -> None:
+    for number, picture in enumerate(material.pictures):
+        save_png(folder / _source(number), picture)
+    if material.mask is not None:
+        save_png(folder / MASK, material.mask[None].to(torch.uint8) * 255)
+
+
+def _source(number: int) -> str:
+    """The file of a picture that others are made of."""
+    return f"source-{number:05d}.png"
+
+
+def _beside(made: Tensor, request: EditRequest, material: Material) -> tuple[Tensor, int]:
+    """Results uint8 [N, C, H, W] beside what they are made of, and in how many columns to show them."""
+    if not request.sources:  # a path from one end to the other
+        return torch.cat([material.pictures[:1], made, material.pictures[1:]]), len(made) + len(material.pictures)
+    sources = material.pictures[list(request.sources[: len(made)])]
+    columns = [sources, made] if material.mask is None else [sources, sources.masked_fill(material.mask, _HOLE), made]
+    # As square as it gets in whole groups.
+    groups = math.ceil(math.sqrt(len(made) / len(columns)))
+    return torch.stack(columns, dim=1).flatten(0, 1), groups * len(columns)
 
 
 def save(samples: Samples, folder: str | Path) -> Path:
@@ -155,7 +206,8 @@ def save(samples: Samples, folder: str | Path) -> Path:
     Raises Problem if the folder holds anything but these pictures.
     """
     names, _ = samples.model.classes(samples.classifier)
-    album = Album(folder, Manifest.of(samples.request, samples.model, samples.classifier), names)
+    material = samples.material if isinstance(samples, Edited) else None
+    album = Album(folder, Manifest.of(samples.request, samples.model, samples.classifier), names, material)
     album.write(0, samples.images)
     album.finish()
     return album.folder

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Literal, Self
 
 import torch
@@ -114,6 +115,16 @@ class Bound:
 
     def __call__(self, x: Tensor, level: Level) -> Estimate:
         return self.denoiser(x, level, self.signals)
+
+    def toward(self, other: Bound, weight: Tensor) -> Bound:
+        """The conditions between these (weight 0) and another's (1), by their embeddings; weight float32 [B]."""
+        if self.signals.emb is None or other.signals.emb is None:
+            assert self.signals.emb is other.signals.emb, "one of the two is unconditional"
+            return self
+        # The two products, and not lerp, are exactly the one or the other at the ends.
+        weight = weight[:, None]
+        emb = (1 - weight) * self.signals.emb + weight * other.signals.emb
+        return Bound(self.denoiser, replace(self.signals, emb=emb))
 
     def pair(self, x: Tensor, level: Level) -> tuple[Estimate, Estimate]:
         """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch."""

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli import convert, demo, evaluate, export, info, sample, train, upsample
+from lodestar.cli import convert, demo, edit, evaluate, export, info, sample, train, upsample
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -43,3 +43,4 @@ _COMMANDS = (
 )
 for _command in _COMMANDS:
     app.command()(_command)
+app.add_typer(edit.app, name="edit")

@@ -76,16 +76,22 @@ def remake(
     device: Device = None,
 ) -> None:
     """Make one picture of a manifest again, alone."""
-    from lodestar.album import Manifest, free_folder
+    from lodestar.album import Manifest, free_folder, read_material
     from lodestar.config import Problem
     from lodestar.images import save_png
+    from lodestar.models.editing import EditRequest, stream
 
     known = Manifest.read(manifest)
     if picture >= len(known.request.labels):
         raise Problem(f"picture {picture}: this manifest has 0 to {len(known.request.labels) - 1}")
     network, guide = known.load(device)
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
-    for frame in network.stream(known.request.only(picture), classifier=guide):
+    request = known.request.only(picture)
+    if isinstance(request, EditRequest):
+        frames = stream(network, request, read_material(manifest, request), classifier=guide)
+    else:
+        frames = network.stream(request, classifier=guide)
+    for frame in frames:
         if frame.final:
             save_png(path, frame.images[0])
     print(path)

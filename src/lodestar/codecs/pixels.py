@@ -14,3 +14,11 @@ def encode(image: Tensor) -> Tensor:
 def decode(x: Tensor) -> Tensor:
     """Floats to uint8 [B, C, H, W], rounded down from (x + 1)·127.5 and clamped, as the published code has it."""
     return ((x + 1.0) * 127.5).clamp(0, 255).to(torch.uint8)
+
+
+def centre(image: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] to the middle of what `decode` rounds down to it, at most 1.
+
+    A quarter of what `encode` makes comes back one less; this comes back as it was.
+    """
+    return ((image.float() + 0.5) / 127.5 - 1.0).clamp(max=1.0)

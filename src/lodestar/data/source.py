@@ -148,10 +148,10 @@ class Source:
             raise
         # PIL's readers raise whatever a broken file makes them meet: OSError, SyntaxError, struct.error, ...
         except Exception as error:
-            reason = f"{self.rows.where(index)} cannot be decoded: {_reason(error)}"
+            why = f"{self.rows.where(index)} cannot be decoded: {reason(error)}"
             if not self.skip_bad:
-                raise Problem(f"{reason} (--skip-bad leaves such pictures out)") from error
-            self.bad[index] = reason
+                raise Problem(f"{why} (--skip-bad leaves such pictures out)") from error
+            self.bad[index] = why
             return None
 
 
@@ -219,7 +219,8 @@ def _size(picture: Image.Image) -> Size:
     return picture.height, picture.width
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
+    """Why a picture cannot be decoded, from what its reader raised."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture in a known format"
     return str(error).strip().partition("\n")[0] or type(error).__name__

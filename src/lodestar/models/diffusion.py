@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
 import torch
@@ -13,12 +13,13 @@ from torch import Tensor, nn
 from lodestar.codecs import pixels
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Denoise
+from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.core.transition import Transition
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import Bound, DenoiserConfig
 from lodestar.guidance import AnyGuidance, Classifier, Clip, Context, Threshold, compose
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.labels import class_number, listed
@@ -140,6 +141,11 @@ class Diffusion(nn.Module):
         """Where its weights are."""
         return next(self.parameters()).device
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its pictures."""
+        return (self.config.denoiser.channels, *self.config.size)
+
     def sample(
         self,
         label: str | int | Sequence[str | int | None] | None = None,
@@ -228,14 +234,13 @@ class Diffusion(nn.Module):
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
         sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), self.complete(request)
-        shape = (self.config.denoiser.channels, *self.config.size)
         self.eval()
         for first in range(0, len(request.labels), batch_size):
             rows = slice(first, first + batch_size)
             denoise = self.guided(guidance, request.labels[rows], classifier, None if low_res is None else low_res[rows])
             noise = SeededNoise(request.seeds[rows])
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
-            x = noise.start(shape, self.device) * self.config.schedule.start_sigma
+            x = noise.start(self.shape, self.device) * self.config.schedule.start_sigma
             for state in sampler(denoise, x, steps, noise):
                 done = state.index + 1
                 yield Frame(first, done, len(steps), state.x if done == len(steps) else state.estimate.x0)
@@ -259,6 +264,36 @@ class Diffusion(nn.Module):
         low_res: Tensor | None = None,
     ) -> Denoise:
         """The `Denoise` of one batch; low_res: the pictures uint8 [B, C, h, w] that an upsampler enlarges."""
+        return compose(guidance, self._context(labels, classifier, low_res))
+
+    def between(
+        self,
+        guidance: Sequence[AnyGuidance],
+        ends: tuple[int | None, int | None],
+        weights: Sequence[float],
+        classifier: PictureClassifier | None,
+    ) -> Denoise:
+        """The `Denoise` of a batch whose samples are somewhere between two labels: weight 0 is the first, 1 the second.
+
+        The labels' embeddings are interpolated, and a classifier's log-probabilities of them.
+        """
+        first, second = (self._context([end] * len(weights), classifier) for end in ends)
+        assert isinstance(first.plain, Bound) and isinstance(second.plain, Bound)
+        with torch.inference_mode(False):
+            weight = torch.tensor(weights, device=self.device)
+        bound, one, other = first.plain.toward(second.plain, weight), first.critic, second.critic
+
+        def critic(x: Tensor, level: Level) -> Tensor:
+            assert one is not None and other is not None
+            return (1 - weight) * one(x, level) + weight * other(x, level)
+
+        context = replace(first, plain=bound, pair=first.pair and bound.pair, critic=one and critic)
+        return compose(guidance, context)
+
+    def _context(
+        self, labels: Sequence[int | None], classifier: PictureClassifier | None, low_res: Tensor | None = None
+    ) -> Context:
+        """What guidance may need, bound to the labels of one batch. Raises Problem for a classifier that cannot guide."""
         small = self.config.denoiser.low_res
         if small is not None and low_res is None:
             raise Problem(
@@ -276,10 +311,9 @@ class Diffusion(nn.Module):
             self._check_guide(classifier)
             critic = lambda x, level: classifier.logp(x, level, label) * keep  # noqa: E731
         free = conditional and self.config.droppable
-        context = Context(
+        return Context(
             plain=bound, null=self.denoiser.bind(picture) if free else None, pair=bound.pair if free else None, critic=critic
         )
-        return compose(guidance, context)
 
     def _check_guide(self, classifier: PictureClassifier) -> None:
         """Raise Problem unless this classifier sees what this model makes."""

@@ -1,0 +1,88 @@
+"""Pictures to edit: files, folders, tables and albums as they come, each brought to the size of a model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from lodestar.config import Problem, nearest
+from lodestar.data.source import open_source, reason
+from lodestar.data.transforms import Size, convert, fit, show, to_array
+
+_WHITE = 128
+"""From this value on a mask counts as white."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One picture."""
+
+    name: str
+    """Where it is."""
+    image: np.ndarray
+    """uint8 [C, H, W], resized and cropped as pictures are for training."""
+    size: Size
+    """What it was before."""
+
+
+def read_pictures(specs: Sequence[str | Path], channels: int, size: Size, chosen: Sequence[int] = ()) -> list[Picture]:
+    """The pictures of files, and of whatever else `lodestar.data.open_source` opens, one after another.
+
+    chosen: the numbers of those that are wanted, in that order; all if empty. Raises Problem naming what cannot be read.
+    """
+    ways = [way for spec in specs for way in _ways(str(spec), channels, size)]
+    for number in chosen:
+        if not 0 <= number < len(ways):
+            raise Problem(f"picture {number}: there are 0 to {len(ways) - 1} of them")
+    return [_read(*ways[number], channels, size) for number in chosen or range(len(ways))]
+
+
+def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.ndarray:
+    """A mask as bool [H, W], True where it is white: half of the range and up, once it is resized and cropped like the pictures.
+
+    It is as large as each of the pictures was, or as `size`, the model's. Raises Problem for another size.
+    """
+    whole = _convert(lambda: Image.open(path), str(path), 1)
+    sizes = {picture.size for picture in pictures}
+    if (whole.height, whole.width) != size and sizes != {(whole.height, whole.width)}:
+        of_them = ", ".join(show(each) for each in sorted(sizes))
+        raise Problem(
+            f"the mask {path} is {show((whole.height, whole.width))}: it has to be of the picture's size ({of_them}) "
+            f"or of the model's ({show(size)}; height×width)"
+        )
+    return to_array(fit(whole, size))[0] >= _WHITE
+
+
+def _ways(spec: str, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str]]:
+    """How to open each of the pictures that are named so, and what it is called in a message."""
+    path = Path(spec).expanduser()
+    if path.is_file() and path.suffix != ".parquet":
+        yield lambda: Image.open(path), spec
+        return
+    if not path.exists() and path.suffix.lower() in Image.registered_extensions():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise Problem(f"no picture {spec!r}{nearest(path.name, beside)}")
+    rows = open_source(spec, channels=channels, size=size).rows
+    for index in range(len(rows)):
+        yield lambda index=index: rows.picture(index), rows.where(index)  # type: ignore[misc]
+
+
+def _read(picture: Callable[[], Image.Image], name: str, channels: int, size: Size) -> Picture:
+    whole = _convert(picture, name, channels)
+    return Picture(name, to_array(fit(whole, size)), (whole.height, whole.width))
+
+
+def _convert(picture: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
+    try:
+        return convert(picture(), channels)
+    except (Problem, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise Problem(f"no picture {name!r}") from None
+    # PIL's readers raise whatever a broken file makes them meet: OSError, SyntaxError, struct.error, ...
+    except Exception as error:
+        raise Problem(f"{name} cannot be decoded: {reason(error)}") from error

@@ -1,0 +1,117 @@
+"""Editing from Python and from the command line: pictures and settings in, a request or its answer out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lodestar.config import Problem
+from lodestar.data.pictures import read_mask, read_pictures
+from lodestar.guidance import AnyGuidance, Classifier
+from lodestar.models.classifier import PictureClassifier
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.editing import Edited, EditRequest, Material, stream
+from lodestar.models.edits import AnyEdit, Interpolate
+from lodestar.samplers import AnySampler
+
+Label = str | int | None
+"""A class by name or number; None or "none" is none."""
+
+
+def edit(
+    model: Diffusion,
+    how: AnyEdit,
+    pictures: str | Path | Tensor | Sequence[str | Path] = (),
+    label: Label | Sequence[Label] = None,
+    *,
+    origin: Label | Sequence[Label] = None,
+    mask: str | Path | Tensor | None = None,
+    count: int | None = None,
+    seed: int = 0,
+    steps: str | int | None = None,
+    sampler: AnySampler | None = None,
+    guidance: AnyGuidance | Sequence[AnyGuidance] = (),
+    clip: bool = True,
+    batch_size: int = 32,
+    classifier: PictureClassifier | None = None,
+) -> Edited:
+    """Make pictures of pictures.
+
+    how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)`` or ``Inpaint()``. pictures: files, folders, albums, or
+    uint8 [P, C, H, W] of the model's size. label: what the results are to be; each picture becomes each of them. origin: the
+    class of the pictures, or of each, which inversion goes up under; from origin to label goes an interpolation. mask: of
+    `Inpaint`, a file that is white where something is to be made, or bool [H, W]. count: how many results, instead of one for
+    each picture and label. The rest is `Diffusion.sample`'s. Raises Problem.
+    """
+    guides = tuple(guidance) if isinstance(guidance, Sequence) else (guidance,)
+    if classifier is None and model.guide is not None and any(isinstance(each, Classifier) for each in guides):
+        classifier = model.guide()
+    material = gather(model, [pictures] if isinstance(pictures, str | Path) else pictures, mask)
+    asked = arrange(model, how, material, _listed(label), _listed(origin), count, seed, classifier)
+    request = asked.replace(plan=None if steps is None else str(steps), sampler=sampler, guidance=guides, clip=clip)
+    frames = stream(model, request, material, batch_size=batch_size, classifier=classifier)
+    images = torch.cat([frame.images for frame in frames if frame.final])
+    return Edited(images, request, model, classifier, material=material)
+
+
+def gather(
+    model: Diffusion, pictures: Tensor | Sequence[str | Path], mask: str | Path | Tensor | None = None, chosen: Sequence[int] = ()
+) -> Material:
+    """The pictures and the mask of an edit, in the model's size. chosen: only these of them, by number. Raises Problem."""
+    channels, *_ = model.shape
+    if isinstance(pictures, Tensor):
+        if isinstance(mask, str | Path):
+            mask = torch.from_numpy(read_mask(mask, model.config.size, ()))
+        return Material(pictures, mask)
+    read = read_pictures(pictures, channels, model.config.size, chosen)
+    if isinstance(mask, str | Path):
+        mask = torch.from_numpy(read_mask(mask, model.config.size, read))
+    images = [torch.from_numpy(picture.image.copy()) for picture in read]
+    shape = (0, *model.shape)
+    return Material(
+        torch.stack(images) if images else torch.empty(shape, dtype=torch.uint8), mask, tuple(picture.name for picture in read)
+    )
+
+
+def arrange(
+    model: Diffusion, how: AnyEdit, material: Material, label: Sequence[Label] | None, origin: Sequence[Label] | None,
+    count: int | None, seed: int, classifier: PictureClassifier | None = None,
+) -> EditRequest:  # fmt: skip
+    """The request for what is asked, with the sampling settings of the model. Raises Problem."""
+
+    def numbers(asked: Sequence[Label] | None) -> tuple[int | None, ...]:
+        return model.labels(asked or ["none"], None, classifier)
+
+    if isinstance(how, Interpolate):
+        ends = (numbers(origin or label), numbers(label or origin))
+        if any(len(end) != 1 for end in ends):
+            raise Problem("interpolate goes from one label to one label: give one at each end")
+        labels = origins = (*ends[0], *ends[1])
+    else:
+        labels, origins, pictures = numbers(label), numbers(origin) if how.inverts else (), len(material.pictures)
+        if origin and not how.inverts:
+            raise Problem(f"the class that pictures have has no effect on {how.name}: leave it out, or invert")
+        if len(origins) == 1:
+            origins *= pictures
+        if len(origins) not in (0, pictures):
+            raise Problem(f"{len(origins)} classes are given for {pictures} pictures: give one for all of them, or one for each")
+    layout = how.layout(len(material.pictures), len(labels), count)
+    return EditRequest(
+        labels=tuple(labels[place] for place in layout.labels),
+        seeds=tuple(seed + more for more in layout.seeds),
+        edit=how,
+        pictures=material.digests,
+        mask=material.mask_digest,
+        origins=origins,
+        sources=layout.sources,
+        weights=layout.weights,
+    )
+
+
+def _listed(given: Label | Sequence[Label]) -> list[Label] | None:
+    if given is None:
+        return None
+    return [given] if isinstance(given, str | int) else list(given)

@@ -1,0 +1,128 @@
+"""Edits wired to a model: the request, the pictures that it is made of, and the stream of frames that answers it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Self
+
+import torch
+from pydantic import model_validator
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.config import Problem
+from lodestar.core.noise import SeededNoise
+from lodestar.models.classifier import PictureClassifier
+from lodestar.models.diffusion import Diffusion, Frame, Request, Samples
+from lodestar.models.edits import AnyEdit, Batch
+from lodestar.samplers import AnySampler
+
+
+class EditRequest(Request):
+    """What to make of pictures. The command line, Python and a manifest all make one of these."""
+
+    edit: AnyEdit
+    pictures: tuple[str, ...] = ()
+    """The pictures that it is made of, each by the SHA-256 of its values."""
+    mask: str | None = None
+    """Likewise, where there is one."""
+    origins: tuple[int | None, ...] = ()
+    """The class that each of them has, where it is inverted; of an interpolation, the classes at its two ends."""
+    sources: tuple[int, ...] = ()
+    """The number of the picture that each result is made of; empty where none is made of one alone."""
+    weights: tuple[float, ...] = ()
+    """Where each result is between two ends, in [0, 1]; empty where there are no ends."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        results = len(self.labels)
+        assert len(self.seeds) == results and len(self.sources) in (0, results) and len(self.weights) in (0, results)
+        assert all(0 <= source < len(self.pictures) for source in self.sources)
+        return self
+
+    def rows(self, rows: slice) -> Self:
+        """The request for some of its results alone."""
+        return self.replace(
+            labels=self.labels[rows], seeds=self.seeds[rows], sources=self.sources[rows], weights=self.weights[rows]
+        )
+
+    def only(self, index: int) -> Self:
+        return self.rows(slice(index, index + 1))
+
+
+@dataclass(frozen=True)
+class Material:
+    """The pictures that an edit is made of, in the size of the model's."""
+
+    pictures: Tensor = field(repr=False)
+    """uint8 [P, C, H, W]; P may be 0."""
+    mask: Tensor | None = field(default=None, repr=False)
+    """bool [H, W], True where something is to be made."""
+    names: tuple[str, ...] = ()
+    """Where each of the pictures comes from, if from a file."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """SHA-256 of each picture's values."""
+        return tuple(_digest(picture) for picture in self.pictures)
+
+    @property
+    def mask_digest(self) -> str | None:
+        """SHA-256 of the mask's values."""
+        return None if self.mask is None else _digest(self.mask)
+
+
+@dataclass(frozen=True)
+class Edited(Samples):
+    """Edited pictures: results, with the request that they answer and what they are made of."""
+
+    material: Material = field(kw_only=True, repr=False)
+
+
+def sampler_of(model: Diffusion, request: EditRequest) -> AnySampler:
+    """The sampler of a request: the one asked for, else the edit's usual one, else the model's."""
+    return request.sampler or request.edit.usual or model.config.sampler
+
+
+def check(model: Diffusion, request: EditRequest, material: Material, classifier: PictureClassifier | None = None) -> None:
+    """Raise Problem if a request cannot be answered, before any work is done."""
+    for number, picture in enumerate(material.pictures):
+        if picture.shape != model.shape:
+            raise Problem(f"picture {number} is {tuple(picture.shape)}: the model's are {model.shape} (channels, height, width)")
+    if material.mask is not None and material.mask.shape != model.shape[1:]:
+        raise Problem(f"the mask is {tuple(material.mask.shape)}: the model's pictures are {model.shape[1:]} (height, width)")
+    if (material.digests, material.mask_digest) != (request.pictures, request.mask):
+        raise Problem("these are not the pictures that the request is made of: their values have changed since")
+    model.check(request, classifier)
+    request.edit.check(request, sampler_of(model, request), model.steps(request), material.mask)
+
+
+@torch.inference_mode()
+def stream(
+    model: Diffusion,
+    request: EditRequest,
+    material: Material,
+    *,
+    batch_size: int = 32,
+    classifier: PictureClassifier | None = None,
+) -> Iterator[Frame]:
+    """Answer a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done."""
+    if batch_size < 1:
+        raise Problem(f"batch size is {batch_size}: at least 1")
+    check(model, request, material, classifier)
+    steps, sampler = model.steps(request), sampler_of(model, request)
+    length = request.edit.length(steps)
+    pictures = pixels.centre(material.pictures).to(model.device)
+    mask = None if material.mask is None else material.mask.to(model.device)
+    model.eval()
+    for first in range(0, len(request.labels), batch_size):
+        part = request.rows(slice(first, first + batch_size))
+        batch = Batch(model, part, pictures, mask, classifier, SeededNoise(part.seeds), steps, sampler)
+        for done, state in enumerate(request.edit.states(batch), start=1):
+            yield Frame(first, done, length, state.x if done == length else state.estimate.x0)
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(str(tuple(values.shape)).encode() + values.cpu().contiguous().numpy().tobytes()).hexdigest()

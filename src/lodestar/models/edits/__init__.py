@@ -1,0 +1,17 @@
+"""Editing pictures with a model that was not trained for it, one way a file. The union is the list of ways."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from lodestar.models.edits.base import Batch, Edit, Layout
+from lodestar.models.edits.inpaint import Inpaint
+from lodestar.models.edits.interpolate import Interpolate
+from lodestar.models.edits.invert import Invert
+from lodestar.models.edits.sdedit import SDEdit
+
+AnyEdit = Annotated[SDEdit | Invert | Interpolate | Inpaint, Field(discriminator="kind")]
+
+__all__ = ["AnyEdit", "Batch", "Edit", "Inpaint", "Interpolate", "Invert", "Layout", "SDEdit"]

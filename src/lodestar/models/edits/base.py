@@ -1,0 +1,113 @@
+"""What an edit is: pictures and a model in, the states of a sampling run out."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from lodestar.config import Config, Problem
+from lodestar.core.estimate import Denoise
+from lodestar.core.noise import SeededNoise
+from lodestar.core.transition import Transition
+from lodestar.models.classifier import PictureClassifier
+from lodestar.models.diffusion import Diffusion
+from lodestar.samplers import AnySampler, State
+
+if TYPE_CHECKING:
+    from lodestar.models.editing import EditRequest
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which of the pictures and labels given, and which seed, each result is made of; one entry a result."""
+
+    sources: tuple[int, ...]
+    """Numbers of pictures; empty where no result is made of one of them alone."""
+    labels: tuple[int, ...]
+    """Places among the labels asked for."""
+    seeds: tuple[int, ...]
+    """What is added to the first seed."""
+    weights: tuple[float, ...] = ()
+    """How far from one end to the other, in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some results of a request, and what there is to make them of."""
+
+    model: Diffusion
+    request: EditRequest
+    """For these results alone."""
+    pictures: Tensor
+    """All the pictures that the request is made of, float32 [P, C, H, W] in [−1, 1]."""
+    mask: Tensor | None
+    """bool [H, W], True where something is to be made."""
+    classifier: PictureClassifier | None
+    noise: SeededNoise
+    """Of which nothing has been drawn."""
+    steps: Sequence[Transition]
+    sampler: AnySampler
+
+    @property
+    def sources(self) -> Tensor:
+        """The picture that each result is made of [B, C, H, W]."""
+        return self.pictures[list(self.request.sources)]
+
+    def start(self) -> Tensor:
+        """Where sampling begins: each result's first draw [B, C, H, W]."""
+        return self.noise.start(self.model.shape, self.model.device) * self.model.config.schedule.start_sigma
+
+    def denoise(self, labels: Sequence[int | None], guided: bool = True) -> Denoise:
+        """A `Denoise` under these labels, with the guidance of the request or without."""
+        request = self.request if guided else self.request.replace(guidance=())
+        return self.model.guided(self.model.complete(request), labels, self.classifier if guided else None)
+
+
+class Edit(Config, abc.ABC):
+    """A way of making pictures of pictures. It is its own configuration."""
+
+    @property
+    def name(self) -> str:
+        """Its kind."""
+        return self.kind  # type: ignore[attr-defined]
+
+    @property
+    def inverts(self) -> bool:
+        """Whether it goes up from a picture to noise, under the picture's own class."""
+        return False
+
+    @property
+    def usual(self) -> AnySampler | None:
+        """The sampler where none is asked for; None is the model's own."""
+        return None
+
+    def layout(self, pictures: int, labels: int, count: int | None) -> Layout:
+        """Every picture under every label, once, or over again until there are `count` results, each with a seed of its own.
+
+        Raises Problem where that makes none.
+        """
+        if not pictures:
+            raise Problem(f"{self.name} needs a picture to start from, and none is given")
+        numbers = range(pictures * labels if count is None else count)
+        return Layout(
+            sources=tuple(k // labels % pictures for k in numbers),
+            labels=tuple(k % labels for k in numbers),
+            seeds=tuple(numbers),
+        )
+
+    @abc.abstractmethod
+    def length(self, steps: Sequence[Transition]) -> int:
+        """How many states `states` yields."""
+
+    @abc.abstractmethod
+    def states(self, batch: Batch) -> Iterator[State]:
+        """Make the results: the last state's x, float32 [B, C, H, W]."""
+
+    def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
+        """Raise Problem where this cannot be done with this sampler, or without a mask or with one."""
+        if mask is not None:
+            raise Problem(f"a mask has no effect on {self.name}: leave it out, or inpaint")

@@ -1,0 +1,32 @@
+"""SDEdit (Meng et al. 2022): noise a picture part of the way, and sample from there. What is coarser than the noise stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+from pydantic import Field
+
+from lodestar.core.transition import Transition
+from lodestar.models.edits.base import Batch, Edit
+from lodestar.samplers import State
+
+
+class SDEdit(Edit):
+    """Starts from the noised picture."""
+
+    kind: Literal["sdedit"] = "sdedit"
+    strength: float = Field(default=0.5, gt=0, le=1)
+    """The part of the steps that is taken, the last ones and at least one: t₀ of the paper where the steps are even in time.
+    Near 0 the picture comes back; 1 is all the steps from noise alone, which ignores it."""
+
+    def length(self, steps: Sequence[Transition]) -> int:
+        return max(round(self.strength * len(steps)), 1)
+
+    def states(self, batch: Batch) -> Iterator[State]:
+        steps = batch.steps[-self.length(batch.steps) :]
+        if self.strength < 1:
+            x = batch.model.config.schedule.forward(batch.sources, steps[0].t, batch.noise(batch.sources))
+        else:
+            x = batch.start()
+        yield from batch.sampler(batch.denoise(batch.request.labels), x, steps, batch.noise)

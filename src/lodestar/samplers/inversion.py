@@ -1,0 +1,44 @@
+"""Inversion: a deterministic sampler run from a picture up to the noise that it would have made the picture of.
+
+DDIM (Song et al. 2021, section 4.3, equation 13) and every other solver of the probability-flow ODE run in both directions. The
+first step up is another matter, since no network knows clean data. Published code takes the picture for x at the cleanest noisy
+level t, which is an error of σ_t that no number of steps makes smaller. Here the last step down, x₀ = (x − σ_t·ε̂(x))/α_t, is
+inverted instead, with ε̂ at x = α_t·x₀:
+
+    x_t = α_t·x₀ + σ_t·ε̂(α_t·x₀)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from torch import Tensor
+
+from lodestar.config import Problem
+from lodestar.core.estimate import Denoise, Noise
+from lodestar.core.transition import Transition, transitions
+from lodestar.samplers.base import Sampler, State, combine
+
+
+def check_invertible(sampler: Sampler, steps: Sequence[Transition]) -> None:
+    """Raise Problem unless this sampler can run these steps (noisy to clean, as when sampling) upwards."""
+    if sampler.stochastic:
+        sampler.check_falling([Transition(step.s, step.t) for step in steps])
+    if steps[0].t.alpha == 0:
+        raise Problem(
+            "inversion cannot end at pure noise (zero terminal signal), where nothing is left of a picture: try leading:N"
+        )
+
+
+def invert(sampler: Sampler, denoise: Denoise, x0: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+    """Take the steps (noisy to clean, as when sampling) upwards from clean x0 [B, ...].
+
+    Yields as many states as there are steps; the last one's x is at the noisiest level, steps[0].t.
+    """
+    rising = transitions([step.t for step in reversed(steps)])
+    level = steps[-1].t
+    estimate = denoise(level.alpha * x0, level).folded()
+    x = combine((level.alpha, x0), (level.sigma, estimate.eps))
+    yield State(x, estimate, 0)
+    for state in sampler(denoise, x, rising, noise):
+        yield State(state.x, state.estimate, state.index + 1)

@@ -1,0 +1,139 @@
+"""`edit` from the command line: what it writes, that any of it can be made again, and what it says of bad input."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from lodestar import checkpoint
+from lodestar.album import Manifest
+from lodestar.data import open_source
+from lodestar.images import load_png, save_png
+from lodestar.models.editing import EditRequest
+from tests.evaluate import tiny
+from tests.test_cli import refusal, run
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model, two pictures of 12×16, and masks."""
+    folder = tmp_path_factory.mktemp("files")
+    model = tiny.diffusion()
+    checkpoint.save(folder / "model", "diffusion", model.config.to_json(), model.state_dict(), {})
+    (folder / "pictures").mkdir()
+    for name in ("a", "b"):
+        Image.effect_noise((16, 12), 90).convert("RGB").save(folder / "pictures" / f"{name}.png")
+    for name, size, box in (("mask", (16, 12), (6, 4, 10, 8)), ("black", (16, 12), None), ("other", (9, 9), (0, 0, 9, 9))):
+        mask = Image.new("L", size, 0)
+        if box:
+            mask.paste(255, box)
+        mask.save(folder / f"{name}.png")
+    (folder / "text.png").write_text("hello")
+    return folder
+
+
+COMMANDS = {
+    "sdedit": ("pictures", "--strength", "0.5", "--label", "dog", "--label", "cat", "--guidance", "cfg:2"),
+    "invert": ("pictures", "--from", "cat", "--label", "dog", "--label", "ship"),
+    "interpolate": ("pictures", "--from", "cat", "--to", "dog", "--points", "4"),
+    "inpaint": ("pictures", "--mask", "mask.png", "--label", "dog", "--count", "4", "--resamples", "2", "--jump", "2"),
+}
+
+
+def given(files: Path, arguments: tuple[str, ...]) -> list[str]:
+    """Arguments with the files' names made paths."""
+    return [str(files / each) if (files / each).exists() else each for each in arguments]
+
+
+@pytest.mark.parametrize("kind", COMMANDS)
+def test_results_a_grid_beside_the_sources_and_a_manifest_to_make_them_again(files: Path, tmp_path: Path, kind: str) -> None:
+    arguments = ["edit", kind, files / "model", *given(files, COMMANDS[kind]), "--steps", "4"]
+    assert run(*arguments, "--out", tmp_path / "out") == 0
+    expected = ["00000.png", "00001.png", "00002.png", "00003.png", "grid.png", "manifest.json", "mask.png"]
+    expected += ["source-00000.png", "source-00001.png"]
+    if kind != "inpaint":
+        expected.remove("mask.png")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == expected
+    # Cells of 128 pixels, 16 between them: pairs, triples with the hole between, or one row from end to end.
+    shapes = {"sdedit": (2, 4), "invert": (2, 4), "interpolate": (1, 6), "inpaint": (2, 6)}
+    height, width = shapes[kind]
+    assert load_png(tmp_path / "out" / "grid.png").shape == (3, height * 144 - 16, width * 144 - 16)
+    request = Manifest.read(tmp_path / "out").request
+    assert isinstance(request, EditRequest)
+    assert request.edit.kind == kind
+    assert len(open_source(str(tmp_path / "out"))) == 4, "an album, of results alone"
+    assert run(*arguments, "--batch-size", 1, "--out", tmp_path / "out") == 0, "the same request again"
+    for number in (0, 3):
+        assert run("remake", tmp_path / "out", "--picture", number, "--out", tmp_path / "again") == 0
+        name = f"{number:05d}.png"
+        assert (load_png(tmp_path / "again" / name).int() - load_png(tmp_path / "out" / name).int()).abs().max() <= 1
+
+
+def test_the_manifest_says_what_each_picture_is_made_of(files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("edit", "sdedit", files / "model", files / "pictures", "--picture", 1, "--label", "ship=2", "--seed", 4)
+    assert run(*arguments, "--out", tmp_path / "out") == 0
+    written = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert written["sources"] == [{"file": "source-00000.png", "from": str(files / "pictures" / "b.png")}]
+    source = {"label": "ship", "source": "source-00000.png"}
+    assert written["pictures"] == [{"file": f"{k:05d}.png", "seed": 4 + k, **source} for k in range(2)]
+    changed = 255 - load_png(tmp_path / "out" / "source-00000.png")
+    save_png(tmp_path / "out" / "source-00000.png", changed)
+    line = refusal(capsys, "remake", tmp_path / "out", "--picture", 0, "--out", tmp_path / "again")
+    assert "their values have changed since" in line
+
+
+def test_labels_and_seeds_are_interpolated_without_pictures(files: Path, tmp_path: Path) -> None:
+    labels = ("edit", "interpolate", files / "model", "--from", "dog", "--to", "cat", "--points", 3, "--steps", 3)
+    assert run(*labels, "--out", tmp_path / "labels") == 0
+    assert run("sample", files / "model", "--label", "dog", "--label", "cat", "--steps", 3, "--out", tmp_path / "dog") == 0
+    assert (load_png(tmp_path / "labels" / "00000.png").int() - load_png(tmp_path / "dog" / "00000.png").int()).abs().max() <= 1
+    weights = [picture["weight"] for picture in json.loads((tmp_path / "labels" / "manifest.json").read_text())["pictures"]]
+    assert weights == [0, 0.5, 1]
+    seeds = ("edit", "interpolate", files / "model", "--from", "dog", "--seed", 2, "--to-seed", 5, "--points", 3, "--steps", 3)
+    assert run(*seeds, "--out", tmp_path / "seeds") == 0
+    assert load_png(tmp_path / "seeds" / "grid.png").shape == (3, 128, 3 * 144 - 16)
+
+
+def test_an_album_is_edited(files: Path, tmp_path: Path) -> None:
+    assert run("sample", files / "model", "--count", 3, "--steps", 3, "--out", tmp_path / "album") == 0
+    assert run("edit", "sdedit", files / "model", tmp_path / "album", "--picture", 2, "--out", tmp_path / "out") == 0
+    assert (tmp_path / "out" / "source-00000.png").read_bytes() == (tmp_path / "album" / "00002.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("sdedit", "pictures", "--strength", "1.5"), "strength is 1.5"),
+        (("sdedit", "pictures", "--strength", "0"), "strength is 0"),
+        (("sdedit", "text.png"), "text.png cannot be decoded: it is not a picture in a known format"),
+        (("sdedit", "nothing.png"), "no picture 'nothing.png'"),
+        (("sdedit", "pictures", "--picture", "2"), "picture 2: there are 0 to 1"),
+        (("sdedit", "pictures", "--label", "dgo"), "unknown label 'dgo': choose from cat, dog, ship; did you mean 'dog'?"),
+        (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one without noise"),
+        (("invert", "pictures", "--from", "ct"), "did you mean 'cat'?"),
+        (("interpolate", "--from", "dog"), "the same at both ends"),
+        (("interpolate", "pictures", "--points", "1"), "--points"),
+        (("inpaint", "pictures", "--mask", "black.png"), "nothing is masked"),
+        (
+            ("inpaint", "pictures", "--mask", "other.png"),
+            "is 9×9: it has to be of the picture's size (12×16) or of the model's (8×8",
+        ),
+        (("inpaint", "pictures", "--mask", "text.png"), "text.png cannot be decoded"),
+        (("inpaint", "pictures", "--mask", "mask.png"), "jump is 10"),
+        (("inpaint", "pictures"), "--mask"),
+        (("inpaint", "pictures", "--mask", "mask.png", "--resamples", "0"), "resamples is 0"),
+        (("sdeit", "pictures"), "sdedit"),
+    ],
+)
+def test_bad_requests_get_one_line(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    kind, *rest = arguments
+    assert said in refusal(capsys, "edit", kind, files / "model", *given(files, tuple(rest)), "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

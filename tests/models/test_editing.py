@@ -1,0 +1,230 @@
+"""Edits on a tiny model with random weights: their ends, what they keep, their independence of the batch, what they refuse."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.config import Problem, decode, kinds
+from lodestar.core.exact import Gaussian
+from lodestar.core.schedule import Linear
+from lodestar.denoiser import Bound
+from lodestar.editor import arrange, edit
+from lodestar.guidance import CFG, Classifier
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.editing import Edited, Material, stream
+from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit
+from lodestar.samplers import DDIM, Ancestral, DPMpp, Heun
+from tests.evaluate import tiny
+
+torch.set_num_threads(1)
+
+MODEL = tiny.diffusion()
+PICTURES = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+MASK = torch.zeros(8, 8, dtype=torch.bool)
+MASK[2:6, 2:6] = True
+SETTINGS: dict[str, dict[str, Any]] = {
+    "sdedit": {"pictures": PICTURES, "label": "dog", "how": SDEdit(strength=0.5)},
+    "invert": {"pictures": PICTURES, "label": "dog", "origin": ["cat", "ship"], "how": Invert()},
+    "interpolate": {"pictures": PICTURES, "label": "dog", "origin": "cat", "how": Interpolate(points=2)},
+    "inpaint": {"pictures": PICTURES, "label": "dog", "mask": MASK, "how": Inpaint(resamples=2, jump=1)},
+}
+
+
+def run(kind: str, model: Diffusion = MODEL, **changes: Any) -> Edited:
+    return edit(model, **{"steps": 4, **SETTINGS[kind], **changes})
+
+
+def exact() -> Diffusion:
+    """An exact model of pictures of independent values N(0, 0.3), in place of the network."""
+    model, gaussian = tiny.diffusion(), Gaussian(torch.zeros(3, 8, 8), 0.3)
+    model.config = model.config.replace(schedule=Linear())
+    model.denoiser.forward = lambda x, level, signals: gaussian(x, level)  # type: ignore[method-assign]
+    return model
+
+
+def near(one: Tensor, other: Tensor, levels: int = 1) -> bool:
+    return int((one.int() - other.int()).abs().max()) <= levels
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_contract(kind: str) -> None:
+    """Every kind is tested, is its JSON, is explained, yields as many states as it says, and depends on the batch in nothing."""
+    assert set(SETTINGS) == set(kinds(AnyEdit))
+    how = SETTINGS[kind]["how"]
+    assert decode(AnyEdit, how.to_json()) == how
+    assert isinstance(how, Edit) and type(how).__doc__
+    made = run(kind, guidance=CFG(scale=2.0))
+    assert made.images.shape == (2, 3, 8, 8)
+    assert decode(type(made.request), made.request.to_json()) == made.request
+    assert near(run(kind, guidance=CFG(scale=2.0), batch_size=1).images, made.images)
+    for k in range(2):
+        frames = list(stream(MODEL, made.request.only(k), made.material))
+        assert [frame.step for frame in frames] == list(range(1, how.length(MODEL.steps(made.request)) + 1))
+        assert [frame.final for frame in frames].index(True) == len(frames) - 1
+        assert near(frames[-1].images[0], made.images[k])
+
+
+def test_pixels_in_the_middle_of_their_bins_come_back() -> None:
+    every = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(pixels.decode(pixels.centre(every)), every)
+    assert pixels.centre(every).abs().max() <= 1
+
+
+# -------------------------------------------------------------------------------------------------------------- SDEdit
+
+
+def test_sdedit_of_little_strength_returns_the_picture_and_of_full_strength_ignores_it() -> None:
+    apart = [
+        float((run("sdedit", exact(), how=SDEdit(strength=strength), steps=50).images.float() - PICTURES).abs().mean())
+        for strength in (0.01, 0.2, 0.5, 0.9)
+    ]
+    assert apart[0] < 2
+    assert apart == sorted(apart)
+    assert apart[-1] > 40
+    made = run("sdedit", how=SDEdit(strength=1.0), sampler=Ancestral()).images
+    assert torch.equal(made, run("sdedit", how=SDEdit(strength=1.0), sampler=Ancestral(), pictures=255 - PICTURES).images)
+    assert torch.equal(made, MODEL.sample("dog", 2, steps=4, sampler=Ancestral()).images)
+    assert not torch.equal(run("sdedit").images, run("sdedit", pictures=255 - PICTURES).images)
+
+
+def test_every_picture_is_made_into_every_label() -> None:
+    made = run("sdedit", label=["cat", "dog", "ship"])
+    assert made.request.labels == (0, 1, 2, 0, 1, 2)
+    assert made.request.sources == (0, 0, 0, 1, 1, 1)
+    assert made.request.seeds == (0, 1, 2, 3, 4, 5)
+    more = run("sdedit", count=5, seed=7).request
+    assert (more.sources, more.seeds) == ((0, 1, 0, 1, 0), (7, 8, 9, 10, 11))
+    assert run("sdedit", label=None).request.labels == (None, None)
+
+
+# ----------------------------------------------------------------------------------------------------------- inversion
+
+
+def test_inversion_and_resynthesis_under_the_same_label_return_the_picture() -> None:
+    model = exact()
+    apart = [
+        float((run("invert", model, steps=steps, sampler=DDIM(), clip=False).images.float() - PICTURES).abs().mean())
+        for steps in (10, 40, 160)
+    ]
+    assert apart[0] > 3 * apart[1] > 9 * apart[2]
+    assert near(run("invert", model, steps=160, sampler=Heun(), clip=False).images, PICTURES)
+
+
+def test_labels_and_guidance_of_inversion_tell() -> None:
+    plain = run("invert").images
+    assert not torch.equal(plain, run("invert", origin=["dog", "dog"]).images)
+    assert not torch.equal(plain, run("invert", label="ship").images)
+    guided = run("invert", guidance=CFG(scale=3.0)).images
+    assert not torch.equal(plain, guided)
+    assert not torch.equal(guided, run("invert", guidance=CFG(scale=3.0), how=Invert(guided=True)).images)
+    assert torch.equal(run("invert", origin="cat").images, run("invert", origin=["cat", "cat"]).images)
+
+
+# ------------------------------------------------------------------------------------------------------- interpolation
+
+
+def test_the_ends_between_pictures_are_their_inversions() -> None:
+    made = run("interpolate", how=Interpolate(points=3)).images
+    for end, label in ((0, "cat"), (1, "dog")):
+        assert near(run("invert", pictures=PICTURES[end : end + 1], origin=label, label=label).images[0], made[2 * end])
+
+
+def test_the_ends_between_labels_and_between_seeds_are_samples() -> None:
+    def ends(origin: str, to: str, to_seed: int | None = None, **more: Any) -> Edited:
+        return edit(MODEL, Interpolate(points=4, to_seed=to_seed), label=to, origin=origin, seed=3, steps=4, **more)
+
+    def sample(label: str, seed: int = 3, **more: Any) -> Tensor:
+        return MODEL.sample(label, 1, seed=seed, steps=4, **more).images[0]
+
+    for more in ({}, {"guidance": CFG(scale=3.0)}, {"sampler": Ancestral()}):
+        made = ends("dog", "cat", **more)
+        assert near(made.images[0], sample("dog", **more))
+        assert near(made.images[-1], sample("cat", **more))
+        assert not near(made.images[1], made.images[0]) and not near(made.images[1], made.images[-1])
+    made = ends("dog", "dog", 9)
+    assert near(made.images[0], sample("dog"))
+    assert near(made.images[-1], sample("dog", 9))
+    assert near(ends("none", "cat").images[0], sample("none"))
+    assert ends("dog", "cat").request.labels == (1, 1, 0, 0)
+    guide = tiny.classifier()
+    made = ends("dog", "cat", guidance=Classifier(scale=20.0), classifier=guide)
+    assert near(made.images[-1], sample("cat", guidance=Classifier(scale=20.0), classifier=guide))
+
+
+def test_labels_are_interpolated_by_their_embeddings() -> None:
+    cat, dog = (MODEL.denoiser.bind({"label": torch.tensor([label])}) for label in (0, 1))
+    between = cat.toward(dog, torch.tensor([0.25]))
+    assert isinstance(between, Bound)
+    assert cat.signals.emb is not None and dog.signals.emb is not None and between.signals.emb is not None
+    torch.testing.assert_close(between.signals.emb, 0.75 * cat.signals.emb + 0.25 * dog.signals.emb)
+
+
+# ---------------------------------------------------------------------------------------------------------- inpainting
+
+
+@pytest.mark.parametrize("sampler", [None, DPMpp()], ids=str)
+def test_inpainting_keeps_every_known_pixel_and_makes_the_others(sampler: DPMpp | None) -> None:
+    made = run("inpaint", sampler=sampler)
+    assert torch.equal(made.images[:, :, ~MASK], PICTURES[:, :, ~MASK])
+    assert not torch.equal(made.images[:, :, MASK], PICTURES[:, :, MASK])
+    # What was under the mask is not looked at.
+    assert torch.equal(made.images, run("inpaint", sampler=sampler, pictures=PICTURES.masked_fill(MASK, 0)).images)
+
+
+# ------------------------------------------------------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        ("sdedit", {"pictures": ()}, "sdedit needs a picture to start from"),
+        ("sdedit", {"mask": MASK}, "a mask has no effect on sdedit"),
+        ("sdedit", {"origin": "cat"}, "the class that pictures have has no effect on sdedit"),
+        ("sdedit", {"label": "dgo"}, "did you mean 'dog'"),
+        ("sdedit", {"pictures": PICTURES[:, :, :4]}, r"picture 0 is \(3, 4, 8\): the model's are \(3, 8, 8\)"),
+        ("sdedit", {"batch_size": 0}, "batch size is 0"),
+        ("invert", {"sampler": Ancestral()}, "inversion needs one without noise"),
+        ("invert", {"sampler": DPMpp(eta=1.0)}, "inversion needs one without noise"),
+        ("invert", {"origin": ["cat", "dog", "ship"]}, "3 classes are given for 2 pictures"),
+        ("interpolate", {"pictures": PICTURES[:1]}, "between two pictures, and the number given is 1"),
+        ("interpolate", {"sampler": DDIM(eta=1.0)}, "inversion needs one without noise"),
+        ("interpolate", {"pictures": (), "origin": "dog"}, "the same at both ends"),
+        ("interpolate", {"label": ["cat", "dog"]}, "one label to one label"),
+        ("interpolate", {"count": 3}, "as many pictures as it has points"),
+        ("interpolate", {"how": Interpolate(to_seed=3)}, "give the ones or the others"),
+        ("interpolate", {"how": Interpolate(to_seed=3), "pictures": (), "sampler": Ancestral()}, "draws none on the way"),
+        ("inpaint", {"mask": None}, "inpaint needs a mask"),
+        ("inpaint", {"mask": torch.zeros_like(MASK)}, "nothing is masked"),
+        ("inpaint", {"mask": MASK[:4]}, r"the mask is \(4, 8\)"),
+        ("inpaint", {"how": Inpaint()}, "jump is 10: of 4 steps, at most 3 can be gone back"),
+    ],
+)
+def test_what_cannot_be_done_is_refused(kind: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(Problem, match=message) as caught:
+        run(kind, **changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("strength", [0.0, -0.1, 1.1, float("nan")])
+def test_a_strength_out_of_range_is_refused(strength: float) -> None:
+    with pytest.raises(Problem, match="strength"):
+        SDEdit(strength=strength)
+
+
+def test_other_pictures_than_the_requests_are_refused() -> None:
+    request = arrange(MODEL, SDEdit(), Material(PICTURES), ["dog"], None, None, 0)
+    with pytest.raises(Problem, match="not the pictures that the request is made of"):
+        next(stream(MODEL, request, Material(255 - PICTURES)))
+
+
+def test_a_model_that_was_never_unconditional_is_edited_under_labels() -> None:
+    bare = tiny.diffusion(droppable=False)
+    assert len(run("inpaint", bare).images) == 2
+    assert len(run("invert", bare).images) == 2
+    with pytest.raises(Problem, match="never trained without its classes"):
+        run("invert", bare, origin=None)
