@@ -48,5 +48,5 @@ def _find(given: str | None, name: str) -> str:
         return given
     path = cache_folder() / "downloads" / name
     if not path.exists():
-        raise Problem(f"the self-test needs {_URL}{name}: put it at {path}, or name it (samples first, --reference second)")
+        raise Problem(f"the self-test needs {_URL}{name}: put it at {path}, or give --samples FILE and --reference FILE")
     return str(path)

@@ -11,7 +11,8 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from lodestar.config import kinds, parse
+from lodestar import library
+from lodestar.config import Problem, kinds, nearest, parse
 from lodestar.evaluate.extractors.base import Extractor, gives, note
 from lodestar.evaluate.extractors.classifier import ClassifierExtractor, ClassifierFeatures
 from lodestar.evaluate.extractors.inception import InceptionExtractor, InceptionFeatures
@@ -30,7 +31,16 @@ def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None
     """
     text = str(name)
     known = text.partition(":")[0] in kinds(Features)
+    if not known and nearest(text, kinds(Features)) and not _is_classifier(text):
+        near = nearest(text, [*kinds(Features), *library.embedded()])
+        raise Problem(
+            f"no extractor {text!r}: choose from {', '.join(kinds(Features))}, or give a classifier's name or file{near}"
+        )
     return (parse("extractor", text, Features) if known else ClassifierFeatures(model=text)).load(device)
+
+
+def _is_classifier(text: str) -> bool:
+    return text in library.embedded() or text.startswith("hf:") or Path(text).exists()
 
 
 __all__ = [
