@@ -79,6 +79,17 @@ def _classifier() -> Any:
     return classifying("digits").task.build(torch.device("cpu"), torch.float32)
 
 
+def test_a_run_that_cannot_begin_so_leaves_its_folder_to_one_that_can(given: Path, tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "pictures", 12)
+    for init in (str(tmp_path / "nothing"), str(given)):
+        run = denoising(source, images=8, microbatch=None, init=init)
+        if init == str(given):
+            train(run, tmp_path / "run")
+            continue
+        with pytest.raises(Problem, match="no model"):
+            train(run, tmp_path / "run")
+
+
 def test_a_run_says_what_it_begins_with(given: Path, tmp_path: Path) -> None:
     source = write_pictures(tmp_path / "pictures", 12)
     run: Run = denoising(source, images=8, microbatch=None, init=str(given))

@@ -21,7 +21,8 @@ BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at
 Steps = Annotated[
     str | None,
     typer.Option(
-        "--steps", help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, karras:20, logsnr:20."
+        "--steps",
+        help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, karras:20, logsnr:20, at:39,17.",
     ),
 ]
 SamplerText = Annotated[

@@ -12,8 +12,6 @@ from lodestar.tasks import Learner
 _SILENT = ("layout", "norm_groups", "rescale_residuals")
 """Settings of a network that give weights of the same names and shapes another meaning; so does the number of heads."""
 
-_SHOWN = 8
-
 
 def initialize(learner: Learner, name: str) -> str:
     """Give a learner the tensors of a model (see `library.find`) that have the names and shapes of its own; tells the others.
@@ -28,14 +26,14 @@ def initialize(learner: Learner, name: str) -> str:
     ours = learner.module.state_dict()
     fitting = {key: tensor for key, tensor in tensors.items() if key in ours and tensor.shape == ours[key].shape}
     if not any(tensor.ndim > 1 for tensor in fitting.values()):
-        raise Problem(f"--init {name}: none of its weights fits this run: {_differences(tensors, ours, fitting)}")
+        raise Problem(f"--init {name}: none of its weights fits this run: {_differences(tensors, ours, fitting, shown=2)}")
     learner.module.load_state_dict({**ours, **fitting})
     share = sum(tensor.numel() for tensor in fitting.values()) / sum(tensor.numel() for tensor in ours.values())
     told = f"begins with {len(fitting)} of {name}'s {len(tensors)} tensors, which are {share:.1%} of the parameters here"
     return told if len(fitting) == len(ours) == len(tensors) else f"{told}; {_differences(tensors, ours, fitting)}"
 
 
-def _differences(theirs: dict[str, Any], ours: dict[str, Any], fitting: dict[str, Any]) -> str:
+def _differences(theirs: dict[str, Any], ours: dict[str, Any], fitting: dict[str, Any], shown: int = 8) -> str:
     """What stays as built, and what is left out, by name."""
     fresh = [
         f"{key} {list(tensor.shape)}" + (f" (there {list(theirs[key].shape)})" if key in theirs else " (not there)")
@@ -44,11 +42,11 @@ def _differences(theirs: dict[str, Any], ours: dict[str, Any], fitting: dict[str
     ]
     unused = [key for key in theirs if key not in ours]
     parts = [("as built", fresh), ("left out", unused)]
-    return "; ".join(f"{len(names)} {what}: {_list(names)}" for what, names in parts if names)
+    return "; ".join(f"{len(names)} {what}: {_list(names, shown)}" for what, names in parts if names)
 
 
-def _list(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", …" if len(names) > _SHOWN else "")
+def _list(names: list[str], shown: int) -> str:
+    return ", ".join(names[:shown]) + (", …" if len(names) > shown else "")
 
 
 def _check_meaning(name: str, theirs: Any, ours: Any) -> None:

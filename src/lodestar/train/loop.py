@@ -53,8 +53,8 @@ def train(run: Run, folder: str | Path, console: Console | None = None, device: 
     run = run.replace(task=run.task.resolve(Facts(source.channels, transforms.result_size(source.size), source.names)))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"):
-        claim(folder, run)
         state = start(run, folder, device, console)
+        claim(folder, run)  # after all that can be refused: a folder is a run's once it has begun
         counters, config = state.counters, run.train
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
