@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli import convert, demo, edit, evaluate, export, info, sample, train, upsample
+from lodestar.cli import convert, demo, edit, evaluate, export, info, reproduce, sample, train, upsample
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -37,6 +37,7 @@ _COMMANDS = (
     evaluate.evaluate,
     evaluate.stats,
     evaluate.sweep,
+    reproduce.reproduce,
     convert.convert,
     export.export,
     info.info,

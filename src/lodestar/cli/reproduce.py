@@ -1,0 +1,52 @@
+"""`reproduce`: the rows of published tables, made again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lodestar.cli.options import BatchSize, Device, ExtractorName, Out, Reference, Seed
+
+
+def reproduce(
+    row: Annotated[str | None, typer.Argument(help="A row: adm-g-256, adm-64 …; none lists them.")] = None,
+    models: Annotated[
+        Path, typer.Option("--models", help="The folder of converted models (lodestar convert openai/NAME --out models).")
+    ] = Path("models"),
+    reference: Reference = None,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample; the tables have 50,000.")] = 50_000,
+    seed: Seed = 0,
+    batch_size: BatchSize = 64,
+    extractor: ExtractorName = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Make a row of a published table again: its settings, the numbers measured and those printed, side by side."""
+    from rich.console import Console
+
+    from lodestar.config import choose
+    from lodestar.evaluate import extractors, run
+    from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
+    from lodestar.files import write_text
+    from lodestar.presets import recipes
+
+    console = Console(markup=False)
+    if row is None:
+        console.print(recipes.listing())
+        return
+    recipe = choose("row", row, recipes.RECIPES)
+    network, critic = recipes.load(recipe, models, device)
+    against = str(recipes.reference_file(recipe, reference))
+    measured_with = extractors.load_extractor(extractor or "inception", device)
+    metrics = (Frechet(), SpatialFrechet(), Score(), PrecisionRecall())
+    source = run.open_reference(against, None, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
+    request = recipes.request(recipe, network, critic, count, seed)
+    report = run.measure(
+        network, request, source, measured_with, batch_size=batch_size, classifier=critic, metrics=metrics, what=row
+    )  # fmt: skip
+    console.print(recipes.comparison(recipe, report.numbers, count))
+    console.print(report.table())
+    if out is not None:
+        write_text(out / "report.json", report.to_json() + "\n")

@@ -1,0 +1,79 @@
+"""The rows of published tables: what they name exists, what they sample is what was published, and a row is made again whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from lodestar import library
+from lodestar.__main__ import main
+from lodestar.models.diffusion import Diffusion
+from lodestar.presets import PUBLISHED, recipes
+from lodestar.presets.recipes import RECIPES, Recipe
+
+torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_row_names_published_models_and_metrics_that_exist(name: str) -> None:
+    recipe = RECIPES[name]
+    models = {each.short: each for each in PUBLISHED}
+    assert recipe.model in models
+    assert (recipe.critic is None) == (recipe.scale == 0)
+    assert recipe.critic is None or recipe.critic in models
+    assert set(recipe.expected) <= {"frechet", "spatial_frechet", "score", "precision", "recall"}
+    size = models[recipe.model].model().size[0]
+    assert f"{size}" in recipe.reference
+
+
+def test_it_samples_classes_at_random_and_clamps_as_published() -> None:
+    model = library.load("cifar10", "cpu")
+    assert isinstance(model, Diffusion)
+    recipe = RECIPES["adm-g-256"]
+    drawn = recipes.request(recipe, model, None, 1000, 7)
+    counts = np.bincount([label or 0 for label in drawn.labels], minlength=10)
+    assert counts.min() > 60 and counts.max() < 140 and len(set(counts)) > 3
+    assert drawn == recipes.request(recipe, model, None, 1000, 7) != recipes.request(recipe, model, None, 1000, 8)
+    assert [each.kind for each in drawn.guidance] == ["clip", "classifier"]
+    assert (drawn.plan, drawn.seeds[:2]) == ("250", (7, 8))
+
+
+def test_what_counts_as_the_same_number() -> None:
+    assert recipes.within("frechet", 4.70, 4.59) and not recipes.within("frechet", 4.90, 4.59)
+    assert recipes.within("recall", 0.51, 0.52) and not recipes.within("recall", 0.50, 0.52)
+
+
+def test_a_row_is_made_again_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny = Recipe(
+        model="cifar10", critic="cifar10_classifier", scale=1.0, plan="2", reference="batch.npz", folder="none",
+        expected={"frechet": 1.0, "recall": 0.5},
+    )  # fmt: skip
+    monkeypatch.setattr(recipes, "RECIPES", {"tiny": tiny})
+    monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path / "cache"))
+    arguments = ["reproduce", "tiny", "--models", str(library.WEIGHTS), "--extractor", "cifar10_features", "--count", "6"]
+
+    def refused(*given: str) -> str:
+        with pytest.raises(SystemExit) as stop:
+            main([*given])
+        assert stop.value.code == 2
+        return capsys.readouterr().err
+
+    assert "unknown row 'tinny': choose from tiny; did you mean 'tiny'?" in refused("reproduce", "tinny")
+    assert "convert openai/cifar10 --out" in refused("reproduce", "tiny", "--models", str(tmp_path))
+    assert "ref_batches/none/batch.npz" in refused(*arguments)
+    generator = np.random.default_rng(0)
+    np.savez(tmp_path / "batch.npz", generator.integers(0, 256, (8, 32, 32, 3), dtype=np.uint8))
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--reference", str(tmp_path / "batch.npz"), "--out", str(tmp_path / "out")])
+    assert stop.value.code == 0
+    told = capsys.readouterr().out
+    assert "printed" in told and "6 pictures, and the printed numbers are of 50,000" in " ".join(told.split())
+    assert (tmp_path / "out" / "report.json").exists()
+    with pytest.raises(SystemExit):
+        main(["reproduce"])
+    assert "tiny" in capsys.readouterr().out
