@@ -197,7 +197,7 @@ def test_training_from_the_command_line_resumes_and_is_sampled(
         (("--label", "dog=x"), "'x' is not a count"),
         (("--label", "dog=0"), "'0' is not a count"),
         (("--label", "dog=2", "--count", "3"), "give one of them"),
-        (("--sampler", "ddmi"), "unknown sampler 'ddmi': choose from ancestral, ddim, euler, heun, dpmpp; did you mean 'ddim'?"),
+        (("--sampler", "ddmi"), "unknown sampler 'ddmi': choose from ancestral, ddim, plms, "),
         (("--sampler", "ddim:eta=-1"), "sampler eta is -1"),
         (("--sampler", "ddim:etta=1"), "did you mean 'eta'?"),
         (("--guidance", "cgf:2"), "unknown guidance 'cgf'"),
