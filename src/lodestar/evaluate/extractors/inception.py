@@ -8,17 +8,16 @@ without their bias.
 from __future__ import annotations
 
 import hashlib
-import pickle
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
 
 from lodestar import checkpoint
-from lodestar.config import Config, Problem
+from lodestar.config import Config
+from lodestar.convert import foreign
 from lodestar.download import fetch
 from lodestar.evaluate.extractors.base import SPATIAL_CHANNELS
 from lodestar.evaluate.statistics import FeatureSet
@@ -44,7 +43,7 @@ class InceptionFeatures(Config):
         """The extractor. Raises Problem where there are no such weights."""
         target = choose_device(device)
         path = fetch(URL, SHA256) if self.weights is None else Path(self.weights).expanduser()
-        tensors = _read(path)
+        tensors = foreign.read(path)
         with torch.device("meta"):
             network = Inception()
         network.to_empty(device="cpu")
@@ -80,21 +79,6 @@ class InceptionExtractor:
         # In this order the published references keep their covariances.
         spatial = maps[:, :SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
         return FeatureSet(features.cpu(), logits.cpu(), spatial.cpu())
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """A file of tensors by name, nothing but tensors unpickled. Raises Problem."""
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, BadZipFile):
-        raise Problem(
-            f"{path} is not a file of Inception's weights, or it is damaged: expected {URL.rpartition('/')[2]}"
-        ) from None
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
-        raise Problem(f"{path} is not a file of Inception's weights: expected {URL.rpartition('/')[2]}")
-    return tensors
 
 
 def _counters(network: Inception) -> dict[str, Tensor]:
