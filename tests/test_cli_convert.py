@@ -69,7 +69,7 @@ def test_models_that_are_mixed_up_are_refused_in_one_line(tmp_path: Path, capsys
     assert "holds a classifier, and a diffusion is needed" in refusal(capsys, "sample", guide)
     assert "knows no classes" in refusal(capsys, "upsample", up, "a.png", "--label", "1")
     (tmp_path / "b.png").write_bytes(b"no picture")
-    assert "cannot read the picture b.png" in refusal(capsys, "upsample", up, "b.png")
+    assert "b.png cannot be decoded" in refusal(capsys, "upsample", up, "b.png")
     assert "diffusers' DDPMPipeline enlarges no pictures" in refusal(capsys, "export", up, "folder")
     assert "converted, ours are models as they are" in refusal(capsys, "convert", up)
 
@@ -88,7 +88,7 @@ def test_wrong_names_are_refused_in_one_line(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_published_model_is_fetched_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cached = tmp_path / "cache" / "checkpoints"
+    cached = tmp_path / "cache" / "downloads"
     cached.mkdir(parents=True)
     (tmp_path / "tiny.pt").rename(cached / "tiny.pt")
     assert run("convert", "ada/tiny", "--out", "models") == 0

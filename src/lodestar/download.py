@@ -16,12 +16,15 @@ _BLOCK = 2**20
 _PATIENCE_SECONDS = 30
 
 
-def fetch(url: str, sha256: str) -> Path:
+def fetch(url: str, sha256: str | None) -> Path:
     """The file that `url` names, with these contents, in the cache folder's ``downloads``; put there if it is not.
 
-    Raises Problem where there is no network, which says where to put the file, and for other contents.
+    sha256: None where nobody has published it; then a file that is there is taken for the right one. Raises Problem where there
+    is no network, which says where to put the file, and for other contents.
     """
     path = cache_folder() / "downloads" / url.rpartition("/")[2]
+    if path.exists() and sha256 is None:
+        return path
     if path.exists():
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
@@ -34,7 +37,7 @@ def fetch(url: str, sha256: str) -> Path:
         raise Problem(f"cannot fetch {url} ({_reason(error)}): put the file at {path}") from None
 
 
-def _save(answer: http.client.HTTPResponse, url: str, sha256: str, path: Path) -> Path:
+def _save(answer: http.client.HTTPResponse, url: str, sha256: str | None, path: Path) -> Path:
     digest, size, done = hashlib.sha256(), int(answer.headers.get("Content-Length") or 0), 0
     with atomic(path) as file, progress(f"fetching {path.name} (MiB)", size // _BLOCK) as report:
         while block := answer.read(_BLOCK):
@@ -42,7 +45,9 @@ def _save(answer: http.client.HTTPResponse, url: str, sha256: str, path: Path) -
             digest.update(block)
             done += len(block)
             report(done // _BLOCK)
-        if digest.hexdigest() != sha256:
+        if done < size:
+            raise Problem(f"{url} ended after {done:,} of {size:,} bytes: try again")
+        if sha256 is not None and digest.hexdigest() != sha256:
             raise Problem(f"{url} gave another file: its SHA-256 is {digest.hexdigest()}, not {sha256}")
     return path
 

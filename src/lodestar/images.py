@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +12,6 @@ from torch import Tensor
 
 from lodestar.config import Problem
 from lodestar.files import atomic
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _SMALL = 128
 """Pictures smaller than this are enlarged in a grid, so that they can be looked at."""
@@ -57,20 +53,14 @@ def save_png(path: str | Path, picture: Tensor) -> None:
         file.write(buffer.getvalue())
 
 
-def open_picture(path: str | Path) -> Image.Image:
-    """A picture of any format that PIL knows, decoded. Raises Problem if it cannot be."""
+def load_png(path: str | Path) -> Tensor:
+    """Read a picture as uint8 [3, H, W], or [1, H, W] if it is grey. Raises Problem if it cannot be decoded."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(path) as picture:
-            picture.load()
-            return picture
+            mode = "L" if picture.mode == "L" else "RGB"
+            array = np.array(picture.convert(mode))
     except (OSError, UnidentifiedImageError) as error:
         raise Problem(f"cannot read the picture {path}: {error}") from None
-
-
-def load_png(path: str | Path) -> Tensor:
-    """Read a picture as uint8 [3, H, W], or [1, H, W] if it is grey. Raises Problem if it cannot be decoded."""
-    picture = open_picture(path)
-    array = np.array(picture.convert("L" if picture.mode == "L" else "RGB"))
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)

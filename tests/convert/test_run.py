@@ -14,7 +14,6 @@ import torch
 from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.convert import FAMILIES, foreign
-from lodestar.convert.fetch import fetch
 from lodestar.convert.run import Converted, convert
 from lodestar.models.diffusion import Diffusion
 
@@ -136,24 +135,20 @@ def test_a_tensor_of_another_shape_is_named(tmp_path: Path) -> None:
     )
 
 
-def test_fetching_is_atomic_checked_and_done_once(tmp_path: Path) -> None:
+def test_a_file_is_fetched_once_and_checked_where_its_hash_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path / "cache"))
     there = write(tmp_path / "server.pt", STATES["tiny.pt"])
-    sha256 = hashlib.sha256(there.read_bytes()).hexdigest()
-    published = replace(PUBLISHED[0], url=there.as_uri(), sha256=sha256)
-    told: list[float] = []
-    path = fetch(published, tmp_path / "cache", told.append)
-    assert path == tmp_path / "cache" / "tiny.pt" and path.read_bytes() == there.read_bytes()
-    assert told[-1] == 1
+    published = replace(PUBLISHED[0], url=there.as_uri())
+    path = published.fetch()
+    assert path.read_bytes() == there.read_bytes()
     there.unlink()
-    assert fetch(published, tmp_path / "cache") == path
-    with pytest.raises(Problem, match=r"^cannot fetch file:.*server\.pt: "):
-        fetch(published, tmp_path / "other")
-    write(there, STATES["tiny_up.pt"])
-    with pytest.raises(Problem, match=rf"is not ada/tiny: its SHA-256 is .*, the published one {sha256}"):
-        fetch(published, tmp_path / "other")
-    assert list((tmp_path / "other").iterdir()) == []
+    assert published.fetch() == path
+    with pytest.raises(Problem, match=r"its SHA-256 is not 0+; remove it"):
+        replace(published, sha256="0" * 64).fetch()
+    with pytest.raises(Problem, match=r"^cannot fetch file:.*other\.pt .*: put the file at "):
+        replace(published, url=(tmp_path / "other.pt").as_uri()).fetch()
     with pytest.raises(Problem, match=r"get tiny_up\.pt from https://localhost/"):
-        fetch(PUBLISHED[2], tmp_path / "other")
+        PUBLISHED[2].fetch()
 
 
 def test_a_known_hash_is_checked_of_any_file(tmp_path: Path) -> None:

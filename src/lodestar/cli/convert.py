@@ -20,12 +20,9 @@ def convert(
     """Convert a published checkpoint into one file with its configuration, in models/ unless told otherwise."""
     from lodestar.config import Problem, nearest
     from lodestar.convert import FAMILIES
-    from lodestar.convert.fetch import fetch
     from lodestar.convert.published import by_name
     from lodestar.convert.run import convert
-    from lodestar.evaluate.run import cache_folder
     from lodestar.presets import PUBLISHED
-    from lodestar.progress import progress
 
     path = Path(source)
     if path.is_dir():
@@ -37,8 +34,7 @@ def convert(
         published = by_name(source, PUBLISHED)
         if name is not None:
             raise Problem(f"--as {name} is for a file whose name does not tell: {source} is a name already")
-        with progress(f"fetching {published.file}", 100) as done:
-            path = fetch(published, cache_folder() / "checkpoints", lambda share: done(100 * share))
+        path = published.fetch()
         name = published.name
     converted = convert(path, out or Path("models"), FAMILIES, PUBLISHED, name)
     print(f"{path} is {converted.published.name}, {converted.parameters:,} parameters, SHA-256 {converted.sha256}")

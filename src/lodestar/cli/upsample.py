@@ -65,19 +65,16 @@ def upsample(
 
 
 def _read(spec: str, size: tuple[int, int], channels: int) -> tuple[Tensor, list[str] | None]:
-    """The pictures of a file or folder at a size, uint8 [N, C, h, w], and their classes where it tells. Raises Problem."""
+    """Pictures at a size, uint8 [N, C, h, w], and their classes where a folder tells them. Raises Problem."""
     import numpy as np
     import torch
 
     from lodestar.data import open_source
-    from lodestar.data.transforms import convert, fit, to_array
-    from lodestar.images import open_picture
+    from lodestar.data.pictures import read_pictures
 
-    path = Path(spec)
-    if path.is_file() and path.suffix != ".parquet":
-        return torch.from_numpy(to_array(fit(convert(open_picture(path), channels), size)).copy())[None], None
+    images = torch.from_numpy(np.stack([picture.image for picture in read_pictures([spec], channels, size)]))
+    if not Path(spec).is_dir():
+        return images, None
     source = open_source(spec, size=size, channels=channels)
-    images = [source[index][0] for index in range(len(source))]
-    labels = source.names
-    names = None if labels is None else [labels[source.label(index) or 0] for index in range(len(source))]
-    return torch.from_numpy(np.stack(images)), names
+    names = source.names
+    return images, None if names is None else [names[source.label(index) or 0] for index in range(len(source))]

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from lodestar import download
 from lodestar.config import Problem, nearest
 from lodestar.convert.family import Facts, Family, ModelConfig, check, contradictions
 
@@ -31,6 +33,17 @@ class Published:
     def short(self) -> str:
         """The model's name without its publisher's; that of the converted file."""
         return self.name.rpartition("/")[2]
+
+    def fetch(self) -> Path:
+        """The file, in the cache folder. Raises Problem if it cannot be fetched."""
+        if self.url is None:
+            raise Problem(f"{self.name} cannot be fetched by a program: get {self.file} from {self.page}, and convert it")
+        return download.fetch(self.url, self.sha256)
+
+    def check_hash(self, sha256: str, what: object) -> None:
+        """Raise Problem if the SHA-256 of the file is known, and another."""
+        if self.sha256 not in (None, sha256):
+            raise Problem(f"{what} is not {self.name}: its SHA-256 is {sha256}, the published one {self.sha256}")
 
 
 def by_name(name: str, published: Sequence[Published]) -> Published:

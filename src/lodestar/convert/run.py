@@ -14,7 +14,6 @@ from lodestar import __version__, checkpoint
 from lodestar.config import Problem
 from lodestar.convert import foreign
 from lodestar.convert.family import Facts, Family, ModelConfig, recognize
-from lodestar.convert.fetch import check_hash
 from lodestar.convert.published import Published, identify
 from lodestar.convert.rename import rename
 
@@ -44,7 +43,7 @@ def convert(
     family = recognize(families, state, source.name)
     chosen = identify(source.name, given, family, facts(family, state, source.name), published)
     sha256 = _sha256(source)
-    check_hash(chosen, sha256, source)
+    chosen.check_hash(sha256, source)
     config = chosen.model()
     tensors = ours(family, config, state, source.name)
     provenance = {
