@@ -311,3 +311,11 @@ def test_help_is_there_without_torch() -> None:
     code = "import sys; from lodestar.__main__ import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "sample" in done.stdout
+
+
+def test_pictures_are_labelled_by_cluster(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("label", models / "pictures", "--extractor", models / "extractor.safetensors")
+    assert run(*arguments, "--clusters", 3, "--out", tmp_path / "labelled.parquet") == 0
+    assert "cluster-2" in capsys.readouterr().out
+    assert "has only 12 pictures" in refusal(capsys, *arguments, "--clusters", 13, "--out", tmp_path / "other.parquet")
+    assert not (tmp_path / "other.parquet").exists()

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli import convert, demo, evaluate, export, info, sample, train, upsample
+from lodestar.cli import convert, data, demo, evaluate, export, info, sample, train, upsample
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -34,6 +34,7 @@ _COMMANDS = (
     upsample.upsample,
     demo.demo,
     train.train,
+    data.label,
     evaluate.evaluate,
     evaluate.stats,
     evaluate.sweep,
