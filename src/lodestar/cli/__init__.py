@@ -34,6 +34,8 @@ _COMMANDS = (
     upsample.upsample,
     demo.demo,
     train.train,
+    train.distill,
+    train.ablate,
     data.label,
     evaluate.evaluate,
     evaluate.stats,

@@ -80,7 +80,6 @@ def distill(run: Run, teacher: str, first: int, last: int, folder: Path, console
         raise Problem(f"--from {first}: the chain of {teacher} has {limit} steps; try --from {most}")
     for steps in todo:
         task = _task(teacher, steps).replace(label_drop=run.task.label_drop)  # type: ignore[union-attr]
-        console.print(f"{2 * steps} steps become {steps}")
         stage = run.replace(task=task, train=run.train.replace(init=teacher))
         teacher = str(train(stage, _stage(folder, steps), console, device))
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
-from lodestar import checkpoint
+from lodestar import checkpoint, library
 from lodestar.config import Problem, decode
 from lodestar.data import Batch, Source, batches, divide, open_source, part, sequential
 from lodestar.data.transforms import Size, show

@@ -28,9 +28,8 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 def show(rows: Sequence[Row], headings: Mapping[str, str], signed: Sequence[str] = ()) -> Table:
     """The columns of `headings`, by name, as a table; numbers of the columns in `signed` have their sign."""
     table = Table(box=box.SIMPLE)
-    for number, (name, heading) in enumerate(headings.items()):
-        words = isinstance(rows[0][name], str)
-        table.add_column(heading, justify="left" if words else "right", no_wrap=not words or number == 0, overflow="fold")
+    for name, heading in headings.items():
+        table.add_column(heading, justify="left" if isinstance(rows[0][name], str) else "right")
     for row in rows:
         table.add_row(*(_text(row[name], name in signed) for name in headings))
     return table
