@@ -330,3 +330,31 @@ def test_help_is_there_without_torch() -> None:
     code = "import sys; from lodestar.__main__ import main\ntry: main(['--help'])\nfinally: assert 'torch' not in sys.modules"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "sample" in done.stdout
+
+
+def test_pictures_are_labelled_by_cluster(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("label", models / "pictures", "--extractor", models / "extractor.safetensors")
+    assert run(*arguments, "--clusters", 3, "--out", tmp_path / "labelled.parquet") == 0
+    assert "cluster-2" in capsys.readouterr().out
+    assert "has only 12 pictures" in refusal(capsys, *arguments, "--clusters", 13, "--out", tmp_path / "other.parquet")
+    assert not (tmp_path / "other.parquet").exists()
+
+
+def test_a_model_is_distilled_and_a_preset_ablated_in_one_command_each(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each ends with its table; from a model of noise predictions nothing is distilled."""
+    small = [
+        "task.model.denoiser.network.width=16", "task.model.plan=trailing:2",
+        "--images", 64, "--count", 8, "--extractor", models / "extractor.safetensors",
+    ]  # fmt: skip
+    assert run("ablate", "digits", *small, "--variant", "rescale", "--out", tmp_path / "a") == 0
+    assert "rescale" in capsys.readouterr().out
+    assert len((tmp_path / "a" / "ablate.csv").read_text().splitlines()) == 3
+    teacher = tmp_path / "a" / "base"
+    arguments = ("distill", teacher, "--data", "digits", "--from", 4, "--to", 1, "--images", 64)
+    assert run(*arguments, "--count", 8, "--extractor", models / "extractor.safetensors", "--out", tmp_path / "d") == 0
+    assert len((tmp_path / "d" / "distill.csv").read_text().splitlines()) == 3
+    assert run("sample", tmp_path / "d" / "stage-2", "--count", 2, "--out", tmp_path / "s") == 0
+    assert json.loads((tmp_path / "s" / "manifest.json").read_text())["manifest"]["request"]["plan"] in (None, "trailing:2")
+    assert "predicts 'epsilon'" in refusal(capsys, "distill", models / "model.safetensors", "--data", "digits", "--from", 4)

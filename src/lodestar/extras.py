@@ -18,6 +18,8 @@ _EXTRA = {
     "matplotlib.pyplot": "eval",
     "transformers": "features",
     "sklearn": "digits",
+    "sklearn.cluster": "train",
+    "sklearn.metrics": "train",
     "sklearn.datasets": "digits",
 }
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli import convert, demo, edit, evaluate, export, info, reproduce, sample, train, upsample
+from lodestar.cli import convert, data, demo, edit, evaluate, export, info, reproduce, sample, train, upsample
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -34,6 +34,9 @@ _COMMANDS = (
     upsample.upsample,
     demo.demo,
     train.train,
+    train.distill,
+    train.ablate,
+    data.label,
     evaluate.evaluate,
     evaluate.stats,
     evaluate.sweep,

@@ -1,4 +1,4 @@
-"""`train`."""
+"""Training: `train` a preset, `distill` a model into one of few steps, `ablate` a preset's network."""
 
 from __future__ import annotations
 
@@ -7,25 +7,29 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import Device, Out
+from lodestar.cli.options import Device, ExtractorName, Out, Reference
+
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")]
+Data = Annotated[str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")]
+Validation = Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")]
+Images = Annotated[int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")]
+TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")]
+TrainSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, data order and noise.")]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be decoded.")]
 
 
 def train(
     run: Annotated[str, typer.Argument(help="A preset: cifar10, digits, adm.imagenet64, iddpm.cifar10, …")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")] = None,
-    data: Annotated[
-        str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")
-    ] = None,
-    validation: Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")] = None,
-    images: Annotated[
-        int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")] = None,
-    seed: Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, data order and noise.")] = None,
+    overrides: Overrides = None,
+    data: Data = None,
+    validation: Validation = None,
+    images: Images = None,
+    batch_size: TrainBatchSize = None,
+    seed: TrainSeed = None,
     init: Annotated[
         str | None, typer.Option("--init", help="Begin with the weights of this model (a name, run or file) where they fit.")
     ] = None,
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be decoded.")] = False,
+    skip_bad: SkipBad = False,
     device: Device = None,
     out: Out = None,
 ) -> None:
@@ -36,6 +40,109 @@ def train(
     from lodestar.presets import RUNS
     from lodestar.train.loop import train as loop
 
+    begin = [] if init is None else [f"train.init={json.dumps(init)}"]
+    changes = [*begin, *_changes(data, validation, images, batch_size, seed, skip_bad, overrides)]
+    loop(edit(choose("run", run, RUNS)(), changes), out or Path("runs") / run, device=device)
+
+
+def distill(
+    teacher: Annotated[str, typer.Argument(help="The model to distil: a run's folder, a file, or an embedded one.")],
+    data: Annotated[str, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")],
+    overrides: Overrides = None,
+    first: Annotated[int, typer.Option("--from", min=2, help="DDIM steps of the teacher, halved in every stage.")] = 512,
+    last: Annotated[int, typer.Option("--to", min=1, help="Steps of the last student.")] = 1,
+    validation: Validation = None,
+    images: Annotated[int | None, typer.Option("--images", min=1, help="Images to see in each stage, repeats counted.")] = None,
+    batch_size: TrainBatchSize = None,
+    seed: TrainSeed = None,
+    skip_bad: SkipBad = False,
+    count: Annotated[
+        int | None, typer.Option("--count", min=1, help="Measure each stage by so many pictures; left out: none.")
+    ] = None,
+    reference: Reference = None,
+    extractor: ExtractorName = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Distil a model into students of half as many steps, stage after stage. The same command again resumes."""
+    from rich.console import Console
+
+    from lodestar import library
+    from lodestar.evaluate import extractors
+    from lodestar.evaluate.run import open_reference
+    from lodestar.train import distill as stages
+    from lodestar.train.table import show
+
+    run = stages.settings(teacher, first, _changes(data, validation, images, batch_size, seed, skip_bad, overrides))
+    folder = out or Path("runs") / f"distill-{Path(teacher).stem}"
+    measured_with = theirs = None
+    if count is not None:
+        measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
+        spec = reference if reference or teacher in library.embedded() else data
+        theirs = open_reference(spec, teacher, measured_with, run.task.model.size)
+    stages.distill(run, teacher, first, last, folder, Console(stderr=True), device)
+    if count is not None and measured_with is not None and theirs is not None:
+        rows = stages.measure(folder, teacher, first, last, theirs, measured_with, count=count, device=device)
+        headings = {"steps": "steps", "frechet": "FD", "frechet_of_teacher": f"FD of {teacher} in as many DDIM steps"}
+        Console(markup=False).print(show(rows, headings))
+    print(folder)
+
+
+def ablate(
+    preset: Annotated[str, typer.Argument(help="A preset of a diffusion model: cifar10, digits, …")],
+    images: Annotated[int, typer.Option("--images", min=1, help="Images that each variant sees, repeats counted.")],
+    overrides: Overrides = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option("--variant", help="One of the variants; default all. Repeatable; the base is always there."),
+    ] = None,
+    data: Data = None,
+    validation: Validation = None,
+    batch_size: TrainBatchSize = None,
+    seed: TrainSeed = None,
+    skip_bad: SkipBad = False,
+    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to measure each variant by.")] = 2_000,
+    reference: Reference = None,
+    extractor: ExtractorName = None,
+    device: Device = None,
+    out: Out = None,
+) -> None:
+    """Train a table of small variants of a preset's network under one budget, beside the ADM paper's. Again resumes."""
+    from rich.console import Console
+
+    from lodestar.config import choose, edit
+    from lodestar.evaluate import extractors
+    from lodestar.evaluate.run import open_reference
+    from lodestar.presets import RUNS
+    from lodestar.train import ablate as variants
+    from lodestar.train.loop import open_data
+
+    run = edit(choose("run", preset, RUNS)(), _changes(data, validation, images, batch_size, seed, skip_bad, overrides))
+    measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
+    size = run.data.transforms.result_size(open_data(run)[0].size)
+    theirs = open_reference(reference or run.data.source, None, measured_with, size)
+    folder = out or Path("runs") / f"ablate-{preset}"
+    rows = variants.ablate(
+        run, folder, theirs, measured_with, Console(stderr=True), names=variant or (), count=count, device=device
+    )
+    Console(markup=False).print(variants.table(rows))
+    for row in rows:
+        print(f"{row['variant']}: {row['change']}")
+    print(folder / variants.TABLE)
+
+
+def _changes(
+    data: str | None,
+    validation: str | None,
+    images: int | None,
+    batch_size: int | None,
+    seed: int | None,
+    skip_bad: bool,
+    overrides: list[str] | None,
+) -> list[str]:
+    """The options, and after them the overrides, as overrides of a run."""
+    import json
+
     given = {
         "data.source": data,
         "data.validation": validation,
@@ -43,9 +150,6 @@ def train(
         "train.images": images,
         "train.batch_size": batch_size,
         "train.seed": seed,
-        "train.init": init,
+        "data.skip_bad": skip_bad or None,
     }
-    settings = [f"{path}={json.dumps(value)}" for path, value in given.items() if value is not None]
-    if skip_bad:
-        settings.append("data.skip_bad=true")
-    loop(edit(choose("run", run, RUNS)(), [*settings, *(overrides or [])]), out or Path("runs") / run, device=device)
+    return [*(f"{path}={json.dumps(value)}" for path, value in given.items() if value is not None), *(overrides or [])]

@@ -52,7 +52,10 @@ class ZipRows:
         return f"{self._files[index]} in {self._spec}"
 
     def picture(self, index: int) -> Image.Image:
-        return Image.open(io.BytesIO(self._archive.read(self._files[index])))
+        return Image.open(io.BytesIO(self.encoded(index)))
+
+    def encoded(self, index: int) -> bytes:
+        return self._archive.read(self._files[index])
 
     def fingerprint(self) -> str:
         with open(self._path, "rb") as file:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from lodestar.data.transforms import to_png
 from lodestar.extras import need
 
 
@@ -30,6 +31,9 @@ class ArrayRows:
 
     def picture(self, index: int) -> Image.Image:
         return Image.fromarray(self._images[index])
+
+    def encoded(self, index: int) -> bytes:
+        return to_png(self.picture(index))
 
     def fingerprint(self) -> str:
         return hashlib.sha256(self._images.tobytes()).hexdigest()

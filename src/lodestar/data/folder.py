@@ -69,6 +69,9 @@ class FolderRows:
     def picture(self, index: int) -> Image.Image:
         return Image.open(self._folder / self._files[index])
 
+    def encoded(self, index: int) -> bytes:
+        return (self._folder / self._files[index]).read_bytes()
+
     def fingerprint(self) -> str:
         digest = hashlib.sha256()
         for name in self._files:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,10 +49,13 @@ class HubRows:
         return f"row {index} of {self._spec}"
 
     def picture(self, index: int) -> Image.Image:
+        return Image.open(io.BytesIO(self.encoded(index)))
+
+    def encoded(self, index: int) -> bytes:
         cell = self._table[index][self._image]
         if not cell:
             raise ValueError("it holds no picture")
-        return Image.open(io.BytesIO(cell["bytes"]) if cell["bytes"] else cell["path"])
+        return cell["bytes"] or Path(cell["path"]).read_bytes()
 
     def fingerprint(self) -> str:
         return str(self._table._fingerprint)

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from lodestar.config import Problem
+from lodestar.data.transforms import to_png
 from lodestar.files import atomic
 
 PICTURES, LABELS = "arr_0", "arr_1"
@@ -79,6 +80,9 @@ class NpzRows:
     def picture(self, index: int) -> Image.Image:
         picture = self._mapped[index] if self._mapped is not None else self._unpacked(index)
         return Image.fromarray(picture[:, :, 0] if self._shape[3] == 1 else picture)
+
+    def encoded(self, index: int) -> bytes:
+        return to_png(self.picture(index))
 
     def fingerprint(self) -> str:
         with open(self._path, "rb") as file:

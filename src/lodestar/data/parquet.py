@@ -11,7 +11,7 @@ import io
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,13 @@ from PIL import Image
 from lodestar.config import Problem
 from lodestar.data.columns import image_column, read_labels
 from lodestar.extras import need
+from lodestar.files import atomic
 
 HELD_BYTES = 256 * 2**20
 """How much of a file (uncompressed) is held at once, and shuffled as one window."""
 _LARGEST_GROUP_BYTES = 1024 * 2**20
+_GROUP_ROWS, _GROUP_BYTES = 1_000, 64 * 2**20
+"""A row group that is written ends at so many pictures, or bytes of them."""
 
 
 class ParquetRows:
@@ -71,12 +74,15 @@ class ParquetRows:
         return f"row {index} of {self._spec}"
 
     def picture(self, index: int) -> Image.Image:
+        return Image.open(io.BytesIO(self.encoded(index)))
+
+    def encoded(self, index: int) -> bytes:
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
         cell = self._pictures(group)[index - int(self._starts[group])].as_py()
         data = cell and cell["bytes"]
         if not data:
             raise ValueError("it holds no bytes")
-        return Image.open(io.BytesIO(data))
+        return data
 
     def fingerprint(self) -> str:
         with open(self._path, "rb") as file:
@@ -102,6 +108,28 @@ class ParquetRows:
             return self._file.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
         except (OSError, need("pyarrow").ArrowException) as error:
             raise Problem(f"{self._spec} cannot be read: row group {group}: {_first_line(error)}") from error
+
+
+def write_parquet(path: Path, pictures: Iterable[tuple[bytes, int]], names: Sequence[str]) -> None:
+    """Write encoded pictures with their class numbers in the form that is read here, atomically and a row group at a time.
+
+    Raises Problem when it cannot be written.
+    """
+    pa, pq = need("pyarrow"), need("pyarrow.parquet")
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": list(names)}}
+    kinds = [("image", pa.struct([("bytes", pa.binary()), ("path", pa.string())])), ("label", pa.int64())]
+    schema = pa.schema(kinds, {"huggingface": json.dumps({"info": {"features": features}})})
+    with atomic(path) as file, pq.ParquetWriter(file, schema) as writer:
+        group: list[dict[str, Any]] = []
+        held = 0
+        for data, label in pictures:
+            group.append({"image": {"bytes": data, "path": None}, "label": label})
+            held += len(data)
+            if len(group) == _GROUP_ROWS or held > _GROUP_BYTES:
+                writer.write_table(pa.Table.from_pylist(group, schema))
+                group, held = [], 0
+        if group:
+            writer.write_table(pa.Table.from_pylist(group, schema))
 
 
 def _features(schema: Any) -> dict[str, dict[str, Any]]:

@@ -35,6 +35,9 @@ class PartRows:
     def picture(self, index: int) -> Image.Image:
         return self._rows.picture(int(self._indices[index]))
 
+    def encoded(self, index: int) -> bytes:
+        return self._rows.encoded(int(self._indices[index]))
+
     def fingerprint(self) -> str:
         return hashlib.sha256(self._rows.fingerprint().encode() + self._indices.tobytes()).hexdigest()
 

@@ -38,6 +38,9 @@ class Rows(Protocol):
     def picture(self, index: int) -> Image.Image:
         """The picture, opened or decoded, as stored. Raises any exception when it cannot be."""
 
+    def encoded(self, index: int) -> bytes:
+        """The picture's file, untouched; PNG where it is in no file. Raises any exception when it cannot be read."""
+
     def where(self, index: int) -> str:
         """The row's name in a message."""
 

@@ -6,6 +6,7 @@ done by `Transforms`, from a generator given per picture, so that a resumed run 
 
 from __future__ import annotations
 
+import io
 import math
 from typing import Literal
 
@@ -89,6 +90,13 @@ def to_array(picture: Image.Image) -> np.ndarray:
     """A grey or RGB picture as uint8 [C,H,W]."""
     array = np.asarray(picture, dtype=np.uint8)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def to_png(picture: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    file = io.BytesIO()
+    picture.save(file, format="PNG")
+    return file.getvalue()
 
 
 def pair(size: int | Size) -> Size:

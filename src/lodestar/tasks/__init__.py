@@ -7,7 +7,8 @@ from pydantic import Field
 from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task
 from lodestar.tasks.classify import Classify
 from lodestar.tasks.denoise import Denoise
+from lodestar.tasks.distill import Distill
 
-AnyTask = Annotated[Denoise | Classify, Field(discriminator="kind")]
+AnyTask = Annotated[Denoise | Classify | Distill, Field(discriminator="kind")]
 
-__all__ = ["AnyTask", "Classify", "Denoise", "Facts", "Learner", "Phase", "Pictures", "Task"]
+__all__ = ["AnyTask", "Classify", "Denoise", "Distill", "Facts", "Learner", "Phase", "Pictures", "Task"]

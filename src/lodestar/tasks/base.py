@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import torch
@@ -48,6 +49,8 @@ class Learner(abc.ABC):
 
     module: nn.Module
     """Everything that is trained."""
+    frozen: Mapping[str, nn.Module] = MappingProxyType({})
+    """What is needed and not trained: modules by the name of the model (`lodestar.library.find`) whose weights they take."""
 
     @abc.abstractmethod
     def phases(self) -> list[Phase]:

@@ -108,16 +108,20 @@ class DenoiseLearner(Learner):
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
         x0 = pixels.encode(batch.image.to(self.device))
         eps = torch.randn(x0.shape, generator=rng, device=self.device)
+        x = schedule.forward(x0, drawn.level, eps)
+        output = denoiser.output(x, drawn.level, denoiser.encode(*self.condition(batch, x0, rng)))
+        return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
+
+    def condition(self, batch: Pictures, x0: Tensor, rng: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """The conditions of a batch, encoded as x0, and who keeps them, drawn from rng: as `Denoiser.encode` takes them."""
         cond: dict[str, Tensor] = {}
-        if denoiser.label is not None:
+        if self.model.denoiser.label is not None:
             assert batch.label is not None
             cond["label"] = batch.label.to(self.device)
-        if denoiser.config.low_res is not None:
-            cond["low_res"] = shrink(x0, denoiser.config.low_res)
-        keep = torch.rand(len(x0), generator=rng, device=self.device) >= task.label_drop
-        x = schedule.forward(x0, drawn.level, eps)
-        output = denoiser.output(x, drawn.level, denoiser.encode(cond, {"label": keep}))
-        return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
+        if self.model.denoiser.config.low_res is not None:
+            cond["low_res"] = shrink(x0, self.model.denoiser.config.low_res)
+        keep = torch.rand(len(x0), generator=rng, device=self.device) >= self.task.label_drop
+        return cond, {"label": keep}
 
     def preview(self) -> Tensor | None:
         return None if self.task.model.denoiser.low_res else self.model.sample(count=PREVIEWS).images

@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.text import Text
 from torch import Tensor
 
-from lodestar import checkpoint
+from lodestar import checkpoint, library
 from lodestar.config import Problem, decode
 from lodestar.data import Batch, Source, batches, divide, open_source, part, sequential
 from lodestar.data.transforms import Size, show
@@ -189,6 +189,9 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
     torch.manual_seed(run.train.seed)
     learner = run.task.build(place, dtype)
     path = folder / STATE
+    for name, module in learner.frozen.items():
+        found = library.find(name)
+        checkpoint.fill(module, checkpoint.load(found, learner.export()[0])[1], found)
     if run.train.init is not None and not path.exists():
         told = initialize(learner, run.train.init)
         if console is not None:

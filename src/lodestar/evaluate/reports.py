@@ -1,0 +1,78 @@
+"""Reports kept beside what they are of, so that a table of many models is measured once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lodestar import checkpoint, library
+from lodestar.data import Source
+from lodestar.evaluate.extractors import Extractor
+from lodestar.evaluate.kept import Kept
+from lodestar.evaluate.metrics import Frechet
+from lodestar.evaluate.run import evaluate, short
+from lodestar.files import write_text
+from lodestar.models.diffusion import Diffusion
+from lodestar.samplers import AnySampler
+
+
+def measured(
+    path: Path,
+    name: str | Path,
+    reference: Source | Kept,
+    extractor: Extractor,
+    *,
+    count: int,
+    seed: int = 0,
+    batch_size: int = 64,
+    plan: str | None = None,
+    sampler: AnySampler | None = None,
+    device: str | None = None,
+    cache: Path | None = None,
+) -> Mapping[str, Any]:
+    """The report (`lodestar.evaluate.run.Report`, as data) that is kept at `path`, or one made now and kept there.
+
+    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; the settings are `evaluate`'s. One of other
+    settings, or of other weights, is made again. Raises Problem.
+    """
+    config, found = library.config(name), library.find(name)
+    asked = {
+        "model_digest": checkpoint.peek(found).digest,
+        "count": count,
+        "seed": seed,
+        "plan": plan or config.plan,
+        "sampler": short(sampler or config.sampler),
+        "extractor_digest": extractor.digest,
+        "extractor_dtype": extractor.dtype,
+        "reference_fingerprint": reference.fingerprint,
+    }
+    there = _read(path)
+    if there is not None and all(there.get(key) == value for key, value in asked.items()):
+        return there
+    model = library.load(name, device, "diffusion")
+    assert isinstance(model, Diffusion)
+    report = evaluate(
+        model,
+        reference,
+        extractor,
+        count=count,
+        seed=seed,
+        batch_size=batch_size,
+        plan=plan,
+        sampler=sampler,
+        metrics=(Frechet(),),
+        cache=cache,
+    )
+    write_text(path, report.to_json() + "\n")
+    return json.loads(report.to_json())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What is kept; None where nothing is that can be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("numbers"), dict) else None

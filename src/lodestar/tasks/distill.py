@@ -1,0 +1,133 @@
+"""One stage of progressive distillation: a student learns to do in one DDIM step what its teacher does in two.
+
+Salimans and Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models", algorithm 2. The student of N steps visits
+the levels of the plan ``trailing:N``; its teacher stops halfway between them too. What the student is to believe follows in
+closed form from where the teacher's two steps end (`two_steps`).
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.config import Problem
+from lodestar.core.estimate import Denoise as Teacher
+from lodestar.core.level import Level
+from lodestar.core.plan import Trailing
+from lodestar.core.schedule import Schedule
+from lodestar.guidance import Clip, Context, compose
+from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.objectives import Losses
+from lodestar.objectives.base import mean_flat
+from lodestar.samplers import DDIM
+from lodestar.samplers.base import combine, follow
+from lodestar.tasks.base import Facts, Phase, Pictures, Task
+from lodestar.tasks.denoise import Denoise, DenoiseLearner
+
+STABLE = ("x0", "v", "flow", "edm")
+"""Predictions that tell the picture at any noise. An error in ε̂ is one of σ/α times that in x̂₀, without bound (section 4)."""
+
+
+class Distill(Task):
+    """A student of `steps` DDIM steps, of a teacher of twice as many."""
+
+    kind: Literal["distill"] = "distill"
+    teacher: str
+    """The teacher, as `lodestar.library.find` names it."""
+    digest: str
+    """SHA-256 of the teacher's file, as `lodestar info` shows it: a run is not gone on with under another teacher."""
+    model: DiffusionConfig
+    """The teacher's, which is the student's but for the sampler and the plan."""
+    steps: int = Field(ge=1)
+    label_drop: float = Field(default=0.1, ge=0, le=1)
+    """Probability with which a picture loses its class; 0 where the teacher was never trained without one."""
+
+    def resolve(self, facts: Facts) -> Self:
+        model, channels = self.model, self.model.denoiser.network.in_channels
+        if model.denoiser.prediction.kind not in STABLE:
+            raise Problem(
+                f"teacher {self.teacher} predicts {model.denoiser.prediction.kind!r}, which few steps cannot do with: "
+                f'train one that predicts {", ".join(map(repr, STABLE))} (task.model.denoiser.prediction={{"kind":"v"}})'
+            )
+        if (facts.channels, facts.size) != (channels, model.size):
+            raise Problem(
+                f"teacher {self.teacher} makes pictures of {channels} channels and size {model.size}, "
+                f"the data has {facts.channels} and {facts.size}: set data.channels and data.transforms.size"
+            )
+        classes = model.denoiser.classes
+        if classes is not None and (facts.names is None or (model.names or facts.names) != facts.names):
+            raise Problem(f"teacher {self.teacher} knows other classes ({model.names or classes}) than the data ({facts.names})")
+        Trailing(count=2 * self.steps).indices(model.schedule.timesteps)  # raises where the chain is too short for the teacher
+        model = model.replace(sampler=DDIM(), plan=f"trailing:{self.steps}")
+        return self.replace(model=model, label_drop=self.label_drop if model.droppable else 0.0)
+
+    def build(self, device: torch.device, dtype: torch.dtype) -> DistillLearner:
+        return DistillLearner(self, device, dtype)
+
+
+class DistillLearner(DenoiseLearner):
+    """See Distill."""
+
+    def __init__(self, task: Distill, device: torch.device, dtype: torch.dtype) -> None:
+        conditional = task.model.denoiser.classes is not None
+        super().__init__(Denoise(model=task.model, conditional=conditional, label_drop=task.label_drop), device, dtype)
+        self.steps = [level.to(device) for level in stops(task.model.schedule, task.steps)]
+        self.teacher = Diffusion(task.model).requires_grad_(False).eval()
+        self.teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher.denoiser.lower(dtype)
+        self.frozen = {task.teacher: self.teacher}
+
+    def phases(self) -> list[Phase]:
+        return [Phase("distill", list(self.module.parameters()), self.loss)]
+
+    def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+        """Squared error of x̂₀ against the teacher's two steps, weighed by max(α²/σ², 1) (truncated SNR, section 4).
+
+        The step, the noise and who loses its label are drawn from rng.
+        """
+        x0 = pixels.encode(batch.image.to(self.device))
+        index = torch.randint(len(self.steps[0]), (len(x0),), generator=rng, device=self.device)
+        t, halfway, s = (level[index] for level in self.steps)
+        x = self.task.model.schedule.forward(x0, t, torch.randn(x0.shape, generator=rng, device=self.device))
+        cond, keep = self.condition(batch, x0, rng)
+        with torch.no_grad():
+            plain = self.teacher.denoiser.bind(cond, keep)
+            # As it is sampled: what it believes is clamped to the range of pictures.
+            target = two_steps(compose([Clip()], Context(plain=plain)), x, t, halfway, s)
+        estimate = self.model.denoiser(x, t, self.model.denoiser.encode(cond, keep))
+        error = mean_flat((estimate.x0 - target) ** 2)
+        snr = (t.alpha / t.sigma) ** 2
+        assert isinstance(snr, Tensor), "levels are drawn for each sample"
+        return Losses(error * snr.clamp(min=1).to(error), {"mse": error.detach()})
+
+    def compile(self) -> None:
+        super().compile()
+        self.teacher.denoiser.network.compile()
+
+
+def stops(schedule: Schedule, steps: int) -> tuple[Level, Level, Level]:
+    """Where each of a student's steps begins, where its teacher stops halfway, and where both end: three lists [steps]."""
+    whole, halved = (Trailing(count=count).levels(schedule) for count in (steps, 2 * steps))
+
+    def listed(levels: list[Level]) -> Level:
+        values = torch.tensor([(level.time, level.alpha, level.sigma) for level in levels], dtype=torch.float64)
+        return Level(*values.unbind(1))
+
+    return listed(whole[:-1]), listed(halved[1::2]), listed(whole[1:])
+
+
+def two_steps(teacher: Teacher, x: Tensor, t: Level, halfway: Level, s: Level) -> Tensor:
+    """The x̂₀ of which one DDIM step t → s ends where the teacher's two, t → halfway → s, end (equation 7); x is [B, ...].
+
+    It is a weighted mean of the two estimates, of weights that add up to 1: nothing is subtracted that is nearly equal.
+    """
+    first = teacher(x, t).x0
+    of_first, of_x = follow(t, halfway)
+    second = teacher(combine((of_first, first), (of_x, x)), halfway).x0
+    of_second, of_halfway = follow(halfway, s)
+    whole, _ = follow(t, s)
+    return combine((of_halfway * of_first / whole, first), (of_second / whole, second))
