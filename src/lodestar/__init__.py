@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lodestar.album import save
     from lodestar.config import Problem
-    from lodestar.guidance import CFG, Classifier, Clip, Interval, Threshold
+    from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Classifier, Clip, Interval, Threshold
     from lodestar.library import load
     from lodestar.samplers import (
         DDIM,
@@ -38,7 +38,9 @@ _HOME = {
     "load": "lodestar.library",
     "save": "lodestar.album",
     "Problem": "lodestar.config",
-    **dict.fromkeys(("CFG", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"),
+    **dict.fromkeys(
+        ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"
+    ),
     **dict.fromkeys(
         (
             "DDIM", "LMS", "PLMS", "Ancestral", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler",
@@ -49,9 +51,9 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "CFG", "DDIM", "LMS", "PLMS", "Ancestral", "Classifier", "Clip", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle",
-    "EDMHeun", "Euler", "EulerAncestral", "Heun", "Interval", "PredictorCorrector", "Problem", "Threshold", "UniPC",
-    "load", "save",
+    "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Classifier", "Clip", "Consistency",
+    "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Interval", "PredictorCorrector", "Problem",
+    "Threshold", "UniPC", "load", "save",
 ]  # fmt: skip
 
 
