@@ -82,7 +82,7 @@ def test_a_sweep_writes_numbers_a_plot_and_a_grid_for_each_scale(
             "12",
             "4",
             "ddim:eta=0.0",
-            "classifier:form=mean",
+            "classifier:form=mean,sees=noisy",
         )
         assert line["notes"] == row.notes
         assert "12 measured pictures are too few" in row.notes
