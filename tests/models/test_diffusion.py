@@ -115,7 +115,9 @@ def test_labels_are_asked_for_in_text() -> None:
 def test_composed_labels_steer_by_a_classifier_too() -> None:
     model, classifier = tiny.diffusion(classes=None), tiny.classifier()
     request = ask(Composed(wanted=(0,), unwanted=(1,)), guidance=(Classifier(scale=20.0),))
-    assert not torch.allclose(floats(model, request, classifier=classifier), floats(model, request.replace(guidance=()), classifier=classifier))
+    assert not torch.allclose(
+        floats(model, request, classifier=classifier), floats(model, request.replace(guidance=()), classifier=classifier)
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- temperature
