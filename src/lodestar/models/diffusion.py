@@ -198,6 +198,8 @@ class Diffusion(nn.Module):
         )
         frames = self.stream(request, batch_size=batch_size, classifier=classifier, weak=weak)
         if best_of > 1:
+            if judge is None and self.guide is not None:
+                judge = self.guide()
             images, request = surest(frames, request, best_of, self, judge)
         else:
             images = torch.cat([frame.images for frame in frames if frame.final])

@@ -1,4 +1,4 @@
-"""Classifier rejection sampling (Razavi et al. 2019, section 3.3): of several pictures the one that a classifier is surest of.
+"""Classifier rejection sampling (Razavi et al. 2019): of several pictures the one that a classifier is surest of.
 
 What is left are pictures with seeds of their own, so that nothing but which seeds they have tells that they were chosen.
 """
