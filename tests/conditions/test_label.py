@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lodestar.conditions import Composed, Label, read_label, sign_table, spell
+from lodestar.conditions import Composed, Label, sign_table
 from lodestar.config import Problem
+from lodestar.models.labels import read_label, spell
 
 NAMES = ("cat", "dog", "ship", "not here", "salt+pepper")
 
@@ -19,6 +20,7 @@ NAMES = ("cat", "dog", "ship", "not here", "salt+pepper")
         ("not here", 3),
         ("salt+pepper", 4),
         ("dog+ship", Composed(wanted=(1, 2))),
+        ("Dog+SHIP", Composed(wanted=(1, 2))),
         ("dog + 2", Composed(wanted=(1, 2))),
         ("not cat", Composed(unwanted=(0,))),
         ("dog+not cat", Composed(wanted=(1,), unwanted=(0,))),
@@ -42,9 +44,9 @@ def test_numbers_are_spelled_where_there_are_no_names() -> None:
     ("text", "message"),
     [
         ("dgo", "unknown label 'dgo': choose from cat, dog, .*; did you mean 'dog'"),
-        ("cat+shp", r"unknown label 'shp' in 'cat\+shp': .* did you mean 'ship'"),
-        ("not cta", "unknown label 'cta' in 'not cta': .* did you mean 'cat'"),
-        ("dog+", r"unknown label '' in 'dog\+'"),
+        ("cat+shp", "unknown label 'shp': .* did you mean 'ship'"),
+        ("not cta", "unknown label 'cta': .* did you mean 'cat'"),
+        ("dog+", "unknown label ''"),
         ("dog+none", "unknown label 'none'"),
         ("dog+7", "unknown label '7'"),
         ("dog+dog", "dog is in it twice"),

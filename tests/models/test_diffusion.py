@@ -101,7 +101,7 @@ def test_a_composed_estimate_is_that_of_its_labels() -> None:
     model, x, level = tiny.diffusion(), torch.randn(1, 3, 8, 8), Linear(timesteps=50).at(30)
 
     def x0(*labels: Any) -> torch.Tensor:
-        return model._bound(labels)(x, level).x0
+        return model._bound(labels, {})(x, level).x0
 
     expected = x0(None) + (x0(0) - x0(None)) + (x0(2) - x0(None)) - (x0(1) - x0(None))
     torch.testing.assert_close(x0(Composed(wanted=(0, 2), unwanted=(1,))), expected, atol=1e-4, rtol=1e-4)
