@@ -97,8 +97,9 @@ def test_a_picture_is_made_again_in_the_number_format_that_made_it(model: Path, 
     folder = save(made, tmp_path / "out")
     manifest = Manifest.read(folder)
     assert manifest.dtype == str(dtype).removeprefix("torch.")
-    again, classifier = manifest.load("cpu")
+    again, classifier, weak = manifest.load("cpu")
     assert classifier is None
+    assert weak is None
     assert again.denoiser.dtype == dtype
     (frame,) = (frame for frame in again.stream(manifest.request.only(1)) if frame.final)
     assert (frame.images[0].int() - load_png(folder / "00001.png").int()).abs().max() <= 1

@@ -312,6 +312,48 @@ def test_an_unconditional_model_is_guided_to_the_classes_of_its_classifier(model
     assert not torch.equal(load_png(tmp_path / "a" / "00000.png"), load_png(tmp_path / "b" / "00000.png"))
 
 
+def test_composed_labels_are_sampled_listed_and_made_again(models: Path, tmp_path: Path) -> None:
+    arguments = ("sample", models / "model.safetensors", "--label", "dog+ship=2", "--label", "not cat", "--label", "dog")
+    assert run(*arguments, "--guidance", "cfg:2", "--temperature", 0.9, "--steps", 3, "--out", tmp_path / "a") == 0
+    pictures = json.loads((tmp_path / "a" / "manifest.json").read_text())["pictures"]
+    assert [each["label"] for each in pictures] == ["dog+ship", "dog+ship", "not cat", "dog"]
+    assert run("remake", tmp_path / "a", "--picture", 2, "--out", tmp_path / "again") == 0
+    pair = [load_png(tmp_path / folder / "00002.png").int() for folder in ("a", "again")]
+    assert (pair[0] - pair[1]).abs().max() <= 1
+
+
+def test_a_weaker_model_guides_and_is_written_down(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, weak = models / "model.safetensors", tmp_path / "weak.safetensors"
+    worse = tiny.diffusion(seed=4)
+    checkpoint.save(weak, "diffusion", worse.config.to_json(), worse.state_dict(), {})
+    arguments = ("sample", model, "--count", 2, "--steps", 3)
+    assert run(*arguments, "--out", tmp_path / "plain") == 0
+    guided = (*arguments, "--guidance", "autoguidance:3", "--weak", weak, "--out", tmp_path / "guided")
+    assert run(*guided) == 0
+    assert run("remake", tmp_path / "guided", "--picture", 1, "--out", tmp_path / "again") == 0
+    plain, strong, again = (load_png(tmp_path / name / "00001.png").int() for name in ("plain", "guided", "again"))
+    assert (strong - again).abs().max() <= 1
+    assert not torch.equal(plain, strong)
+    weak.unlink()
+    assert "no model" in refusal(capsys, "remake", tmp_path / "guided", "--picture", 1)
+    assert "give a smaller or less trained model with --weak" in refusal(capsys, *arguments, "--guidance", "autoguidance:3")
+    assert "has no effect without --guidance autoguidance" in refusal(capsys, *arguments, "--weak", model)
+
+
+def test_the_best_of_several_is_kept_with_its_own_seed(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("sample", models / "model.safetensors", "--label", "dog=2", "--steps", 2)
+    judged = (*arguments, "--best-of", 3, "--judge", models / "guide.safetensors", "--out", tmp_path / "a")
+    assert run(*judged) == 0
+    assert "choose another --out" in refusal(capsys, *judged), "before the candidates are made again"
+    first, second = json.loads((tmp_path / "a" / "manifest.json").read_text())["pictures"]
+    assert first["seed"] in range(3)
+    assert second["seed"] in range(3, 6)
+    assert run(*arguments[:2], "--label", "dog", "--steps", 2, "--seed", second["seed"], "--out", tmp_path / "b") == 0
+    assert (load_png(tmp_path / "a" / "00001.png").int() - load_png(tmp_path / "b" / "00000.png").int()).abs().max() <= 1
+    assert "give one with --judge" in refusal(capsys, *arguments, "--best-of", 3)
+    assert "no effect without --best-of" in refusal(capsys, *arguments, "--judge", models / "guide.safetensors")
+
+
 def test_pictures_with_and_without_a_label_are_the_same_in_any_batch(models: Path, tmp_path: Path) -> None:
     arguments = ("sample", models / "model.safetensors", "--label", "dog", "--label", "none", "--guidance", "cfg:3", "--steps", 3)
     assert run(*arguments, "--out", tmp_path / "a") == 0

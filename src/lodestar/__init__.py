@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from lodestar.album import save
     from lodestar.config import Problem
     from lodestar.editor import edit
-    from lodestar.guidance import CFG, Classifier, Clip, Interval, Threshold
+    from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Classifier, Clip, Interval, Threshold
     from lodestar.library import load
     from lodestar.models.edits import Inpaint, Interpolate, Invert, SDEdit
     from lodestar.samplers import (
@@ -41,7 +41,9 @@ _HOME = {
     "save": "lodestar.album",
     "edit": "lodestar.editor",
     "Problem": "lodestar.config",
-    **dict.fromkeys(("CFG", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"),
+    **dict.fromkeys(
+        ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"
+    ),
     **dict.fromkeys(("Inpaint", "Interpolate", "Invert", "SDEdit"), "lodestar.models.edits"),
     **dict.fromkeys(
         (
@@ -53,9 +55,9 @@ _HOME = {
 }  # fmt: skip
 
 __all__ = [
-    "CFG", "DDIM", "LMS", "PLMS", "Ancestral", "Classifier", "Clip", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle",
-    "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint", "Interpolate", "Interval", "Invert", "PredictorCorrector",
-    "Problem", "SDEdit", "Threshold", "UniPC", "edit", "load", "save",
+    "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Classifier", "Clip", "Consistency",
+    "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint", "Interpolate", "Interval",
+    "Invert", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "edit", "load", "save",
 ]  # fmt: skip
 
 

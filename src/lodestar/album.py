@@ -20,6 +20,7 @@ from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Frame, Request, Samples
 from lodestar.models.editing import Edited, EditRequest, Material
+from lodestar.models.labels import spell
 from lodestar.nets.precision import PRECISIONS
 
 MANIFEST = "manifest.json"
@@ -45,12 +46,18 @@ class Manifest(Config):
     classifier: str | None = None
     """The classifier that guided, as given."""
     classifier_digest: str | None = None
+    weak: str | None = None
+    """The weaker model that autoguidance led away from, as given."""
+    weak_digest: str | None = None
     request: EditRequest | Request
 
     @classmethod
-    def of(cls, request: Request, model: Diffusion, classifier: PictureClassifier | None = None) -> Self:
-        """The manifest of a request to a model. The classifier is written down only where it guides."""
-        guide = classifier if any(guidance.kind == "classifier" for guidance in request.guidance) else None
+    def of(
+        cls, request: Request, model: Diffusion, classifier: PictureClassifier | None = None, weak: Diffusion | None = None
+    ) -> Self:
+        """The manifest of a request to a model. The classifier and the weaker model are written down only where they guide."""
+        kinds = {guidance.kind for guidance in request.guidance}
+        guide, worse = classifier if "classifier" in kinds else None, weak if "autoguidance" in kinds else None
         return cls(
             lodestar=__version__,
             model=model.name,
@@ -58,6 +65,8 @@ class Manifest(Config):
             dtype="bfloat16" if model.denoiser.dtype == torch.bfloat16 else "float32",
             classifier=None if guide is None else guide.name,
             classifier_digest=None if guide is None else guide.digest,
+            weak=None if worse is None else worse.name,
+            weak_digest=None if worse is None else worse.digest,
             request=request,
         )
 
@@ -74,15 +83,21 @@ class Manifest(Config):
                 raise
             raise Problem(f"{path} is not a manifest of pictures") from None
 
-    def load(self, device: str | None = None) -> tuple[Diffusion, PictureClassifier | None]:
-        """The model and the classifier that the pictures come from. Raises Problem if they are not the same any more."""
+    def load(self, device: str | None = None) -> tuple[Diffusion, PictureClassifier | None, Diffusion | None]:
+        """The model of the pictures, and the classifier and the weaker model that guided it.
+
+        Raises Problem if they are not the same any more.
+        """
         model = self._load(self.model, self.model_digest, device, "diffusion")
-        classifier = None
+        classifier = weak = None
         if self.classifier is not None:
             classifier = self._load(self.classifier, self.classifier_digest, device, "classifier")
+        if self.weak is not None:
+            weak = self._load(self.weak, self.weak_digest, device, "diffusion")
         assert isinstance(model, Diffusion)
         assert classifier is None or isinstance(classifier, PictureClassifier)
-        return model, classifier
+        assert weak is None or isinstance(weak, Diffusion)
+        return model, classifier, weak
 
     def _load(self, name: str, digest: str | None, device: str | None, kind: str) -> Diffusion | PictureClassifier:
         if not name:
@@ -137,9 +152,13 @@ class Album:
 
     @contextmanager
     def npz(self) -> Iterator[Callable[[Frame], None]]:
-        """Write one file of all pictures, `npz_path`, beside a manifest: call what is yielded as `add`, frame by frame."""
+        """Write one file of all pictures, `npz_path`, beside a manifest: call what is yielded as `add`, frame by frame.
+
+        It has numbers for labels, and none where some are composed.
+        """
         self._write_manifest(listed=False)
-        with write_npz(self.npz_path, self.manifest.request.labels) as write:
+        labels = [label if isinstance(label, int) else None for label in self.manifest.request.labels]
+        with write_npz(self.npz_path, labels) as write:
             yield lambda frame: write(frame.images)
 
     def finish(self) -> Path:
@@ -154,7 +173,7 @@ class Album:
     def _write_manifest(self, listed: bool = True) -> None:
         request, names = self.manifest.request, self.names
         pictures: list[dict[str, Any]] = [
-            {"file": self.path(k).name, "label": names[label] if names and label is not None else label, "seed": seed}
+            {"file": self.path(k).name, "label": spell(label, names), "seed": seed}
             for k, (label, seed) in enumerate(zip(request.labels, request.seeds, strict=True))
             if listed
         ]
@@ -207,7 +226,8 @@ def save(samples: Samples, folder: str | Path) -> Path:
     """
     names, _ = samples.model.classes(samples.classifier)
     material = samples.material if isinstance(samples, Edited) else None
-    album = Album(folder, Manifest.of(samples.request, samples.model, samples.classifier), names, material)
+    manifest = Manifest.of(samples.request, samples.model, samples.classifier, samples.weak)
+    album = Album(folder, manifest, names, material)
     album.write(0, samples.images)
     album.finish()
     return album.folder

@@ -16,7 +16,9 @@ from lodestar.config import Config, Problem
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level, spread
 from lodestar.core.prediction import AnyPrediction, Epsilon, Output
-from lodestar.nets.unet import UNetConfig
+from lodestar.guidance.composition import Composition
+from lodestar.nets.attention import Gather, Watch, stay
+from lodestar.nets.unet import Part, UNetConfig
 
 Variance = Literal["fixed", "learned", "learned_range"]
 """What the network says of the reverse variance: nothing, its logarithm, or a fraction between its bounds (Improved DDPM)."""
@@ -77,26 +79,26 @@ class Denoiser(nn.Module):
         label = self.label(cond["label"], (keep or {}).get("label")) if self.label and "label" in cond else None
         return Signals(label, cond.get("low_res"))
 
-    def output(self, x: Tensor, level: Level, signals: Signals) -> Output:
-        """The network's word at x [B, C, H, W]."""
+    def output(self, x: Tensor, level: Level, signals: Signals, gather: Mapping[Part, Gather] | None = None) -> Output:
+        """The network's word at x [B, C, H, W]. gather: what the attention of a part does instead of its own."""
         scale = self.config.prediction.input_scale(level)
         time = level.time
         times = time.to(x) if isinstance(time, Tensor) else torch.full((len(x),), time, device=x.device)
         seen = x if isinstance(scale, float) and scale == 1.0 else spread(scale, x) * x
         seen = seen if signals.planes is None else beside(seen, signals.planes)
-        value = self.network(seen, times, signals.emb, self.dtype)
+        value = self.network(seen, times, signals.emb, self.dtype, gather)
         if self.config.variance == "fixed":
             return Output(value)
         value, variance = value.chunk(2, dim=1)
         return Output(value, frac=variance) if self.config.variance == "learned_range" else Output(value, logvar=variance)
 
-    def forward(self, x: Tensor, level: Level, signals: Signals) -> Estimate:
+    def forward(self, x: Tensor, level: Level, signals: Signals, gather: Mapping[Part, Gather] | None = None) -> Estimate:
         """The belief at x [B, C, H, W]."""
-        return self.output(x, level, signals).estimate(x, level, self.config.prediction)
+        return self.output(x, level, signals, gather).estimate(x, level, self.config.prediction)
 
-    def bind(self, cond: Cond, keep: Mapping[str, Tensor] | None = None) -> Bound:
-        """A `Denoise` under these conditions; see `encode`."""
-        return Bound(self, self.encode(cond, keep))
+    def bind(self, cond: Cond, keep: Mapping[str, Tensor] | None = None, composition: Composition | None = None) -> Bound:
+        """A `Denoise` under these conditions; see `encode`. With a composition of T labels, there are T of them."""
+        return Bound(self, self.encode(cond, keep), composition)
 
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the torso in `dtype`, for inference. The last norm, the head and the embeddings stay in float32."""
@@ -108,13 +110,21 @@ class Denoiser(nn.Module):
 
 
 class Bound:
-    """A denoiser under given conditions: a `Denoise` that can also say what it would believe without them."""
+    """A denoiser under given conditions: a `Denoise` that can also say what it would believe without them, or inattentively."""
 
-    def __init__(self, denoiser: Denoiser, signals: Signals) -> None:
-        self.denoiser, self.signals = denoiser, signals
+    def __init__(
+        self,
+        denoiser: Denoiser,
+        signals: Signals,
+        composition: Composition | None = None,
+        gather: Mapping[Part, Gather] | None = None,
+    ) -> None:
+        self.denoiser, self.signals, self.composition, self.gather = denoiser, signals, composition, gather
 
     def __call__(self, x: Tensor, level: Level) -> Estimate:
-        return self.denoiser(x, level, self.signals)
+        if self.composition is not None:
+            return self.pair(x, level)[0]
+        return self.denoiser(x, level, self.signals, self.gather)
 
     def toward(self, other: Bound, weight: Tensor) -> Bound:
         """The conditions between these (weight 0) and another's (1), by their embeddings; weight float32 [B]."""
@@ -127,19 +137,38 @@ class Bound:
         return Bound(self.denoiser, replace(self.signals, emb=emb))
 
     def pair(self, x: Tensor, level: Level) -> tuple[Estimate, Estimate]:
-        """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch."""
+        """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch; of T labels, from T + B."""
         assert self.signals.emb is not None, "nothing is bound: both estimates are the same"
-        emb = torch.cat([self.signals.emb, torch.zeros_like(self.signals.emb)])
-        planes = None if self.signals.planes is None else torch.cat([self.signals.planes, self.signals.planes])
-        output = self.denoiser.output(torch.cat([x, x]), level, Signals(emb, planes))
-        count, prediction = len(x), self.denoiser.config.prediction
+        each, planes = x, self.signals.planes
+        if self.composition is not None:
+            each = x[self.composition.rows]
+        emb = torch.cat([self.signals.emb, self.signals.emb.new_zeros(len(x), self.signals.emb.shape[1])])
+        if planes is not None:
+            planes = torch.cat([planes if self.composition is None else planes[self.composition.rows], planes])
+        output = self.denoiser.output(torch.cat([each, x]), level, Signals(emb, planes), self.gather)
+        count, prediction = len(each), self.denoiser.config.prediction
         halves = (
             Output(
                 output.value[rows],
                 None if output.frac is None else output.frac[rows],
                 None if output.logvar is None else output.logvar[rows],
-            )
-            for rows in (slice(None, count), slice(count, None))
+            ).estimate(of, level, prediction)
+            for of, rows in ((each, slice(None, count)), (x, slice(count, None)))
         )
-        conditional, unconditional = (half.estimate(x, level, prediction) for half in halves)
-        return conditional, unconditional
+        conditional, unconditional = halves
+        return conditional if self.composition is None else self.composition(conditional, unconditional), unconditional
+
+    def perturbed(self) -> dict[str, Bound]:
+        """The same with the attention maps of one part replaced by the identity, for every part that attends."""
+        parts = self.denoiser.config.network.attending
+        return {part: Bound(self.denoiser, self.signals, self.composition, {part: stay}) for part in parts}
+
+    def attended(self, x: Tensor, level: Level) -> tuple[Estimate, Tensor]:
+        """The estimate at x [B, C, H, W], and how much each place is attended to in the middle: float32 [B, 1, h, w] of mean 1.
+
+        Of composed labels, what the unconditional model attends to.
+        """
+        watch = Watch()
+        estimate = Bound(self.denoiser, self.signals, self.composition, {"middle": watch})(x, level)
+        height, width = (side // self.denoiser.config.network.divisor for side in x.shape[2:])
+        return estimate, watch.seen[-len(x) :].view(len(x), 1, height, width)

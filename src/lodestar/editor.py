@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lodestar.conditions import Label
 from lodestar.config import Problem
 from lodestar.data.pictures import read_mask, read_pictures
 from lodestar.guidance import AnyGuidance, Classifier
@@ -17,17 +18,17 @@ from lodestar.models.editing import Edited, EditRequest, Material, stream
 from lodestar.models.edits import AnyEdit, Interpolate
 from lodestar.samplers import AnySampler
 
-Label = str | int | None
-"""A class by name or number; None or "none" is none."""
+Asked = str | int | None
+"""A label as it is given: a class by name or number, several ("dog+ship"); None or "none" is none."""
 
 
 def edit(
     model: Diffusion,
     how: AnyEdit,
     pictures: str | Path | Tensor | Sequence[str | Path] = (),
-    label: Label | Sequence[Label] = None,
+    label: Asked | Sequence[Asked] = None,
     *,
-    origin: Label | Sequence[Label] = None,
+    origin: Asked | Sequence[Asked] = None,
     mask: str | Path | Tensor | None = None,
     count: int | None = None,
     seed: int = 0,
@@ -77,12 +78,12 @@ def gather(
 
 
 def arrange(
-    model: Diffusion, how: AnyEdit, material: Material, label: Sequence[Label] | None, origin: Sequence[Label] | None,
+    model: Diffusion, how: AnyEdit, material: Material, label: Sequence[Asked] | None, origin: Sequence[Asked] | None,
     count: int | None, seed: int, classifier: PictureClassifier | None = None,
 ) -> EditRequest:  # fmt: skip
     """The request for what is asked, with the sampling settings of the model. Raises Problem."""
 
-    def numbers(asked: Sequence[Label] | None) -> tuple[int | None, ...]:
+    def numbers(asked: Sequence[Asked] | None) -> tuple[Label, ...]:
         return model.labels(asked or ["none"], None, classifier)
 
     if isinstance(how, Interpolate):
@@ -111,7 +112,7 @@ def arrange(
     )
 
 
-def _listed(given: Label | Sequence[Label]) -> list[Label] | None:
+def _listed(given: Asked | Sequence[Asked]) -> list[Asked] | None:
     if given is None:
         return None
     return [given] if isinstance(given, str | int) else list(given)

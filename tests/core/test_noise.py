@@ -34,3 +34,7 @@ def test_seeds_of_any_size_serve_and_a_batch_of_another_size_does_not() -> None:
     SeededNoise([-1, 2**64 + 3]).start((2,))
     with pytest.raises(AssertionError, match="2 samples, 1 seeds"):
         SeededNoise([0])(torch.zeros(2, 1))
+
+
+def test_temperature_is_the_deviation() -> None:
+    assert torch.equal(SeededNoise([1, 2], 0.5).start((3, 2)), SeededNoise([1, 2]).start((3, 2)) / 2)

@@ -18,7 +18,7 @@ from lodestar.evaluate.kept import keep, load
 from lodestar.evaluate.run import collect
 from lodestar.evaluate.statistics import Collector
 from lodestar.evaluate.sweep import Row, sweep
-from lodestar.guidance import CFG, Classifier, Clip, Interval
+from lodestar.guidance import CFG, Autoguidance, Classifier, Clip, Interval
 from lodestar.models.diffusion import Diffusion, Request
 from lodestar.samplers import DDIM
 
@@ -82,7 +82,7 @@ def test_a_sweep_writes_numbers_a_plot_and_a_grid_for_each_scale(
             "12",
             "4",
             "ddim:eta=0.0",
-            "classifier:form=mean",
+            "classifier:form=mean,sees=noisy",
         )
         assert line["notes"] == row.notes
         assert "12 measured pictures are too few" in row.notes
@@ -269,6 +269,12 @@ def test_a_sweep_over_two_settings_has_a_row_for_each_pair_and_goes_on(
     # As the sweep over one of the two has it.
     (alone,) = run(scale=(2,), guidance=[CFG()], plan="3", out=tmp_path / "alone")
     assert alone.numbers["frechet"] == rows[2].numbers["frechet"]
+
+
+def test_the_scale_of_autoguidance_is_swept(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
+    run(over=["scale=0,2"], guidance=[Autoguidance()], weak=tiny.diffusion(5), classifier=None)
+    assert [request.guidance for request in asked[1::2]] == [(Autoguidance(scale=scale),) for scale in (0.0, 2.0)]
+    assert len({line["weak_digest"] for line in lines(tmp_path / "out")} - {""}) == 1
 
 
 def test_whole_settings_take_effect_before_their_fields(run: Callable[..., list[Row]], asked: list[Request]) -> None:

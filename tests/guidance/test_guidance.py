@@ -16,7 +16,24 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
-from lodestar.guidance import CFG, AnyGuidance, Classifier, Clip, Context, Critic, Guidance, Interval, Threshold, compose, steer
+from lodestar.guidance import (
+    APG,
+    CFG,
+    PAG,
+    SAG,
+    AnyGuidance,
+    Autoguidance,
+    CFGpp,
+    Classifier,
+    Clip,
+    Context,
+    Critic,
+    Guidance,
+    Interval,
+    Threshold,
+    compose,
+    steer,
+)
 from lodestar.guidance.threshold import quantile
 from lodestar.samplers import DDIM, last
 
@@ -47,7 +64,16 @@ def cond(x: Tensor, level: Level) -> Estimate:
     return pair(x, level)[0]
 
 
-CONTEXT = Context(cond, WHOLE, pair, critic)
+def worse(x: Tensor, level: Level) -> Estimate:
+    estimate = COND(x, level)
+    return replace(estimate, x0=0.5 * estimate.x0)
+
+
+def attended(x: Tensor, level: Level) -> tuple[Estimate, Tensor]:
+    return cond(x, level), torch.tensor([0.5, 1.5, 0.5, 1.5, 1.0])[:, None, None, None]
+
+
+CONTEXT = Context(cond, WHOLE, pair, critic, critic, worse, {"middle": worse}, attended)
 
 
 def guided(*guidances: Guidance, plain: Any = cond, context: Context = CONTEXT, level: Level = LEVEL) -> Estimate:
@@ -224,23 +250,40 @@ def test_outside_of_the_interval_is_the_model_alone() -> None:
 
 
 @pytest.mark.parametrize(
-    "guidance", [CFG(scale=2.0, rescale=0.3), Classifier(), Clip(), Threshold(), Interval(low=0.1, high=3.0)]
+    "guidance",
+    [
+        CFG(scale=2.0, rescale=0.3),
+        CFGpp(),
+        APG(radius=2.5),
+        Autoguidance(),
+        PAG(),
+        SAG(),
+        Classifier(),
+        Classifier(sees="clean"),
+        Clip(),
+        Threshold(),
+        Interval(low=0.1, high=3.0),
+    ],
 )
 def test_contract(guidance: Guidance) -> None:
     assert type(guidance) in kinds(AnyGuidance).values()
     assert decode(AnyGuidance, guidance.to_json()) == guidance
     assert type(guidance).__doc__
-    x = X.clone().requires_grad_()
+    x = X.view(5, 2, 1, 1).clone().requires_grad_()
     first = [CFG(scale=2.0)] if isinstance(guidance, Interval) else []
-    estimate = compose([*first, guidance], replace(CONTEXT, plain=cond))(x, LEVEL).folded()
-    assert estimate.x0.shape == X.shape
+    estimate = compose([*first, guidance], CONTEXT)(x, LEVEL).folded(renoises=True)
+    assert estimate.x0.shape == x.shape
+    if isinstance(guidance, Classifier) and guidance.sees == "clean":
+        assert not estimate.x0.requires_grad, "the graph through the model is spent"
+        return
     gradient = torch.autograd.grad(estimate.x0.sum(), x)[0]
     assert gradient.isfinite().all()
     assert gradient.abs().max() > 0
 
 
 def test_every_kind_has_its_contract_tested() -> None:
-    assert set(kinds(AnyGuidance)) == {"cfg", "classifier", "clip", "threshold", "interval"}
+    blends, comparisons = {"cfg", "cfgpp", "apg"}, {"autoguidance", "pag", "sag"}
+    assert set(kinds(AnyGuidance)) == blends | comparisons | {"classifier", "clip", "threshold", "interval"}
 
 
 def test_w_is_accepted_by_that_name() -> None:
@@ -269,6 +312,14 @@ def test_w_is_accepted_by_that_name() -> None:
         ("clip:0", "limit is 0"),
         ("threshold:1.5", "ratio is 1.5"),
         ("threshold:0.9,0.5", "maximum is 0.5"),
+        ("cfgpp:1.5", "scale is 1.5"),
+        ("apg:3,momentum=-1", "momentum is -1"),
+        ("apg:3,radius=0", "radius is 0"),
+        ("pag:1,midle", "did you mean 'middle'"),
+        ("sag:1,blur=0", "blur is 0"),
+        ("autoguidance:-1", "scale is -1"),
+        ("autoguidence:2", "did you mean 'autoguidance'"),
+        ("classifier:2,sees=celan", "did you mean 'clean'"),
         ("interval:2,1", "low 2 has to be below high 1"),
         ("interval:2", "high: a value is missing"),
         ("cgf:3", "did you mean 'cfg'"),
@@ -291,6 +342,12 @@ REFUSED: dict[str, tuple[list[Guidance], str]] = {
     "clip after classifier": ([Classifier(), Clip()], "before classifier"),
     "threshold after classifier": ([Classifier(), Threshold()], "before classifier"),
     "clip and threshold": ([Clip(), Threshold()], "give one of them"),
+    "two blends of the same estimates": ([CFG(), APG()], "apg and cfg blend the same two estimates"),
+    "cfgpp twice": ([CFGpp(), CFGpp()], "only once"),
+    "cfgpp after a comparison": ([PAG(), CFGpp()], "cfgpp has to come first"),
+    "a comparison twice": ([SAG(), PAG(), SAG()], "sag can be given only once"),
+    "a comparison after clip": ([Clip(), Autoguidance()], "autoguidance has to come before clip"),
+    "a comparison after classifier": ([Classifier(), PAG()], "pag has to come before classifier"),
 }
 
 
@@ -307,7 +364,17 @@ def test_guidance_that_the_model_cannot_have_is_refused() -> None:
     with pytest.raises(Problem, match="trained without its conditions"):
         compose([CFG()], Context(cond))
     with pytest.raises(Problem, match="noise-aware classifier"):
-        compose([Classifier()], Context(cond))
+        compose([Classifier()], Context(cond, clean=critic))
+    with pytest.raises(Problem, match="needs a classifier"):
+        compose([Classifier(sees="clean")], Context(cond, critic=critic))
+    with pytest.raises(Problem, match="needs a weaker model"):
+        compose([Autoguidance()], Context(cond))
+    with pytest.raises(Problem, match="pag needs a network with attention"):
+        compose([PAG()], Context(cond))
+    with pytest.raises(Problem, match="cannot perturb part 'up': this network attends in middle"):
+        compose([PAG(part="up")], CONTEXT)
+    with pytest.raises(Problem, match="sag needs a network with attention"):
+        compose([SAG()], Context(cond))
 
 
 @pytest.mark.parametrize(
@@ -321,10 +388,13 @@ def test_guidance_that_the_model_cannot_have_is_refused() -> None:
         [Clip(), Classifier()],
         [CFG(), Threshold()],
         [CFG(), BAND, Classifier(), Interval(low=0.5, high=9.0)],
+        [CFGpp(), PAG(), Clip(), Classifier(form="score")],
+        [APG(), BAND, Autoguidance(), SAG(), Threshold(), Classifier(sees="clean")],
+        [SAG(), PAG(), Autoguidance(), BAND, Clip()],
     ],
 )
 def test_orders_that_make_sense(guidances: list[Guidance]) -> None:
-    assert compose(guidances, replace(CONTEXT, plain=cond))(X, LEVEL).x0.isfinite().all()
+    assert compose(guidances, CONTEXT)(X.view(5, 2, 1, 1), LEVEL).x0.isfinite().all()
 
 
 def test_a_folded_clip_keeps_the_gradient_among_the_data() -> None:

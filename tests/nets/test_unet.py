@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lodestar.config import Problem, decode
+from lodestar.nets.attention import Watch, stay
 from lodestar.nets.layers import GroupNorm
 from lodestar.nets.unet import UNet, UNetConfig
 
@@ -172,3 +173,33 @@ def test_what_is_wrong_with_a_configuration_is_one_line(changes: dict[str, Any],
         unet_config(**changes)
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+# ------------------------------------------------------------------------------------------------- attention, handed in
+
+
+def test_watched_attention_is_the_same_and_tells_where_it_looks() -> None:
+    network, x, time = randomized(unet_config(attention=[]).build()), normal(2, 3, 8, 8), torch.tensor([3.0, 500.0])
+    watch = Watch()
+    torch.testing.assert_close(network(x, time, gather={"middle": watch}), network(x, time), rtol=1e-4, atol=1e-5)
+    assert watch.seen.shape == (2, 16)
+    torch.testing.assert_close(watch.seen.mean(dim=1), torch.ones(2))
+    assert watch.seen.std() > 0.01
+
+
+def test_attention_is_perturbed_in_the_part_that_is_named_alone() -> None:
+    network, x, time = randomized(unet_config().build()), normal(2, 3, 8, 8), torch.tensor([3.0, 500.0])
+    plain = network(x, time)
+    assert network.config.attending == ("down", "middle", "up")
+    found = {part: network(x, time, gather={part: stay}) for part in network.config.attending}
+    for part, ours in found.items():
+        assert not torch.allclose(ours, plain, rtol=1e-3), part
+    assert torch.equal(network(x, time), plain), "nothing is left behind"
+    alone = randomized(unet_config(attention=[]).build())
+    assert alone.config.attending == ("middle",)
+    assert torch.equal(alone(x, time, gather={"up": stay}), alone(x, time))
+
+
+def test_staying_is_an_identity_map() -> None:
+    v = normal(1, 2, 5, 4)
+    assert torch.equal(stay(normal(1, 2, 5, 4), normal(1, 2, 5, 4), v), torch.eye(5) @ v)

@@ -20,8 +20,10 @@ from lodestar.cli.options import (
     SamplerText,
     Seed,
     Steps,
+    WeakName,
     load_diffusion,
     load_guide,
+    load_weak,
     parse_guidance,
     parse_sampler,
 )
@@ -63,6 +65,7 @@ def evaluate(
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     classifier: ClassifierName = None,
+    weak: WeakName = None,
     clip: Clip = True,
     extractor: ExtractorName = None,
     self_test: Annotated[
@@ -82,7 +85,8 @@ def evaluate(
     if samples is None and model is not None and Path(model).suffix in (".npz", ".zip"):
         model, samples = None, model
     sampling: dict[str, object] = {
-        "--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier, "--seeds": seeds > 1,
+        "--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier, "--weak": weak,
+        "--seeds": seeds > 1,
     }  # fmt: skip
     for option in (name for name, value in sampling.items() if samples is not None and value):
         raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
@@ -128,8 +132,8 @@ def evaluate(
         source = run.open_reference(reference, model, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
         report = run.evaluate(
             network, source, measured_with, count=count or 5_000, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
-            guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device), metrics=metrics,
-            repeats=seeds, out=out,
+            guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device),
+            weak=load_weak(weak, guides, device), metrics=metrics, repeats=seeds, out=out,
         )  # fmt: skip
     _tell(report, out)
 
@@ -204,6 +208,7 @@ def sweep(
     seeds: Seeds = 1,
     batch_size: BatchSize = 64,
     classifier: ClassifierName = None,
+    weak: WeakName = None,
     clip: Clip = True,
     extractor: ExtractorName = None,
     device: Device = None,
@@ -224,9 +229,10 @@ def sweep(
     network = load_diffusion(model, device)
     source = open_reference(reference, model, measured_with, network.config.size)
     guide = load_guide(model, classifier, (*guides, *listed), device)
+    worse = load_weak(weak, (*guides, *listed), device)
     folder = out or Path("out") / f"sweep-{Path(model).stem}"
     run(
         network, source, measured_with, folder, over=axes, guidance=guides, count=count, seed=seed, repeats=seeds,
-        batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, classifier=guide,
+        batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, classifier=guide, weak=worse,
     )  # fmt: skip
     print(folder / "sweep.png")

@@ -36,11 +36,19 @@ SamplerText = Annotated[
 GuidanceTexts = Annotated[
     list[str] | None,
     typer.Option(
-        "--guidance", help="cfg:3 (1 = none; or cfg:w=2), classifier:2, threshold:0.995, interval:LOW,HIGH; in this order."
+        "--guidance",
+        help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, threshold:0.995, classifier:2 "
+        "(classifier:2,sees=clean), interval:LOW,HIGH; in this order.",
     ),
 ]
 ClassifierName = Annotated[
-    str | None, typer.Option("--classifier", "--critic", help="The noise-aware classifier that guides (a name, run or file).")
+    str | None,
+    typer.Option(
+        "--classifier", "--critic", help="The classifier that guides (a name, run or file): noise-aware, but for sees=clean."
+    ),
+]
+WeakName = Annotated[
+    str | None, typer.Option("--weak", help="The weaker model that autoguidance leads away from (a name, run or file).")
 ]
 Clip = Annotated[bool, typer.Option("--clip/--no-clip", help="Clamp what the model believes to the range of pictures.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one.")]
@@ -121,3 +129,32 @@ def load_guide(
         raise Problem(f"guidance classifier: {model} has no classifier of its own: give one with --classifier")
     loaded: Any = library.load(name, device, "classifier")
     return loaded
+
+
+def load_judge(model: str, judge: str | None, best_of: int, device: str | None) -> PictureClassifier | None:
+    """The classifier that judges candidates: the one given, else the model's companion; None where there is nothing to judge."""
+    from lodestar import library
+    from lodestar.config import Problem
+
+    if best_of == 1:
+        if judge is not None:
+            raise Problem(f"--judge {judge} has no effect without --best-of")
+        return None
+    name = judge or library.companion(model)
+    if name is None:
+        raise Problem(f"--best-of {best_of}: {model} has no classifier of its own: give one with --judge")
+    loaded: Any = library.load(name, device, "classifier")
+    return loaded
+
+
+def load_weak(weak: str | None, guidance: tuple[AnyGuidance, ...], device: str | None) -> Diffusion | None:
+    """The weaker model of autoguidance; None where no guidance asks for one. Raises Problem."""
+    from lodestar.config import Problem
+
+    if any(each.kind == "autoguidance" for each in guidance):
+        if weak is None:
+            raise Problem("guidance autoguidance: give a smaller or less trained model with --weak")
+        return load_diffusion(weak, device)
+    if weak is not None:
+        raise Problem(f"--weak {weak} has no effect without --guidance autoguidance:SCALE")
+    return None

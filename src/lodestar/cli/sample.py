@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,18 +20,27 @@ from lodestar.cli.options import (
     SamplerText,
     Seed,
     Steps,
+    WeakName,
     ask,
     load_diffusion,
     load_guide,
+    load_judge,
+    load_weak,
     parse_guidance,
     parse_sampler,
 )
+
+if TYPE_CHECKING:
+    from lodestar.models.diffusion import Frame
 
 
 def sample(
     model: Model,
     label: Annotated[
-        list[str] | None, typer.Option("--label", help="A class by name or number, with a count: dog=8. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            "--label", help="A class by name or number, or several (dog+ship, 'not cat'), with a count: dog=8. Repeatable."
+        ),
     ] = None,
     count: Count = None,
     guidance: GuidanceTexts = None,
@@ -39,6 +49,16 @@ def sample(
     seed: Seed = 0,
     batch_size: BatchSize = 32,
     classifier: ClassifierName = None,
+    weak: WeakName = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", help="Deviation of all noise that is drawn; below 1 is likelier, less diverse.")
+    ] = 1.0,
+    best_of: Annotated[
+        int, typer.Option("--best-of", min=1, help="Of so many candidates keep the one that a classifier is surest of.")
+    ] = 1,
+    judge: Annotated[
+        str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
+    ] = None,
     clip: Clip = True,
     device: Device = None,
     out: Out = None,
@@ -48,24 +68,40 @@ def sample(
     from contextlib import nullcontext
 
     from lodestar.album import Album, Manifest, free_folder
+    from lodestar.config import Problem
     from lodestar.models.diffusion import Request
+    from lodestar.models.rejection import candidates, surest
     from lodestar.progress import progress
 
+    if npz and best_of > 1:
+        raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     network = load_diffusion(model, device)
-    guide = load_guide(model, classifier, guides, device)
-    labels = network.labels(ask(label, count), count, guide)
+    guide, worse = load_guide(model, classifier, guides, device), load_weak(weak, guides, device)
+    judging = load_judge(model, judge, best_of, device)
+    labels = candidates(network.labels(ask(label, count), count, guide), best_of)
     request = Request(
-        labels=labels, seeds=tuple(range(seed, seed + len(labels))), plan=steps, sampler=chosen, guidance=guides, clip=clip
-    )
-    network.check(request, guide)
+        labels=labels, seeds=tuple(range(seed, seed + len(labels))), plan=steps, sampler=chosen, guidance=guides, clip=clip,
+        temperature=temperature,
+    )  # fmt: skip
+    network.check(request, guide, worse)
     folder = out or free_folder("out", Path(model).stem)
-    album = Album(folder, Manifest.of(request, network, guide), network.classes(guide)[0])
+    album = Album(folder, Manifest.of(request, network, guide, worse), network.classes(guide)[0])
     with progress("sampling", len(labels)) as done, album.npz() if npz else nullcontext(album.add) as add:
-        for frame in network.stream(request, batch_size=batch_size, classifier=guide):
-            done(frame.first + len(frame.x) * frame.step / frame.steps)
-            if frame.final:
-                add(frame)
+
+        def frames() -> Iterator[Frame]:
+            for frame in network.stream(request, batch_size=batch_size, classifier=guide, weak=worse):
+                done(frame.first + len(frame.x) * frame.step / frame.steps)
+                yield frame
+
+        if best_of > 1:
+            images, kept = surest(frames(), request, best_of, network, judging)
+            album.manifest = Manifest.of(kept, network, guide, worse)
+            album.write(0, images)
+        else:
+            for frame in frames():
+                if frame.final:
+                    add(frame)
     print(album.npz_path if npz else album.finish())
 
 
@@ -84,13 +120,13 @@ def remake(
     known = Manifest.read(manifest)
     if picture >= len(known.request.labels):
         raise Problem(f"picture {picture}: this manifest has 0 to {len(known.request.labels) - 1}")
-    network, guide = known.load(device)
+    network, guide, worse = known.load(device)
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
     request = known.request.only(picture)
     if isinstance(request, EditRequest):
         frames = stream(network, request, read_material(manifest, request), classifier=guide)
     else:
-        frames = network.stream(request, classifier=guide)
+        frames = network.stream(request, classifier=guide, weak=worse)
     for frame in frames:
         if frame.final:
             save_png(path, frame.images[0])

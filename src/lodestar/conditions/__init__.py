@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lodestar.conditions.label import LabelCondition
+from lodestar.conditions.label import Composed, Label, LabelCondition, sign_table, signs
 
 Cond = Mapping[str, Tensor]
 """Conditions by name; a missing name means unconditional in that modality."""
@@ -23,4 +23,4 @@ class Signals:
     """Pictures to see beside x, float32 [B, P, h, w] of any size, in [−1, 1]; None where the network takes none."""
 
 
-__all__ = ["Cond", "LabelCondition", "Signals"]
+__all__ = ["Composed", "Cond", "Label", "LabelCondition", "Signals", "sign_table", "signs"]

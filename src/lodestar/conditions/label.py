@@ -6,7 +6,50 @@ conditional and unconditional (classifier-free guidance).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Self
+
+import torch
+from pydantic import model_validator
 from torch import Tensor, nn
+
+from lodestar.config import Config, Problem
+
+
+class Composed(Config):
+    """Several classes at once, ``dog+ship``, and classes that are not wanted, ``not cat`` (`lodestar.guidance.composition`)."""
+
+    wanted: tuple[int, ...] = ()
+    unwanted: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        numbers = (*self.wanted, *self.unwanted)
+        if not numbers:
+            raise Problem("a composed label needs a class, wanted or unwanted")
+        if twice := [number for number in numbers if numbers.count(number) > 1]:
+            raise Problem(f"class {twice[0]} is in a composed label twice")
+        return self
+
+
+Label = int | Composed | None
+"""What a picture is asked to show: a class, several, or nothing in particular (unconditional)."""
+
+
+def signs(label: Label) -> dict[int, float]:
+    """The classes of a label: 1 for one that is wanted, −1 for one that is not."""
+    if isinstance(label, Composed):
+        return {**dict.fromkeys(label.wanted, 1.0), **dict.fromkeys(label.unwanted, -1.0)}
+    return {} if label is None else {label: 1.0}
+
+
+def sign_table(labels: Sequence[Label], classes: int) -> Tensor:
+    """The signs of B labels, 0 for classes that are not named: float32 [B, classes]."""
+    table = torch.zeros(len(labels), classes)
+    for row, label in enumerate(labels):
+        for number, sign in signs(label).items():
+            table[row, number] = sign
+    return table
 
 
 class LabelCondition(nn.Module):

@@ -32,6 +32,9 @@ class Estimate:
     """Σ scale·∇ₓ log p(y | x), collected by guidance and not applied: published forms differ in who applies it."""
     limit: float | None = None
     """Where given, x̂₀ with the shift folded in is clamped to [−limit, limit] too: an expectation of data stays among the data."""
+    renoise: Tensor | None = None
+    """Where given, another x̂₀ [B, ...], whose ε̂ a step puts back instead of x0's own (CFG++). A sampler that keeps to this says
+    so when it folds, and takes its terms from `lodestar.samplers.base.renoised`; every other one refuses."""
 
     @property
     def eps(self) -> Tensor:
@@ -48,11 +51,14 @@ class Estimate:
         """The velocity v = α·ε̂ − σ·x̂₀ (Salimans and Ho 2022, appendix D)."""
         return spread(self.level.alpha, self.x) * self.eps - spread(self.level.sigma, self.x) * self.x0
 
-    def folded(self) -> Estimate:
+    def folded(self, renoises: bool = False) -> Estimate:
         """The shift applied by Tweedie's formula, x̂₀ + σ²/α·shift, equally ε̂ − σ·shift (ADM, algorithm 2).
 
-        Raises Problem at pure noise (α = 0), where x says nothing of x₀ and no x̂₀ can express the shift.
+        renoises: the caller keeps to `renoise`. Raises Problem where it does not and has to; and at pure noise (α = 0), where x
+        says nothing of x₀ and no x̂₀ can express the shift.
         """
+        if self.renoise is not None and not renoises:
+            raise Problem("guidance cfgpp puts back other noise than x0's own, which this sampler cannot: use ddim or dpmpp")
         if self.shift is None:
             return self
         if isinstance(self.level.alpha, float) and self.level.alpha == 0:

@@ -71,6 +71,8 @@ class Report:
     """The number format that it computes in."""
     classifier_digest: str | None = None
     """Likewise, of the classifier that guides."""
+    weak_digest: str | None = None
+    """Likewise, of the weaker model of autoguidance."""
     seed: int | None = None
     """Of the first picture; picture k has seed + k, and class k modulo the number of classes. Run r begins at seed + r·count."""
     sampler: str | None = None
@@ -132,6 +134,7 @@ def evaluate(
     guidance: Sequence[AnyGuidance] = (),
     clip: bool = True,
     classifier: PictureClassifier | None = None,
+    weak: Diffusion | None = None,
     metrics: Sequence[Metric] | None = None,
     repeats: int = 1,
     cache: Path | None = None,
@@ -139,7 +142,7 @@ def evaluate(
 ) -> Report:
     """Sample `count` pictures, classes in turn, and measure them against `reference`.
 
-    plan, sampler, guidance, clip: as in `Request`; classifier: what "classifier" guidance climbs. metrics: default those of
+    plan, sampler, guidance, clip: as in `Request`; classifier, weak: as in `Diffusion.sample`. metrics: default those of
     `METRICS` that the extractor and the reference can give. repeats: measure so often, with new seeds, for means and intervals.
     cache: where what is known of the reference is kept (default: `cache_folder`). out: a folder for pictures beside their nearest
     neighbours, where the metric "nearest" is asked for. Progress goes to standard error. Raises Problem, as early as it can.
@@ -149,8 +152,8 @@ def evaluate(
         labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, sampler=sampler, guidance=tuple(guidance), clip=clip
     )
     return measure(
-        model, request, reference, extractor, batch_size=batch_size, classifier=classifier, metrics=metrics, repeats=repeats,
-        cache=cache, out=out,
+        model, request, reference, extractor, batch_size=batch_size, classifier=classifier, weak=weak, metrics=metrics,
+        repeats=repeats, cache=cache, out=out,
     )  # fmt: skip
 
 
@@ -162,6 +165,7 @@ def measure(
     *,
     batch_size: int = 64,
     classifier: PictureClassifier | None = None,
+    weak: Diffusion | None = None,
     metrics: Sequence[Metric] | None = None,
     repeats: int = 1,
     cache: Path | None = None,
@@ -172,7 +176,7 @@ def measure(
     config = model.config
     count = len(request.labels)
     check(repeats)
-    model.check(request, classifier)
+    model.check(request, classifier, weak)
     notes = (
         note(extractor, "generated", config.denoiser.channels, config.size),
         note(extractor, "reference", reference.channels, reference.size),
@@ -185,7 +189,7 @@ def measure(
         seeds = tuple(seed + run * count for seed in request.seeds)
         start = time.perf_counter()
         title = what if repeats == 1 else f"{what}, run {run + 1} of {repeats}"
-        made = _sampled(model, request.replace(seeds=seeds), extractor, batch_size, classifier, title, chosen)
+        made = _sampled(model, request.replace(seeds=seeds), extractor, batch_size, classifier, weak, title, chosen)
         seconds += time.perf_counter() - start
         if not runs:
             ours = made
@@ -193,7 +197,7 @@ def measure(
     if out is not None:
 
         def picture(index: int) -> Tensor:
-            (*_, last) = model.stream(request.only(index), classifier=classifier)
+            (*_, last) = model.stream(request.only(index), classifier=classifier, weak=weak)
             return last.images[0]
 
         left_out += _draw_neighbours(out, chosen, picture, ours, theirs, reference)
@@ -205,6 +209,7 @@ def measure(
         model_digest=digest(model),
         model_dtype=number_format(model),
         classifier_digest=None if classifier is None else digest(classifier),
+        weak_digest=None if weak is None else digest(weak),
         seed=request.seeds[0],
         sampler=short(request.sampler or config.sampler),
         plan=request.plan or config.plan,
@@ -387,12 +392,13 @@ def _sampled(
     extractor: Extractor,
     batch_size: int,
     classifier: PictureClassifier | None,
+    weak: Diffusion | None,
     what: str,
     metrics: Sequence[Metric],
 ) -> Statistics:
     collector = Collector(_needed(metrics))
     with progress(what, len(request.labels)) as done:
-        for frame in model.stream(request, batch_size=batch_size, classifier=classifier):
+        for frame in model.stream(request, batch_size=batch_size, classifier=classifier, weak=weak):
             done(frame.first + len(frame.x) * frame.step / frame.steps)
             if frame.final:
                 collector.add(extractor(frame.images))

@@ -84,6 +84,7 @@ def sweep(
     sampler: AnySampler | None = None,
     clip: bool = True,
     classifier: PictureClassifier | None = None,
+    weak: Diffusion | None = None,
     cache: Path | None = None,
 ) -> list[Row]:
     """Measure `count` pictures at each value of one setting, or at each pair of values of two; rows in their order.
@@ -105,7 +106,7 @@ def sweep(
     _check_axes(over, {"steps": plan, "sampler": sampler, "guidance": guidance})
     requests = _requests(model, over, plain)
     for _, request in requests:
-        model.check(request, classifier)
+        model.check(request, classifier, weak)
     metrics, _ = choose(_METRICS, extractor, reference, count, asked=False)
     fixed = _fixed(model, plain, over) | {
         "count": str(count),
@@ -114,6 +115,7 @@ def sweep(
         "model_digest": digest(model),
         "model_dtype": number_format(model),
         "classifier_digest": "" if classifier is None else digest(classifier),
+        "weak_digest": "" if weak is None else digest(weak),
         "extractor": extractor.name,
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
@@ -124,7 +126,7 @@ def sweep(
     for number, (row, request) in enumerate(requests, start=1):
         picture = out / f"samples-{'_'.join(re.sub(r'[^0-9A-Za-z.,+-]', '-', value) for value in row.values)}.png"
         if row.values not in rows or not picture.exists():
-            _save_grid(picture, model, request, batch_size, classifier)
+            _save_grid(picture, model, request, batch_size, classifier, weak)
         if row.values not in rows:
             report = measure(
                 model,
@@ -133,6 +135,7 @@ def sweep(
                 extractor,
                 batch_size=batch_size,
                 classifier=classifier,
+                weak=weak,
                 metrics=metrics,
                 repeats=repeats,
                 cache=cache,
@@ -262,7 +265,14 @@ def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis],
     write_text(out / "sweep.csv", text.getvalue())
 
 
-def _save_grid(path: Path, model: Diffusion, request: Request, batch_size: int, classifier: PictureClassifier | None) -> None:
+def _save_grid(
+    path: Path,
+    model: Diffusion,
+    request: Request,
+    batch_size: int,
+    classifier: PictureClassifier | None,
+    weak: Diffusion | None,
+) -> None:
     """Classes, evenly chosen where there are many, by the first seeds."""
     _, classes = model.classes(classifier)
     height = min(classes or 1, _GRID_ROWS)
@@ -270,7 +280,7 @@ def _save_grid(path: Path, model: Diffusion, request: Request, batch_size: int, 
     seeds = range(request.seeds[0], request.seeds[0] + _GRID_COLUMNS)
     pairs = [(label, seed) for label in labels for seed in seeds]
     asked = request.replace(labels=tuple(label for label, _ in pairs), seeds=tuple(seed for _, seed in pairs))
-    frames = model.stream(asked, batch_size=batch_size, classifier=classifier)
+    frames = model.stream(asked, batch_size=batch_size, classifier=classifier, weak=weak)
     pictures = torch.cat([frame.images for frame in frames if frame.final])
     save_grid(path, pictures, columns=_GRID_COLUMNS)
 

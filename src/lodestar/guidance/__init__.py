@@ -10,17 +10,26 @@ from pydantic import Field
 
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise
+from lodestar.guidance.apg import APG
+from lodestar.guidance.autoguidance import Autoguidance
 from lodestar.guidance.base import Context, Guidance
 from lodestar.guidance.cfg import CFG
+from lodestar.guidance.cfgpp import CFGpp
 from lodestar.guidance.classifier import Classifier, Critic, steer
 from lodestar.guidance.clip import Clip
+from lodestar.guidance.composition import Composition
 from lodestar.guidance.interval import Interval
+from lodestar.guidance.pag import PAG
+from lodestar.guidance.sag import SAG
 from lodestar.guidance.threshold import Threshold
 
-AnyGuidance = Annotated[CFG | Classifier | Clip | Threshold | Interval, Field(discriminator="kind")]
+AnyGuidance = Annotated[
+    CFG | CFGpp | APG | Autoguidance | PAG | SAG | Classifier | Clip | Threshold | Interval, Field(discriminator="kind")
+]
 
 __all__ = [
-    "CFG", "AnyGuidance", "Classifier", "Clip", "Context", "Critic", "Guidance", "Interval", "Threshold", "compose", "steer",
+    "APG", "CFG", "PAG", "SAG", "AnyGuidance", "Autoguidance", "CFGpp", "Classifier", "Clip", "Composition", "Context", "Critic",
+    "Guidance", "Interval", "Threshold", "compose", "steer",
 ]  # fmt: skip
 
 
@@ -42,18 +51,29 @@ def compose(guidances: Sequence[Guidance], context: Context) -> Denoise:
 def _objection(guidance: Guidance, before: Sequence[Guidance], context: Context) -> str | None:
     """Why this guidance cannot stand after those; None where it can."""
     earlier = {type(each) for each in before}
+    kind: str = guidance.kind  # type: ignore[attr-defined]
     match guidance:
-        case CFG():
-            if CFG in earlier:
-                return "cfg can be given only once, because it blends the bare model's two estimates"
+        case CFG() | CFGpp() | APG():
+            if blends := [each.kind for each in before if isinstance(each, CFG | CFGpp | APG)]:
+                if blends == [kind]:
+                    return f"{kind} can be given only once, because it blends the bare model's two estimates"
+                return f"{kind} and {blends[0]} blend the same two estimates: give one of them"
             if before:
-                return "cfg has to come first, because it blends the bare model's two estimates"
+                return f"{kind} has to come first, because it blends the bare model's two estimates"
             if context.pair is None:
-                return "cfg needs a model that was also trained without its conditions, and this one was not: try classifier"
+                return f"{kind} needs a model that was also trained without its conditions, and this one was not: try classifier"
+        case Autoguidance() | PAG() | SAG():
+            if type(guidance) in earlier:
+                return f"{kind} can be given only once: add the two scales"
+            if late := [each.kind for each in before if isinstance(each, Clip | Threshold | Classifier)]:
+                return f"{kind} has to come before {late[0]}, because it is the bare model that it compares with a worse one"
+            return _lacking(guidance, context)
         case Classifier():
             if Classifier in earlier:
                 return "classifier can be given only once: add the two scales"
-            if context.critic is None:
+            if guidance.sees == "clean" and context.clean is None:
+                return "classifier needs a classifier, and none is loaded for this model: try cfg"
+            if guidance.sees == "noisy" and context.critic is None:
                 return "classifier needs a noise-aware classifier, and none is loaded for this model: try cfg"
         case Interval():
             limited = [each for each in before if not isinstance(each, Clip | Threshold)]
@@ -64,4 +84,21 @@ def _objection(guidance: Guidance, before: Sequence[Guidance], context: Context)
                 return "clip and threshold limit the same estimate: give one of them, once"
             if Classifier in earlier:
                 return "clip and threshold have to come before classifier, because its gradient is not clipped (as in ADM)"
+    return None
+
+
+def _lacking(guidance: Autoguidance | PAG | SAG, context: Context) -> str | None:
+    """What a comparison with a worse model needs and has not."""
+    match guidance:
+        case Autoguidance():
+            if context.weak is None:
+                return "autoguidance needs a weaker model, and none is given: --weak MODEL, or weak=model in Python"
+        case PAG(part=part):
+            if not context.perturbed:
+                return "pag needs a network with attention, and this model has none"
+            if part not in context.perturbed:
+                return f"pag cannot perturb part {part!r}: this network attends in {', '.join(context.perturbed)}"
+        case SAG():
+            if context.attended is None:
+                return "sag needs a network with attention, and this model has none"
     return None

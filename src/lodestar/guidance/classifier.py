@@ -1,5 +1,8 @@
 """Classifier guidance (ADM, Dhariwal and Nichol 2021, algorithms 1 and 2): the gradient of s·log p(y | x_t) at x_t.
 
+Or that of s·log p(y | x̂₀(x_t)), through the denoiser, by a classifier that need not know noise (Chung et al. 2023; Bansal
+et al. 2023).
+
 Log-probabilities add, so that any number of critics costs one backward pass. The gradient is collected in the estimate's
 shift and not applied: the ancestral sampler moves the mean by variance·shift, every other one folds it into x̂₀.
 """
@@ -31,21 +34,25 @@ class Critic:
 
 
 class Classifier(Guidance):
-    """Guidance by a noise-aware classifier. Scale 0 is none, and then the classifier is not evaluated."""
+    """Guidance by a classifier, noise-aware if it sees the noisy sample. Scale 0 is none, and then it is not evaluated."""
 
     kind: Literal["classifier"] = "classifier"
     scale: float = Field(default=1.0, ge=0)
     form: Literal["mean", "score"] = "mean"
     """Who applies the gradient: "mean", the sampler, in its own way; "score", x̂₀ at once, whatever the sampler."""
+    sees: Literal["noisy", "clean"] = "noisy"
+    """What is classified: the noisy sample, or what is believed of the clean one, at the cost of a backward pass through the
+    model; then any classifier serves."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         if self.scale == 0:
             return inner
-        assert context.critic is not None
-        steered = steer(inner, Critic(context.critic, self.scale))
+        logp = context.clean if self.sees == "clean" else context.critic
+        assert logp is not None
+        steered = steer(inner, Critic(logp, self.scale, self.sees))
         if self.form == "mean":
             return steered
-        return lambda x, level: steered(x, level).folded()
+        return lambda x, level: steered(x, level).folded(renoises=True)
 
 
 def steer(inner: Denoise, *critics: Critic) -> Denoise:
@@ -76,6 +83,12 @@ def _detached(estimate: Estimate, x: Tensor) -> Estimate:
     def cut(value: Tensor | None) -> Tensor | None:
         return None if value is None else value.detach()
 
-    return Estimate(
-        x, estimate.level, estimate.x0.detach(), cut(estimate.frac), cut(estimate.logvar), cut(estimate.shift), estimate.limit
+    return replace(
+        estimate,
+        x=x,
+        x0=estimate.x0.detach(),
+        frac=cut(estimate.frac),
+        logvar=cut(estimate.logvar),
+        shift=cut(estimate.shift),
+        renoise=cut(estimate.renoise),
     )

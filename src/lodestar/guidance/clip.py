@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Literal
 
@@ -28,7 +29,13 @@ class Clip(Guidance):
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         def denoise(x: Tensor, level: Level) -> Estimate:
             estimate = inner(x, level)
-            x0 = estimate.x0.clamp(-self.limit, self.limit)
-            return replace(estimate, x0=x0, limit=self.limit if self.folded else None)
+            limited = limit(estimate, lambda x0: x0.clamp(-self.limit, self.limit))
+            return replace(limited, limit=self.limit if self.folded else None)
 
         return denoise
+
+
+def limit(estimate: Estimate, change: Callable[[Tensor], Tensor]) -> Estimate:
+    """The estimate with `change` made to every x̂₀ in it, so that the noise which is put back (CFG++) fits the data."""
+    renoise = None if estimate.renoise is None else change(estimate.renoise)
+    return replace(estimate, x0=change(estimate.x0), renoise=renoise)

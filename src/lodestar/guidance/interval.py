@@ -27,8 +27,12 @@ class Interval(Guidance):
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         def denoise(x: Tensor, level: Level) -> Estimate:
-            ratio = level.ratio
-            assert isinstance(ratio, float), "one level for the whole batch"
-            return inner(x, level) if self.low < ratio <= self.high else context.plain(x, level)
+            return inner(x, level) if self.holds(level) else context.plain(x, level)
 
         return denoise
+
+    def holds(self, level: Level) -> bool:
+        """Whether a level, one for a whole batch, is inside."""
+        ratio = level.ratio
+        assert isinstance(ratio, float), "one level for the whole batch"
+        return self.low < ratio <= self.high

@@ -11,6 +11,7 @@ from torch import Tensor
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level, spread
 from lodestar.guidance.base import Context, Guidance
+from lodestar.guidance.clip import limit
 
 
 class Threshold(Guidance):
@@ -26,12 +27,14 @@ class Threshold(Guidance):
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         def denoise(x: Tensor, level: Level) -> Estimate:
-            estimate = inner(x, level)
-            limit = quantile(estimate.x0.abs(), self.ratio).clamp(1, self.maximum)
-            # clamp(x̂₀, −q, q)/q is clamp(x̂₀/q, −1, 1).
-            return replace(estimate, x0=(estimate.x0 / spread(limit, estimate.x0)).clamp(-1, 1), limit=1.0)
+            return replace(limit(inner(x, level), self._limited), limit=1.0)
 
         return denoise
+
+    def _limited(self, x0: Tensor) -> Tensor:
+        q = quantile(x0.abs(), self.ratio).clamp(1, self.maximum)
+        # clamp(x̂₀, −q, q)/q is clamp(x̂₀/q, −1, 1).
+        return (x0 / spread(q, x0)).clamp(-1, 1)
 
 
 def quantile(values: Tensor, ratio: float) -> Tensor:

@@ -73,10 +73,13 @@ class PictureClassifier(nn.Module):
         """Unnormalised log-probabilities of the classes [B, classes]."""
         return self.network(x, _times(x, level), self.dtype)
 
-    def logp(self, x: Tensor, level: Level, label: Tensor) -> Tensor:
-        """log p(label | x) [B], differentiable in x, for labels int64 [B]."""
-        assert self.config.noised, "a classifier of clean pictures cannot guide"
-        return self.logits(x, level).log_softmax(dim=-1).gather(1, label[:, None])[:, 0]
+    def logp(self, x: Tensor, level: Level, signs: Tensor) -> Tensor:
+        """Σ sign·log p(class | x) [B], differentiable in x, for signs [B, classes]: 1 for a wanted class, −1 for an unwanted one.
+
+        A classifier of clean pictures knows no other level than `PLAIN`.
+        """
+        assert self.config.noised or level == PLAIN, "a classifier of clean pictures knows no noise"
+        return (self.logits(x, level).log_softmax(dim=-1) * signs).sum(dim=-1)
 
     def features(self, x: Tensor, level: Level = PLAIN) -> Tensor:
         """What the classes are told from [B, D]; maps are averaged over their places, so that D is their channels."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, Self
 
@@ -11,8 +11,9 @@ from pydantic import Field, field_validator, model_validator
 from torch import Tensor, nn
 
 from lodestar.codecs import pixels
+from lodestar.conditions import Composed, Label, sign_table, signs
 from lodestar.config import Config, Problem
-from lodestar.core.estimate import Denoise
+from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
@@ -20,10 +21,25 @@ from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound, DenoiserConfig
-from lodestar.guidance import AnyGuidance, Classifier, Clip, Context, Threshold, compose
-from lodestar.models.classifier import PictureClassifier
-from lodestar.models.labels import class_number, listed
+from lodestar.guidance import (
+    AnyGuidance,
+    CFGpp,
+    Classifier,
+    Clip,
+    Composition,
+    Context,
+    Interval,
+    Threshold,
+    compose,
+)
+from lodestar.models.agreement import check_guide, check_weak
+from lodestar.models.classifier import PLAIN, PictureClassifier
+from lodestar.models.labels import read_label, spell
+from lodestar.models.rejection import candidates, surest
 from lodestar.samplers import AnySampler, DPMpp
+
+LogP = Callable[[Tensor, Level], Tensor]
+"""(x [B, C, H, W], level) → a log-probability [B]."""
 
 
 class DiffusionConfig(Config):
@@ -63,8 +79,8 @@ class DiffusionConfig(Config):
 class Request(Config):
     """What to sample. The command line, Python and a manifest all make one of these."""
 
-    labels: tuple[int | None, ...] = Field(min_length=1)
-    """The class of each picture; None is none (unconditional)."""
+    labels: tuple[Label, ...] = Field(min_length=1)
+    """The class of each picture, or several composed; None is none (unconditional)."""
     seeds: tuple[int, ...] = Field(min_length=1)
     """The seed of each picture; it depends on nothing else that is sampled with it."""
     plan: str | None = None
@@ -74,6 +90,8 @@ class Request(Config):
     """In the order of application."""
     clip: bool = True
     """Clamp x̂₀ to the range of pictures, before a classifier's gradient and after, unless the guidance clips or thresholds."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Standard deviation of all noise that is drawn, at the start and on the way; below 1 is likelier and less diverse."""
 
     @field_validator("plan")
     @classmethod
@@ -82,9 +100,9 @@ class Request(Config):
             parse_plan(plan)
         return plan
 
-    def only(self, index: int) -> Self:
-        """The request for one of its pictures alone."""
-        return self.replace(labels=(self.labels[index],), seeds=(self.seeds[index],))
+    def only(self, *indices: int) -> Self:
+        """The request for some of its pictures alone."""
+        return self.replace(labels=[self.labels[k] for k in indices], seeds=[self.seeds[k] for k in indices])
 
 
 @dataclass(frozen=True)
@@ -120,6 +138,7 @@ class Samples:
     request: Request
     model: Diffusion = field(repr=False)
     classifier: PictureClassifier | None = field(default=None, repr=False)
+    weak: Diffusion | None = field(default=None, repr=False)
 
 
 class Diffusion(nn.Module):
@@ -156,35 +175,48 @@ class Diffusion(nn.Module):
         sampler: AnySampler | None = None,
         guidance: AnyGuidance | Sequence[AnyGuidance] = (),
         clip: bool = True,
+        temperature: float = 1.0,
         batch_size: int = 32,
         classifier: PictureClassifier | None = None,
+        weak: Diffusion | None = None,
+        best_of: int = 1,
+        judge: PictureClassifier | None = None,
     ) -> Samples:
         """Sample pictures.
 
-        label: a class by name or number, or one for each picture; None takes the classes in turn. count: how many pictures
-        (default: as many as labels). Picture k has the seed `seed + k` and is the same whatever the batch size. steps: a plan
-        (`lodestar.core.plan`). classifier: the noise-aware classifier that "classifier" guidance climbs, where the model has
-        none of its own. Raises Problem.
+        label: a class by name or number, several ("dog+ship", "not cat"), or one for each picture; None takes the classes in
+        turn. count: how many pictures (default: as many as labels). Picture k has the seed `seed + k` and is the same whatever
+        the batch size. steps: a plan (`lodestar.core.plan`). temperature: see `Request`. classifier: what "classifier" guidance
+        climbs, where the model has none of its own. weak: what "autoguidance" leads away from.
+        best_of, judge: of so many candidates for each picture the one is kept that the classifier finds the surest
+        (`lodestar.models.rejection`); candidate j of picture k has the seed `seed + k * best_of + j`. Raises Problem.
         """
         guides = tuple(guidance) if isinstance(guidance, Sequence) else (guidance,)
         if classifier is None and self.guide is not None and any(isinstance(each, Classifier) for each in guides):
             classifier = self.guide()
         labels = self.labels([label] if isinstance(label, str | int) else label, count, classifier)
         request = Request(
-            labels=labels,
-            seeds=tuple(range(seed, seed + len(labels))),
+            labels=candidates(labels, best_of),
+            seeds=tuple(range(seed, seed + len(labels) * best_of)),
             plan=None if steps is None else str(steps),
             sampler=sampler,
             guidance=guides,
             clip=clip,
+            temperature=temperature,
         )
-        frames = self.stream(request, batch_size=batch_size, classifier=classifier)
-        return Samples(torch.cat([frame.images for frame in frames if frame.final]), request, self, classifier)
+        frames = self.stream(request, batch_size=batch_size, classifier=classifier, weak=weak)
+        if best_of > 1:
+            if judge is None and self.guide is not None:
+                judge = self.guide()
+            images, request = surest(frames, request, best_of, self, judge)
+        else:
+            images = torch.cat([frame.images for frame in frames if frame.final])
+        return Samples(images, request, self, classifier, weak)
 
     def labels(
         self, asked: Sequence[str | int | None] | None, count: int | None, classifier: PictureClassifier | None = None
-    ) -> tuple[int | None, ...]:
-        """A class for each of `count` pictures: those asked for, in turn; all classes in turn where none is. Raises Problem.
+    ) -> tuple[Label, ...]:
+        """A label for each of `count` pictures: those asked for, in turn; all classes in turn where none is. Raises Problem.
 
         The classes are the model's, or those of the classifier that guides a model which knows none.
         """
@@ -192,7 +224,7 @@ class Diffusion(nn.Module):
             raise Problem(f"count is {count}: at least 1")
         names, classes = self.classes(classifier)
         if asked is None:
-            numbers: list[int | None] = [None] if classes is None else list(range(classes))
+            numbers: list[Label] = [None] if classes is None else list(range(classes))
         else:
             numbers = [self._label(each, names, classes) for each in asked]
         return tuple(numbers[k % len(numbers)] for k in range(len(numbers) if count is None else count))
@@ -203,20 +235,60 @@ class Diffusion(nn.Module):
             return classifier.config.names or (), classifier.config.network.classes
         return self.config.names or (), self.config.denoiser.classes
 
-    def _label(self, asked: str | int | None, names: tuple[str, ...], classes: int | None) -> int | None:
-        """The number of a class (`class_number`); "none" and None are none. Raises Problem."""
+    def _label(self, asked: str | int | None, names: tuple[str, ...], classes: int | None) -> Label:
+        """A class, or several, by name or number; "none" and None are none. Raises Problem."""
         if asked is None or asked == "none":
             if self.config.denoiser.classes is not None and not self.config.droppable:
                 raise Problem("label none: this model was never trained without its classes")
             return None
         if classes is None:
             raise Problem(f"label {asked!r}: this model knows no classes")
-        return class_number(asked, names, classes)
+        return read_label(asked, names, classes)
 
-    def check(self, request: Request, classifier: PictureClassifier | None = None) -> None:
-        """Raise Problem if a request cannot be answered, before any work is done."""
-        self.steps(request)
-        self.guided(self.complete(request), request.labels[:1], classifier)
+    def check(
+        self,
+        request: Request,
+        classifier: PictureClassifier | None = None,
+        weak: Diffusion | None = None,
+        low_res: Tensor | None = None,
+    ) -> None:
+        """Raise Problem if a request cannot be answered, before any work is done; see `stream`."""
+        steps = self.steps(request)
+        guidance = self.complete(request)
+        labels = tuple(dict.fromkeys(request.labels))
+        for label in labels:
+            self._check_label(label, classifier)
+        self.guided(guidance, labels, classifier, None if low_res is None else low_res[: len(labels)], weak)
+        for each in guidance:
+            if isinstance(each, Interval) and not any(each.holds(step.t) for step in steps):
+                ratios = sorted(step.t.ratio for step in steps)
+                raise Problem(
+                    f"guidance interval:{each.low:g},{each.high:g} has no step inside: those of plan "
+                    f"{request.plan or self.config.plan!r} have σ/α from {ratios[0]:.3g} to {ratios[-1]:.3g}"
+                )
+        self._rehearse(request.sampler or self.config.sampler, steps, guidance)
+
+    def _rehearse(self, sampler: AnySampler, steps: Sequence[Transition], guidance: Sequence[AnyGuidance]) -> None:
+        """The first step with a single number for a picture, so that what a sampler refuses it refuses before any work."""
+        learned = torch.zeros(1, 1) if self.config.denoiser.variance != "fixed" else None
+        renoises = any(isinstance(each, CFGpp) for each in guidance)
+
+        def denoise(x: Tensor, level: Level) -> Estimate:
+            return Estimate(x, level, x, frac=learned, renoise=x if renoises else None)
+
+        next(iter(sampler(denoise, torch.zeros(1, 1), steps, torch.zeros_like)))
+
+    def _check_label(self, label: Label, classifier: PictureClassifier | None) -> None:
+        """Raise Problem unless this model, or the classifier that guides it, can be asked for a label."""
+        names, classes = self.classes(classifier)
+        for number in signs(label):
+            if classes is None or not 0 <= number < classes:
+                known = "no classes" if classes is None else f"classes 0 to {classes - 1}"
+                raise Problem(f"label {number}: this model knows {known}")
+        if isinstance(label, Composed) and self.config.denoiser.classes is not None and not self.config.droppable:
+            raise Problem(
+                f"label {spell(label, names)!r}: composed labels need a model that was also trained without its classes"
+            )
 
     @torch.inference_mode()
     def stream(
@@ -225,6 +297,7 @@ class Diffusion(nn.Module):
         *,
         batch_size: int = 32,
         classifier: PictureClassifier | None = None,
+        weak: Diffusion | None = None,
         low_res: Tensor | None = None,
     ) -> Iterator[Frame]:
         """Sample a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done.
@@ -233,12 +306,16 @@ class Diffusion(nn.Module):
         """
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
+        self.check(request, classifier, weak, low_res)
         sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), self.complete(request)
         self.eval()
+        if weak is not None:
+            weak.eval()
         for first in range(0, len(request.labels), batch_size):
             rows = slice(first, first + batch_size)
-            denoise = self.guided(guidance, request.labels[rows], classifier, None if low_res is None else low_res[rows])
-            noise = SeededNoise(request.seeds[rows])
+            small = None if low_res is None else low_res[rows]
+            denoise = self.guided(guidance, request.labels[rows], classifier, small, weak)
+            noise = SeededNoise(request.seeds[rows], request.temperature)
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
             x = noise.start(self.shape, self.device) * self.config.schedule.start_sigma
             for state in sampler(denoise, x, steps, noise):
@@ -259,80 +336,115 @@ class Diffusion(nn.Module):
     def guided(
         self,
         guidance: Sequence[AnyGuidance],
-        labels: Sequence[int | None],
+        labels: Sequence[Label],
         classifier: PictureClassifier | None,
         low_res: Tensor | None = None,
+        weak: Diffusion | None = None,
     ) -> Denoise:
-        """The `Denoise` of one batch; low_res: the pictures uint8 [B, C, h, w] that an upsampler enlarges."""
-        return compose(guidance, self._context(labels, classifier, low_res))
+        """The `Denoise` of one batch, for one sampling: some guidance remembers what it said on the way.
+
+        low_res: the pictures uint8 [B, C, h, w] that an upsampler enlarges.
+        """
+        return compose(guidance, self._context(guidance, labels, classifier, low_res, weak))
 
     def between(
         self,
         guidance: Sequence[AnyGuidance],
-        ends: tuple[int | None, int | None],
+        ends: tuple[Label, Label],
         weights: Sequence[float],
         classifier: PictureClassifier | None,
     ) -> Denoise:
         """The `Denoise` of a batch whose samples are somewhere between two labels: weight 0 is the first, 1 the second.
 
-        The labels' embeddings are interpolated, and a classifier's log-probabilities of them.
+        The labels' embeddings are interpolated, and a classifier's log-probabilities of them. Raises Problem for composed ones.
         """
-        first, second = (self._context([end] * len(weights), classifier) for end in ends)
+        if any(isinstance(end, Composed) for end in ends):
+            raise Problem("a label of several classes has no place between two labels: give one class at each end")
+        first, second = (self._context(guidance, [end] * len(weights), classifier) for end in ends)
         assert isinstance(first.plain, Bound) and isinstance(second.plain, Bound)
         with torch.inference_mode(False):
             weight = torch.tensor(weights, device=self.device)
-        bound, one, other = first.plain.toward(second.plain, weight), first.critic, second.critic
 
-        def critic(x: Tensor, level: Level) -> Tensor:
-            assert one is not None and other is not None
-            return (1 - weight) * one(x, level) + weight * other(x, level)
+        def mixed(one: LogP | None, other: LogP | None) -> LogP | None:
+            if one is None or other is None:
+                return None
+            return lambda x, level: (1 - weight) * one(x, level) + weight * other(x, level)
 
-        context = replace(first, plain=bound, pair=first.pair and bound.pair, critic=one and critic)
+        bound = first.plain.toward(second.plain, weight)
+        context = replace(
+            first,
+            plain=bound,
+            pair=first.pair and bound.pair,
+            critic=mixed(first.critic, second.critic),
+            clean=mixed(first.clean, second.clean),
+            perturbed=bound.perturbed(),
+            attended=bound.attended,
+        )
         return compose(guidance, context)
 
     def _context(
-        self, labels: Sequence[int | None], classifier: PictureClassifier | None, low_res: Tensor | None = None
+        self,
+        guidance: Sequence[AnyGuidance],
+        labels: Sequence[Label],
+        classifier: PictureClassifier | None,
+        low_res: Tensor | None = None,
+        weak: Diffusion | None = None,
     ) -> Context:
-        """What guidance may need, bound to the labels of one batch. Raises Problem for a classifier that cannot guide."""
+        """What this guidance may need, bound to the labels of one batch. Raises Problem for models that cannot guide."""
         small = self.config.denoiser.low_res
         if small is not None and low_res is None:
             raise Problem(
                 f"this model enlarges pictures of {small[0]}×{small[1]}, and is given none: lodestar upsample gives it some"
             )
-        # Ordinary tensors: the classifier's gradient is taken inside of inference mode.
-        with torch.inference_mode(False):
-            label = torch.tensor([label or 0 for label in labels], device=self.device)
-            keep = torch.tensor([label is not None for label in labels], device=self.device)
-        conditional = self.config.denoiser.classes is not None
-        picture = {} if low_res is None else {"low_res": pixels.encode(low_res.to(self.device))}
-        bound = self.denoiser.bind({**picture, "label": label} if conditional else picture, {"label": keep})
-        critic = None
-        if classifier is not None:
-            self._check_guide(classifier)
-            critic = lambda x, level: classifier.logp(x, level, label) * keep  # noqa: E731
-        free = conditional and self.config.droppable
+        # Ordinary tensors: gradients of a classifier, and through the model, are taken inside of inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            picture = {} if low_res is None else {"low_res": pixels.encode(low_res.to(self.device))}
+            bound = self._bound(labels, picture)
+            critic, clean = self._critics(guidance, labels, classifier)
+            worse = None
+            if weak is not None:
+                check_weak(self.config, weak.config)
+                for label in dict.fromkeys(labels):
+                    weak._check_label(label, classifier)
+                worse = weak._bound(labels, picture)
+        free = self.config.denoiser.classes is not None and self.config.droppable
         return Context(
-            plain=bound, null=self.denoiser.bind(picture) if free else None, pair=bound.pair if free else None, critic=critic
+            plain=bound,
+            null=self.denoiser.bind(picture) if free else None,
+            pair=bound.pair if free else None,
+            critic=critic,
+            clean=clean,
+            weak=worse,
+            perturbed=bound.perturbed(),
+            attended=bound.attended,
         )
 
-    def _check_guide(self, classifier: PictureClassifier) -> None:
-        """Raise Problem unless this classifier sees what this model makes."""
-        guide, model = classifier.config, self.config
-        channels = model.denoiser.channels
-        if not guide.noised:
-            raise Problem("this classifier was trained on clean pictures alone: guidance needs one that knows noised ones")
-        if model.denoiser.classes is not None and guide.names != model.names:
-            known, wanted = listed(guide.names or ()) or "no names", listed(model.names or ()) or "no names"
-            raise Problem(f"this classifier knows other classes ({known}) than the model ({wanted})")
-        if guide.schedule != model.schedule:
-            raise Problem(
-                f"this classifier knows another noise schedule ({guide.schedule.kind}) than the model ({model.schedule.kind})"
-            )
-        if (guide.network.in_channels, guide.size) != (channels, model.size):
-            raise Problem(
-                f"this classifier sees pictures of {guide.network.in_channels} channels and size {guide.size}, "
-                f"the model makes {channels} and {model.size}"
-            )
+    def _bound(self, labels: Sequence[Label], picture: Mapping[str, Tensor]) -> Bound:
+        """The denoiser under the labels of one batch, and the pictures that it enlarges."""
+        if self.config.denoiser.classes is None:
+            return self.denoiser.bind(picture)
+        if not any(isinstance(label, Composed) for label in labels):
+            numbers = torch.tensor([label or 0 for label in labels], device=self.device)
+            keep = torch.tensor([label is not None for label in labels], device=self.device)
+            return self.denoiser.bind({**picture, "label": numbers}, {"label": keep})
+        terms = [(row, *term) for row, label in enumerate(labels) for term in signs(label).items()]
+        rows, numbers, sign = (torch.tensor(values, device=self.device) for values in zip(*terms, strict=True))
+        return self.denoiser.bind({**picture, "label": numbers}, composition=Composition(rows, sign))
+
+    def _critics(
+        self, guidance: Sequence[AnyGuidance], labels: Sequence[Label], classifier: PictureClassifier | None
+    ) -> tuple[LogP | None, LogP | None]:
+        """log p(labels | x) of noisy and of clean pictures; the former None where the classifier knows no noise."""
+        if classifier is None:
+            return None, None
+        noisy = any(isinstance(each, Classifier) and each.sees == "noisy" for each in guidance)
+        check_guide(self.config, classifier.config, noisy)
+        table = sign_table(labels, classifier.config.network.classes).to(self.device)
+
+        def critic(x: Tensor, level: Level) -> Tensor:
+            return classifier.logp(x, level, table)
+
+        return critic if noisy else None, lambda x, level: classifier.logp(x, PLAIN, table)
 
     def complete(self, request: Request) -> list[AnyGuidance]:
         """The requested guidance with the clipping that pictures want put in its place."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import torch
 from pydantic import model_validator
 from torch import Tensor
 
 from lodestar.codecs import pixels
+from lodestar.conditions import Label
 from lodestar.config import Problem
 from lodestar.core.noise import SeededNoise
 from lodestar.models.classifier import PictureClassifier
@@ -28,7 +29,7 @@ class EditRequest(Request):
     """The pictures that it is made of, each by the SHA-256 of its values."""
     mask: str | None = None
     """Likewise, where there is one."""
-    origins: tuple[int | None, ...] = ()
+    origins: tuple[Label, ...] = ()
     """The class that each of them has, where it is inverted; of an interpolation, the classes at its two ends."""
     sources: tuple[int, ...] = ()
     """The number of the picture that each result is made of; empty where none is made of one alone."""
@@ -42,14 +43,11 @@ class EditRequest(Request):
         assert all(0 <= source < len(self.pictures) for source in self.sources)
         return self
 
-    def rows(self, rows: slice) -> Self:
-        """The request for some of its results alone."""
-        return self.replace(
-            labels=self.labels[rows], seeds=self.seeds[rows], sources=self.sources[rows], weights=self.weights[rows]
-        )
+    def only(self, *indices: int) -> Self:
+        def chosen(of: tuple[Any, ...]) -> list[Any]:
+            return [of[k] for k in indices] if of else []
 
-    def only(self, index: int) -> Self:
-        return self.rows(slice(index, index + 1))
+        return super().only(*indices).replace(sources=chosen(self.sources), weights=chosen(self.weights))
 
 
 @dataclass(frozen=True)
@@ -118,8 +116,8 @@ def stream(
     mask = None if material.mask is None else material.mask.to(model.device)
     model.eval()
     for first in range(0, len(request.labels), batch_size):
-        part = request.rows(slice(first, first + batch_size))
-        batch = Batch(model, part, pictures, mask, classifier, SeededNoise(part.seeds), steps, sampler)
+        part = request.only(*range(first, min(first + batch_size, len(request.labels))))
+        batch = Batch(model, part, pictures, mask, classifier, SeededNoise(part.seeds, part.temperature), steps, sampler)
         for done, state in enumerate(request.edit.states(batch), start=1):
             yield Frame(first, done, length, state.x if done == length else state.estimate.x0)
 

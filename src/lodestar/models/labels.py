@@ -1,4 +1,4 @@
-"""Classes by name: as it is written, in other case, or by a synonym.
+"""Classes by name: as it is written, in other case, or by a synonym; and several of them, wanted or not.
 
 A name may be followed by its synonyms, with ", " between them, as ImageNet's are: "tabby, tabby cat".
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from lodestar.conditions import Composed, Label, signs
 from lodestar.config import Problem, nearest
 
 _SHOWN = 20
@@ -31,6 +32,32 @@ def class_number(asked: str | int, names: Sequence[str], classes: int) -> int:
         return int(asked)
     choices, spoken = listed(names) if names else f"0 to {classes - 1}", [word for name in names for word in name.split(", ")]
     raise Problem(f"unknown label {str(asked)!r}: choose from {choices}{nearest(str(asked), spoken)}")
+
+
+def read_label(asked: str | int, names: Sequence[str], classes: int) -> int | Composed:
+    """A class (`class_number`), or several: ``dog+ship``, ``not cat``, ``dog+not cat``. Raises Problem.
+
+    A name that contains these words is a name all the same.
+    """
+    text = str(asked)
+    if text in names or not (text.startswith("not ") or "+" in text):
+        return class_number(asked, names, classes)
+    wanted: list[int] = []
+    unwanted: list[int] = []
+    for term in (each.strip() for each in text.split("+")):
+        plain = term if term in names else term.removeprefix("not ").strip()
+        number = class_number(plain, names, classes)
+        if number in wanted + unwanted:
+            raise Problem(f"label {text!r}: {plain} is in it twice")
+        (wanted if plain == term else unwanted).append(number)
+    return Composed(wanted=tuple(wanted), unwanted=tuple(unwanted))
+
+
+def spell(label: Label, names: Sequence[str] | None) -> str | int | None:
+    """A label as `read_label` reads it; one class without a name is its number."""
+    if isinstance(label, Composed):
+        return "+".join(f"{'' if sign > 0 else 'not '}{spell(number, names)}" for number, sign in signs(label).items())
+    return names[label] if names and label is not None else label
 
 
 def listed(names: Sequence[str]) -> str:

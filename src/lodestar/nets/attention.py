@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -15,21 +16,48 @@ Layout = Literal["heads_first", "qkv_first"]
 """How one projection holds q, k and v: [head, q|k|v, channel] (old, most published weights) or [q|k|v, head, channel]."""
 
 
-def attend(qkv: Tensor, heads: int, layout: Layout) -> Tensor:
-    """Multi-head attention of [B, N, 3·C] with itself, giving [B, N, C]."""
+Gather = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""q, k and v [B, heads, N, head channels] to what every place gathers from all of them, of v's shape."""
+
+
+def attend(qkv: Tensor, heads: int, layout: Layout, gather: Gather | None = None) -> Tensor:
+    """Multi-head attention of [B, N, 3·C] with itself, giving [B, N, C]; `gather` takes the place of softmax(q·kᵀ/√d)·v."""
     batch, places, width = qkv.shape
     head_channels = width // 3 // heads
     if layout == "qkv_first":
         q, k, v = qkv.view(batch, places, 3, heads, head_channels).permute(2, 0, 3, 1, 4).unbind(0)
     else:
         q, k, v = qkv.view(batch, places, heads, 3, head_channels).permute(3, 0, 2, 1, 4).unbind(0)
-    if qkv.requires_grad and qkv.dtype == torch.bfloat16 and not qkv.is_cuda:
+    if gather is not None:
+        y = gather(q, k, v)
+    elif qkv.requires_grad and qkv.dtype == torch.bfloat16 and not qkv.is_cuda:
         # In bfloat16 on CPUs with matrix tiles the fused kernel's backward pass is the slower one; in float32 it is the faster.
-        weights = torch.softmax((q * (1 / math.sqrt(head_channels))) @ k.transpose(-2, -1), dim=-1)
-        y = weights @ v
+        y = _weights(q, k) @ v
     else:
         y = F.scaled_dot_product_attention(q, k, v)
     return y.transpose(1, 2).reshape(batch, places, width // 3)
+
+
+def _weights(q: Tensor, k: Tensor) -> Tensor:
+    """softmax(q·kᵀ/√d) [B, heads, N, N]."""
+    return torch.softmax((q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1), dim=-1)
+
+
+def stay(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """A `Gather` in which every place attends to itself alone: the identity for a map (perturbed attention)."""
+    return v
+
+
+class Watch:
+    """A `Gather` that is ordinary attention and remembers how much each place was attended to. Made anew for every pass."""
+
+    seen: Tensor
+    """float32 [B, N], after the pass: what a place receives from all places, mean over the heads; its mean over places is 1."""
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        weights = _weights(q, k)
+        self.seen = weights.float().mean(dim=1).sum(dim=1)
+        return weights @ v
 
 
 class Attention(nn.Module):
@@ -42,11 +70,11 @@ class Attention(nn.Module):
         self.qkv = Linear(channels, 3 * channels)
         self.out = zero(Linear(channels, channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x [B, C, H, W]; channels-last in memory, so its places are rows without a copy."""
+    def forward(self, x: Tensor, gather: Gather | None = None) -> Tensor:
+        """x [B, C, H, W]; channels-last in memory, so its places are rows without a copy. gather: see `attend`."""
         batch, channels, height, width = x.shape
         places = self.norm(x).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        y = self.out(attend(self.qkv(places), self.heads, self.layout))
+        y = self.out(attend(self.qkv(places), self.heads, self.layout, gather))
         y = x + y.view(batch, height, width, channels).permute(0, 3, 1, 2)
         return y * math.sqrt(0.5) if self.rescale else y
 

@@ -6,6 +6,7 @@ block. Up: one stage more at every resolution, each fed with the matching activa
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, Self
 
 import torch
@@ -15,8 +16,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lodestar.config import Config, Problem
-from lodestar.nets.attention import Attention, Layout
+from lodestar.nets.attention import Attention, Gather, Layout
 from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, timestep_embedding, zero
+
+Part = Literal["down", "middle", "up"]
+"""A part of the network."""
 
 
 class BackboneConfig(Config):
@@ -104,6 +108,11 @@ class UNetConfig(BackboneConfig):
     stem: int | None = Field(default=None, ge=1)
     """Channels of the first convolution where they are not those of the finest resolution."""
 
+    @property
+    def attending(self) -> tuple[Part, ...]:
+        """The parts in which attention runs; the middle always has it."""
+        return ("down", "middle", "up") if self.attended else ("middle",)
+
     @model_validator(mode="after")
     def _up_heads_divide(self) -> Self:
         if undivided := [channels for channels in self.attended if channels % (self.up_heads or 1)]:
@@ -122,10 +131,10 @@ class Stage(nn.Module):
         super().__init__()
         self.block, self.attention, self.resample = block, attention, resample
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, gather: Gather | None = None) -> Tensor:
         x = self.block(x, emb)
         if self.attention is not None:
-            x = self.attention(x)
+            x = self.attention(x, gather)
         return x if self.resample is None else self.resample(x, emb)
 
 
@@ -207,7 +216,7 @@ class TimeEmbedding(nn.Module):
         return self.linear2(F.silu(self.linear1(timestep_embedding(time, self.width))))
 
 
-def run(stage: nn.Module, *inputs: Tensor, checkpointing: bool) -> Tensor:
+def run(stage: nn.Module, *inputs: Tensor | Gather | None, checkpointing: bool) -> Tensor:
     """Call a stage, storing its activations or not."""
     if checkpointing and torch.is_grad_enabled():
         return checkpoint(stage, *inputs, use_reentrant=False)
@@ -229,23 +238,31 @@ class UNet(nn.Module):
         self.norm = GroupNorm(config.widths[0], config.norm_groups)
         self.head = zero(Conv2d(config.widths[0], config.out_channels, 3, padding=1))
 
-    def forward(self, x: Tensor, time: Tensor, emb: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        emb: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        gather: Mapping[Part, Gather] | None = None,
+    ) -> Tensor:
         """Predict from a noisy picture.
 
         x: float32 [B, in_channels, H, W], H and W multiples of `config.divisor`. time: [B], fractional too. emb: float32
-        [B, emb_width], the sum of the conditions' embeddings. dtype: the precision of the torso (default: x's).
-        Returns float32 [B, out_channels, H, W].
+        [B, emb_width], the sum of the conditions' embeddings. dtype: the precision of the torso (default: x's). gather: what
+        the attention of a part does instead of its own (see `attend`). Returns float32 [B, out_channels, H, W].
         """
+        gather = gather or {}
         e = self.time(time)
         e = F.silu(e if emb is None else e + emb).to(dtype or x.dtype)
         h = self.stem(x.to(dtype=dtype or x.dtype, memory_format=torch.channels_last))
         handed = [h]
         checkpointing = self.config.checkpointing
         for stage in self.down:
-            handed.append(h := run(stage, h, e, checkpointing=checkpointing))
+            handed.append(h := run(stage, h, e, gather.get("down"), checkpointing=checkpointing))
         for stage in self.middle:
-            h = run(stage, h, e, checkpointing=checkpointing)
+            h = run(stage, h, e, gather.get("middle"), checkpointing=checkpointing)
         for stage in self.up:
-            h = run(stage, torch.cat([h, handed.pop()], dim=1), e, checkpointing=checkpointing)
+            h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), checkpointing=checkpointing)
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
         return self.head(self.norm(h.to(x.dtype), silu=True))

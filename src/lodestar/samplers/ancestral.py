@@ -11,7 +11,7 @@ from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Scalar, exp
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine
+from lodestar.samplers.base import Sampler, State, combine, renoised
 
 
 class Ancestral(Sampler):
@@ -33,7 +33,8 @@ class Ancestral(Sampler):
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t)
             of_x0, of_x = step.coefficients()
-            terms = [(of_x0, estimate.x0), (of_x, x)]
+            base, added = renoised(estimate, step.s)
+            terms = [(of_x0, base.x0), (of_x, x), *added]
             variance = self._variance(step, estimate)
             if estimate.shift is not None:
                 terms.append((1.0, variance * estimate.shift))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -76,6 +76,19 @@ def combine(*terms: Term) -> Tensor:
     for factor, tensor in rest:
         total = total + spread(factor, tensor) * tensor if isinstance(factor, Tensor) else torch.add(total, tensor, alpha=factor)
     return total
+
+
+def renoised(estimate: Estimate, s: Level) -> tuple[Estimate, list[Term]]:
+    """The estimate whose step to s is taken, and the terms that are added to it.
+
+    They are the estimate itself and nothing, unless other noise is to be put back (`Estimate.renoise`): then the step is that of
+    the other x̂₀, which a sampler with memory remembers too, and α_s times the difference is added. So the data are those of one
+    and the noise that of the other (CFG++, Chung et al. 2024).
+    """
+    if estimate.renoise is None:
+        return estimate, []
+    other = replace(estimate, x0=estimate.renoise, renoise=None)
+    return other, [(s.alpha, estimate.x0), (-s.alpha, other.x0)]
 
 
 def follow(t: Level, s: Level, deviation: Scalar | None = None) -> tuple[Scalar, Scalar]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, follow, refresh
+from lodestar.samplers.base import Sampler, State, combine, follow, refresh, renoised
 
 
 class DDIM(Sampler):
@@ -32,12 +32,13 @@ class DDIM(Sampler):
         if self.eta > 0:
             self.check_falling(steps)
         for index, step in enumerate(steps):
-            estimate = denoise(x, step.t).folded()
+            estimate = denoise(x, step.t).folded(renoises=True)
+            base, added = renoised(estimate, step.s)
             if self.eta == 0 or step.s.sigma == 0:
                 of_x0, of_x = follow(step.t, step.s)
-                x = combine((of_x0, estimate.x0), (of_x, x))
+                x = combine((of_x0, base.x0), (of_x, x), *added)
             else:
                 std, deviation = refresh(step, self.eta)
                 of_x0, of_x = follow(step.t, step.s, deviation)
-                x = combine((of_x0, estimate.x0), (of_x, x), (std, noise(x)))
+                x = combine((of_x0, base.x0), (of_x, x), *added, (std, noise(x)))
             yield State(x, estimate, index)

@@ -20,7 +20,7 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Target, Term, combine, exponential
+from lodestar.samplers.base import Sampler, State, Target, Term, combine, exponential, renoised
 
 
 class DPMpp(Sampler):
@@ -59,8 +59,9 @@ class DPMpp(Sampler):
             t, s = step.t, step.s
             if self.target == "epsilon":
                 self.check_signal(step)
-            estimate = denoise(x, t).folded()
-            value = estimate.x0 if self.target == "x0" else estimate.eps
+            estimate = denoise(x, t).folded(renoises=True)
+            base, added = renoised(estimate, s)
+            value = base.x0 if self.target == "x0" else base.eps
             if s.sigma == 0:
                 x = estimate.x0 * s.alpha
             else:
@@ -71,7 +72,8 @@ class DPMpp(Sampler):
                     # From pure noise the width is infinite, and 0·∞ is not 0.
                     kept *= math.exp(-self.eta * width)
                 order = min(self.order, len(steps) - index) if self.taper else self.order
-                terms: list[Term] = [(kept, x), *self._values(of, width, reach, gain, [(width, value), *past[: order - 1]])]
+                values = [(width, value), *past[: order - 1]]
+                terms: list[Term] = [(kept, x), *self._values(of, width, reach, gain, values), *added]
                 if self.eta > 0:
                     terms.append((s.sigma * math.sqrt(-math.expm1(-2 * self.eta * width)), noise(x)))
                 x = combine(*terms)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, follow
+from lodestar.samplers.base import Sampler, State, combine, follow, renoised
 
 
 class Euler(Sampler):
@@ -19,7 +19,8 @@ class Euler(Sampler):
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         for index, step in enumerate(steps):
-            estimate = denoise(x, step.t).folded()
+            estimate = denoise(x, step.t).folded(renoises=True)
             of_x0, of_x = follow(step.t, step.s)
-            x = combine((of_x0, estimate.x0), (of_x, x))
+            base, added = renoised(estimate, step.s)
+            x = combine((of_x0, base.x0), (of_x, x), *added)
             yield State(x, estimate, index)

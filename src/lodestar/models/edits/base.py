@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from lodestar.conditions import Label
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise
@@ -61,7 +62,7 @@ class Batch:
         """Where sampling begins: each result's first draw [B, C, H, W]."""
         return self.noise.start(self.model.shape, self.model.device) * self.model.config.schedule.start_sigma
 
-    def denoise(self, labels: Sequence[int | None], guided: bool = True) -> Denoise:
+    def denoise(self, labels: Sequence[Label], guided: bool = True) -> Denoise:
         """A `Denoise` under these labels, with the guidance of the request or without."""
         request = self.request if guided else self.request.replace(guidance=())
         return self.model.guided(self.model.complete(request), labels, self.classifier if guided else None)

@@ -54,7 +54,7 @@ class Interpolate(Edit):
             *_, top = invert(batch.sampler, upwards, batch.pictures, batch.steps, batch.noise)
             x = slerp(top.x[:1].expand_as(x), top.x[1:].expand_as(x), weights)
         elif self.to_seed is not None:
-            other = replace(batch, noise=SeededNoise([self.to_seed] * len(x))).start()
+            other = replace(batch, noise=SeededNoise([self.to_seed] * len(x), request.temperature)).start()
             x = slerp(x, other, weights)
         model, (first, second) = batch.model, request.origins
         denoise = model.between(model.complete(request), (first, second), request.weights, batch.classifier)

@@ -1,0 +1,28 @@
+"""Autoguidance (Karras et al. 2024): away from a worse version of the model itself, a smaller or a less trained one.
+
+weak + s·(model − weak), the same rule as classifier-free guidance; what both know of the condition cancels, so that quality
+rises and diversity stays. After other guidance it adds (s − 1)·(model − weak) to what that made of x̂₀.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lodestar.core.estimate import Denoise
+from lodestar.guidance.base import Context, Guidance, away
+
+
+class Autoguidance(Guidance):
+    """Guidance by a weaker model, which has to be given. Costs one evaluation of it."""
+
+    kind: Literal["autoguidance"] = "autoguidance"
+    scale: float = Field(default=2.0, ge=0)
+    """s, the paper's w; 1 = none, 0 the weaker model."""
+
+    def __call__(self, inner: Denoise, context: Context) -> Denoise:
+        if self.scale == 1:
+            return inner
+        assert context.weak is not None
+        return away(inner, context, context.weak, self.scale - 1)

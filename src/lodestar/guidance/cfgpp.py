@@ -1,0 +1,39 @@
+"""CFG++ (Chung et al. 2024): classifier-free guidance that stays on the manifold of the data.
+
+x̂₀ is unconditional + λ·(conditional − unconditional) with λ in [0, 1], and a step puts back the *unconditional* noise
+(algorithm 2): in DDIM from t to s that is classifier-free guidance of the scale λ/(1 − (σ_s/α_s)/(σ_t/α_t)), large while steps
+are small and λ at the last one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lodestar.core.estimate import Denoise, Estimate
+from lodestar.core.level import Level
+from lodestar.guidance.base import Context, Guidance
+
+
+class CFGpp(Guidance):
+    """CFG++, for samplers that can put back other noise than x̂₀'s own. The learned variance is the conditional model's."""
+
+    kind: Literal["cfgpp"] = "cfgpp"
+    scale: float = Field(default=0.6, ge=0, le=1)
+    """λ; 0 is the unconditional model. There is no value that means the conditional one."""
+
+    def __call__(self, inner: Denoise, context: Context) -> Denoise:
+        pair = context.pair
+        assert pair is not None
+        if self.scale == 0 and context.null is not None:
+            return context.null
+
+        def denoise(x: Tensor, level: Level) -> Estimate:
+            cond, null = pair(x, level)
+            return replace(cond, x0=torch.lerp(null.x0, cond.x0, self.scale), renoise=null.x0)
+
+        return denoise

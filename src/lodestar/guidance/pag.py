@@ -1,0 +1,29 @@
+"""Perturbed-attention guidance (Ahn et al. 2024): away from the model whose attention sees nothing but the place itself.
+
+x̂₀ + s·(x̂₀ − x̂₀ with the attention maps of a part of the network replaced by the identity); the same in ε̂. It needs
+no classes and no training, and sharpens the structure of pictures.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lodestar.core.estimate import Denoise
+from lodestar.guidance.base import Context, Guidance, away
+
+
+class PAG(Guidance):
+    """Perturbed-attention guidance. Costs one more evaluation."""
+
+    kind: Literal["pag"] = "pag"
+    scale: float = Field(default=1.0, ge=0)
+    """s; 0 = none."""
+    part: Literal["down", "middle", "up"] = "middle"
+    """Where attention is perturbed; the paper does so near the middle."""
+
+    def __call__(self, inner: Denoise, context: Context) -> Denoise:
+        if self.scale == 0:
+            return inner
+        return away(inner, context, context.perturbed[self.part], self.scale)

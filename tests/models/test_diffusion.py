@@ -1,0 +1,208 @@
+"""Sampling by every kind of guidance and label, and what is refused before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lodestar.conditions import Composed
+from lodestar.config import Problem, decode
+from lodestar.core.schedule import Linear
+from lodestar.denoiser import Denoiser
+from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
+from lodestar.models.classifier import PictureClassifier
+from lodestar.models.diffusion import Diffusion, Request
+from lodestar.samplers import DDIM, Ancestral, Heun
+from tests.evaluate import tiny
+
+torch.set_num_threads(1)
+
+BAND = Interval(low=0.5, high=50.0)
+
+
+def plain_classifier() -> PictureClassifier:
+    """A classifier of clean pictures alone."""
+    model = tiny.classifier()
+    model.config = model.config.replace(noised=False, schedule=Linear(timesteps=7))
+    return model
+
+
+def floats(model: Diffusion, request: Request, **more: Any) -> torch.Tensor:
+    """The pictures before they are rounded."""
+    return torch.cat([frame.x for frame in model.stream(request, **more) if frame.final])
+
+
+def ask(*labels: Any, **more: Any) -> Request:
+    return Request(labels=labels, seeds=tuple(range(len(labels))), plan="4", **more)
+
+
+@pytest.mark.parametrize(
+    "guidance",
+    [
+        [CFGpp()],
+        [APG(scale=3.0)],
+        [Autoguidance(scale=2.0)],
+        [PAG(scale=2.0)],
+        [SAG(scale=2.0, threshold=0.9)],
+        [Classifier(scale=20.0, sees="clean")],
+        [CFG(scale=2.0), PAG(), BAND, SAG(threshold=0.9), Autoguidance(), Classifier(scale=2.0)],
+        [APG(), PAG(), Classifier(scale=2.0, sees="clean", form="score"), BAND],
+    ],
+    ids=lambda guidance: " ".join(each.kind for each in guidance),
+)
+def test_guidance_guides_and_a_picture_depends_on_its_seed_alone(guidance: list[AnyGuidance]) -> None:
+    model, weak, classifier = tiny.diffusion(), tiny.diffusion(seed=3), tiny.classifier()
+    request = ask(0, 1, None, Composed(wanted=(0, 2)), guidance=tuple(guidance), sampler=DDIM())
+    helped = {"weak": weak, "classifier": classifier}
+    together = floats(model, request, **helped)
+    assert together.isfinite().all()
+    assert not torch.allclose(together[:2], floats(model, request.replace(guidance=()))[:2], atol=1e-3)
+    for index in (0, 3):
+        torch.testing.assert_close(together[index], floats(model, request.only(index), **helped)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_a_plain_classifier_guides_what_is_believed_to_be_clean() -> None:
+    model, plain = tiny.diffusion(classes=None), plain_classifier()
+    request = ask(*[2] * 8, guidance=(Classifier(scale=1e4, sees="clean"),), sampler=DDIM())
+    logp = [
+        plain.logits(floats(model, asked, classifier=plain)).log_softmax(1)[:, 2]
+        for asked in (request.replace(guidance=()), request)
+    ]
+    assert (logp[1] > logp[0]).all()
+
+
+def test_autoguidance_by_the_model_itself_is_none() -> None:
+    model = tiny.diffusion()
+    request = ask(0, 1)
+    ours = floats(model, request.replace(guidance=(Autoguidance(scale=3.0),)), weak=model)
+    torch.testing.assert_close(ours, floats(model, request))
+
+
+# ---------------------------------------------------------------------------------------------------- composed labels
+
+
+def test_a_request_with_composed_labels_survives_json_and_an_old_one_is_read() -> None:
+    request = ask(0, None, Composed(wanted=(1,), unwanted=(0,)), temperature=0.9, guidance=(CFGpp(), PAG(part="up")))
+    assert decode(Request, request.to_json()) == request
+    assert decode(Request, '{"labels": [1, null], "seeds": [0, 1], "clip": true}') == Request(labels=(1, None), seeds=(0, 1))
+
+
+def test_labels_beside_a_composed_one_are_what_they_are_alone() -> None:
+    model = tiny.diffusion()
+    both = floats(model, ask(1, Composed(unwanted=(0,)), None, guidance=(CFG(scale=2.0),)))
+    torch.testing.assert_close(both[0], floats(model, ask(1, guidance=(CFG(scale=2.0),)))[0], atol=1e-5, rtol=1e-4)
+    alone = Request(labels=(None,), seeds=(2,), plan="4", guidance=(CFG(scale=2.0),))
+    torch.testing.assert_close(both[2], floats(model, alone)[0], atol=1e-5, rtol=1e-4)
+
+
+def test_a_composed_estimate_is_that_of_its_labels() -> None:
+    model, x, level = tiny.diffusion(), torch.randn(1, 3, 8, 8), Linear(timesteps=50).at(30)
+
+    def x0(*labels: Any) -> torch.Tensor:
+        return model._bound(labels, {})(x, level).x0
+
+    expected = x0(None) + (x0(0) - x0(None)) + (x0(2) - x0(None)) - (x0(1) - x0(None))
+    torch.testing.assert_close(x0(Composed(wanted=(0, 2), unwanted=(1,))), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_labels_are_asked_for_in_text() -> None:
+    samples = tiny.diffusion().sample(["cat+ship", "not dog", "dog"], steps=2)
+    assert samples.request.labels == (Composed(wanted=(0, 2)), Composed(unwanted=(1,)), 1)
+
+
+def test_composed_labels_steer_by_a_classifier_too() -> None:
+    model, classifier = tiny.diffusion(classes=None), tiny.classifier()
+    request = ask(Composed(wanted=(0,), unwanted=(1,)), guidance=(Classifier(scale=20.0),))
+    assert not torch.allclose(
+        floats(model, request, classifier=classifier), floats(model, request.replace(guidance=()), classifier=classifier)
+    )
+
+
+# --------------------------------------------------------------------------------------------------------- temperature
+
+
+def test_temperature_scales_all_noise() -> None:
+    """The samplers are linear in the noise where the model is, and so is what becomes of it."""
+    model = tiny.diffusion()
+    for parameter in model.denoiser.network.parameters():
+        parameter.zero_()
+    one, half = (floats(model, ask(0, sampler=Ancestral(), clip=False, temperature=temperature)) for temperature in (1.0, 0.5))
+    torch.testing.assert_close(half, one / 2)
+    with pytest.raises(Problem, match="temperature is 0"):
+        ask(0, temperature=0.0)
+
+
+# -------------------------------------------------------------------------------------------------------- what is refused
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("evaluated")
+
+
+@pytest.mark.parametrize(
+    ("request_", "more", "message"),
+    [
+        (
+            ask(0, guidance=(CFG(), Interval(low=0.001, high=0.002))),
+            {},
+            r"interval:0.001,0.002 has no step inside: those of plan '4' have σ/α from 0.\d+ to ",
+        ),
+        (ask(0, guidance=(CFGpp(),), sampler=Heun()), {}, "which this sampler cannot: use ddim"),
+        (ask(0, sampler=Ancestral(variance="learned")), {}, "this model has none"),
+        (ask(0, guidance=(PAG(part="up"),)), {}, "attends in middle"),
+        (ask(0, guidance=(Autoguidance(),)), {}, "needs a weaker model"),
+        (ask(0, guidance=(Autoguidance(),)), {"weak": tiny.diffusion(classes=None)}, "knows no classes, the model 3 classes"),
+        (ask(0, guidance=(Autoguidance(),)), {"weak": tiny.diffusion(channels=1)}, "pictures of 1 channels"),
+        (
+            ask(0, Composed(unwanted=(1,)), guidance=(Autoguidance(),)),
+            {"weak": tiny.diffusion(droppable=False)},
+            "composed labels need a model that was also trained without",
+        ),
+        (ask(0, guidance=(Classifier(),)), {"classifier": plain_classifier()}, "clean pictures alone.*sees=clean"),
+        (ask(7), {}, "label 7: this model knows classes 0 to 2"),
+        (ask(Composed(wanted=(0, 5))), {}, "label 5: this model knows classes 0 to 2"),
+    ],
+)
+def test_what_cannot_be_answered_is_refused_before_any_work(
+    request_: Request, more: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Denoiser, "output", never)
+    for answer in (tiny.diffusion().check, lambda *given, **named: next(tiny.diffusion().stream(*given, **named))):
+        with pytest.raises(Problem, match=message) as caught:
+            answer(request_, **more)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("sees", ["noisy", "clean"])
+@pytest.mark.parametrize("names", [("cat", "dog", "boat"), None])
+def test_helpers_have_the_classes_of_the_model(sees: str, names: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Denoiser, "output", never)
+    classifier, weak = tiny.classifier(), tiny.diffusion()
+    classifier.config, weak.config = classifier.config.replace(names=names), weak.config.replace(names=names)
+    with pytest.raises(Problem, match=r"this classifier knows other classes \(3.* than the model \(3: cat, dog, ship\)"):
+        tiny.diffusion().check(ask(0, guidance=(Classifier(sees=sees),)), classifier)
+    with pytest.raises(Problem, match=r"this weaker model knows other classes \(3"):
+        tiny.diffusion().check(ask(0, guidance=(Autoguidance(),)), weak=weak)
+
+
+def test_the_number_of_classes_counts_where_they_have_no_names() -> None:
+    model, classifier = tiny.diffusion(), tiny.classifier()
+    network = classifier.config.network.replace(classes=4)
+    classifier.config = classifier.config.replace(names=None, network=network)
+    model.config = model.config.replace(names=None)
+    with pytest.raises(Problem, match=r"other classes \(4, without names\) than the model \(3, without names\)"):
+        model.check(ask(0, guidance=(Classifier(),)), classifier)
+
+
+def test_a_weaker_model_of_another_schedule_is_refused() -> None:
+    weak = tiny.diffusion()
+    weak.config = weak.config.replace(schedule=Linear(timesteps=40))
+    with pytest.raises(Problem, match=r"another noise schedule .*40.* than the model .*50"):
+        tiny.diffusion().check(ask(0, guidance=(Autoguidance(),)), weak=weak)
+
+
+def test_composed_labels_need_a_model_that_can_be_unconditional() -> None:
+    with pytest.raises(Problem, match=r"label 'cat\+dog': composed labels need"):
+        tiny.diffusion(droppable=False).sample("cat+dog", steps=2)
