@@ -99,7 +99,7 @@ def test_a_student_that_does_what_the_teachers_two_steps_do_has_no_loss() -> Non
     class Perfect(torch.nn.Module):
         """The student as a map: x̂₀ as the teacher's two steps have it."""
 
-        label = made.model.denoiser.label
+        config, label = made.model.denoiser.config, made.model.denoiser.label
 
         def encode(self, cond: Any, keep: Any) -> Any:
             return cond, keep
