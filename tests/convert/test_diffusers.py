@@ -186,6 +186,26 @@ def test_the_embedded_model_goes_out_by_the_command(tmp_path: Path, capsys: pyte
     torch.testing.assert_close(back.denoiser.network(x, time, emb), ours.denoiser.network(x, time, emb), rtol=1e-4, atol=1e-5)
 
 
+def test_a_folder_is_converted_into_one_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = model()
+    diffusers.export(made, tmp_path / "mine")
+    with pytest.raises(SystemExit) as stop:
+        main(["convert", str(tmp_path / "mine"), "--out", str(tmp_path / "models")])
+    assert stop.value.code == 0
+    path = tmp_path / "models" / "mine.safetensors"
+    assert capsys.readouterr().out.strip() == str(path)
+    back = library.load(path, "cpu", dtype=torch.float32)
+    assert isinstance(back, Diffusion)
+    ours, theirs = (each.sample(["b"], seed=2, steps=2).images for each in (made, back))
+    assert (ours.int() - theirs.int()).abs().max() <= 1
+    (tmp_path / "mine" / "model_index.json").unlink()
+    for arguments, said in (([], "holds no model_index.json"), (["--as", "openai/adm-64"], "--as openai/adm-64 is for a file")):
+        with pytest.raises(SystemExit) as stop:
+            main(["convert", str(tmp_path / "mine"), *arguments])
+        assert stop.value.code == 2
+        assert said in capsys.readouterr().err
+
+
 def test_the_command_refuses_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, said in (
         (["cifar10", "--to", "difusers"], "unknown --to 'difusers': choose from diffusers, hub; did you mean"),

@@ -278,18 +278,18 @@ def test_the_scale_of_autoguidance_is_swept(run: Callable[..., list[Row]], asked
 
 
 def test_whole_settings_take_effect_before_their_fields(run: Callable[..., list[Row]], asked: list[Request]) -> None:
-    run(over=["scale=2", "guidance=cfg cfg+interval:0.1,3 classifier:form=score"])
+    run(over=["scale=2", "guidance=cfg cfg+interval:0.01,3 classifier:form=score"])
     swept = [request.guidance for request in asked[1::2]]
-    assert swept == [(CFG(scale=2.0),), (CFG(scale=2.0), Interval(low=0.1, high=3.0)), (Classifier(scale=2.0, form="score"),)]
+    assert swept == [(CFG(scale=2.0),), (CFG(scale=2.0), Interval(low=0.01, high=3.0)), (Classifier(scale=2.0, form="score"),)]
     asked.clear()
 
 
 def test_fields_of_guidance_and_sampler_are_swept(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
-    run(over=["interval.high=1,9", "sampler.eta=0,1"], guidance=[CFG(), Interval(low=0.5, high=2)], sampler=DDIM())
+    run(over=["interval.high=1,9", "sampler.eta=0,1"], guidance=[CFG(), Interval(low=0.01, high=2)], sampler=DDIM())
     pairs = [(request.guidance[1], request.sampler) for request in asked[1::2]]
-    assert pairs == [(Interval(low=0.5, high=high), DDIM(eta=eta)) for high in (1.0, 9.0) for eta in (0.0, 1.0)]
+    assert pairs == [(Interval(low=0.01, high=high), DDIM(eta=eta)) for high in (1.0, 9.0) for eta in (0.0, 1.0)]
     (line, *_) = lines(tmp_path / "out")
-    assert (line["guidance"], line["sampler"]) == ("cfg:scale=3.0,rescale=0.0 interval:low=0.5", "ddim")
+    assert (line["guidance"], line["sampler"]) == ("cfg:scale=3.0,rescale=0.0 interval:low=0.01", "ddim")
     assert (line["interval.high"], line["sampler.eta"]) == ("1", "0")
 
 

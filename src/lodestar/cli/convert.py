@@ -11,7 +11,9 @@ from lodestar.cli.options import Out
 
 
 def convert(
-    source: Annotated[str, typer.Argument(help="A .pt file, or a published model to fetch: openai/adm-64.")],
+    source: Annotated[
+        str, typer.Argument(help="A .pt file, a published model to fetch (openai/adm-64), or a folder of diffusers.")
+    ],
     name: Annotated[
         str | None, typer.Option("--as", help="Which published model the file is, where its name does not tell: openai/adm-64.")
     ] = None,
@@ -19,14 +21,17 @@ def convert(
 ) -> None:
     """Convert a published checkpoint into one file with its configuration, in models/ unless told otherwise."""
     from lodestar.config import Problem, nearest
-    from lodestar.convert import FAMILIES
+    from lodestar.convert import FAMILIES, diffusers
     from lodestar.convert.published import by_name
     from lodestar.convert.run import convert
     from lodestar.presets import PUBLISHED
 
     path = Path(source)
     if path.is_dir():
-        raise Problem(f"{path} is a folder: convert takes a .pt file, or the name of a published model")
+        if name is not None:
+            raise Problem(f"--as {name} is for a file whose name does not tell: a folder of diffusers tells everything")
+        print(diffusers.convert(path, out or Path("models")))
+        return
     if not path.is_file():
         if path.suffix == ".pt":
             beside = [str(each) for each in path.parent.glob("*.pt")]

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from torch import Tensor
 
+from lodestar import checkpoint
 from lodestar.config import Problem, decode
 from lodestar.convert.unet2d import from_unet2d, to_unet2d, unet_config
 from lodestar.core.prediction import AnyPrediction
@@ -89,6 +90,20 @@ def load(folder: Path) -> tuple[DiffusionConfig, dict[str, Tensor]]:
         droppable=ours["droppable"],
     )
     return config, state
+
+
+def convert(source: Path, folder: Path) -> Path:
+    """A folder of diffusers as one file of ours, ``folder/NAME.safetensors``, NAME that of the folder. Raises Problem.
+
+    Nothing is written for one that is cut short, or whose weights are not those that its settings tell.
+    """
+    if not (source / _INDEX).exists():
+        raise Problem(f"{source} holds no {_INDEX}: a folder is converted if it is one of diffusers' DDPMPipeline")
+    config, state = load(source)
+    checkpoint.fill(config.build(), state, source)
+    path = folder / f"{source.resolve().name}.safetensors"
+    checkpoint.save(path, config.kind, config.to_json(), state, {"source": f"{source.resolve().name} (diffusers)"})
+    return path
 
 
 def _diffusion(scheduler: dict[str, Any], where: str) -> tuple[Any, Variance, Any]:

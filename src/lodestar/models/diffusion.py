@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import Field, field_validator, model_validator
@@ -100,9 +100,13 @@ class Request(Config):
             parse_plan(plan)
         return plan
 
+    each: ClassVar[tuple[str, ...]] = ("labels", "seeds")
+    """The fields that have an entry for each picture."""
+
     def only(self, *indices: int) -> Self:
         """The request for some of its pictures alone."""
-        return self.replace(labels=[self.labels[k] for k in indices], seeds=[self.seeds[k] for k in indices])
+        values = {name: getattr(self, name) for name in self.each}
+        return self.replace(**{name: [value[k] for k in indices] if value else value for name, value in values.items()})
 
 
 @dataclass(frozen=True)

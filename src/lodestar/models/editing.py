@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import ClassVar, Self
 
 import torch
 from pydantic import model_validator
@@ -23,6 +23,8 @@ from lodestar.samplers import AnySampler
 
 class EditRequest(Request):
     """What to make of pictures. The command line, Python and a manifest all make one of these."""
+
+    each: ClassVar[tuple[str, ...]] = (*Request.each, "sources", "weights")
 
     edit: AnyEdit
     pictures: tuple[str, ...] = ()
@@ -42,12 +44,6 @@ class EditRequest(Request):
         assert len(self.seeds) == results and len(self.sources) in (0, results) and len(self.weights) in (0, results)
         assert all(0 <= source < len(self.pictures) for source in self.sources)
         return self
-
-    def only(self, *indices: int) -> Self:
-        def chosen(of: tuple[Any, ...]) -> list[Any]:
-            return [of[k] for k in indices] if of else []
-
-        return super().only(*indices).replace(sources=chosen(self.sources), weights=chosen(self.weights))
 
 
 @dataclass(frozen=True)
