@@ -62,6 +62,14 @@ class Sampler(Config, abc.ABC):
         """Take the steps in order, from x [B, ...] at the level steps[0].t, and yield a state after each of them."""
 
 
+DROWNED = 1000.0
+"""σ/α above which x says nothing of the picture: a method in ε̂ takes Euler's step from there, which is then as good as any.
+
+A second ε̂ would be multiplied by a step of that length, rounding and all: on a cosine chain, whose noisiest level has 20,000,
+that leaves the range of pictures in one step. Published methods in ε̂ are used up to about 160.
+"""
+
+
 def last(states: Iterable[State]) -> Tensor:
     """The final sample [B, ...] of a run of at least one step."""
     final = deque(states, maxlen=1)

@@ -19,7 +19,7 @@ from lodestar.samplers.heun import Heun
 class EDMHeun(Sampler):
     """Heun's method with churn: two evaluations a step, one at the step to clean data. The defaults are those of ImageNet 64.
 
-    No level is raised above the schedule's noisiest. Raises Problem at pure noise (α = 0), which has no σ/α.
+    No level is raised above the schedule's noisiest.
     """
 
     kind: Literal["edm"] = "edm"
@@ -44,7 +44,6 @@ class EDMHeun(Sampler):
         gamma = min(self.churn / len(steps), math.sqrt(2) - 1)
         solver = Heun() if self.solver == "heun" else Euler()
         for index, step in enumerate(steps):
-            self.check_signal(step)
             t = step.t
             if gamma > 0 and self.low <= t.ratio <= self.high:
                 t = step.levels.at_ratio((1 + gamma) * float(t.ratio))

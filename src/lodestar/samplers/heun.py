@@ -10,13 +10,13 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, follow, lead
+from lodestar.samplers.base import DROWNED, Sampler, State, combine, follow, lead
 
 
 class Heun(Sampler):
     """Heun's method. Deterministic; two evaluations a step, one at the step to clean data, where Euler's is taken.
 
-    Raises Problem where it would begin at pure noise (α = 0), which has no σ/α.
+    So it is at a step from noise that drowns the picture (`DROWNED`).
     """
 
     kind: Literal["heun"] = "heun"
@@ -25,11 +25,10 @@ class Heun(Sampler):
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         for index, step in enumerate(steps):
-            self.check_signal(step)
             t, s = step.t, step.s
             estimate = denoise(x, t).folded()
-            if s.sigma == 0:
-                x = estimate.x0 * s.alpha
+            if s.sigma == 0 or t.ratio > DROWNED:
+                x = lead(estimate, s)
             else:
                 stage = s
                 if self.reach < 1:

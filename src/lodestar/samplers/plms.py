@@ -13,7 +13,7 @@ from torch import Tensor
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Level
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, lead
+from lodestar.samplers.base import DROWNED, Sampler, State, lead
 
 _WEIGHTS: tuple[tuple[float, ...], ...] = ((), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
 """Adams–Bashforth's weights of the past ε̂ for orders 1 to 4, the newest first; that of the present one is 1 less their sum."""
@@ -22,7 +22,7 @@ _WEIGHTS: tuple[tuple[float, ...], ...] = ((), (-1 / 2,), (-16 / 12, 5 / 12), (-
 class PLMS(Sampler):
     """PLMS, second order in all (pseudo: the weights are those of even steps), with one evaluation a step and one for the first.
 
-    The step to clean data is DDIM's. Raises Problem where it would begin at pure noise (α = 0), which has no σ/α.
+    The step to clean data is DDIM's, and so is one from noise that drowns the picture (`DROWNED`).
     """
 
     kind: Literal["plms"] = "plms"
@@ -32,16 +32,15 @@ class PLMS(Sampler):
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         past: list[Tensor] = []
         for index, step in enumerate(steps):
-            self.check_signal(step)
             t, s = step.t, step.s
             estimate = denoise(x, t).folded()
-            if s.sigma == 0:
-                x = estimate.x0 * s.alpha
+            if s.sigma == 0 or t.ratio > DROWNED:
+                x = lead(estimate, s)
             else:
                 width = s.sigma - s.alpha * t.ratio
                 if self.warmup == "runge_kutta" and index < 3:
                     x = _runge_kutta(denoise, estimate, step)
-                elif index == 0:
+                elif not past:
                     x = lead(estimate, s, (width / 2, _eps(denoise, estimate, s)))
                 else:
                     x = lead(estimate, s, *((width * weight, eps) for weight, eps in zip(_WEIGHTS[len(past)], past, strict=True)))
