@@ -194,6 +194,7 @@ def test_inpainting_keeps_every_known_pixel_and_makes_the_others(sampler: DPMpp 
         ("interpolate", {"pictures": PICTURES[:1]}, "between two pictures, and the number given is 1"),
         ("interpolate", {"sampler": DDIM(eta=1.0)}, "inversion needs one without noise"),
         ("interpolate", {"pictures": (), "origin": "dog"}, "the same at both ends"),
+        ("interpolate", {"label": "dog+ship"}, "a composed label is several"),
         ("interpolate", {"label": ["cat", "dog"]}, "one label to one label"),
         ("interpolate", {"count": 3}, "as many pictures as it has points"),
         ("interpolate", {"how": Interpolate(to_seed=3)}, "give the ones or the others"),

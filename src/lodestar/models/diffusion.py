@@ -360,10 +360,9 @@ class Diffusion(nn.Module):
     ) -> Denoise:
         """The `Denoise` of a batch whose samples are somewhere between two labels: weight 0 is the first, 1 the second.
 
-        The labels' embeddings are interpolated, and a classifier's log-probabilities of them. Raises Problem for composed ones.
+        The labels' embeddings are interpolated, and a classifier's log-probabilities of them.
         """
-        if any(isinstance(end, Composed) for end in ends):
-            raise Problem("a label of several classes has no place between two labels: give one class at each end")
+        assert not any(isinstance(end, Composed) for end in ends), "a composed label has no one embedding"
         first, second = (self._context(guidance, [end] * len(weights), classifier) for end in ends)
         assert isinstance(first.plain, Bound) and isinstance(second.plain, Bound)
         with torch.inference_mode(False):

@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from lodestar.conditions import Composed
 from lodestar.config import Problem
 from lodestar.core.noise import SeededNoise
 from lodestar.core.slerp import slerp
@@ -62,6 +63,8 @@ class Interpolate(Edit):
 
     def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         super().check(request, sampler, steps, mask)
+        if any(isinstance(origin, Composed) for origin in request.origins):
+            raise Problem("interpolate goes from one class to one class, and a composed label is several")
         if len(request.pictures) not in (0, 2):
             raise Problem(f"interpolate goes between two pictures, and the number given is {len(request.pictures)}")
         if request.pictures:
