@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--hardware", required=True)
+    parser.add_argument("--before", type=Path, help="the model that the run began with: its images and seconds are added")
     parser.add_argument("--note", help="what else a reader of the card should know")
     parser.add_argument("--data", help="how the card names the data (default: the source's file name)")
     parser.add_argument("--numbers", type=Path, help="a report of `lodestar evaluate`, as JSON")
@@ -40,6 +41,9 @@ def main() -> None:
         "preset": options.name,
         "hardware": options.hardware,
     }
+    if options.before is not None:
+        earlier = checkpoint.peek(options.before).provenance
+        provenance |= {name: earlier[name] + provenance[name] for name in ("images_seen", "seconds")}
     if options.note is not None:
         provenance["note"] = options.note
     if options.numbers is not None:
