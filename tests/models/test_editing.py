@@ -14,7 +14,7 @@ from lodestar.core.exact import Gaussian
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import Bound
 from lodestar.editor import arrange, edit
-from lodestar.guidance import CFG, Classifier
+from lodestar.guidance import CFG, Autoguidance, Classifier
 from lodestar.models.diffusion import Diffusion
 from lodestar.models.editing import Edited, Material, stream
 from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit
@@ -67,6 +67,17 @@ def test_contract(kind: str) -> None:
         assert [frame.step for frame in frames] == list(range(1, how.length(MODEL.steps(made.request)) + 1))
         assert [frame.final for frame in frames].index(True) == len(frames) - 1
         assert near(frames[-1].images[0], made.images[k])
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_weaker_model_guides_every_edit(kind: str) -> None:
+    plain, strong = run(kind).images, Autoguidance(scale=3.0)
+    assert near(run(kind, guidance=strong, weak=MODEL).images, plain), "the model itself is no worse"
+    made = run(kind, guidance=strong, weak=tiny.diffusion(seed=3))
+    assert not near(made.images, plain)
+    assert made.weak is not None
+    with pytest.raises(Problem, match="needs a weaker model"):
+        run(kind, guidance=strong)
 
 
 def test_pixels_in_the_middle_of_their_bins_come_back() -> None:

@@ -124,7 +124,7 @@ def remake(
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
     request = known.request.only(picture)
     if isinstance(request, EditRequest):
-        frames = stream(network, request, read_material(manifest, request), classifier=guide)
+        frames = stream(network, request, read_material(manifest, request), classifier=guide, weak=worse)
     else:
         frames = network.stream(request, classifier=guide, weak=worse)
     for frame in frames:

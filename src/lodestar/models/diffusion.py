@@ -357,13 +357,14 @@ class Diffusion(nn.Module):
         ends: tuple[Label, Label],
         weights: Sequence[float],
         classifier: PictureClassifier | None,
+        weak: Diffusion | None = None,
     ) -> Denoise:
         """The `Denoise` of a batch whose samples are somewhere between two labels: weight 0 is the first, 1 the second.
 
         The labels' embeddings are interpolated, and a classifier's log-probabilities of them.
         """
         assert not any(isinstance(end, Composed) for end in ends), "a composed label has no one embedding"
-        first, second = (self._context(guidance, [end] * len(weights), classifier) for end in ends)
+        first, second = (self._context(guidance, [end] * len(weights), classifier, weak=weak) for end in ends)
         assert isinstance(first.plain, Bound) and isinstance(second.plain, Bound)
         with torch.inference_mode(False):
             weight = torch.tensor(weights, device=self.device)
@@ -373,13 +374,17 @@ class Diffusion(nn.Module):
                 return None
             return lambda x, level: (1 - weight) * one(x, level) + weight * other(x, level)
 
-        bound = first.plain.toward(second.plain, weight)
+        bound, worse = first.plain.toward(second.plain, weight), None
+        if first.weak is not None:
+            assert isinstance(first.weak, Bound) and isinstance(second.weak, Bound)
+            worse = first.weak.toward(second.weak, weight)
         context = replace(
             first,
             plain=bound,
             pair=first.pair and bound.pair,
             critic=mixed(first.critic, second.critic),
             clean=mixed(first.clean, second.clean),
+            weak=worse,
             perturbed=bound.perturbed(),
             attended=bound.attended,
         )
