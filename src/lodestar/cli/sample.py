@@ -20,6 +20,7 @@ from lodestar.cli.options import (
     SamplerText,
     Seed,
     Steps,
+    Temperature,
     WeakName,
     ask,
     load_diffusion,
@@ -50,9 +51,7 @@ def sample(
     batch_size: BatchSize = 32,
     classifier: ClassifierName = None,
     weak: WeakName = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", help="Deviation of all noise that is drawn; below 1 is likelier, less diverse.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
     best_of: Annotated[
         int, typer.Option("--best-of", min=1, help="Of so many candidates keep the one that a classifier is surest of.")
     ] = 1,
