@@ -263,13 +263,7 @@ class Diffusion(nn.Module):
         for label in labels:
             self._check_label(label, classifier)
         self.guided(guidance, labels, classifier, None if low_res is None else low_res[: len(labels)], weak)
-        for each in guidance:
-            if isinstance(each, Interval) and not any(each.holds(step.t) for step in steps):
-                ratios = sorted(step.t.ratio for step in steps)
-                raise Problem(
-                    f"guidance interval:{each.low:g},{each.high:g} has no step inside: those of plan "
-                    f"{request.plan or self.config.plan!r} have σ/α from {ratios[0]:.3g} to {ratios[-1]:.3g}"
-                )
+        check_intervals(guidance, steps, f"those of plan {request.plan or self.config.plan!r}")
         self._rehearse(request.sampler or self.config.sampler, steps, guidance)
 
     def _rehearse(self, sampler: AnySampler, steps: Sequence[Transition], guidance: Sequence[AnyGuidance]) -> None:
@@ -461,3 +455,14 @@ class Diffusion(nn.Module):
             place = next((k for k, each in enumerate(guidance) if isinstance(each, Classifier)), len(guidance))
             guidance.insert(place, Clip(folded=True))
         return guidance
+
+
+def check_intervals(guidance: Sequence[AnyGuidance], steps: Sequence[Transition], what: str) -> None:
+    """Raise Problem where an interval of guidance has none of the steps inside; what: names the steps."""
+    for each in guidance:
+        if isinstance(each, Interval) and not any(each.holds(step.t) for step in steps):
+            ratios = sorted(step.t.ratio for step in steps)
+            raise Problem(
+                f"guidance interval:{each.low:g},{each.high:g} has no step inside: {what} have σ/α from {ratios[0]:.3g} "
+                f"to {ratios[-1]:.3g}"
+            )
