@@ -97,9 +97,10 @@ def test_classifier_guidance_changes_pictures_and_zero_does_not(models: Path, tm
 
 def test_evaluate_and_sweep_write_their_numbers(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     measured = ("--reference", models / "pictures", "--extractor", models / "extractor.safetensors", "--count", 6, "--steps", 2)
-    assert run("evaluate", models / "model.safetensors", *measured, "--out", tmp_path / "report") == 0
-    numbers = json.loads((tmp_path / "report" / "report.json").read_text())["numbers"]
-    assert {"frechet", "score", "kid", "precision", "recall"} <= numbers.keys()
+    assert run("evaluate", models / "model.safetensors", *measured, "--temperature", 0.5, "--out", tmp_path / "report") == 0
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert {"frechet", "score", "kid", "precision", "recall"} <= report["numbers"].keys()
+    assert report["temperature"] == 0.5
     sweep = ("sweep", models / "model.safetensors", "--guidance", "cfg", "--scales", "0,2", *measured)
     assert run(*sweep, "--out", tmp_path / "sweep") == 0
     assert capsys.readouterr().out.strip().endswith("sweep.png")
@@ -153,6 +154,7 @@ def test_a_batch_in_one_file_is_sampled_measured_and_remade(
         assert "cache/downloads/weights.pth" in refusal(capsys, "evaluate", *arguments)
     assert "leave out the model" in refusal(capsys, "evaluate", models / "model.safetensors", "--self-test")
     assert "--steps has no effect on pictures" in refusal(capsys, "evaluate", path, *against, "--steps", 2)
+    assert "--temperature has no effect on pictures" in refusal(capsys, "evaluate", path, *against, "--temperature", 0.5)
 
 
 def test_a_sweep_over_two_settings(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

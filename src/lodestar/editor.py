@@ -38,6 +38,7 @@ def edit(
     clip: bool = True,
     batch_size: int = 32,
     classifier: PictureClassifier | None = None,
+    weak: Diffusion | None = None,
 ) -> Edited:
     """Make pictures of pictures.
 
@@ -53,9 +54,9 @@ def edit(
     material = gather(model, [pictures] if isinstance(pictures, str | Path) else pictures, mask)
     asked = arrange(model, how, material, _listed(label), _listed(origin), count, seed, classifier)
     request = asked.replace(plan=None if steps is None else str(steps), sampler=sampler, guidance=guides, clip=clip)
-    frames = stream(model, request, material, batch_size=batch_size, classifier=classifier)
+    frames = stream(model, request, material, batch_size=batch_size, classifier=classifier, weak=weak)
     images = torch.cat([frame.images for frame in frames if frame.final])
-    return Edited(images, request, model, classifier, material=material)
+    return Edited(images, request, model, classifier, weak, material=material)
 
 
 def gather(

@@ -106,6 +106,18 @@ def test_an_album_is_edited(files: Path, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "source-00000.png").read_bytes() == (tmp_path / "album" / "00002.png").read_bytes()
 
 
+def test_a_weaker_model_guides_an_edit_and_is_written_down(files: Path, tmp_path: Path) -> None:
+    worse = tiny.diffusion(seed=3)
+    checkpoint.save(tmp_path / "weak", "diffusion", worse.config.to_json(), worse.state_dict(), {})
+    arguments = ("edit", "interpolate", files / "model", "--from", "dog", "--to", "cat", "--points", 3, "--steps", 3)
+    assert run(*arguments, "--out", tmp_path / "plain") == 0
+    guided = (*arguments, "--guidance", "autoguidance:3", "--weak", tmp_path / "weak")
+    assert run(*guided, "--out", tmp_path / "guided") == 0
+    assert run("remake", tmp_path / "guided", "--picture", 1, "--out", tmp_path / "again") == 0
+    plain, strong, again = (load_png(tmp_path / name / "00001.png").int() for name in ("plain", "guided", "again"))
+    assert (strong - again).abs().max() <= 1 < (strong - plain).abs().max()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -117,6 +129,7 @@ def test_an_album_is_edited(files: Path, tmp_path: Path) -> None:
         (("sdedit", "pictures", "--label", "dgo"), "unknown label 'dgo': choose from cat, dog, ship; did you mean 'dog'?"),
         (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one without noise"),
         (("invert", "pictures", "--from", "ct"), "did you mean 'cat'?"),
+        (("invert", "pictures", "--guidance", "autoguidance:2"), "give a smaller or less trained model with --weak"),
         (("interpolate", "--from", "dog"), "the same at both ends"),
         (("interpolate", "pictures", "--points", "1"), "--points"),
         (("inpaint", "pictures", "--mask", "black.png"), "nothing is masked"),

@@ -98,6 +98,23 @@ def test_of_an_exact_mixture_both_are_its_entropy(monkeypatch: pytest.MonkeyPatc
     assert numbers["ode"] == pytest.approx(bits, abs=0.03)
 
 
+def test_too_few_steps_for_the_ode_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    std = 0.25
+    gaussian, fine, coarse = Gaussian(torch.zeros(SHAPE), std**2), "logsnr:60", "logsnr:12"
+    source = pictures(std * torch.randn(64, *SHAPE, generator=torch.Generator().manual_seed(0)))
+    reports = []
+    for plan in (fine, coarse, "logsnr:2"):
+        made = exactly(monkeypatch, gaussian, plan, lambda t: std**2 * t.sigma**2 / (t.alpha**2 * std**2 + t.sigma**2))
+        reports.append(measure(made, source, count=64, plan=plan, clip=False))
+    right, wrong, hopeless = reports
+    # An error of the second order is a third of the change.
+    assert abs(right.numbers["ode_coarser"]) < 0.02 < 0.05 < abs(wrong.numbers["ode"] - right.numbers["ode"])
+    assert abs(wrong.numbers["ode_coarser"]) > abs(wrong.numbers["ode"] - right.numbers["ode"])
+    assert "ode_coarser" not in hopeless.numbers
+    said = ["too few for the ODE" in " ".join(report.warnings) for report in reports]
+    assert said == [False, True, True]
+
+
 @pytest.mark.parametrize("variance", ["fixed", "learned", "learned_range"])
 def test_a_report_has_every_number_and_what_it_depends_on(variance: str, tmp_path: Path) -> None:
     report = measure(model(variance), tiny.reference(), count=5, seed=3, plan=None if variance == "learned" else "karras:4")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from lodestar.config import Problem
 from lodestar.evaluate import sweep as sweep_module
 from lodestar.evaluate.axes import Axis, axis, parse_axis
 from lodestar.evaluate.kept import keep, load
+from lodestar.evaluate.plot import Curve, Ticks
 from lodestar.evaluate.run import collect
 from lodestar.evaluate.statistics import Collector
 from lodestar.evaluate.sweep import Row, sweep
@@ -179,6 +180,7 @@ def test_a_sweep_over_steps(run: Callable[..., list[Row]], tmp_path: Path) -> No
         ({"over": ["steps=2"]}, "swept"),
         ({"over": ["cfg.rescale=0.5"], "scale": None}, "swept"),
         ({"repeats": 2}, "repeats"),
+        ({"temperature": 0.5}, "temperature is '1' there and '0.5' here"),
     ],
 )
 def test_a_folder_with_another_sweep_is_refused_and_left_alone(
@@ -228,6 +230,8 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
         ),
         ({"over": ["scale=1", "guidance=cfg none"]}, "exactly one guidance that has a scale, such as cfg, and guidance is none"),
         ({"over": ["clip=maybe"]}, "clip is 'maybe'"),
+        ({"over": ["temperature=0.9,0"]}, "temperature is 0"),
+        ({"over": ["temperature=0.9,1"], "temperature": 0.8}, "temperature is what this sweep goes over"),
         ({"steps": ("2", "2")}, "steps: 2 is given twice"),
         ({"steps": ("2", "60")}, "60 of them from a section of 50"),
         ({"steps": ("twenty",)}, "steps 'twenty'"),
@@ -275,6 +279,38 @@ def test_the_scale_of_autoguidance_is_swept(run: Callable[..., list[Row]], asked
     run(over=["scale=0,2"], guidance=[Autoguidance()], weak=tiny.diffusion(5), classifier=None)
     assert [request.guidance for request in asked[1::2]] == [(Autoguidance(scale=scale),) for scale in (0.0, 2.0)]
     assert len({line["weak_digest"] for line in lines(tmp_path / "out")} - {""}) == 1
+
+
+def test_temperature_is_swept_and_is_the_requests(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
+    cool, plain = run(over=["temperature=0.5,1"])
+    assert [request.temperature for request in asked[1::2]] == [0.5, 1]
+    assert [line["temperature"] for line in lines(tmp_path / "out")] == ["0.5", "1"]
+    assert cool.numbers["frechet"] != plain.numbers["frechet"]
+    (alone,) = run(over=["clip=true"], temperature=0.5, out=tmp_path / "alone")
+    assert alone.numbers["frechet"] == cool.numbers["frechet"]
+
+
+def test_quality_is_drawn_against_time_a_curve_for_each_guidance(
+    run: Callable[..., list[Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[dict[str, Sequence[Curve]]] = []
+    original = sweep_module.curves
+
+    def noted(path: Path, title: str, x: Ticks, panels: dict[str, Sequence[Curve]], own: str) -> None:
+        drawn.append(panels)
+        original(path, title, x, panels, own)
+
+    monkeypatch.setattr(sweep_module, "curves", noted)
+    kinds = ("cfg", "cfg+interval:0.01,3", "classifier", "autoguidance")
+    rows = run(plotted=True, over=[f"guidance={' '.join(kinds)}", "scale=1,2"], weak=tiny.diffusion(5), count=4)
+    curves = {curve.name: curve for curve in drawn[-1]["Fréchet distance against time"]}
+    assert set(curves) == set(kinds)
+    for kind, curve in curves.items():
+        mine = [row.numbers for row in rows if row.values[0] == kind]
+        assert list(curve.values) == [numbers["frechet"] for numbers in mine]
+        assert curve.places == pytest.approx([numbers["seconds"] / 4 for numbers in mine])
+    run(plotted=True, over=["guidance=none cfg:2"], count=4, out=tmp_path / "names")
+    assert [curve.name for curve in drawn[-1]["Fréchet distance against time"]] == ["cfg:2", "none"]
 
 
 def test_whole_settings_take_effect_before_their_fields(run: Callable[..., list[Row]], asked: list[Request]) -> None:

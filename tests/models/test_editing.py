@@ -14,7 +14,7 @@ from lodestar.core.exact import Gaussian
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import Bound
 from lodestar.editor import arrange, edit
-from lodestar.guidance import CFG, Classifier
+from lodestar.guidance import CFG, Autoguidance, Classifier, Interval
 from lodestar.models.diffusion import Diffusion
 from lodestar.models.editing import Edited, Material, stream
 from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit
@@ -67,6 +67,17 @@ def test_contract(kind: str) -> None:
         assert [frame.step for frame in frames] == list(range(1, how.length(MODEL.steps(made.request)) + 1))
         assert [frame.final for frame in frames].index(True) == len(frames) - 1
         assert near(frames[-1].images[0], made.images[k])
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_weaker_model_guides_every_edit(kind: str) -> None:
+    plain, strong = run(kind).images, Autoguidance(scale=3.0)
+    assert near(run(kind, guidance=strong, weak=MODEL).images, plain), "the model itself is no worse"
+    made = run(kind, guidance=strong, weak=tiny.diffusion(seed=3))
+    assert not near(made.images, plain)
+    assert made.weak is not None
+    with pytest.raises(Problem, match="needs a weaker model"):
+        run(kind, guidance=strong)
 
 
 def test_pixels_in_the_middle_of_their_bins_come_back() -> None:
@@ -186,6 +197,11 @@ def test_inpainting_keeps_every_known_pixel_and_makes_the_others(sampler: DPMpp 
         ("sdedit", {"mask": MASK}, "a mask has no effect on sdedit"),
         ("sdedit", {"origin": "cat"}, "the class that pictures have has no effect on sdedit"),
         ("sdedit", {"label": "dgo"}, "did you mean 'dog'"),
+        (
+            "sdedit",
+            {"how": SDEdit(strength=0.25), "guidance": [CFG(), Interval(low=1, high=50)]},
+            r"interval:1,50 has no step inside: the 1 that strength 0.25 takes have σ/α from 0.\d+ to",
+        ),
         ("sdedit", {"pictures": PICTURES[:, :, :4]}, r"picture 0 is \(3, 4, 8\): the model's are \(3, 8, 8\)"),
         ("sdedit", {"batch_size": 0}, "batch size is 0"),
         ("invert", {"sampler": Ancestral()}, "inversion needs one without noise"),

@@ -19,9 +19,11 @@ from lodestar.cli.options import (
     SamplerText,
     Seed,
     Steps,
+    WeakName,
     ask,
     load_diffusion,
     load_guide,
+    load_weak,
     parse_guidance,
     parse_sampler,
 )
@@ -63,6 +65,7 @@ def sdedit(
     seed: Seed = 0,
     batch_size: BatchSize = 32,
     classifier: ClassifierName = None,
+    weak: WeakName = None,
     clip: Clip = True,
     device: Device = None,
     out: Out = None,
@@ -72,7 +75,7 @@ def sdedit(
 
     _edit(
         model, SDEdit(strength=strength), pictures, picture=picture, label=label, count=count, guidance=guidance, sampler=sampler,
-        steps=steps, seed=seed, batch_size=batch_size, classifier=classifier, clip=clip, device=device, out=out,
+        steps=steps, seed=seed, batch_size=batch_size, classifier=classifier, weak=weak, clip=clip, device=device, out=out,
     )  # fmt: skip
 
 
@@ -88,6 +91,7 @@ def invert(
     steps: Steps = None,
     batch_size: BatchSize = 32,
     classifier: ClassifierName = None,
+    weak: WeakName = None,
     clip: Clip = True,
     device: Device = None,
     out: Out = None,
@@ -97,7 +101,7 @@ def invert(
 
     _edit(
         model, Invert(guided=guided), pictures, origin=origin, picture=picture, label=label, guidance=guidance, sampler=sampler,
-        steps=steps, batch_size=batch_size, classifier=classifier, clip=clip, device=device, out=out,
+        steps=steps, batch_size=batch_size, classifier=classifier, weak=weak, clip=clip, device=device, out=out,
     )  # fmt: skip
 
 
@@ -116,6 +120,7 @@ def interpolate(
     steps: Steps = None,
     batch_size: BatchSize = 32,
     classifier: ClassifierName = None,
+    weak: WeakName = None,
     clip: Clip = True,
     device: Device = None,
     out: Out = None,
@@ -126,7 +131,7 @@ def interpolate(
     _edit(
         model, Interpolate(points=points, to_seed=to_seed, guided=guided), pictures or [], picture=picture,
         origin=None if origin is None else [origin], label=None if to is None else [to], guidance=guidance, sampler=sampler,
-        steps=steps, seed=seed, batch_size=batch_size, classifier=classifier, clip=clip, device=device, out=out,
+        steps=steps, seed=seed, batch_size=batch_size, classifier=classifier, weak=weak, clip=clip, device=device, out=out,
     )  # fmt: skip
 
 
@@ -147,6 +152,7 @@ def inpaint(
     seed: Seed = 0,
     batch_size: BatchSize = 32,
     classifier: ClassifierName = None,
+    weak: WeakName = None,
     clip: Clip = True,
     device: Device = None,
     out: Out = None,
@@ -156,8 +162,8 @@ def inpaint(
 
     _edit(
         model, Inpaint(resamples=resamples, jump=jump), pictures, mask=mask, picture=picture, label=label, count=count,
-        guidance=guidance, sampler=sampler, steps=steps, seed=seed, batch_size=batch_size, classifier=classifier, clip=clip,
-        device=device, out=out,
+        guidance=guidance, sampler=sampler, steps=steps, seed=seed, batch_size=batch_size, classifier=classifier, weak=weak,
+        clip=clip, device=device, out=out,
     )  # fmt: skip
 
 
@@ -177,6 +183,7 @@ def _edit(
     seed: int = 0,
     batch_size: int = 32,
     classifier: str | None = None,
+    weak: str | None = None,
     clip: bool = True,
     device: str | None = None,
     out: Path | None = None,
@@ -189,15 +196,15 @@ def _edit(
 
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     network = load_diffusion(model, device)
-    guide = load_guide(model, classifier, guides, device)
+    guide, worse = load_guide(model, classifier, guides, device), load_weak(weak, guides, device)
     material = gather(network, pictures, mask, picture or ())
     asked = arrange(network, how, material, ask(label, count), origin, count, seed, guide)
     request = asked.replace(plan=steps, sampler=chosen, guidance=guides, clip=clip)
-    check(network, request, material, guide)
+    check(network, request, material, guide, worse)
     folder = out or free_folder("out", how.name)
-    album = Album(folder, Manifest.of(request, network, guide), network.classes(guide)[0], material)
+    album = Album(folder, Manifest.of(request, network, guide, worse), network.classes(guide)[0], material)
     with progress("editing", len(request.labels)) as done:
-        for frame in stream(network, request, material, batch_size=batch_size, classifier=guide):
+        for frame in stream(network, request, material, batch_size=batch_size, classifier=guide, weak=worse):
             done(frame.first + len(frame.x) * frame.step / frame.steps)
             if frame.final:
                 album.add(frame)

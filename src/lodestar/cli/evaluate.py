@@ -20,6 +20,7 @@ from lodestar.cli.options import (
     SamplerText,
     Seed,
     Steps,
+    Temperature,
     WeakName,
     load_diffusion,
     load_guide,
@@ -66,6 +67,7 @@ def evaluate(
     batch_size: BatchSize = 64,
     classifier: ClassifierName = None,
     weak: WeakName = None,
+    temperature: Temperature = 1.0,
     clip: Clip = True,
     extractor: ExtractorName = None,
     self_test: Annotated[
@@ -86,7 +88,7 @@ def evaluate(
         model, samples = None, model
     sampling: dict[str, object] = {
         "--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier, "--weak": weak,
-        "--seeds": seeds > 1,
+        "--temperature": temperature != 1, "--seeds": seeds > 1,
     }  # fmt: skip
     for option in (name for name, value in sampling.items() if samples is not None and value):
         raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
@@ -103,7 +105,7 @@ def evaluate(
     if bpd := next((each for each in metrics or () if isinstance(each, likelihood.BPD)), None):
         beside = {
             "another --metric": len(metrics or ()) > 1, "--samples": samples, "--guidance": guidance, "--classifier": classifier,
-            "--extractor": extractor, "--seeds": seeds > 1,
+            "--weak": weak, "--temperature": temperature != 1, "--extractor": extractor, "--seeds": seeds > 1,
         }  # fmt: skip
         for option in (name for name, value in beside.items() if value):
             raise Problem(f"metric bpd looks at the reference's pictures through the model alone: leave out {option}")
@@ -132,7 +134,7 @@ def evaluate(
         source = run.open_reference(reference, model, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
         report = run.evaluate(
             network, source, measured_with, count=count or 5_000, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
-            guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device),
+            guidance=guides, clip=clip, temperature=temperature, classifier=load_guide(model, classifier, guides, device),
             weak=load_weak(weak, guides, device), metrics=metrics, repeats=seeds, out=out,
         )  # fmt: skip
     _tell(report, out)
@@ -195,7 +197,7 @@ def sweep(
         typer.Option(
             "--over",
             help="A setting to go through, or two: scale=0,1,5; steps=5,10,20; sampler=ddim,heun; guidance='cfg:2 "
-            "cfg:2+interval:0.3,5'; clip; a field such as interval.low=0.1,0.3 or sampler.eta=0,1.",
+            "cfg:2+interval:0.3,5'; clip; temperature; a field such as interval.low=0.1,0.3 or sampler.eta=0,1.",
         ),
     ] = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,
@@ -209,6 +211,7 @@ def sweep(
     batch_size: BatchSize = 64,
     classifier: ClassifierName = None,
     weak: WeakName = None,
+    temperature: Temperature = 1.0,
     clip: Clip = True,
     extractor: ExtractorName = None,
     device: Device = None,
@@ -233,6 +236,6 @@ def sweep(
     folder = out or Path("out") / f"sweep-{Path(model).stem}"
     run(
         network, source, measured_with, folder, over=axes, guidance=guides, count=count, seed=seed, repeats=seeds,
-        batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, classifier=guide, weak=worse,
+        batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, temperature=temperature, classifier=guide, weak=worse,
     )  # fmt: skip
     print(folder / "sweep.png")

@@ -50,6 +50,9 @@ ClassifierName = Annotated[
 WeakName = Annotated[
     str | None, typer.Option("--weak", help="The weaker model that autoguidance leads away from (a name, run or file).")
 ]
+Temperature = Annotated[
+    float, typer.Option("--temperature", help="Deviation of all noise that is drawn; below 1 is likelier, less diverse.")
+]
 Clip = Annotated[bool, typer.Option("--clip/--no-clip", help="Clamp what the model believes to the range of pictures.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one.")]
 Reference = Annotated[

@@ -20,6 +20,7 @@ from lodestar.cli.options import (
     SamplerText,
     Seed,
     Steps,
+    Temperature,
     WeakName,
     ask,
     load_diffusion,
@@ -50,9 +51,7 @@ def sample(
     batch_size: BatchSize = 32,
     classifier: ClassifierName = None,
     weak: WeakName = None,
-    temperature: Annotated[
-        float, typer.Option("--temperature", help="Deviation of all noise that is drawn; below 1 is likelier, less diverse.")
-    ] = 1.0,
+    temperature: Temperature = 1.0,
     best_of: Annotated[
         int, typer.Option("--best-of", min=1, help="Of so many candidates keep the one that a classifier is surest of.")
     ] = 1,
@@ -124,7 +123,7 @@ def remake(
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
     request = known.request.only(picture)
     if isinstance(request, EditRequest):
-        frames = stream(network, request, read_material(manifest, request), classifier=guide)
+        frames = stream(network, request, read_material(manifest, request), classifier=guide, weak=worse)
     else:
         frames = network.stream(request, classifier=guide, weak=worse)
     for frame in frames:

@@ -19,7 +19,7 @@ from lodestar.samplers import AnySampler
 
 C = TypeVar("C", bound=Config)
 
-_WHOLE = ("guidance", "sampler", "steps", "clip")
+_WHOLE = ("guidance", "sampler", "steps", "clip", "temperature")
 """Settings that are a request's own, in the order in which they take effect: fields of guidance and sampler come after them."""
 
 
@@ -28,7 +28,7 @@ class Axis:
     """One swept setting."""
 
     name: str
-    """guidance, sampler, steps, clip; scale, of the one guidance that has a scale; or KIND.FIELD of a guidance, sampler.FIELD."""
+    """A whole setting; scale, of the one guidance that has a scale; or KIND.FIELD of a guidance, sampler.FIELD."""
     values: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -52,8 +52,8 @@ class Axis:
                 return request.replace(sampler=parse("sampler", value, AnySampler))
             case "steps":
                 return request.replace(plan=value)
-            case "clip":
-                return edit(request, [f"clip={value}"])
+            case "clip" | "temperature":
+                return edit(request, [f"{self.name}={value}"])
         owner, _, field = self.name.rpartition(".")
         if owner == "sampler":
             assert request.sampler is not None, "a sweep names it"

@@ -45,6 +45,8 @@ PLAN = "logsnr:100"
 """Where no other is asked for. Most bits are decided in little noise, where levels that are even in time are few."""
 COUNT = 256
 """Pictures, likewise."""
+_COARSE, _PROBED = 0.1, 16
+"""How many bits the ODE's figure may change on every second level before the report warns, and the pictures that tell."""
 
 
 class BPD(Config):
@@ -79,7 +81,11 @@ class Likelihood:
     """The numbers, and everything that they depend on."""
 
     numbers: Mapping[str, float]
-    """In bits per dimension: bpd (the bound) = prior + levels + decoder, and ode; those with _error are standard errors."""
+    """In bits per dimension: bpd (the bound) = prior + levels + decoder, and ode; those with _error are standard errors.
+
+    ode_coarser: what ode changes by where it goes through every second level alone, of the first pictures; its own error is about
+    a third of that where there are many levels. Not there for fewer than three.
+    """
     terms: Sequence[Term]
     """In the order of the chain: the prior, every step from the noisiest down, the decoder."""
     count: int
@@ -177,6 +183,8 @@ def measure(
     pictures, start = part(reference, places, config.size), time.perf_counter()
     bounds: list[BitsPerDimension] = []
     flows: list[Tensor] = []
+    levels = [step.t for step in reversed(steps)]
+    coarser, changes = [*levels[:-1:2], levels[-1]], list[Tensor]()
     calls = len(steps) + (2 * (len(steps) - 1) if ode else 0)
     model.eval()
     with progress("likelihood", count * calls) as tick:
@@ -187,8 +195,12 @@ def measure(
             chain = denoise if variance == "learned" else _fixed(denoise)
             bounds.append(bits_per_dimension(chain, steps, x0, noise, "large" if variance == "large" else "small"))
             if ode:
-                flows.append(ode_bits(denoise, [step.t for step in reversed(steps)], x0, noise))
-    numbers, terms = _numbers(bounds, flows, steps)
+                flows.append(ode_bits(denoise, levels, x0, noise))
+            if ode and len(levels) > 2 and rows.start < _PROBED:
+                few = slice(rows.start, min(rows.stop, _PROBED))
+                seeds, plain = request.seeds[few], model.guided(guidance, labels[few], None)
+                changes.append(ode_bits(plain, coarser, x0[: len(seeds)], SeededNoise(seeds)) - flows[-1][: len(seeds)])
+    numbers, terms = _numbers(bounds, flows, changes, steps)
     return Likelihood(
         numbers=numbers,
         terms=terms,
@@ -204,7 +216,7 @@ def measure(
         clip=clip,
         seed=seed,
         seconds=time.perf_counter() - start,
-        warnings=tuple(_warnings(model, reference, steps)),
+        warnings=tuple(_warnings(model, reference, steps, numbers)),
     )
 
 
@@ -301,7 +313,7 @@ def _fixed(denoise: Denoise) -> Denoise:
 
 
 def _numbers(
-    bounds: Sequence[BitsPerDimension], flows: Sequence[Tensor], steps: Sequence[Transition]
+    bounds: Sequence[BitsPerDimension], flows: Sequence[Tensor], changes: Sequence[Tensor], steps: Sequence[Transition]
 ) -> tuple[dict[str, float], tuple[Term, ...]]:
     prior, terms, x0_mse, eps_mse = (
         torch.cat([getattr(bound, name) for bound in bounds]).double().cpu() for name in ("prior", "terms", "x0_mse", "eps_mse")
@@ -317,6 +329,7 @@ def _numbers(
     if flows:
         flow = torch.cat(list(flows)).cpu()
         numbers |= {"ode": flow.mean().item(), "ode_error": _error(flow)}
+        numbers |= {"ode_coarser": torch.cat(list(changes)).mean().item()} if changes else {}
     rows = [_term("prior", steps[0].t, prior)]
     for index, step in enumerate(steps):
         name = "decoder" if index == len(steps) - 1 else "level"
@@ -334,9 +347,14 @@ def _error(values: Tensor) -> float:
     return float(values.std() / len(values) ** 0.5)
 
 
-def _warnings(model: Diffusion, reference: Source, steps: Sequence[Transition]) -> Iterator[str]:
+def _warnings(model: Diffusion, reference: Source, steps: Sequence[Transition], numbers: Mapping[str, float]) -> Iterator[str]:
     config = model.config
     if reference.size != config.size:
         yield f"the pictures were resized from {show(reference.size)} to {show(config.size)}, which changes their likelihood"
     if steps[-1].t.ratio > 1.01 * config.schedule.table[1].ratio:
         yield "the plan ends above the chain's cleanest level, which costs the decoder and the ODE bits"
+    if "ode" in numbers:
+        change = numbers.get("ode_coarser", math.inf)
+        if abs(change) > _COARSE:
+            without = "cannot be checked" if change == math.inf else f"changes by {change:.2g} where every second is left out"
+            yield f"{len(steps)} steps are too few for the ODE, whose figure {without}: take more, such as --steps {PLAN}"

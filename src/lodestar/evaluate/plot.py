@@ -37,12 +37,15 @@ class Curve:
     name: str
     values: Sequence[float]
     deviations: Sequence[float] | None = None
+    places: Sequence[float] | None = None
+    """Where they lie on an axis of their panel's own; None for those of the setting."""
 
 
-def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve]]) -> None:
+def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve]], own: str = "") -> None:
     """Draw panels of curves over x as a PNG, by the panels' titles; curves in one panel are told by their names.
 
-    The file is written atomically. Raises Problem without matplotlib.
+    own: what the axis is called of panels whose curves have places of their own. The file is written
+    atomically. Raises Problem without matplotlib.
     """
     places = list(range(len(x.names))) if x.numbers is None else list(x.numbers)
     positive = [value for value in places if value > 0]
@@ -51,19 +54,25 @@ def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve
     def draw(axes: Axes, panel: Sequence[Curve]) -> None:
         for curve in panel:
             axes.errorbar(
-                places, curve.values, yerr=curve.deviations, marker="o", markersize=5, capsize=3, label=curve.name,
-                linestyle="none" if x.numbers is None else "-",
+                places if curve.places is None else curve.places, curve.values, yerr=curve.deviations, marker="o", markersize=5,
+                capsize=3, label=curve.name, linestyle="none" if x.numbers is None else "-",
             )  # fmt: skip
+        if panel[0].places is None:
+            mark(axes)
+        else:
+            axes.set_xlabel(own)
+        axes.ticklabel_format(axis="y", useOffset=False)
+        axes.grid(alpha=0.3)
+        if len(panel) > 1:
+            axes.legend(fontsize=8)
+
+    def mark(axes: Axes) -> None:
         if wide:
             # Linear up to the smallest positive value, so that 0 has its place.
             axes.set_xscale("symlog", linthresh=min(positive), linscale=0.6)
         axes.set_xticks(places, x.names, rotation=0 if x.numbers is not None else 20)
         axes.minorticks_off()
-        axes.ticklabel_format(axis="y", useOffset=False)
         axes.set_xlabel(x.label)
-        axes.grid(alpha=0.3)
-        if len(panel) > 1:
-            axes.legend(fontsize=8)
 
     _save(path, title, {name: partial(draw, panel=panel) for name, panel in panels.items()})
 

@@ -80,6 +80,7 @@ class Report:
     guidance: str | None = None
     """In the order of application, separated by spaces; empty for none."""
     clip: bool | None = None
+    temperature: float | None = None
     seconds: float | None = None
     """Sampling the pictures and passing them through the extractor took so long."""
     images_per_second: float | None = None
@@ -133,6 +134,7 @@ def evaluate(
     sampler: AnySampler | None = None,
     guidance: Sequence[AnyGuidance] = (),
     clip: bool = True,
+    temperature: float = 1.0,
     classifier: PictureClassifier | None = None,
     weak: Diffusion | None = None,
     metrics: Sequence[Metric] | None = None,
@@ -142,15 +144,17 @@ def evaluate(
 ) -> Report:
     """Sample `count` pictures, classes in turn, and measure them against `reference`.
 
-    plan, sampler, guidance, clip: as in `Request`; classifier, weak: as in `Diffusion.sample`. metrics: default those of
-    `METRICS` that the extractor and the reference can give. repeats: measure so often, with new seeds, for means and intervals.
-    cache: where what is known of the reference is kept (default: `cache_folder`). out: a folder for pictures beside their nearest
-    neighbours, where the metric "nearest" is asked for. Progress goes to standard error. Raises Problem, as early as it can.
+    plan, sampler, guidance, clip, temperature: as in `Request`; classifier, weak: as in `Diffusion.sample`. metrics: default
+    those of `METRICS` that the extractor and the reference can give. repeats: measure so often, with new seeds, for means and
+    intervals. cache: where what is known of the reference is kept (default: `cache_folder`). out: a folder for pictures beside
+    their nearest neighbours, where the metric "nearest" is asked for. Progress goes to standard error. Raises Problem, as early
+    as it can.
     """
     labels = model.labels(None, count, classifier)
     request = Request(
-        labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, sampler=sampler, guidance=tuple(guidance), clip=clip
-    )
+        labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, sampler=sampler, guidance=tuple(guidance), clip=clip,
+        temperature=temperature,
+    )  # fmt: skip
     return measure(
         model, request, reference, extractor, batch_size=batch_size, classifier=classifier, weak=weak, metrics=metrics,
         repeats=repeats, cache=cache, out=out,
@@ -215,6 +219,7 @@ def measure(
         plan=request.plan or config.plan,
         guidance=" ".join(short(each) for each in request.guidance),
         clip=request.clip,
+        temperature=request.temperature,
         seconds=seconds,
         images_per_second=repeats * count / seconds,
         runs=tuple(runs) if several else (),

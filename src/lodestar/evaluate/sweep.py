@@ -43,6 +43,7 @@ _PANELS = {
     "precision": "Precision: fidelity (higher is better)",
     "recall": "Recall: diversity (higher is better)",
 }
+_TIME = "seconds per image, features included"
 _GRID_ROWS, _GRID_COLUMNS = 10, 8
 
 
@@ -83,6 +84,7 @@ def sweep(
     plan: str | None = None,
     sampler: AnySampler | None = None,
     clip: bool = True,
+    temperature: float = 1.0,
     classifier: PictureClassifier | None = None,
     weak: Diffusion | None = None,
     cache: Path | None = None,
@@ -101,9 +103,10 @@ def sweep(
         sampler=sampler or model.config.sampler,
         guidance=tuple(guidance),
         clip=clip,
+        temperature=temperature,
     )
     check(repeats)
-    _check_axes(over, {"steps": plan, "sampler": sampler, "guidance": guidance})
+    _check_axes(over, {"steps": plan, "sampler": sampler, "guidance": guidance, "temperature": temperature != 1})
     requests = _requests(model, over, plain)
     for _, request in requests:
         model.check(request, classifier, weak)
@@ -183,6 +186,7 @@ def _fixed(model: Diffusion, plain: Request, over: Sequence[Axis]) -> dict[str, 
         "sampler": told(plain.sampler),
         "guidance": " ".join(told(each) for each in plain.guidance),
         "clip": str(plain.clip),
+        "temperature": f"{plain.temperature:g}",
         "steps": plain.plan,
     }
     kept = {_column(name): text for name, text in settings.items() if name not in swept}
@@ -300,6 +304,19 @@ def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], 
         found = [rows.get(pair) for pair in pairs]
         return [math.nan if row is None else (row.intervals if intervals else row.numbers).get(name, math.nan) for row in found]
 
+    def seconds(x: int, other: str | None = None) -> list[float]:
+        return [1 / each for each in along("images_per_second", x, other)]
+
+    def against_time(x: int, others: Sequence[str | None]) -> dict[str, list[Curve]]:
+        """A panel of quality against time: a curve for each value of the other setting, or a point for each name along x."""
+        if "frechet" not in panels:
+            return {}
+        found = [(other or "", along("frechet", x, other), seconds(x, other)) for other in others]
+        if ticks[x].numbers is None:
+            ((_, values, times),) = found
+            found = [(name, [value], [time]) for name, value, time in zip(ticks[x].names, values, times, strict=True)]
+        return {"Fréchet distance against time": [Curve(name, values, places=times) for name, values, times in found]}
+
     def curve(name: str, x: int, other: str | None = None) -> Curve:
         spread = along(name, x, other, intervals=True)
         if name == "score" and fixed["repeats"] == "1":
@@ -307,14 +324,15 @@ def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], 
         return Curve(other or "", along(name, x, other), None if all(map(math.isnan, spread)) else spread)
 
     if len(over) == 1:
-        return curves(path, title, ticks[0], {text: [curve(name, 0)] for name, text in panels.items()})
+        shown = {text: [curve(name, 0)] for name, text in panels.items()}
+        return curves(path, title, ticks[0], shown | against_time(0, [None]), _TIME)
     first, second = ticks
     if (first.numbers is None) == (second.numbers is None):
         maps = {text: [along(name, 0, other) for other in second.names] for name, text in panels.items()}
-        return heat_maps(path, title, first, second, maps)
+        return heat_maps(path, title, first, second, maps | {_TIME.capitalize(): [seconds(0, other) for other in second.names]})
     x = 0 if second.numbers is None else 1
     lines = {text: [curve(name, x, other) for other in ticks[1 - x].names] for name, text in panels.items()}
-    curves(path, title, ticks[x], lines)
+    curves(path, title, ticks[x], lines | against_time(x, ticks[1 - x].names), _TIME)
 
 
 def _ticks(axis: Axis, place: int, rows: Iterable[Row]) -> Ticks:

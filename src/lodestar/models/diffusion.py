@@ -263,13 +263,7 @@ class Diffusion(nn.Module):
         for label in labels:
             self._check_label(label, classifier)
         self.guided(guidance, labels, classifier, None if low_res is None else low_res[: len(labels)], weak)
-        for each in guidance:
-            if isinstance(each, Interval) and not any(each.holds(step.t) for step in steps):
-                ratios = sorted(step.t.ratio for step in steps)
-                raise Problem(
-                    f"guidance interval:{each.low:g},{each.high:g} has no step inside: those of plan "
-                    f"{request.plan or self.config.plan!r} have σ/α from {ratios[0]:.3g} to {ratios[-1]:.3g}"
-                )
+        check_intervals(guidance, steps, f"those of plan {request.plan or self.config.plan!r}")
         self._rehearse(request.sampler or self.config.sampler, steps, guidance)
 
     def _rehearse(self, sampler: AnySampler, steps: Sequence[Transition], guidance: Sequence[AnyGuidance]) -> None:
@@ -357,13 +351,14 @@ class Diffusion(nn.Module):
         ends: tuple[Label, Label],
         weights: Sequence[float],
         classifier: PictureClassifier | None,
+        weak: Diffusion | None = None,
     ) -> Denoise:
         """The `Denoise` of a batch whose samples are somewhere between two labels: weight 0 is the first, 1 the second.
 
         The labels' embeddings are interpolated, and a classifier's log-probabilities of them.
         """
         assert not any(isinstance(end, Composed) for end in ends), "a composed label has no one embedding"
-        first, second = (self._context(guidance, [end] * len(weights), classifier) for end in ends)
+        first, second = (self._context(guidance, [end] * len(weights), classifier, weak=weak) for end in ends)
         assert isinstance(first.plain, Bound) and isinstance(second.plain, Bound)
         with torch.inference_mode(False):
             weight = torch.tensor(weights, device=self.device)
@@ -373,13 +368,17 @@ class Diffusion(nn.Module):
                 return None
             return lambda x, level: (1 - weight) * one(x, level) + weight * other(x, level)
 
-        bound = first.plain.toward(second.plain, weight)
+        bound, worse = first.plain.toward(second.plain, weight), None
+        if first.weak is not None:
+            assert isinstance(first.weak, Bound) and isinstance(second.weak, Bound)
+            worse = first.weak.toward(second.weak, weight)
         context = replace(
             first,
             plain=bound,
             pair=first.pair and bound.pair,
             critic=mixed(first.critic, second.critic),
             clean=mixed(first.clean, second.clean),
+            weak=worse,
             perturbed=bound.perturbed(),
             attended=bound.attended,
         )
@@ -456,3 +455,14 @@ class Diffusion(nn.Module):
             place = next((k for k, each in enumerate(guidance) if isinstance(each, Classifier)), len(guidance))
             guidance.insert(place, Clip(folded=True))
         return guidance
+
+
+def check_intervals(guidance: Sequence[AnyGuidance], steps: Sequence[Transition], what: str) -> None:
+    """Raise Problem where an interval of guidance has none of the steps inside; what: names the steps."""
+    for each in guidance:
+        if isinstance(each, Interval) and not any(each.holds(step.t) for step in steps):
+            ratios = sorted(step.t.ratio for step in steps)
+            raise Problem(
+                f"guidance interval:{each.low:g},{each.high:g} has no step inside: {what} have σ/α from {ratios[0]:.3g} "
+                f"to {ratios[-1]:.3g}"
+            )

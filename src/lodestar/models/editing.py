@@ -80,7 +80,13 @@ def sampler_of(model: Diffusion, request: EditRequest) -> AnySampler:
     return request.sampler or request.edit.usual or model.config.sampler
 
 
-def check(model: Diffusion, request: EditRequest, material: Material, classifier: PictureClassifier | None = None) -> None:
+def check(
+    model: Diffusion,
+    request: EditRequest,
+    material: Material,
+    classifier: PictureClassifier | None = None,
+    weak: Diffusion | None = None,
+) -> None:
     """Raise Problem if a request cannot be answered, before any work is done."""
     for number, picture in enumerate(material.pictures):
         if picture.shape != model.shape:
@@ -89,7 +95,7 @@ def check(model: Diffusion, request: EditRequest, material: Material, classifier
         raise Problem(f"the mask is {tuple(material.mask.shape)}: the model's pictures are {model.shape[1:]} (height, width)")
     if (material.digests, material.mask_digest) != (request.pictures, request.mask):
         raise Problem("these are not the pictures that the request is made of: their values have changed since")
-    model.check(request, classifier)
+    model.check(request, classifier, weak)
     request.edit.check(request, sampler_of(model, request), model.steps(request), material.mask)
 
 
@@ -101,19 +107,22 @@ def stream(
     *,
     batch_size: int = 32,
     classifier: PictureClassifier | None = None,
+    weak: Diffusion | None = None,
 ) -> Iterator[Frame]:
     """Answer a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done."""
     if batch_size < 1:
         raise Problem(f"batch size is {batch_size}: at least 1")
-    check(model, request, material, classifier)
+    check(model, request, material, classifier, weak)
     steps, sampler = model.steps(request), sampler_of(model, request)
     length = request.edit.length(steps)
     pictures = pixels.centre(material.pictures).to(model.device)
     mask = None if material.mask is None else material.mask.to(model.device)
     model.eval()
+    if weak is not None:
+        weak.eval()
     for first in range(0, len(request.labels), batch_size):
         part = request.only(*range(first, min(first + batch_size, len(request.labels))))
-        batch = Batch(model, part, pictures, mask, classifier, SeededNoise(part.seeds, part.temperature), steps, sampler)
+        batch = Batch(model, part, pictures, mask, classifier, weak, SeededNoise(part.seeds, part.temperature), steps, sampler)
         for done, state in enumerate(request.edit.states(batch), start=1):
             yield Frame(first, done, length, state.x if done == length else state.estimate.x0)
 

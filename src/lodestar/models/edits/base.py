@@ -48,6 +48,7 @@ class Batch:
     mask: Tensor | None
     """bool [H, W], True where something is to be made."""
     classifier: PictureClassifier | None
+    weak: Diffusion | None
     noise: SeededNoise
     """Of which nothing has been drawn."""
     steps: Sequence[Transition]
@@ -64,8 +65,9 @@ class Batch:
 
     def denoise(self, labels: Sequence[Label], guided: bool = True) -> Denoise:
         """A `Denoise` under these labels, with the guidance of the request or without."""
-        request = self.request if guided else self.request.replace(guidance=())
-        return self.model.guided(self.model.complete(request), labels, self.classifier if guided else None)
+        if not guided:
+            return self.model.guided(self.model.complete(self.request.replace(guidance=())), labels, None)
+        return self.model.guided(self.model.complete(self.request), labels, self.classifier, weak=self.weak)
 
 
 class Edit(Config, abc.ABC):

@@ -58,7 +58,7 @@ class Interpolate(Edit):
             other = replace(batch, noise=SeededNoise([self.to_seed] * len(x), request.temperature)).start()
             x = slerp(x, other, weights)
         model, (first, second) = batch.model, request.origins
-        denoise = model.between(model.complete(request), (first, second), request.weights, batch.classifier)
+        denoise = model.between(model.complete(request), (first, second), request.weights, batch.classifier, batch.weak)
         yield from batch.sampler(denoise, x, batch.steps, batch.noise)
 
     def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
+from torch import Tensor
 
 from lodestar.core.transition import Transition
+from lodestar.models.diffusion import check_intervals
 from lodestar.models.edits.base import Batch, Edit
-from lodestar.samplers import State
+from lodestar.samplers import AnySampler, State
+
+if TYPE_CHECKING:
+    from lodestar.models.editing import EditRequest
 
 
 class SDEdit(Edit):
@@ -22,6 +27,11 @@ class SDEdit(Edit):
 
     def length(self, steps: Sequence[Transition]) -> int:
         return max(round(self.strength * len(steps)), 1)
+
+    def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
+        super().check(request, sampler, steps, mask)
+        taken = steps[-self.length(steps) :]
+        check_intervals(request.guidance, taken, f"the {len(taken)} that strength {self.strength:g} takes")
 
     def states(self, batch: Batch) -> Iterator[State]:
         steps = batch.steps[-self.length(batch.steps) :]
