@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from lodestar import files
 from lodestar.config import Problem
 from lodestar.files import atomic, cache_folder
 from lodestar.progress import progress
@@ -26,9 +27,8 @@ def fetch(url: str, sha256: str | None) -> Path:
     if path.exists() and sha256 is None:
         return path
     if path.exists():
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
-                return path
+        if files.sha256(path) == sha256:
+            return path
         raise Problem(f"{path} is damaged, or another file: its SHA-256 is not {sha256}; remove it")
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE_SECONDS) as answer:

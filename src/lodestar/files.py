@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,12 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
 def is_temporary(path: Path) -> bool:
     """Whether this is a file that `atomic` had not finished; one stays behind where the process was killed."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
+
+
+def sha256(path: str | Path) -> str:
+    """SHA-256 of a file's contents, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -6,7 +6,6 @@ again as an uncompressed copy in its cache.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import threading
@@ -21,7 +20,7 @@ from PIL import Image
 from lodestar.config import Problem
 from lodestar.data.columns import image_column, read_labels
 from lodestar.extras import need
-from lodestar.files import atomic
+from lodestar.files import atomic, sha256
 
 HELD_BYTES = 256 * 2**20
 """How much of a file (uncompressed) is held at once, and shuffled as one window."""
@@ -85,8 +84,7 @@ class ParquetRows:
         return data
 
     def fingerprint(self) -> str:
-        with open(self._path, "rb") as file:
-            return f"{hashlib.file_digest(file, 'sha256').hexdigest()} {self._image}"
+        return f"{sha256(self._path)} {self._image}"
 
     def _pictures(self, group: int) -> Any:
         """The pictures of a row group, from those held or from the file."""
