@@ -12,7 +12,7 @@ from lodestar.config import Problem, decode, nearest
 from lodestar.extras import need
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
-from lodestar.nets.precision import best_dtype, choose_device
+from lodestar.nets.precision import best_dtype, choose_device, place
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the embedded models are."""
@@ -64,12 +64,28 @@ def load(
         model: Diffusion | PictureClassifier = settings.build()
     model.to_empty(device="cpu")
     checkpoint.fill(model, tensors, path)
-    model.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(model.requires_grad_(False).eval(), target)
     (model.denoiser if isinstance(model, Diffusion) else model).lower(dtype or best_dtype(target))
     model.name, model.digest = str(name), header.digest
     guide = companion(name)
     if isinstance(model, Diffusion) and guide is not None:
-        model.guide = lambda: load(guide, target, "classifier", dtype)  # type: ignore[assignment]
+        model.guide = lambda: load_classifier(guide, target, dtype)
+    return model
+
+
+def load_diffusion(name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Diffusion:
+    """`load`, of a diffusion model. Raises Problem if it is of another kind."""
+    model = load(name, device, "diffusion", dtype)
+    assert isinstance(model, Diffusion)
+    return model
+
+
+def load_classifier(
+    name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> PictureClassifier:
+    """`load`, of a classifier. Raises Problem if it is of another kind."""
+    model = load(name, device, "classifier", dtype)
+    assert isinstance(model, PictureClassifier)
     return model
 
 

@@ -20,7 +20,6 @@ from lodestar.cli.options import (
     Seed,
     Steps,
     ask,
-    load_diffusion,
     load_guide,
     parse_guidance,
     parse_sampler,
@@ -184,6 +183,7 @@ def _edit(
     """Do what every edit does."""
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.editor import arrange, gather
+    from lodestar.library import load_diffusion
     from lodestar.models.editing import check, stream
     from lodestar.progress import progress
 

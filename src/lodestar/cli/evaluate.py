@@ -21,7 +21,6 @@ from lodestar.cli.options import (
     Seed,
     Steps,
     WeakName,
-    load_diffusion,
     load_guide,
     load_weak,
     parse_guidance,
@@ -81,6 +80,7 @@ def evaluate(
     from lodestar.evaluate.metrics import Metric
     from lodestar.evaluate.published import is_published
     from lodestar.evaluate.self_test import self_test as measure_published
+    from lodestar.library import load_diffusion
 
     if samples is None and model is not None and Path(model).suffix in (".npz", ".zip"):
         model, samples = None, model
@@ -219,6 +219,7 @@ def sweep(
     from lodestar.evaluate.axes import axis, parse_axis, parse_guidances
     from lodestar.evaluate.run import open_reference
     from lodestar.evaluate.sweep import sweep as run
+    from lodestar.library import load_diffusion
 
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     axes = [parse_axis(text) for text in over or []]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -106,50 +106,41 @@ def parse_sampler(text: str | None) -> AnySampler | None:
     return None if text is None else parse("sampler", text, AnySampler)
 
 
-def load_diffusion(name: str, device: str | None) -> Diffusion:
-    """A diffusion model by name. Raises Problem."""
-    from lodestar import library
-
-    return library.load(name, device, "diffusion")  # type: ignore[return-value]
-
-
 def load_guide(
     model: str, classifier: str | None, guidance: tuple[AnyGuidance, ...], device: str | None
 ) -> PictureClassifier | None:
     """The classifier that guides: the one given, else the model's companion; None where no guidance asks for one."""
-    from lodestar import library
-    from lodestar.config import Problem
-
-    if not any(each.kind == "classifier" for each in guidance):
-        if classifier is not None:
-            raise Problem(f"--classifier {classifier} has no effect without --guidance classifier:SCALE")
-        return None
-    name = classifier or library.companion(model)
-    if name is None:
-        raise Problem(f"guidance classifier: {model} has no classifier of its own: give one with --classifier")
-    loaded: Any = library.load(name, device, "classifier")
-    return loaded
+    asks = "guidance classifier" if any(each.kind == "classifier" for each in guidance) else None
+    return _classifier(model, "--classifier", classifier, asks, "--guidance classifier:SCALE", device)
 
 
 def load_judge(model: str, judge: str | None, best_of: int, device: str | None) -> PictureClassifier | None:
     """The classifier that judges candidates: the one given, else the model's companion; None where there is nothing to judge."""
+    asks = f"--best-of {best_of}" if best_of > 1 else None
+    return _classifier(model, "--judge", judge, asks, "--best-of", device)
+
+
+def _classifier(
+    model: str, option: str, given: str | None, asks: str | None, asked_by: str, device: str | None
+) -> PictureClassifier | None:
+    """The classifier of an option, else the model's companion; None where nothing `asks` for one. Raises Problem."""
     from lodestar import library
     from lodestar.config import Problem
 
-    if best_of == 1:
-        if judge is not None:
-            raise Problem(f"--judge {judge} has no effect without --best-of")
+    if asks is None:
+        if given is not None:
+            raise Problem(f"{option} {given} has no effect without {asked_by}")
         return None
-    name = judge or library.companion(model)
+    name = given or library.companion(model)
     if name is None:
-        raise Problem(f"--best-of {best_of}: {model} has no classifier of its own: give one with --judge")
-    loaded: Any = library.load(name, device, "classifier")
-    return loaded
+        raise Problem(f"{asks}: {model} has no classifier of its own: give one with {option}")
+    return library.load_classifier(name, device)
 
 
 def load_weak(weak: str | None, guidance: tuple[AnyGuidance, ...], device: str | None) -> Diffusion | None:
     """The weaker model of autoguidance; None where no guidance asks for one. Raises Problem."""
     from lodestar.config import Problem
+    from lodestar.library import load_diffusion
 
     if any(each.kind == "autoguidance" for each in guidance):
         if weak is None:

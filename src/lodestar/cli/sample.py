@@ -22,7 +22,6 @@ from lodestar.cli.options import (
     Steps,
     WeakName,
     ask,
-    load_diffusion,
     load_guide,
     load_judge,
     load_weak,
@@ -69,6 +68,7 @@ def sample(
 
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.config import Problem
+    from lodestar.library import load_diffusion
     from lodestar.models.diffusion import Request
     from lodestar.models.rejection import candidates, surest
     from lodestar.progress import progress

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -70,9 +70,8 @@ class Recipe(Config):
 
 def load(recipe: Recipe, folder: Path, device: str | None = None) -> tuple[Diffusion, PictureClassifier | None]:
     """The model of a row, and the classifier that guides it, from a folder of converted ones. Raises Problem where none is."""
-    model: Any = library.load(_converted(recipe.model, folder), device, "diffusion")
-    critic: Any = None if recipe.critic is None else library.load(_converted(recipe.critic, folder), device, "classifier")
-    return model, critic
+    model = library.load_diffusion(_converted(recipe.model, folder), device)
+    return model, None if recipe.critic is None else library.load_classifier(_converted(recipe.critic, folder), device)
 
 
 def reference_file(recipe: Recipe, given: str | None) -> Path:

@@ -22,7 +22,7 @@ from lodestar.evaluate.extractors.base import SPATIAL_CHANNELS
 from lodestar.evaluate.statistics import FeatureSet
 from lodestar.files import sha256
 from lodestar.nets.inception import Inception, prepare
-from lodestar.nets.precision import choose_device
+from lodestar.nets.precision import choose_device, place
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 """The weights of TensorFlow's graph, ported (pytorch-fid; torch-fidelity has the same file). 96 MB."""
@@ -48,7 +48,7 @@ class InceptionFeatures(Config):
             network = Inception()
         network.to_empty(device="cpu")
         checkpoint.fill(network, {name: tensors.get(name, torch.tensor(0)) for name in tensors | _counters(network)}, path)
-        network.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        place(network.requires_grad_(False).eval(), target)
         return InceptionExtractor("inception" if self.weights is None else f"inception:{self.weights}", sha256(path), network)
 
 
