@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from lodestar import checkpoint
-from lodestar.config import Problem, decode, nearest
+from lodestar.config import Problem, decode, first_line, nearest
 from lodestar.extras import need
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
@@ -115,7 +115,7 @@ def push_to_hub(name: str | Path, repository: str, *, private: bool = False) -> 
         api.upload_file(path_or_fileobj=path, path_in_repo=MODEL, repo_id=repository)
         api.upload_file(path_or_fileobj=_card(header, repository).encode(), path_in_repo="README.md", repo_id=repository)
     except (OSError, ValueError) as error:  # what the library raises are all of these two
-        raise Problem(f"cannot write to {repository!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+        raise Problem(f"cannot write to {repository!r}: {first_line(error)}") from None
     return str(address)
 
 
@@ -139,4 +139,4 @@ def _download(repository: str) -> Path:
     try:
         return Path(hub.hf_hub_download(repository, MODEL))
     except (OSError, ValueError) as error:  # what the library raises are all of these two
-        raise Problem(f"cannot fetch {MODEL} of {repository!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+        raise Problem(f"cannot fetch {MODEL} of {repository!r}: {first_line(error)}") from None

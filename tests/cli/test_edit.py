@@ -115,7 +115,7 @@ def test_an_album_is_edited(files: Path, tmp_path: Path) -> None:
         (("sdedit", "nothing.png"), "no picture 'nothing.png'"),
         (("sdedit", "pictures", "--picture", "2"), "picture 2: there are 0 to 1"),
         (("sdedit", "pictures", "--label", "dgo"), "unknown label 'dgo': choose from cat, dog, ship; did you mean 'dog'?"),
-        (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one without noise"),
+        (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one that draws no noise"),
         (("invert", "pictures", "--from", "ct"), "did you mean 'cat'?"),
         (("interpolate", "--from", "dog"), "the same at both ends"),
         (("interpolate", "pictures", "--points", "1"), "--points"),

@@ -194,11 +194,11 @@ def _edit(
     asked = arrange(network, how, material, ask(label, count), origin, count, seed, guide)
     request = asked.replace(plan=steps, sampler=chosen, guidance=guides, clip=clip)
     check(network, request, material, guide)
-    folder = out or free_folder("out", how.name)
+    folder = out or free_folder("out", how.kind)
     album = Album(folder, Manifest.of(request, network, guide), network.classes(guide)[0], material)
     with progress("editing", len(request.labels)) as done:
         for frame in stream(network, request, material, batch_size=batch_size, classifier=guide):
-            done(frame.first + len(frame.x) * frame.step / frame.steps)
+            done(frame.done)
             if frame.final:
                 album.add(frame)
     print(album.finish())

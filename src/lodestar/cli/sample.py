@@ -91,7 +91,7 @@ def sample(
 
         def frames() -> Iterator[Frame]:
             for frame in network.stream(request, batch_size=batch_size, classifier=guide, weak=worse):
-                done(frame.first + len(frame.x) * frame.step / frame.steps)
+                done(frame.done)
                 yield frame
 
         if best_of > 1:

@@ -56,7 +56,7 @@ def upsample(
     large = []
     with progress("enlarging", len(labels)) as done:
         for frame in network.stream(request, batch_size=batch_size, low_res=low_res):
-            done(frame.first + len(frame.x) * frame.step / frame.steps)
+            done(frame.done)
             if frame.final:
                 for index, image in enumerate(frame.images, start=frame.first):
                     save_png(folder / f"{index:05d}.png", image)

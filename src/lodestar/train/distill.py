@@ -19,14 +19,14 @@ from lodestar.data import Source, Transforms
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.reports import measured
-from lodestar.files import is_temporary
+from lodestar.files import is_temporary, write_csv
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill
 from lodestar.train.ema import HalfLife
 from lodestar.train.loop import train
 from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
-from lodestar.train.table import Row, write_csv
+from lodestar.train.table import Row
 
 TABLE = "distill.csv"
 """The Fréchet distance of every stage, in the folder of the stages."""
