@@ -17,7 +17,7 @@ from rich.table import Table
 
 from lodestar import library
 from lodestar.config import Config, Problem
-from lodestar.files import cache_folder
+from lodestar.download import place
 from lodestar.guidance import AnyGuidance, Classifier, Clip
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Request
@@ -76,7 +76,7 @@ def load(recipe: Recipe, folder: Path, device: str | None = None) -> tuple[Diffu
 
 def reference_file(recipe: Recipe, given: str | None) -> Path:
     """The reference batch of a row: given, or in the cache folder's ``downloads``. Raises Problem that says where to put it."""
-    path = cache_folder() / "downloads" / recipe.reference if given is None else Path(given).expanduser()
+    path = place(recipe.address) if given is None else Path(given).expanduser()
     if not path.is_file():
         raise Problem(f"the reference batch {path} is missing: it is {recipe.address}")
     return path
