@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import BatchSize, Device, ExtractorName
+from lodestar.cli.options import BatchSize, Device, ExtractorName, show
 
 
 def label(
@@ -21,8 +21,6 @@ def label(
     device: Device = None,
 ) -> None:
     """Find classes in unlabelled pictures: clusters of their features, written as a data set to train on."""
-    from rich.console import Console
-
     from lodestar.data import open_source
     from lodestar.evaluate import extractors
     from lodestar.evaluate.cluster import label as run
@@ -30,5 +28,5 @@ def label(
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     source = open_source(data, channels=measured_with.channels, size=measured_with.size, skip_bad=skip_bad)
     found = run(source, measured_with, clusters, out, seed=seed, batch_size=batch_size)
-    Console(markup=False).print(found.table())
+    show(found.table())
     print(out)

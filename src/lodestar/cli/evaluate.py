@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -25,12 +25,9 @@ from lodestar.cli.options import (
     load_weak,
     parse_guidance,
     parse_sampler,
+    show,
+    tell,
 )
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from lodestar.evaluate.run import Report
 
 Seeds = Annotated[
     int, typer.Option("--seeds", min=1, help="Measure so often, each time with new seeds, for means and 95 % intervals.")
@@ -94,7 +91,7 @@ def evaluate(
         if model is not None or metric:
             raise Problem(f"--self-test measures published samples: leave out {'--metric' if metric else f'the model {model}'}")
         inception = extractors.load_extractor(extractor or "inception", device)
-        _tell(measure_published(samples, reference, inception, batch_size), out)
+        tell(measure_published(samples, reference, inception, batch_size), out)
         return
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
@@ -117,7 +114,7 @@ def evaluate(
         )  # fmt: skip
         folder = out or Path("out") / f"bpd-{Path(model).stem}"
         found.save(folder)
-        _show(found.table())
+        show(found.table())
         print(folder / "bpd.png")
         return
     default = "inception" if reference is not None and is_published(reference) else extractors.DEFAULT
@@ -135,21 +132,7 @@ def evaluate(
             guidance=guides, clip=clip, classifier=load_guide(model, classifier, guides, device),
             weak=load_weak(weak, guides, device), metrics=metrics, repeats=seeds, out=out,
         )  # fmt: skip
-    _tell(report, out)
-
-
-def _show(table: Table) -> None:
-    from rich.console import Console
-
-    Console(markup=False).print(table)
-
-
-def _tell(report: Report, out: Path | None) -> None:
-    from lodestar.files import write_text
-
-    _show(report.table())
-    if out is not None:
-        write_text(out / "report.json", report.to_json() + "\n")
+    tell(report, out)
 
 
 def stats(

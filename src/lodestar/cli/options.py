@@ -1,4 +1,4 @@
-"""What several commands have in common: options of one meaning everywhere, and the readers of their short forms."""
+"""What several commands have in common: options of one meaning everywhere, the readers of their short forms, and tables."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lodestar.evaluate.run import Report
     from lodestar.guidance import AnyGuidance
     from lodestar.models.classifier import PictureClassifier
     from lodestar.models.diffusion import Diffusion
@@ -22,7 +25,8 @@ Steps = Annotated[
     str | None,
     typer.Option(
         "--steps",
-        help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, karras:20, logsnr:20, at:39,17.",
+        help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, linspace:20, karras:20, logsnr:20, "
+        "at:39,17.",
     ),
 ]
 SamplerText = Annotated[
@@ -37,8 +41,8 @@ GuidanceTexts = Annotated[
     list[str] | None,
     typer.Option(
         "--guidance",
-        help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, threshold:0.995, classifier:2 "
-        "(classifier:2,sees=clean), interval:LOW,HIGH; in this order.",
+        help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, clip:1, "
+        "threshold:0.995, classifier:2 (classifier:2,sees=clean), interval:LOW,HIGH; in this order.",
     ),
 ]
 ClassifierName = Annotated[
@@ -149,3 +153,19 @@ def load_weak(weak: str | None, guidance: tuple[AnyGuidance, ...], device: str |
     if weak is not None:
         raise Problem(f"--weak {weak} has no effect without --guidance autoguidance:SCALE")
     return None
+
+
+def show(table: Table) -> None:
+    """Print a table, what stands in it as it is: names may look like rich's markup."""
+    from rich.console import Console
+
+    Console(markup=False).print(table)
+
+
+def tell(report: Report, out: Path | None) -> None:
+    """Print a report, and write it as report.json into a folder where one is given."""
+    from lodestar.files import write_text
+
+    show(report.table())
+    if out is not None:
+        write_text(out / "report.json", report.to_json() + "\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import Device, ExtractorName, Out, Reference
+from lodestar.cli.options import Device, ExtractorName, Out, Reference, show
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")]
 Data = Annotated[str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")]
@@ -71,7 +71,6 @@ def distill(
     from lodestar.evaluate import extractors
     from lodestar.evaluate.run import open_reference
     from lodestar.train import distill as stages
-    from lodestar.train.table import show
 
     run = stages.settings(teacher, first, _changes(data, validation, images, batch_size, seed, skip_bad, overrides))
     folder = out or Path("runs") / f"distill-{Path(teacher).stem}"
@@ -83,8 +82,7 @@ def distill(
     stages.distill(run, teacher, first, last, folder, Console(stderr=True), device)
     if count is not None and measured_with is not None and theirs is not None:
         rows = stages.measure(folder, teacher, first, last, theirs, measured_with, count=count, device=device)
-        headings = {"steps": "steps", "frechet": "FD", "frechet_of_teacher": f"FD of {teacher} in as many DDIM steps"}
-        Console(markup=False).print(show(rows, headings))
+        show(stages.table(rows, teacher))
     print(folder)
 
 
@@ -125,7 +123,7 @@ def ablate(
     rows = variants.ablate(
         run, folder, theirs, measured_with, Console(stderr=True), names=variant or (), count=count, device=device
     )
-    Console(markup=False).print(variants.table(rows))
+    show(variants.table(rows))
     for row in rows:
         print(f"{row['variant']}: {row['change']}")
     print(folder / variants.TABLE)

@@ -27,7 +27,7 @@ from lodestar.tasks import Denoise
 from lodestar.train.loop import train
 from lodestar.train.names import LOG
 from lodestar.train.run import Run
-from lodestar.train.table import Row, show
+from lodestar.train.table import Row, laid_out
 
 TABLE = "ablate.csv"
 HELD_OUT = 0.05
@@ -165,7 +165,7 @@ def table(rows: Sequence[Row]) -> Table:
         "ours": "change",
         "paper": "ADM's",
     }
-    return show(rows, headings, signed=("ours", "paper"))
+    return laid_out(rows, headings, signed=("ours", "paper"))
 
 
 def _row(name: str, change: str, variant: Variant, numbers: dict[str, Any] | None, rows: Sequence[Row]) -> Row:

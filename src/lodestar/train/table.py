@@ -11,7 +11,7 @@ Row = Mapping[str, str | int | float | None]
 """Cells by column; None is an empty one."""
 
 
-def show(rows: Sequence[Row], headings: Mapping[str, str], signed: Sequence[str] = ()) -> Table:
+def laid_out(rows: Sequence[Row], headings: Mapping[str, str], signed: Sequence[str] = ()) -> Table:
     """The columns of `headings`, by name, as a table; numbers of the columns in `signed` have their sign."""
     table = Table(box=box.SIMPLE)
     for name, heading in headings.items():
