@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import BatchSize, Device, ExtractorName, show
+from lodestar.cli.options import BatchSize, DataSource, Device, ExtractorName, show
 
 
 def label(
-    data: Annotated[str, typer.Argument(help="A parquet file, a folder, hf:owner/name, or digits.")],
+    data: DataSource,
     out: Annotated[Path, typer.Option("--out", help="The parquet file to write.")],
     clusters: Annotated[int, typer.Option("--clusters", min=2, help="How many classes to find.")] = 10,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the clusters' first centres.")] = 0,

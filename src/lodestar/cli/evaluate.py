@@ -11,6 +11,7 @@ from lodestar.cli.options import (
     BatchSize,
     ClassifierName,
     Clip,
+    DataSource,
     Device,
     ExtractorName,
     GuidanceTexts,
@@ -136,7 +137,7 @@ def evaluate(
 
 
 def stats(
-    data: Annotated[str, typer.Argument(help="A parquet file, a folder, hf:owner/name, or digits.")],
+    data: DataSource,
     out: Annotated[Path, typer.Option("--out", help="The file to write, NAME.safetensors.")],
     size: Annotated[
         int | None, typer.Option("--size", min=1, help="Resize and crop the pictures to so many pixels, as for training.")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from lodestar.samplers import AnySampler
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
+PICTURES = "A parquet, .npz or .zip file, a folder (by class), hf:owner/name, or digits."
+DataSource = Annotated[str, typer.Argument(help=PICTURES)]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Picture k has the seed SEED + k, whatever the batch size.")]
 Count = Annotated[int | None, typer.Option("--count", min=1, help="How many pictures.")]

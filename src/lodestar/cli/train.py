@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import Device, ExtractorName, Out, Reference, show
+from lodestar.cli.options import PICTURES, Device, ExtractorName, Out, Reference, show
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")]
-Data = Annotated[str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")]
+Data = Annotated[str | None, typer.Option("--data", help=PICTURES)]
 Validation = Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")]
 Images = Annotated[int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")]
 TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")]
@@ -47,7 +47,7 @@ def train(
 
 def distill(
     teacher: Annotated[str, typer.Argument(help="The model to distil: a run's folder, a file, or an embedded one.")],
-    data: Annotated[str, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")],
+    data: Annotated[str, typer.Option("--data", help=PICTURES)],
     overrides: Overrides = None,
     first: Annotated[int, typer.Option("--from", min=2, help="DDIM steps of the teacher, halved in every stage.")] = 512,
     last: Annotated[int, typer.Option("--to", min=1, help="Steps of the last student.")] = 1,

@@ -107,7 +107,7 @@ def sweep(
     for _, request in requests:
         model.check(request, classifier, weak)
     metrics, _ = choose(_METRICS, extractor, reference, count, asked=False)
-    fixed = _fixed(model, plain, over) | {
+    fixed = _fixed(plain, over) | {
         "count": str(count),
         "seed": str(seed),
         "repeats": str(repeats),
@@ -169,7 +169,7 @@ def _requests(model: Diffusion, over: Sequence[Axis], plain: Request) -> list[tu
     return requests
 
 
-def _fixed(model: Diffusion, plain: Request, over: Sequence[Axis]) -> dict[str, str]:
+def _fixed(plain: Request, over: Sequence[Axis]) -> dict[str, str]:
     """What is the same at all values of what can be swept: whole settings, and without the fields that are swept."""
     swept = {axis.name for axis in over}
     within = [axis.within(plain) for axis in over if not axis.whole and "guidance" not in swept]
