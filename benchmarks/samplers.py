@@ -9,15 +9,14 @@ is kept in a folder, a file for each sampler and number of evaluations, so that 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
+from lodestar import library
 from lodestar.config import parse
 from lodestar.core.estimate import Estimate
 from lodestar.core.exact import Mixture
@@ -26,11 +25,9 @@ from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.core.transition import Transition
 from lodestar.evaluate.extractors import load_extractor
-from lodestar.evaluate.metrics import Frechet
-from lodestar.evaluate.run import digest, evaluate, open_reference, short
+from lodestar.evaluate.reports import measured
+from lodestar.evaluate.run import open_reference
 from lodestar.files import atomic, write_text
-from lodestar.library import load
-from lodestar.models.diffusion import Diffusion
 from lodestar.samplers import AnySampler, UniPC, last
 
 ORDERS: dict[str, int | None] = {
@@ -129,25 +126,19 @@ def orders() -> list[str]:
     return lines
 
 
-def frechet(model: Diffusion, text: str, budget: int, count: int, plan: str, kept: Path, batch_size: int) -> float | None:
+def frechet(model: str, text: str, budget: int, count: int, plan: str, kept: Path, batch_size: int) -> float | None:
     """Fréchet distance of `count` pictures at `budget` evaluations each, from `kept` if it is there; None if that is too few."""
     sampler = parse("sampler", text, AnySampler)
     steps = steps_for(sampler, budget)
     if not steps:
         return None
     file = kept / f"{text.replace(':', '-').replace(',', '-')}-{budget}.json"
-    asked: dict[str, Any] = {"sampler": short(sampler), "plan": plan.format(steps), "count": count, "model_digest": digest(model)}
-    if file.exists():
-        report: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        if all(report[name] == value for name, value in asked.items()):
-            return report["numbers"]["frechet"]
     extractor = load_extractor()
-    reference = open_reference(None, model.name, extractor, model.config.size)
-    measured = evaluate(
-        model, reference, extractor, count=count, plan=asked["plan"], sampler=sampler, metrics=(Frechet(),), batch_size=batch_size
+    reference = open_reference(None, model, extractor, library.config(model).size)
+    report = measured(
+        file, model, reference, extractor, count=count, plan=plan.format(steps), sampler=sampler, batch_size=batch_size
     )
-    write_text(file, measured.to_json() + "\n")
-    return measured.numbers["frechet"]
+    return report["numbers"]["frechet"]
 
 
 def draw(path: Path, title: str, budgets: Sequence[int], curves: dict[str, list[float | None]]) -> None:
@@ -227,13 +218,11 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     budgets = [int(budget) for budget in options.evaluations.split(",")]
-    model = load("cifar10")
-    assert isinstance(model, Diffusion)
     curves: dict[str, list[float | None]] = {text: [] for text in options.samplers.split()}
     for budget in budgets:
         for text, values in curves.items():
             print(f"{text}, {budget} evaluations", flush=True)
-            values.append(frechet(model, text, budget, options.count, options.plan, options.kept, options.batch_size))
+            values.append(frechet("cifar10", text, budget, options.count, options.plan, options.kept, options.batch_size))
     picture = options.out.with_suffix(".png")
     draw(picture, f"Fréchet distance of cifar10, {options.count} pictures, no guidance", budgets, curves)
     write_text(options.out, page(options.count, options.plan, budgets, curves, picture.name))

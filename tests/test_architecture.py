@@ -28,7 +28,7 @@ LAYERS: tuple[set[str], ...] = (
     {"models", "tasks"},
     {"data", "evaluate", "convert", "checkpoint", "library"},
     {"train"},
-    {"cli", "info", "album", "demo", "editor", "web", "presets", "__main__", ""},
+    {"cli", "info", "album", "demo", "editor", "presets", "__main__", ""},
 )
 
 # Rooms that may see less than their layer allows: only these others of ours.

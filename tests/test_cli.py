@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,8 +17,14 @@ import torch
 
 from lodestar import checkpoint
 from lodestar.__main__ import main
+from lodestar.cli.options import ExtractorName, GuidanceTexts, SamplerText, Steps
+from lodestar.config import kinds
+from lodestar.core.plan import AnyPlan
 from lodestar.core.schedule import Linear
+from lodestar.evaluate.extractors import Features
+from lodestar.guidance import AnyGuidance
 from lodestar.images import load_png
+from lodestar.samplers import AnySampler
 from tests.evaluate import tiny
 
 torch.set_num_threads(1)
@@ -368,6 +376,22 @@ def test_pictures_with_and_without_a_label_are_the_same_in_any_batch(models: Pat
 def test_no_arguments_are_a_call_for_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run() == 0
     assert "sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "union"),
+    [
+        (SamplerText, AnySampler),
+        (GuidanceTexts, AnyGuidance),
+        (Steps, AnyPlan),
+        (ExtractorName, Features),
+    ],
+)
+def test_help_names_every_kind(option: Any, union: Any) -> None:
+    """Help is there before torch is, so that it cannot read the unions."""
+    text = option.__metadata__[0].help
+    unnamed = {kind for kind in kinds(union) if not re.search(rf"\b{kind}(?![a-z_])", text)}
+    assert unnamed <= {"sections"}, "plain numbers are sections"
 
 
 def test_help_is_there_without_torch() -> None:

@@ -88,26 +88,19 @@ class Manifest(Config):
 
         Raises Problem if they are not the same any more.
         """
-        model = self._load(self.model, self.model_digest, device, "diffusion")
-        classifier = weak = None
-        if self.classifier is not None:
-            classifier = self._load(self.classifier, self.classifier_digest, device, "classifier")
-        if self.weak is not None:
-            weak = self._load(self.weak, self.weak_digest, device, "diffusion")
-        assert isinstance(model, Diffusion)
-        assert classifier is None or isinstance(classifier, PictureClassifier)
-        assert weak is None or isinstance(weak, Diffusion)
-        return model, classifier, weak
-
-    def _load(self, name: str, digest: str | None, device: str | None, kind: str) -> Diffusion | PictureClassifier:
-        if not name:
+        dtype = None if self.dtype is None else PRECISIONS[self.dtype]
+        given = ((self.model, "diffusion"), (self.classifier, "classifier"), (self.weak, "weaker"))
+        for kind in (kind for name, kind in given if name == ""):
             raise Problem(
                 f"the {kind} model of these pictures was built in code, and not loaded by a name that could be loaded again"
             )
-        loaded = library.load(name, device, kind, None if self.dtype is None else PRECISIONS[self.dtype])
-        if loaded.digest != digest:
+        model = library.load_diffusion(self.model, device, dtype)
+        classifier = None if self.classifier is None else library.load_classifier(self.classifier, device, dtype)
+        weak = None if self.weak is None else library.load_diffusion(self.weak, device, dtype)
+        digests = ((model, self.model_digest), (classifier, self.classifier_digest), (weak, self.weak_digest))
+        for name in (loaded.name for loaded, digest in digests if loaded is not None and loaded.digest != digest):
             raise Problem(f"{name} is not the model that made these pictures: its weights have changed since")
-        return loaded
+        return model, classifier, weak
 
 
 class Album:

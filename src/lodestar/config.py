@@ -61,6 +61,11 @@ class Config(BaseModel, metaclass=_Meta):
         return self.model_dump_json()
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, as far as it belongs into one line; its kind where it says nothing."""
+    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+
+
 def nearest(value: str, allowed: Iterable[str]) -> str:
     """``"; did you mean 'x'?"`` for the closest allowed word, or an empty string when none is close."""
     by_lower = {str(word).lower(): str(word) for word in allowed}

@@ -16,8 +16,6 @@ from lodestar import library
 from lodestar.files import atomic
 from lodestar.guidance import CFG, AnyGuidance, Classifier
 from lodestar.images import enlarge, grid
-from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion
 
 SCALES = (0.0, 1.0, 3.0, 10.0)
 FACTOR = 2
@@ -36,10 +34,8 @@ def demo(
     out: Path, name: str = "cifar10", *, steps: str = "20", seed: int = 0, done: Callable[[int], None] = lambda pictures: None
 ) -> Path:
     """Draw the picture. done: called with the number of pictures made so far."""
-    model = library.load(name, kind="diffusion")
-    classifier = library.load(library.companion(name) or "", kind="classifier")
-    assert isinstance(model, Diffusion)
-    assert isinstance(classifier, PictureClassifier)
+    model = library.load_diffusion(name)
+    classifier = library.load_classifier(library.companion(name) or "")
     names = model.config.names or ()
     blocks: dict[str, list[Tensor]] = {title: [] for title in guidances(1.0)}
     for scale in SCALES:

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from lodestar import files
 from lodestar.config import Problem
 from lodestar.files import atomic, cache_folder
 from lodestar.progress import progress
@@ -16,19 +17,23 @@ _BLOCK = 2**20
 _PATIENCE_SECONDS = 30
 
 
+def place(url: str) -> Path:
+    """Where the file that `url` names is kept, or is to be put: the cache folder's ``downloads``."""
+    return cache_folder() / "downloads" / url.rpartition("/")[2]
+
+
 def fetch(url: str, sha256: str | None) -> Path:
     """The file that `url` names, with these contents, in the cache folder's ``downloads``; put there if it is not.
 
     sha256: None where nobody has published it; then a file that is there is taken for the right one. Raises Problem where there
     is no network, which says where to put the file, and for other contents.
     """
-    path = cache_folder() / "downloads" / url.rpartition("/")[2]
+    path = place(url)
     if path.exists() and sha256 is None:
         return path
     if path.exists():
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == sha256:
-                return path
+        if files.sha256(path) == sha256:
+            return path
         raise Problem(f"{path} is damaged, or another file: its SHA-256 is not {sha256}; remove it")
     try:
         with urllib.request.urlopen(url, timeout=_PATIENCE_SECONDS) as answer:

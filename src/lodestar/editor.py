@@ -11,7 +11,7 @@ from torch import Tensor
 from lodestar.conditions import Label
 from lodestar.config import Problem
 from lodestar.data.pictures import read_mask, read_pictures
-from lodestar.guidance import AnyGuidance, Classifier
+from lodestar.guidance import AnyGuidance
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion
 from lodestar.models.editing import Edited, EditRequest, Material, stream
@@ -48,9 +48,7 @@ def edit(
     `Inpaint`, a file that is white where something is to be made, or bool [H, W]. count: how many results, instead of one for
     each picture and label. The rest is `Diffusion.sample`'s. Raises Problem.
     """
-    guides = tuple(guidance) if isinstance(guidance, Sequence) else (guidance,)
-    if classifier is None and model.guide is not None and any(isinstance(each, Classifier) for each in guides):
-        classifier = model.guide()
+    guides, classifier = model.guides(guidance, classifier)
     material = gather(model, [pictures] if isinstance(pictures, str | Path) else pictures, mask)
     asked = arrange(model, how, material, _listed(label), _listed(origin), count, seed, classifier)
     request = asked.replace(plan=None if steps is None else str(steps), sampler=sampler, guidance=guides, clip=clip)
@@ -95,7 +93,7 @@ def arrange(
     else:
         labels, origins, pictures = numbers(label), numbers(origin) if how.inverts else (), len(material.pictures)
         if origin and not how.inverts:
-            raise Problem(f"the class that pictures have has no effect on {how.name}: leave it out, or invert")
+            raise Problem(f"the class that pictures have has no effect on {how.kind}: leave it out, or invert")
         if len(origins) == 1:
             origins *= pictures
         if len(origins) not in (0, pictures):

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 
 from lodestar import checkpoint
-from lodestar.config import Problem, decode, nearest
+from lodestar.config import Problem, decode, first_line, nearest
 from lodestar.extras import need
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
-from lodestar.nets.precision import best_dtype, choose_device
+from lodestar.nets.precision import best_dtype, choose_device, place
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the embedded models are."""
@@ -64,12 +64,28 @@ def load(
         model: Diffusion | PictureClassifier = settings.build()
     model.to_empty(device="cpu")
     checkpoint.fill(model, tensors, path)
-    model.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    place(model.requires_grad_(False).eval(), target)
     (model.denoiser if isinstance(model, Diffusion) else model).lower(dtype or best_dtype(target))
     model.name, model.digest = str(name), header.digest
     guide = companion(name)
     if isinstance(model, Diffusion) and guide is not None:
-        model.guide = lambda: load(guide, target, "classifier", dtype)  # type: ignore[assignment]
+        model.guide = lambda: load_classifier(guide, target, dtype)
+    return model
+
+
+def load_diffusion(name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Diffusion:
+    """`load`, of a diffusion model. Raises Problem if it is of another kind."""
+    model = load(name, device, "diffusion", dtype)
+    assert isinstance(model, Diffusion)
+    return model
+
+
+def load_classifier(
+    name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> PictureClassifier:
+    """`load`, of a classifier. Raises Problem if it is of another kind."""
+    model = load(name, device, "classifier", dtype)
+    assert isinstance(model, PictureClassifier)
     return model
 
 
@@ -99,7 +115,7 @@ def push_to_hub(name: str | Path, repository: str, *, private: bool = False) -> 
         api.upload_file(path_or_fileobj=path, path_in_repo=MODEL, repo_id=repository)
         api.upload_file(path_or_fileobj=_card(header, repository).encode(), path_in_repo="README.md", repo_id=repository)
     except (OSError, ValueError) as error:  # what the library raises are all of these two
-        raise Problem(f"cannot write to {repository!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+        raise Problem(f"cannot write to {repository!r}: {first_line(error)}") from None
     return str(address)
 
 
@@ -123,4 +139,4 @@ def _download(repository: str) -> Path:
     try:
         return Path(hub.hf_hub_download(repository, MODEL))
     except (OSError, ValueError) as error:  # what the library raises are all of these two
-        raise Problem(f"cannot fetch {MODEL} of {repository!r}: {(str(error) or type(error).__name__).splitlines()[0]}") from None
+        raise Problem(f"cannot fetch {MODEL} of {repository!r}: {first_line(error)}") from None

@@ -127,7 +127,7 @@ def test_a_weaker_model_guides_an_edit_and_is_written_down(files: Path, tmp_path
         (("sdedit", "nothing.png"), "no picture 'nothing.png'"),
         (("sdedit", "pictures", "--picture", "2"), "picture 2: there are 0 to 1"),
         (("sdedit", "pictures", "--label", "dgo"), "unknown label 'dgo': choose from cat, dog, ship; did you mean 'dog'?"),
-        (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one without noise"),
+        (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one that draws no noise"),
         (("invert", "pictures", "--from", "ct"), "did you mean 'cat'?"),
         (("invert", "pictures", "--guidance", "autoguidance:2"), "give a smaller or less trained model with --weak"),
         (("interpolate", "--from", "dog"), "the same at both ends"),

@@ -139,15 +139,13 @@ def test_folder_by_class(tmp_path):
     spec = write_folder(tmp_path / "pets", files)
     (tmp_path / "pets/dog/notes.txt").write_text("no picture")
     source = open_source(spec)
-    assert source.names == source.require_labels() == ("cat", "dog")
+    assert source.names == ("cat", "dog")
     assert [(int(source[index][0][0, 0, 0]), source[index][1]) for index in range(3)] == [(2, 0), (3, 0), (1, 1)]
 
 
 def test_folder_without_classes_has_no_labels(tmp_path):
     source = open_source(write_folder(tmp_path / "all", {"b.png": noise(2), "a.png": noise(1)}))
     assert source.names is None and source[0][1] is None and source[0][0][0, 0, 0] == 1
-    with pytest.raises(Problem, match="has no labels"):
-        source.require_labels()
 
 
 def test_folders_that_are_unclear_are_refused(tmp_path):

@@ -69,7 +69,7 @@ def test_what_cannot_be_inverted_is_refused() -> None:
     check_invertible(DDIM(), steps)
     for sampler in (Ancestral(), DDIM(eta=0.5), DPMpp(eta=1.0)):
         for plan in ("10", "1"):
-            with pytest.raises(Problem, match="inversion needs one without noise"):
+            with pytest.raises(Problem, match="inversion needs one that draws no noise"):
                 check_invertible(sampler, Linear().steps(parse_plan(plan)))
     with pytest.raises(Problem, match="pure noise"):
         check_invertible(DDIM(), Linear(zero_terminal_snr=True).steps(parse_plan("trailing:10")))

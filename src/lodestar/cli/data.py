@@ -7,11 +7,11 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import BatchSize, Device, ExtractorName
+from lodestar.cli.options import BatchSize, DataSource, Device, ExtractorName, show
 
 
 def label(
-    data: Annotated[str, typer.Argument(help="A parquet file, a folder, hf:owner/name, or digits.")],
+    data: DataSource,
     out: Annotated[Path, typer.Option("--out", help="The parquet file to write.")],
     clusters: Annotated[int, typer.Option("--clusters", min=2, help="How many classes to find.")] = 10,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the clusters' first centres.")] = 0,
@@ -21,8 +21,6 @@ def label(
     device: Device = None,
 ) -> None:
     """Find classes in unlabelled pictures: clusters of their features, written as a data set to train on."""
-    from rich.console import Console
-
     from lodestar.data import open_source
     from lodestar.evaluate import extractors
     from lodestar.evaluate.cluster import label as run
@@ -30,5 +28,5 @@ def label(
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     source = open_source(data, channels=measured_with.channels, size=measured_with.size, skip_bad=skip_bad)
     found = run(source, measured_with, clusters, out, seed=seed, batch_size=batch_size)
-    Console(markup=False).print(found.table())
+    show(found.table())
     print(out)

@@ -21,7 +21,6 @@ from lodestar.cli.options import (
     Steps,
     WeakName,
     ask,
-    load_diffusion,
     load_guide,
     load_weak,
     parse_guidance,
@@ -191,6 +190,7 @@ def _edit(
     """Do what every edit does."""
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.editor import arrange, gather
+    from lodestar.library import load_diffusion
     from lodestar.models.editing import check, stream
     from lodestar.progress import progress
 
@@ -201,11 +201,11 @@ def _edit(
     asked = arrange(network, how, material, ask(label, count), origin, count, seed, guide)
     request = asked.replace(plan=steps, sampler=chosen, guidance=guides, clip=clip)
     check(network, request, material, guide, worse)
-    folder = out or free_folder("out", how.name)
+    folder = out or free_folder("out", how.kind)
     album = Album(folder, Manifest.of(request, network, guide, worse), network.classes(guide)[0], material)
     with progress("editing", len(request.labels)) as done:
         for frame in stream(network, request, material, batch_size=batch_size, classifier=guide, weak=worse):
-            done(frame.first + len(frame.x) * frame.step / frame.steps)
+            done(frame.done)
             if frame.final:
                 album.add(frame)
     print(album.finish())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -11,6 +11,7 @@ from lodestar.cli.options import (
     BatchSize,
     ClassifierName,
     Clip,
+    DataSource,
     Device,
     ExtractorName,
     GuidanceTexts,
@@ -22,17 +23,13 @@ from lodestar.cli.options import (
     Steps,
     Temperature,
     WeakName,
-    load_diffusion,
     load_guide,
     load_weak,
     parse_guidance,
     parse_sampler,
+    show,
+    tell,
 )
-
-if TYPE_CHECKING:
-    from rich.table import Table
-
-    from lodestar.evaluate.run import Report
 
 Seeds = Annotated[
     int, typer.Option("--seeds", min=1, help="Measure so often, each time with new seeds, for means and 95 % intervals.")
@@ -83,6 +80,7 @@ def evaluate(
     from lodestar.evaluate.metrics import Metric
     from lodestar.evaluate.published import is_published
     from lodestar.evaluate.self_test import self_test as measure_published
+    from lodestar.library import load_diffusion
 
     if samples is None and model is not None and Path(model).suffix in (".npz", ".zip"):
         model, samples = None, model
@@ -96,7 +94,7 @@ def evaluate(
         if model is not None or metric:
             raise Problem(f"--self-test measures published samples: leave out {'--metric' if metric else f'the model {model}'}")
         inception = extractors.load_extractor(extractor or "inception", device)
-        _tell(measure_published(samples, reference, inception, batch_size), out)
+        tell(measure_published(samples, reference, inception, batch_size), out)
         return
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
@@ -119,7 +117,7 @@ def evaluate(
         )  # fmt: skip
         folder = out or Path("out") / f"bpd-{Path(model).stem}"
         found.save(folder)
-        _show(found.table())
+        show(found.table())
         print(folder / "bpd.png")
         return
     default = "inception" if reference is not None and is_published(reference) else extractors.DEFAULT
@@ -137,25 +135,11 @@ def evaluate(
             guidance=guides, clip=clip, temperature=temperature, classifier=load_guide(model, classifier, guides, device),
             weak=load_weak(weak, guides, device), metrics=metrics, repeats=seeds, out=out,
         )  # fmt: skip
-    _tell(report, out)
-
-
-def _show(table: Table) -> None:
-    from rich.console import Console
-
-    Console(markup=False).print(table)
-
-
-def _tell(report: Report, out: Path | None) -> None:
-    from lodestar.files import write_text
-
-    _show(report.table())
-    if out is not None:
-        write_text(out / "report.json", report.to_json() + "\n")
+    tell(report, out)
 
 
 def stats(
-    data: Annotated[str, typer.Argument(help="A parquet file, a folder, hf:owner/name, or digits.")],
+    data: DataSource,
     out: Annotated[Path, typer.Option("--out", help="The file to write, NAME.safetensors.")],
     size: Annotated[
         int | None, typer.Option("--size", min=1, help="Resize and crop the pictures to so many pixels, as for training.")
@@ -222,6 +206,7 @@ def sweep(
     from lodestar.evaluate.axes import axis, parse_axis, parse_guidances
     from lodestar.evaluate.run import open_reference
     from lodestar.evaluate.sweep import sweep as run
+    from lodestar.library import load_diffusion
 
     guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
     axes = [parse_axis(text) for text in over or []]

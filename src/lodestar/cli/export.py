@@ -19,7 +19,6 @@ def export(
     from pathlib import Path
 
     from lodestar import library
-    from lodestar.cli.options import load_diffusion
     from lodestar.config import Problem, choose
 
     target = choose("--to", to, {"diffusers": "diffusers", "hub": "hub"})
@@ -30,5 +29,5 @@ def export(
         raise Problem("--private is about repositories of a hub: it has no effect with --to diffusers")
     from lodestar.convert import diffusers
 
-    diffusers.export(load_diffusion(model, "cpu"), Path(out))
+    diffusers.export(library.load_diffusion(model, "cpu"), Path(out))
     print(out)

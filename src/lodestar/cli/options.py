@@ -1,19 +1,24 @@
-"""What several commands have in common: options of one meaning everywhere, and the readers of their short forms."""
+"""What several commands have in common: options of one meaning everywhere, the readers of their short forms, and tables."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
+    from lodestar.evaluate.run import Report
     from lodestar.guidance import AnyGuidance
     from lodestar.models.classifier import PictureClassifier
     from lodestar.models.diffusion import Diffusion
     from lodestar.samplers import AnySampler
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
+PICTURES = "A parquet, .npz or .zip file, a folder (by class), hf:owner/name, or digits."
+DataSource = Annotated[str, typer.Argument(help=PICTURES)]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Picture k has the seed SEED + k, whatever the batch size.")]
 Count = Annotated[int | None, typer.Option("--count", min=1, help="How many pictures.")]
@@ -22,7 +27,8 @@ Steps = Annotated[
     str | None,
     typer.Option(
         "--steps",
-        help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, karras:20, logsnr:20, at:39,17.",
+        help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, linspace:20, karras:20, logsnr:20, "
+        "at:39,17.",
     ),
 ]
 SamplerText = Annotated[
@@ -37,8 +43,8 @@ GuidanceTexts = Annotated[
     list[str] | None,
     typer.Option(
         "--guidance",
-        help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, threshold:0.995, classifier:2 "
-        "(classifier:2,sees=clean), interval:LOW,HIGH; in this order.",
+        help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, clip:1, "
+        "threshold:0.995, classifier:2 (classifier:2,sees=clean), interval:LOW,HIGH; in this order.",
     ),
 ]
 ClassifierName = Annotated[
@@ -109,50 +115,41 @@ def parse_sampler(text: str | None) -> AnySampler | None:
     return None if text is None else parse("sampler", text, AnySampler)
 
 
-def load_diffusion(name: str, device: str | None) -> Diffusion:
-    """A diffusion model by name. Raises Problem."""
-    from lodestar import library
-
-    return library.load(name, device, "diffusion")  # type: ignore[return-value]
-
-
 def load_guide(
     model: str, classifier: str | None, guidance: tuple[AnyGuidance, ...], device: str | None
 ) -> PictureClassifier | None:
     """The classifier that guides: the one given, else the model's companion; None where no guidance asks for one."""
-    from lodestar import library
-    from lodestar.config import Problem
-
-    if not any(each.kind == "classifier" for each in guidance):
-        if classifier is not None:
-            raise Problem(f"--classifier {classifier} has no effect without --guidance classifier:SCALE")
-        return None
-    name = classifier or library.companion(model)
-    if name is None:
-        raise Problem(f"guidance classifier: {model} has no classifier of its own: give one with --classifier")
-    loaded: Any = library.load(name, device, "classifier")
-    return loaded
+    asks = "guidance classifier" if any(each.kind == "classifier" for each in guidance) else None
+    return _classifier(model, "--classifier", classifier, asks, "--guidance classifier:SCALE", device)
 
 
 def load_judge(model: str, judge: str | None, best_of: int, device: str | None) -> PictureClassifier | None:
     """The classifier that judges candidates: the one given, else the model's companion; None where there is nothing to judge."""
+    asks = f"--best-of {best_of}" if best_of > 1 else None
+    return _classifier(model, "--judge", judge, asks, "--best-of", device)
+
+
+def _classifier(
+    model: str, option: str, given: str | None, asks: str | None, asked_by: str, device: str | None
+) -> PictureClassifier | None:
+    """The classifier of an option, else the model's companion; None where nothing `asks` for one. Raises Problem."""
     from lodestar import library
     from lodestar.config import Problem
 
-    if best_of == 1:
-        if judge is not None:
-            raise Problem(f"--judge {judge} has no effect without --best-of")
+    if asks is None:
+        if given is not None:
+            raise Problem(f"{option} {given} has no effect without {asked_by}")
         return None
-    name = judge or library.companion(model)
+    name = given or library.companion(model)
     if name is None:
-        raise Problem(f"--best-of {best_of}: {model} has no classifier of its own: give one with --judge")
-    loaded: Any = library.load(name, device, "classifier")
-    return loaded
+        raise Problem(f"{asks}: {model} has no classifier of its own: give one with {option}")
+    return library.load_classifier(name, device)
 
 
 def load_weak(weak: str | None, guidance: tuple[AnyGuidance, ...], device: str | None) -> Diffusion | None:
     """The weaker model of autoguidance; None where no guidance asks for one. Raises Problem."""
     from lodestar.config import Problem
+    from lodestar.library import load_diffusion
 
     if any(each.kind == "autoguidance" for each in guidance):
         if weak is None:
@@ -161,3 +158,19 @@ def load_weak(weak: str | None, guidance: tuple[AnyGuidance, ...], device: str |
     if weak is not None:
         raise Problem(f"--weak {weak} has no effect without --guidance autoguidance:SCALE")
     return None
+
+
+def show(table: Table) -> None:
+    """Print a table, what stands in it as it is: names may look like rich's markup."""
+    from rich.console import Console
+
+    Console(markup=False).print(table)
+
+
+def tell(report: Report, out: Path | None) -> None:
+    """Print a report, and write it as report.json into a folder where one is given."""
+    from lodestar.files import write_text
+
+    show(report.table())
+    if out is not None:
+        write_text(out / "report.json", report.to_json() + "\n")

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import BatchSize, Device, ExtractorName, Out, Reference, Seed
+from lodestar.cli.options import BatchSize, Device, ExtractorName, Out, Reference, Seed, show, tell
 
 
 def reproduce(
@@ -24,17 +24,13 @@ def reproduce(
     out: Out = None,
 ) -> None:
     """Make a row of a published table again: its settings, the numbers measured and those printed, side by side."""
-    from rich.console import Console
-
     from lodestar.config import choose
     from lodestar.evaluate import extractors, run
     from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
-    from lodestar.files import write_text
     from lodestar.presets import recipes
 
-    console = Console(markup=False)
     if row is None:
-        console.print(recipes.listing())
+        show(recipes.listing())
         return
     recipe = choose("row", row, recipes.RECIPES)
     network, critic = recipes.load(recipe, models, device)
@@ -46,7 +42,5 @@ def reproduce(
     report = run.measure(
         network, request, source, measured_with, batch_size=batch_size, classifier=critic, metrics=metrics, what=row
     )  # fmt: skip
-    console.print(recipes.comparison(recipe, report.numbers, count))
-    console.print(report.table())
-    if out is not None:
-        write_text(out / "report.json", report.to_json() + "\n")
+    show(recipes.comparison(recipe, report.numbers, count))
+    tell(report, out)

@@ -23,7 +23,6 @@ from lodestar.cli.options import (
     Temperature,
     WeakName,
     ask,
-    load_diffusion,
     load_guide,
     load_judge,
     load_weak,
@@ -68,6 +67,7 @@ def sample(
 
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.config import Problem
+    from lodestar.library import load_diffusion
     from lodestar.models.diffusion import Request
     from lodestar.models.rejection import candidates, surest
     from lodestar.progress import progress
@@ -90,7 +90,7 @@ def sample(
 
         def frames() -> Iterator[Frame]:
             for frame in network.stream(request, batch_size=batch_size, classifier=guide, weak=worse):
-                done(frame.first + len(frame.x) * frame.step / frame.steps)
+                done(frame.done)
                 yield frame
 
         if best_of > 1:

@@ -7,10 +7,10 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import Device, ExtractorName, Out, Reference
+from lodestar.cli.options import PICTURES, Device, ExtractorName, Out, Reference, show
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")]
-Data = Annotated[str | None, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")]
+Data = Annotated[str | None, typer.Option("--data", help=PICTURES)]
 Validation = Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")]
 Images = Annotated[int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")]
 TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")]
@@ -47,7 +47,7 @@ def train(
 
 def distill(
     teacher: Annotated[str, typer.Argument(help="The model to distil: a run's folder, a file, or an embedded one.")],
-    data: Annotated[str, typer.Option("--data", help="A parquet file, a folder (by class), hf:owner/name, or digits.")],
+    data: Annotated[str, typer.Option("--data", help=PICTURES)],
     overrides: Overrides = None,
     first: Annotated[int, typer.Option("--from", min=2, help="DDIM steps of the teacher, halved in every stage.")] = 512,
     last: Annotated[int, typer.Option("--to", min=1, help="Steps of the last student.")] = 1,
@@ -71,7 +71,6 @@ def distill(
     from lodestar.evaluate import extractors
     from lodestar.evaluate.run import open_reference
     from lodestar.train import distill as stages
-    from lodestar.train.table import show
 
     run = stages.settings(teacher, first, _changes(data, validation, images, batch_size, seed, skip_bad, overrides))
     folder = out or Path("runs") / f"distill-{Path(teacher).stem}"
@@ -83,8 +82,7 @@ def distill(
     stages.distill(run, teacher, first, last, folder, Console(stderr=True), device)
     if count is not None and measured_with is not None and theirs is not None:
         rows = stages.measure(folder, teacher, first, last, theirs, measured_with, count=count, device=device)
-        headings = {"steps": "steps", "frechet": "FD", "frechet_of_teacher": f"FD of {teacher} in as many DDIM steps"}
-        Console(markup=False).print(show(rows, headings))
+        show(stages.table(rows, teacher))
     print(folder)
 
 
@@ -125,7 +123,7 @@ def ablate(
     rows = variants.ablate(
         run, folder, theirs, measured_with, Console(stderr=True), names=variant or (), count=count, device=device
     )
-    Console(markup=False).print(variants.table(rows))
+    show(variants.table(rows))
     for row in rows:
         print(f"{row['variant']}: {row['change']}")
     print(folder / variants.TABLE)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import BatchSize, Clip, Device, Model, Out, SamplerText, Seed, Steps, ask, load_diffusion, parse_sampler
+from lodestar.cli.options import BatchSize, Clip, Device, Model, Out, SamplerText, Seed, Steps, ask, parse_sampler
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ def upsample(
     from lodestar.album import free_folder
     from lodestar.config import Problem
     from lodestar.images import save_grid, save_png
+    from lodestar.library import load_diffusion
     from lodestar.models.diffusion import Request
     from lodestar.progress import progress
 
@@ -55,7 +56,7 @@ def upsample(
     large = []
     with progress("enlarging", len(labels)) as done:
         for frame in network.stream(request, batch_size=batch_size, low_res=low_res):
-            done(frame.first + len(frame.x) * frame.step / frame.steps)
+            done(frame.done)
             if frame.final:
                 for index, image in enumerate(frame.images, start=frame.first):
                     save_png(folder / f"{index:05d}.png", image)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from lodestar.convert import foreign
 from lodestar.convert.family import Facts, Family, ModelConfig, recognize
 from lodestar.convert.published import Published, identify
 from lodestar.convert.rename import rename
+from lodestar.files import sha256
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ def convert(
     state = foreign.read(source, [family.inside for family in families if family.inside])
     family = recognize(families, state, source.name)
     chosen = identify(source.name, given, family, facts(family, state, source.name), published)
-    sha256 = _sha256(source)
-    chosen.check_hash(sha256, source)
+    digest = sha256(source)
+    chosen.check_hash(digest, source)
     config = chosen.model()
     tensors = ours(family, config, state, source.name)
     provenance = {
         "source": source.name,
-        "source_sha256": sha256,
+        "source_sha256": digest,
         "source_url": chosen.url or chosen.page,
         "published": chosen.name,
         "lodestar": __version__,
@@ -56,7 +56,7 @@ def convert(
     }
     path = folder / f"{chosen.short}.safetensors"
     checkpoint.save(path, config.kind, config.to_json(), tensors, provenance)
-    return Converted(path, chosen, sum(tensor.numel() for tensor in tensors.values()), sha256)
+    return Converted(path, chosen, sum(tensor.numel() for tensor in tensors.values()), digest)
 
 
 def facts(family: Family, state: dict[str, Tensor], what: str) -> Facts:
@@ -83,8 +83,3 @@ def ours(family: Family, config: ModelConfig, state: dict[str, Tensor], what: st
     short = {name.removeprefix(network) if name.startswith(network) else name.removeprefix(labels): name for name in expected}
     renamed = rename(family.fixed(state), family.rules_for(config), {each: expected[name] for each, name in short.items()}, what)
     return {short[each]: tensor for each, tensor in renamed.items()}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

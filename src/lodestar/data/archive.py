@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import zipfile
@@ -14,6 +13,7 @@ from PIL import Image
 
 from lodestar.config import Problem
 from lodestar.data.folder import is_picture
+from lodestar.files import sha256
 
 
 class ZipRows:
@@ -58,8 +58,7 @@ class ZipRows:
         return self._archive.read(self._files[index])
 
     def fingerprint(self) -> str:
-        with open(self._path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self._path)
 
     def _told(self) -> list[str]:
         """The class of each picture in ``dataset.json``, ``{"labels": [[file, number], ...] or null}``; "" is none."""

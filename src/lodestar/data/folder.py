@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from lodestar.config import Problem
+from lodestar.files import sha256
 
 _ENDINGS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 _SPLITS = {"train", "training", "test", "val", "valid", "validation", "dev"}
@@ -77,8 +78,7 @@ class FolderRows:
         for name in self._files:
             path = self._folder / name
             try:
-                with open(path, "rb") as file:
-                    digest.update(f"{name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+                digest.update(f"{name}\0{sha256(path)}\0".encode())
             except OSError as error:
                 raise Problem(f"cannot read {path}: {error.strerror or error}") from error
         return digest.hexdigest()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem
+from lodestar.config import Problem, first_line
 from lodestar.data.columns import image_column, read_labels
 from lodestar.extras import need
 
@@ -22,9 +22,8 @@ def load(name: str, split: str, spec: str) -> Any:
         return datasets.load_dataset(name, split=split)
     # The hub, the network, the cache and the data set's own files each raise their own kinds.
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
         raise Problem(
-            f"the hub data set {spec!r}, split {split!r}, cannot be loaded, and there is no such path: {reason}"
+            f"the hub data set {spec!r}, split {split!r}, cannot be loaded, and there is no such path: {first_line(error)}"
         ) from error
 
 

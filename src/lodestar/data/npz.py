@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import struct
 import threading
 import zipfile
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from lodestar.config import Problem
 from lodestar.data.transforms import to_png
-from lodestar.files import atomic
+from lodestar.files import atomic, sha256
 
 PICTURES, LABELS = "arr_0", "arr_1"
 _LOCAL_HEADER = struct.Struct("<26x2H")
@@ -85,8 +84,7 @@ class NpzRows:
         return to_png(self.picture(index))
 
     def fingerprint(self) -> str:
-        with open(self._path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return sha256(self._path)
 
     def _unpacked(self, index: int) -> np.ndarray:
         shape = self._shape[1:]

@@ -6,7 +6,6 @@ again as an uncompressed copy in its cache.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import threading
@@ -18,10 +17,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem
+from lodestar.config import Problem, first_line
 from lodestar.data.columns import image_column, read_labels
 from lodestar.extras import need
-from lodestar.files import atomic
+from lodestar.files import atomic, sha256
 
 HELD_BYTES = 256 * 2**20
 """How much of a file (uncompressed) is held at once, and shuffled as one window."""
@@ -38,7 +37,7 @@ class ParquetRows:
         try:
             self._file = need("pyarrow.parquet").ParquetFile(path)
         except (OSError, need("pyarrow").ArrowException) as error:
-            raise Problem(f"{spec} cannot be read as parquet: {_first_line(error)}") from error
+            raise Problem(f"{spec} cannot be read as parquet: {first_line(error)}") from error
         features = _features(self._file.schema_arrow)
         self._image = image_column(features, spec, image)
         self.names, self.labels = read_labels(features, spec, label, self._column)
@@ -85,8 +84,7 @@ class ParquetRows:
         return data
 
     def fingerprint(self) -> str:
-        with open(self._path, "rb") as file:
-            return f"{hashlib.file_digest(file, 'sha256').hexdigest()} {self._image}"
+        return f"{sha256(self._path)} {self._image}"
 
     def _pictures(self, group: int) -> Any:
         """The pictures of a row group, from those held or from the file."""
@@ -107,7 +105,7 @@ class ParquetRows:
         try:
             return self._file.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
         except (OSError, need("pyarrow").ArrowException) as error:
-            raise Problem(f"{self._spec} cannot be read: row group {group}: {_first_line(error)}") from error
+            raise Problem(f"{self._spec} cannot be read: row group {group}: {first_line(error)}") from error
 
 
 def write_parquet(path: Path, pictures: Iterable[tuple[bytes, int]], names: Sequence[str]) -> None:
@@ -141,7 +139,3 @@ def _features(schema: Any) -> dict[str, dict[str, Any]]:
         return "Image" if types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else "Value"
 
     return {field.name: told.get(field.name) or {"_type": guess(field.type)} for field in schema}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0].rstrip(".")

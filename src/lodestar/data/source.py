@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem, nearest
+from lodestar.config import Problem, first_line, nearest
 from lodestar.data.archive import ZipRows
 from lodestar.data.arrays import digits
 from lodestar.data.folder import FolderRows
@@ -117,14 +117,6 @@ class Source:
         """Class number at `index`; None where there are no labels."""
         return None if self.rows.labels is None else int(self.rows.labels[index])
 
-    def require_labels(self) -> tuple[str, ...]:
-        """The class names. Raises Problem when the pictures have no labels."""
-        if self.names is None:
-            raise Problem(
-                f"{self.spec} has no labels: put the pictures in one folder per class, or give a table with a column 'label'"
-            )
-        return self.names
-
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what the pictures and labels are made of: changes when they do."""
@@ -226,4 +218,4 @@ def reason(error: Exception) -> str:
     """Why a picture cannot be decoded, from what its reader raised."""
     if isinstance(error, Image.UnidentifiedImageError):
         return "it is not a picture in a known format"
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    return first_line(error)

@@ -7,13 +7,11 @@ density at the cleanest level, of data that uniform noise of one step of the 256
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,7 +30,7 @@ from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
 from lodestar.evaluate.run import digest, number_format
 from lodestar.extras import need
-from lodestar.files import atomic, write_text
+from lodestar.files import atomic, write_csv, write_text
 from lodestar.models.diffusion import Diffusion, Request
 from lodestar.objectives.bound import BitsPerDimension, bits_per_dimension
 from lodestar.progress import progress
@@ -137,11 +135,7 @@ class Likelihood:
 
     def save(self, folder: Path) -> None:
         """Write report.json, bpd.csv (the terms) and bpd.png (their plot) into a folder. Raises Problem."""
-        text = io.StringIO()
-        lines = csv.writer(text, lineterminator="\n")
-        lines.writerow(field.name for field in fields(Term))
-        lines.writerows(map(astuple, self.terms))
-        write_text(folder / "bpd.csv", text.getvalue())
+        write_csv(folder / "bpd.csv", [asdict(term) for term in self.terms])
         write_text(folder / "report.json", self.to_json() + "\n")
         plot(folder / "bpd.png", self)
 

@@ -6,7 +6,6 @@ pictures in ``arr_0`` for precision and recall; those of pytorch-fid and of EDM 
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from lodestar.evaluate.extractors import Extractor, InceptionExtractor
 from lodestar.evaluate.extractors.inception import SPATIAL
 from lodestar.evaluate.kept import Kept, KeptConfig
 from lodestar.evaluate.statistics import Moments, Statistics
+from lodestar.files import sha256
 from lodestar.nets.inception import FEATURES, SIDE
 
 
@@ -60,11 +60,9 @@ def published(spec: str, extractor: Extractor, features: Callable[[Source], Tens
         count = max(FEATURES + 1, 0 if pictures is None else len(pictures))
         moments = _moments(archive, "mu", "sigma", FEATURES, count, spec)
         spatial = _moments(archive, "mu_s", "sigma_s", SPATIAL, count, spec) if "mu_s" in held else None
-    with open(path, "rb") as file:
-        fingerprint = hashlib.file_digest(file, "sha256").hexdigest()
     config = KeptConfig(
         spec=spec,
-        fingerprint=fingerprint,
+        fingerprint=sha256(path),
         count=count,
         channels=extractor.channels,
         size=(SIDE, SIDE) if pictures is None else pictures.size,

@@ -14,7 +14,6 @@ from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import Frechet
 from lodestar.evaluate.run import evaluate, short
 from lodestar.files import write_text
-from lodestar.models.diffusion import Diffusion
 from lodestar.samplers import AnySampler
 
 
@@ -51,10 +50,8 @@ def measured(
     there = _read(path)
     if there is not None and all(there.get(key) == value for key, value in asked.items()):
         return there
-    model = library.load(name, device, "diffusion")
-    assert isinstance(model, Diffusion)
     report = evaluate(
-        model,
+        library.load_diffusion(name, device),
         reference,
         extractor,
         count=count,

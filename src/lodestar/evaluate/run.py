@@ -404,7 +404,7 @@ def _sampled(
     collector = Collector(_needed(metrics))
     with progress(what, len(request.labels)) as done:
         for frame in model.stream(request, batch_size=batch_size, classifier=classifier, weak=weak):
-            done(frame.first + len(frame.x) * frame.step / frame.steps)
+            done(frame.done)
             if frame.final:
                 collector.add(extractor(frame.images))
     return collector.statistics()

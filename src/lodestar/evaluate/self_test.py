@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from lodestar.config import Problem
 from lodestar.data import open_source
+from lodestar.download import place
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
 from lodestar.evaluate.run import Report, evaluate_pictures, open_reference
-from lodestar.files import cache_folder
 
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/256/"
 SAMPLES, REFERENCE = "admnet_guided_upsampled_imagenet256.npz", "VIRTUAL_imagenet256_labeled.npz"
@@ -46,7 +46,7 @@ def self_test(samples: str | None, reference: str | None, extractor: Extractor, 
 def _find(given: str | None, name: str) -> str:
     if given is not None:
         return given
-    path = cache_folder() / "downloads" / name
+    path = place(_URL + name)
     if not path.exists():
         raise Problem(f"the self-test needs {_URL}{name}: put it at {path}, or give --samples FILE and --reference FILE")
     return str(path)

@@ -7,7 +7,6 @@ is given further values, goes on where its CSV ends.
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import math
 import re
@@ -28,7 +27,7 @@ from lodestar.evaluate.plot import Curve, Ticks, curves, heat_maps
 from lodestar.evaluate.repeats import check
 from lodestar.evaluate.run import Report, choose, digest, measure, number_format, short
 from lodestar.extras import need
-from lodestar.files import write_text
+from lodestar.files import write_csv
 from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
@@ -111,7 +110,7 @@ def sweep(
     for _, request in requests:
         model.check(request, classifier, weak)
     metrics, _ = choose(_METRICS, extractor, reference, count, asked=False)
-    fixed = _fixed(model, plain, over) | {
+    fixed = _fixed(plain, over) | {
         "count": str(count),
         "seed": str(seed),
         "repeats": str(repeats),
@@ -173,7 +172,7 @@ def _requests(model: Diffusion, over: Sequence[Axis], plain: Request) -> list[tu
     return requests
 
 
-def _fixed(model: Diffusion, plain: Request, over: Sequence[Axis]) -> dict[str, str]:
+def _fixed(plain: Request, over: Sequence[Axis]) -> dict[str, str]:
     """What is the same at all values of what can be swept: whole settings, and without the fields that are swept."""
     swept = {axis.name for axis in over}
     within = [axis.within(plain) for axis in over if not axis.whole and "guidance" not in swept]
@@ -258,15 +257,10 @@ def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis],
     names = [_column(axis.name) for axis in over]
     lines = []
     for row in sorted(rows.values(), key=lambda row: [_order(axis, row, place) for place, axis in enumerate(over)]):
-        swept = {"plan": row.plan, "steps": row.steps, **dict(zip(names, row.values, strict=True))}
+        swept = {**dict(zip(names, row.values, strict=True)), "plan": row.plan, "steps": row.steps}
         intervals = {_interval(name): value for name, value in row.intervals.items()}
         lines.append({**swept, **dict.fromkeys(_NUMBERS, ""), **row.numbers, **intervals, **fixed, "notes": row.notes})
-    text = io.StringIO()
-    columns = dict.fromkeys([*names, *lines[0]])
-    writer = csv.DictWriter(text, list(columns), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(lines)
-    write_text(out / "sweep.csv", text.getvalue())
+    write_csv(out / "sweep.csv", lines)
 
 
 def _save_grid(

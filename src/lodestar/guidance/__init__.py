@@ -39,7 +39,7 @@ def compose(guidances: Sequence[Guidance], context: Context) -> Denoise:
     for place, guidance in enumerate(guidances):
         reason = _objection(guidance, guidances[:place], context)
         if reason:
-            listed = " then ".join(each.kind for each in guidances)  # type: ignore[attr-defined]
+            listed = " then ".join(each.kind for each in guidances)
             raise Problem(f"guidance {listed}: {reason}")
         denoise = guidance(denoise, context)
         if isinstance(guidance, Clip | Threshold):
@@ -51,7 +51,7 @@ def compose(guidances: Sequence[Guidance], context: Context) -> Denoise:
 def _objection(guidance: Guidance, before: Sequence[Guidance], context: Context) -> str | None:
     """Why this guidance cannot stand after those; None where it can."""
     earlier = {type(each) for each in before}
-    kind: str = guidance.kind  # type: ignore[attr-defined]
+    kind = guidance.kind
     match guidance:
         case CFG() | CFGpp() | APG():
             if blends := [each.kind for each in before if isinstance(each, CFG | CFGpp | APG)]:

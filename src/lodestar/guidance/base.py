@@ -39,6 +39,8 @@ class Context:
 class Guidance(Config, abc.ABC):
     """A way of changing what a denoiser believes."""
 
+    kind: str
+
     @abc.abstractmethod
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         """The guided denoiser around `inner`."""

@@ -132,6 +132,11 @@ class Frame:
         """Whether these are the answer."""
         return self.step == self.steps
 
+    @property
+    def done(self) -> float:
+        """How much of the request is done, in pictures: those before these, and of these the part of their steps."""
+        return self.first + len(self.x) * self.step / self.steps
+
 
 @dataclass(frozen=True)
 class Samples:
@@ -195,9 +200,7 @@ class Diffusion(nn.Module):
         best_of, judge: of so many candidates for each picture the one is kept that the classifier finds the surest
         (`lodestar.models.rejection`); candidate j of picture k has the seed `seed + k * best_of + j`. Raises Problem.
         """
-        guides = tuple(guidance) if isinstance(guidance, Sequence) else (guidance,)
-        if classifier is None and self.guide is not None and any(isinstance(each, Classifier) for each in guides):
-            classifier = self.guide()
+        guides, classifier = self.guides(guidance, classifier)
         labels = self.labels([label] if isinstance(label, str | int) else label, count, classifier)
         request = Request(
             labels=candidates(labels, best_of),
@@ -216,6 +219,15 @@ class Diffusion(nn.Module):
         else:
             images = torch.cat([frame.images for frame in frames if frame.final])
         return Samples(images, request, self, classifier, weak)
+
+    def guides(
+        self, guidance: AnyGuidance | Sequence[AnyGuidance], classifier: PictureClassifier | None
+    ) -> tuple[tuple[AnyGuidance, ...], PictureClassifier | None]:
+        """All the guidance, and the classifier for it: the one given, else the model's own where one is asked for."""
+        listed = tuple(guidance) if isinstance(guidance, Sequence) else (guidance,)
+        if classifier is None and self.guide is not None and any(isinstance(each, Classifier) for each in listed):
+            classifier = self.guide()
+        return listed, classifier
 
     def labels(
         self, asked: Sequence[str | int | None] | None, count: int | None, classifier: PictureClassifier | None = None

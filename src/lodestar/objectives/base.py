@@ -41,6 +41,8 @@ class Losses:
 class Objective(Config, abc.ABC):
     """A loss of a denoiser's output."""
 
+    kind: str
+
     @property
     def stepwise(self) -> bool:
         """Whether it grades a step of the chain, and so knows the chain's own levels alone."""

@@ -35,7 +35,7 @@ class Regression(Objective, abc.ABC):
     def check(self, learned: bool) -> None:
         if learned:
             raise Problem(
-                f"objective {self.kind!r} teaches nothing to the variance that this denoiser learns: "  # type: ignore[attr-defined]
+                f"objective {self.kind!r} teaches nothing to the variance that this denoiser learns: "
                 "take 'hybrid' or 'bound', or set variance='fixed'"
             )
 

@@ -12,14 +12,12 @@ from lodestar.convert.published import Published
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
 from lodestar.data import Transforms
 from lodestar.data.imagenet import NAMES
-from lodestar.denoiser import DenoiserConfig
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.attention import Layout
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
-from lodestar.presets.parts import MULTIPLIERS, attention, denoise, every, model_of
-from lodestar.samplers import Ancestral
+from lodestar.presets.parts import MULTIPLIERS, attention, denoise, every, model_of, openai
 from lodestar.tasks import Classify
 from lodestar.train.ema import Decay
 from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
@@ -53,17 +51,8 @@ def _model(
         head_channels=64 if heads is None else None,
         layout=layout,
         dropout=dropout,
-        in_channels=3 if low_res is None else 6,
-        out_channels=6,
     )
-    denoiser = DenoiserConfig(
-        network=network,
-        variance="learned_range",
-        classes=classes,
-        low_res=None if low_res is None else (low_res, low_res),
-    )
-    names = NAMES if classes is not None else None
-    return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan)
+    return openai(network, size, classes=classes, low_res=low_res, schedule=schedule, plan=plan)
 
 
 def imagenet64() -> Run:

@@ -54,43 +54,31 @@ def _model(
     )
 
 
-def _edm(size: int) -> DiffusionConfig:
-    return _model(size, prediction=EDM(), timesteps=1000, dropout=0.1, sampler=samplers.Heun(), plan="karras:40")
+def _edm(size: int, iterations: int, batch_size: int) -> Run:
+    return denoise(
+        _model(size, prediction=EDM(), timesteps=1000, dropout=0.1, sampler=samplers.Heun(), plan="karras:40"),
+        images=batch_size * iterations,
+        batch_size=batch_size,
+        rate=1e-4,
+        objective=Simple(),
+        levels=LogNormal(),
+        decay=0.9999432189950708,
+    )
 
 
 def edm_imagenet64() -> Run:
     """EDM on ImageNet 64×64. The plain squared error has the paper's weights; 2500 million pictures."""
-    return denoise(
-        _edm(64),
-        images=4096 * 610_352,
-        batch_size=4096,
-        rate=1e-4,
-        objective=Simple(),
-        levels=LogNormal(),
-        decay=0.9999432189950708,
-    )
+    return _edm(64, 610_352, batch_size=4096)
 
 
 def edm_bedroom256() -> Run:
     """EDM on LSUN bedrooms at 256×256; how long it was trained is not stated, and this is ours."""
-    return _edm_lsun()
+    return _edm(256, 1_000_000, batch_size=256)
 
 
 def edm_cat256() -> Run:
     """EDM on LSUN cats at 256×256; how long it was trained is not stated, and this is ours."""
-    return _edm_lsun()
-
-
-def _edm_lsun() -> Run:
-    return denoise(
-        _edm(256),
-        images=256 * 1_000_000,
-        batch_size=256,
-        rate=1e-4,
-        objective=Simple(),
-        levels=LogNormal(),
-        decay=0.9999432189950708,
-    )
+    return _edm(256, 1_000_000, batch_size=256)
 
 
 def distilled(size: int) -> DiffusionConfig:

@@ -9,13 +9,10 @@ from lodestar.convert import ADM
 from lodestar.convert.published import Published
 from lodestar.core.draws import AnyLevels, LossSecondMoment, Uniform
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
-from lodestar.data.imagenet import NAMES
-from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Bound, Hybrid
-from lodestar.presets.parts import MULTIPLIERS, attention, denoise, model_of
-from lodestar.samplers import Ancestral
+from lodestar.presets.parts import MULTIPLIERS, attention, denoise, model_of, openai
 from lodestar.train.run import Run
 
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/march-2021/"
@@ -53,17 +50,8 @@ def _model(
         resample="conv",
         adaptive_norm=adaptive,
         dropout=dropout,
-        in_channels=3 if low_res is None else 6,
-        out_channels=6,
     )
-    denoiser = DenoiserConfig(
-        network=network,
-        variance="learned_range",
-        classes=classes,
-        low_res=None if low_res is None else (low_res, low_res),
-    )
-    names = NAMES if classes is not None else None
-    return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan)
+    return openai(network, size, classes=classes, low_res=low_res, schedule=schedule, plan=plan)
 
 
 def imagenet64() -> Run:

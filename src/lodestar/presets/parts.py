@@ -6,9 +6,14 @@ from collections.abc import Callable
 
 from lodestar.convert.family import ModelConfig
 from lodestar.core.draws import AnyLevels, Uniform
+from lodestar.core.schedule import AnySchedule
 from lodestar.data import Transforms
+from lodestar.data.imagenet import NAMES
+from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Hybrid
+from lodestar.samplers import Ancestral
 from lodestar.tasks import Denoise
 from lodestar.train.ema import Decay
 from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
@@ -28,6 +33,29 @@ MULTIPLIERS: dict[int, tuple[float, ...]] = {
 def attention(size: int, sides: tuple[int, ...]) -> tuple[int, ...]:
     """The factors of reduction at which pictures of a size have these sides, where papers say "attention at 32, 16, 8"."""
     return tuple(sorted(size // side for side in sides))
+
+
+def openai(
+    network: UNetConfig,
+    size: int,
+    *,
+    classes: int | None,
+    low_res: int | None,
+    schedule: AnySchedule,
+    plan: str,
+) -> DiffusionConfig:
+    """A model of square pictures as OpenAI's code has them: ε with a learned range of variances, ImageNet's classes or none.
+
+    network: but for its channels. low_res: the side of the pictures that it enlarges, or None. Sampled with the ancestral chain.
+    """
+    denoiser = DenoiserConfig(
+        network=network.replace(in_channels=3 if low_res is None else 6, out_channels=6),
+        variance="learned_range",
+        classes=classes,
+        low_res=None if low_res is None else (low_res, low_res),
+    )
+    names = NAMES if classes is not None else None
+    return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan)
 
 
 def denoise(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from rich.table import Table
 
 from lodestar import library
 from lodestar.config import Config, Problem
-from lodestar.files import cache_folder
+from lodestar.download import place
 from lodestar.guidance import AnyGuidance, Classifier, Clip
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Request
@@ -70,14 +70,13 @@ class Recipe(Config):
 
 def load(recipe: Recipe, folder: Path, device: str | None = None) -> tuple[Diffusion, PictureClassifier | None]:
     """The model of a row, and the classifier that guides it, from a folder of converted ones. Raises Problem where none is."""
-    model: Any = library.load(_converted(recipe.model, folder), device, "diffusion")
-    critic: Any = None if recipe.critic is None else library.load(_converted(recipe.critic, folder), device, "classifier")
-    return model, critic
+    model = library.load_diffusion(_converted(recipe.model, folder), device)
+    return model, None if recipe.critic is None else library.load_classifier(_converted(recipe.critic, folder), device)
 
 
 def reference_file(recipe: Recipe, given: str | None) -> Path:
     """The reference batch of a row: given, or in the cache folder's ``downloads``. Raises Problem that says where to put it."""
-    path = cache_folder() / "downloads" / recipe.reference if given is None else Path(given).expanduser()
+    path = place(recipe.address) if given is None else Path(given).expanduser()
     if not path.is_file():
         raise Problem(f"the reference batch {path} is missing: it is {recipe.address}")
     return path

@@ -41,6 +41,8 @@ class Sampler(Config, abc.ABC):
     The levels of the steps are scalars: one for the whole batch.
     """
 
+    kind: str
+
     @property
     def stochastic(self) -> bool:
         """Whether it draws noise on the way; if not, the picture depends on the first x alone."""
@@ -49,13 +51,14 @@ class Sampler(Config, abc.ABC):
     def check_falling(self, steps: Sequence[Transition]) -> None:
         """Raise Problem where a step rises in noise, as inversion does: fresh noise cannot be undone."""
         if any(step.beta < 0 for step in steps):
-            raise Problem(f"sampler {self.kind}: inversion needs one without noise: ddim or dpmpp with eta 0, euler, heun")  # type: ignore[attr-defined]
+            raise Problem(f"sampler {self.kind}: inversion needs one that draws no noise, such as ddim, euler or dpmpp")
 
     def check_signal(self, step: Transition) -> None:
         """Raise Problem where a step begins at pure noise (α = 0), which has no σ/α."""
         if step.t.alpha == 0:
-            kind = self.kind  # type: ignore[attr-defined]
-            raise Problem(f"sampler {kind} cannot begin at pure noise (a schedule of zero terminal signal): use ddim or dpmpp")
+            raise Problem(
+                f"sampler {self.kind} cannot begin at pure noise (a schedule of zero terminal signal): use ddim or dpmpp"
+            )
 
     @abc.abstractmethod
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:

@@ -13,6 +13,7 @@ from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.core.level import Level
 from lodestar.models.classifier import PLAIN, ClassifierModelConfig, PictureClassifier
+from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
 
@@ -44,7 +45,7 @@ class ClassifyLearner(Learner):
 
     def __init__(self, task: Classify, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
-        self.module = self.model = PictureClassifier(task.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = self.model = place(PictureClassifier(task.model), device)
         self.model.dtype = dtype
 
     def phases(self) -> list[Phase]:

@@ -15,6 +15,7 @@ from lodestar.conditions.low_res import shrink
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
 from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
 
@@ -83,7 +84,7 @@ class DenoiseLearner(Learner):
 
     def __init__(self, task: Denoise, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
-        self.module = self.model = Diffusion(task.model).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.module = self.model = place(Diffusion(task.model), device)
         self.model.denoiser.dtype = dtype
         self._memory = task.levels.memory(task.model.schedule)
 

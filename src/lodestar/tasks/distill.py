@@ -21,6 +21,7 @@ from lodestar.core.plan import Trailing
 from lodestar.core.schedule import Schedule
 from lodestar.guidance import Clip, Context, compose
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.objectives.base import mean_flat
 from lodestar.samplers import DDIM
@@ -76,8 +77,7 @@ class DistillLearner(DenoiseLearner):
         conditional = task.model.denoiser.classes is not None
         super().__init__(Denoise(model=task.model, conditional=conditional, label_drop=task.label_drop), device, dtype)
         self.steps = [level.to(device) for level in stops(task.model.schedule, task.steps)]
-        self.teacher = Diffusion(task.model).requires_grad_(False).eval()
-        self.teacher.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.teacher = place(Diffusion(task.model).requires_grad_(False).eval(), device)
         self.teacher.denoiser.lower(dtype)
         self.frozen = {task.teacher: self.teacher}
 

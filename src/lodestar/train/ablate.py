@@ -21,12 +21,13 @@ from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.reports import measured
+from lodestar.files import write_csv
 from lodestar.nets.unet import UNetConfig
 from lodestar.tasks import Denoise
 from lodestar.train.loop import train
 from lodestar.train.names import LOG
 from lodestar.train.run import Run
-from lodestar.train.table import Row, show, write_csv
+from lodestar.train.table import Row, laid_out
 
 TABLE = "ablate.csv"
 HELD_OUT = 0.05
@@ -164,7 +165,7 @@ def table(rows: Sequence[Row]) -> Table:
         "ours": "change",
         "paper": "ADM's",
     }
-    return show(rows, headings, signed=("ours", "paper"))
+    return laid_out(rows, headings, signed=("ours", "paper"))
 
 
 def _row(name: str, change: str, variant: Variant, numbers: dict[str, Any] | None, rows: Sequence[Row]) -> Row:

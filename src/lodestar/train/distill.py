@@ -7,11 +7,12 @@ run, so that the same command again resumes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.table import Table
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem, edit
@@ -19,14 +20,14 @@ from lodestar.data import Source, Transforms
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.reports import measured
-from lodestar.files import is_temporary
+from lodestar.files import is_temporary, write_csv
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill
 from lodestar.train.ema import HalfLife
 from lodestar.train.loop import train
 from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
-from lodestar.train.table import Row, write_csv
+from lodestar.train.table import Row, laid_out
 
 TABLE = "distill.csv"
 """The Fréchet distance of every stage, in the folder of the stages."""
@@ -123,6 +124,12 @@ def measure(
         rows.append({"steps": steps, "frechet": student, "frechet_of_teacher": of(teacher, stage / "report-teacher.json")})
         write_csv(folder / TABLE, rows)
     return rows
+
+
+def table(rows: Sequence[Row], teacher: str) -> Table:
+    """The distances of `measure`, for a person."""
+    headings = {"steps": "steps", "frechet": "FD", "frechet_of_teacher": f"FD of {teacher} in as many DDIM steps"}
+    return laid_out(rows, headings)
 
 
 def _task(teacher: str, steps: int) -> Distill:

@@ -17,7 +17,7 @@ class DataConfig(Config):
     """Where the pictures come from and what is done to them."""
 
     source: str = "digits"
-    """A parquet file, a folder, a hub data set (its split after an @, as in ``owner/name@test``), or "digits"."""
+    """A parquet, .npz or .zip file, a folder, a hub data set (its split after an @, as in ``owner/name@test``), or "digits"."""
     validation: str | None = None
     """Pictures, named like `source`, for the numbers that a task reports on held-out ones."""
     held_out: float = Field(default=0.0, ge=0, lt=1)

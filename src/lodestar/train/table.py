@@ -1,31 +1,17 @@
-"""Tables of runs: as CSV for machines, and for a person."""
+"""Tables of runs, for a person."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 from rich import box
 from rich.table import Table
-
-from lodestar.files import write_text
 
 Row = Mapping[str, str | int | float | None]
 """Cells by column; None is an empty one."""
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """Write rows of the same columns, atomically. Raises Problem when they cannot be written."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write_text(path, text.getvalue())
-
-
-def show(rows: Sequence[Row], headings: Mapping[str, str], signed: Sequence[str] = ()) -> Table:
+def laid_out(rows: Sequence[Row], headings: Mapping[str, str], signed: Sequence[str] = ()) -> Table:
     """The columns of `headings`, by name, as a table; numbers of the columns in `signed` have their sign."""
     table = Table(box=box.SIMPLE)
     for name, heading in headings.items():

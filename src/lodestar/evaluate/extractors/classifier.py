@@ -29,8 +29,7 @@ class ClassifierFeatures(Config):
 
     def load(self, device: str | torch.device | None = None) -> ClassifierExtractor:
         """The extractor. Raises Problem if there is no such classifier, or it is damaged."""
-        classifier = library.load(self.model, device, kind="classifier")
-        assert isinstance(classifier, PictureClassifier)
+        classifier = library.load_classifier(self.model, device)
         return ClassifierExtractor(self.model, classifier.digest, classifier)
 
 

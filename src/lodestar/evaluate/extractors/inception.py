@@ -7,7 +7,6 @@ without their bias.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -21,8 +20,9 @@ from lodestar.convert import foreign
 from lodestar.download import fetch
 from lodestar.evaluate.extractors.base import SPATIAL_CHANNELS
 from lodestar.evaluate.statistics import FeatureSet
+from lodestar.files import sha256
 from lodestar.nets.inception import Inception, prepare
-from lodestar.nets.precision import choose_device
+from lodestar.nets.precision import choose_device, place
 
 URL = "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/pt_inception-2015-12-05-6726825d.pth"
 """The weights of TensorFlow's graph, ported (pytorch-fid; torch-fidelity has the same file). 96 MB."""
@@ -48,10 +48,8 @@ class InceptionFeatures(Config):
             network = Inception()
         network.to_empty(device="cpu")
         checkpoint.fill(network, {name: tensors.get(name, torch.tensor(0)) for name in tensors | _counters(network)}, path)
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        network.requires_grad_(False).eval().to(target, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return InceptionExtractor("inception" if self.weights is None else f"inception:{self.weights}", digest, network)
+        place(network.requires_grad_(False).eval(), target)
+        return InceptionExtractor("inception" if self.weights is None else f"inception:{self.weights}", sha256(path), network)
 
 
 @dataclass(frozen=True)

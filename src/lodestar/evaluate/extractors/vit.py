@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lodestar import checkpoint
-from lodestar.config import Config, Problem
+from lodestar.config import Config, Problem, first_line
 from lodestar.evaluate.statistics import FeatureSet
 from lodestar.extras import need
 from lodestar.nets.precision import choose_device
@@ -102,8 +102,7 @@ def _load(
         network, told = model.from_pretrained(where if where.is_dir() else config.model, output_loading_info=True)
     # The hub, the network, the cache and the model's files each raise their own kinds.
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise Problem(f"extractor {config.kind}: {config.model!r} cannot be loaded: {reason}") from None
+        raise Problem(f"extractor {config.kind}: {config.model!r} cannot be loaded: {first_line(error)}") from None
     finally:
         logging.set_verbosity(verbosity)
     if told["missing_keys"]:

@@ -73,10 +73,7 @@ class Batch:
 class Edit(Config, abc.ABC):
     """A way of making pictures of pictures. It is its own configuration."""
 
-    @property
-    def name(self) -> str:
-        """Its kind."""
-        return self.kind  # type: ignore[attr-defined]
+    kind: str
 
     @property
     def inverts(self) -> bool:
@@ -94,7 +91,7 @@ class Edit(Config, abc.ABC):
         Raises Problem where that makes none.
         """
         if not pictures:
-            raise Problem(f"{self.name} needs a picture to start from, and none is given")
+            raise Problem(f"{self.kind} needs a picture to start from, and none is given")
         numbers = range(pictures * labels if count is None else count)
         return Layout(
             sources=tuple(k // labels % pictures for k in numbers),
@@ -113,4 +110,4 @@ class Edit(Config, abc.ABC):
     def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         """Raise Problem where this cannot be done with this sampler, or without a mask or with one."""
         if mask is not None:
-            raise Problem(f"a mask has no effect on {self.name}: leave it out, or inpaint")
+            raise Problem(f"a mask has no effect on {self.kind}: leave it out, or inpaint")
