@@ -170,6 +170,7 @@ RECIPES: Mapping[str, Recipe] = {
     "adm-g-128-ddim25": _fast(128, 1.25, 5.98, 7.04, None, 0.78, 0.51),
     "adm-g-256-ddim25": _fast(256, 2.5, 5.44, 5.32, None, 0.81, 0.49),
     "adm-g-512-ddim25": _fast(512, 9.0, 8.41, 9.67, None, 0.83, 0.47),
+    "iddpm-64": _imagenet(64, 2.92, 3.79, None, 0.74, 0.62, model="iddpm-imagenet64-cond"),
     "adm-lsun-bedroom": _lsun("bedroom", 1.90, 5.59, 0.66, 0.51),
     "adm-lsun-cat": _lsun("cat", 5.57, 6.69, 0.63, 0.52),
     "adm-lsun-horse": _lsun("horse", 2.57, 6.81, 0.71, 0.55),
