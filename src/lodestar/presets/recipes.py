@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from lodestar import library
 from lodestar.config import Config, Problem
@@ -119,7 +119,7 @@ def comparison(recipe: Recipe, numbers: Mapping[str, float], count: int) -> Tabl
 def listing() -> Table:
     """All rows: what they need and what was printed."""
     short = {"frechet": "Fréchet", "spatial_frechet": "spatial", "score": "score", "precision": "precision", "recall": "recall"}
-    table = Table("row", "guided", "steps", *short.values(), box=box.SIMPLE)
+    table = Table(Column("row", min_width=max(map(len, RECIPES))), "guided", "steps", *short.values(), box=box.SIMPLE)
     for name, recipe in RECIPES.items():
         guided = "" if recipe.critic is None else f"{recipe.scale:g}"
         printed = (f"{recipe.expected[key]:g}" if key in recipe.expected else "" for key in short)
