@@ -70,7 +70,7 @@ def test_models_that_are_mixed_up_are_refused_in_one_line(tmp_path: Path, capsys
     assert "knows no classes" in refusal(capsys, "upsample", up, "a.png", "--label", "1")
     (tmp_path / "b.png").write_bytes(b"no picture")
     assert "b.png cannot be decoded" in refusal(capsys, "upsample", up, "b.png")
-    assert "diffusers' DDPMPipeline enlarges no pictures" in refusal(capsys, "export", up, "folder")
+    assert "32 groups do not divide all of its channels" in refusal(capsys, "export", up, "folder")
     assert "converted, ours are models as they are" in refusal(capsys, "convert", up)
 
 
@@ -80,7 +80,7 @@ def test_wrong_names_are_refused_in_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "did you mean 'ada/twin'?" in refusal(capsys, "convert", "model.pt", "--as", "ada/twinn")
     assert "no published model 'ada/tini'" in refusal(capsys, "convert", "ada/tini")
     assert "no file 'modle.pt'; did you mean 'model.pt'?" in refusal(capsys, "convert", "modle.pt")
-    assert "holds no model_index.json" in refusal(capsys, "convert", ".")
+    assert "holds no unet/config.json" in refusal(capsys, "convert", ".")
     assert "is a name already" in refusal(capsys, "convert", "ada/tiny", "--as", "ada/twin")
     assert "get tiny_up.pt from https://localhost/" in refusal(capsys, "convert", "ada/tiny-up")
     assert run("convert", "model.pt", "--as", "twin", "--out", "there") == 0

@@ -9,6 +9,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 
+import lodestar
 from lodestar import checkpoint, library
 from lodestar.__main__ import main
 from lodestar.config import Problem
@@ -59,6 +60,15 @@ def test_a_model_put_on_a_hub_is_loaded_from_there(hub: Hub, capsys: pytest.Capt
     card = (hub.folder / "me/guide/README.md").read_text()
     assert 'lodestar.load("hf:me/guide")' in card
     assert f"| images seen | {original.provenance['images_seen']} |" in card
+
+
+def test_the_names_that_other_libraries_have(hub: Hub) -> None:
+    assert lodestar.push_to_hub("cifar10_classifier", "me/guide") == "hub://me/guide"
+    original = checkpoint.peek(library.find("cifar10_classifier"))
+    for name in ("me/guide", "hf:me/guide", "cifar10_classifier"):
+        assert lodestar.from_pretrained(name, "cpu").digest == original.digest
+    with pytest.raises(Problem, match=r"cannot fetch model\.safetensors of 'me/none': 404"):
+        lodestar.from_pretrained("me/none")
 
 
 def test_what_a_hub_refuses_is_one_line(hub: Hub) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from lodestar.config import Problem
     from lodestar.editor import edit
     from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Classifier, Clip, Interval, Threshold
-    from lodestar.library import load
+    from lodestar.library import from_pretrained, load, push_to_hub
     from lodestar.models.edits import Inpaint, Interpolate, Invert, SDEdit
     from lodestar.samplers import (
         DDIM,
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
 
 _HOME = {
-    "load": "lodestar.library",
+    **dict.fromkeys(("from_pretrained", "load", "push_to_hub"), "lodestar.library"),
     "save": "lodestar.album",
     "edit": "lodestar.editor",
     "Problem": "lodestar.config",
@@ -57,7 +57,8 @@ _HOME = {
 __all__ = [
     "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Classifier", "Clip", "Consistency",
     "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint", "Interpolate", "Interval",
-    "Invert", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "edit", "load", "save",
+    "Invert", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "edit", "from_pretrained", "load",
+    "push_to_hub", "save",
 ]  # fmt: skip
 
 

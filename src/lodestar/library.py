@@ -89,6 +89,17 @@ def load_classifier(
     return model
 
 
+def from_pretrained(
+    name: str | Path,
+    device: str | torch.device | None = None,
+    kind: str | None = None,
+    dtype: torch.dtype | None = None,
+) -> Diffusion | PictureClassifier:
+    """`load` under the name that other libraries have for it: ``owner/repository`` is a hub's if there is no such path here."""
+    elsewhere = str(name).count("/") == 1 and not str(name).startswith("hf:") and not Path(name).exists()
+    return load(f"hf:{name}" if elsewhere else name, device, kind, dtype)
+
+
 def config(name: str | Path) -> Any:
     """A model's configuration, read from its header alone. Raises Problem as `load` does."""
     path = find(name)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
-from lodestar.conditions import Composed, Label, sign_table
+from lodestar.conditions import Composed, Label, LabelCondition, sign_table
 from lodestar.config import Problem
 from lodestar.models.labels import read_label, spell
 
@@ -69,3 +72,18 @@ def test_a_composed_label_has_different_classes_and_at_least_one() -> None:
 def test_signs_of_a_batch() -> None:
     labels = (1, None, Composed(wanted=(0,), unwanted=(2,)))
     assert torch.equal(sign_table(labels, 3), torch.tensor([[0.0, 1, 0], [0, 0, 0], [1, 0, -1]]))
+
+
+def test_a_table_is_drawn_as_pytorch_draws_one_and_not_without_values() -> None:
+    torch.manual_seed(0)
+    ours, after = LabelCondition(5, 7).table.weight, torch.rand(1)
+    torch.manual_seed(0)
+    assert torch.equal(ours, torch.nn.Embedding(5, 7).weight) and torch.equal(after, torch.rand(1)) and ours.requires_grad
+    code = """
+import sys, torch
+from lodestar.conditions import LabelCondition
+with torch.device("meta"):
+    assert LabelCondition(5, 7).table.weight.is_meta
+assert "sympy" not in sys.modules, "70 MB of every conversion"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import warnings
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lodestar import library
@@ -132,13 +134,51 @@ def test_a_network_that_it_has_not_is_refused_with_the_reason(changes: dict[str,
 
 @pytest.mark.parametrize(
     ("schedule", "reason"),
-    [(Warmup(), "no schedule 'warmup'"), (Cosine(offset=0.1), "no schedule 'cosine' with these"),
-     (Linear(timesteps=4000, rescale_time=True), "times are scaled by 0.25")],
+    [(Warmup(), "no schedule 'warmup'"), (Cosine(offset=0.1), "no schedule 'cosine' with these")],
 )  # fmt: skip
 def test_a_schedule_that_it_has_not_is_refused(schedule: Any, reason: str, tmp_path: Path) -> None:
     with pytest.raises(Problem, match=reason):
         diffusers.export(model(schedule=schedule), tmp_path)
     assert not any(tmp_path.iterdir())
+
+
+@torch.no_grad()
+def test_scaled_times_go_out_as_a_table_of_steps(tmp_path: Path) -> None:
+    made = model(schedule=Cosine(timesteps=400, rescale_time=True))
+    diffusers.export(made, tmp_path)
+    config, state = diffusers.load(tmp_path)
+    assert config.schedule.rescale_time and config.schedule.time_scale == 2.5
+    torch.testing.assert_close(state["denoiser.network.head.weight"], made.denoiser.network.head.weight)
+    weights = tmp_path / "unet/diffusion_pytorch_model.safetensors"
+    tensors = load_file(weights)
+    x, step, label = torch.randn(2, 3, 8, 8), torch.tensor([0, 399]), torch.tensor([0, 2])
+    ours = made.denoiser.network(x, 2.5 * step, made.denoiser.label.table.weight[label])  # type: ignore[union-attr]
+    if importlib.util.find_spec("diffusers") is not None:
+        theirs = importlib.import_module("diffusers").UNet2DModel.from_pretrained(tmp_path, subfolder="unet")
+        torch.testing.assert_close(theirs(x, step, class_labels=label).sample, ours, rtol=1e-4, atol=1e-4)
+    save_file({**tensors, "time_proj.weight": tensors["time_proj.weight"] + 0.1}, weights)
+    with pytest.raises(Problem, match=r"time_proj\.weight was learned: only times of 1000/T a step are read"):
+        diffusers.load(tmp_path)
+
+
+@torch.no_grad()
+def test_a_model_that_enlarges_goes_out_without_a_pipeline(tmp_path: Path) -> None:
+    unet = UNetConfig(**TINY, in_channels=6, out_channels=6)
+    denoiser = DenoiserConfig(network=unet, variance="learned_range", classes=3, low_res=(4, 4))
+    made = model(denoiser=denoiser, schedule=Linear(), droppable=False)
+    diffusers.export(made, tmp_path)
+    assert not (tmp_path / "model_index.json").exists(), "DDPMPipeline would make pictures of six channels"
+    back = library.load(diffusers.convert(tmp_path, tmp_path / "models"), "cpu", dtype=torch.float32)
+    assert isinstance(back, Diffusion) and back.config.denoiser == made.config.denoiser
+    cond = {"low_res": torch.randn(2, 3, 4, 4), "label": torch.tensor([0, 2])}
+    x, level = torch.randn(2, 3, 8, 8), made.config.schedule.table[500]
+    answers = [each.denoiser.output(x, level, each.denoiser.encode(cond)) for each in (made, back)]
+    torch.testing.assert_close(answers[1].value, answers[0].value)
+    if importlib.util.find_spec("diffusers") is not None:
+        theirs = importlib.import_module("diffusers").UNet2DModel.from_pretrained(tmp_path, subfolder="unet")
+        large = torch.nn.functional.interpolate(cond["low_res"], (8, 8), mode="bilinear")
+        out = theirs(torch.cat([x, large], 1), 499, class_labels=cond["label"]).sample
+        torch.testing.assert_close(out[:, :3], answers[0].value, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("schedule", [Linear(timesteps=400), Sigmoid()])
@@ -198,8 +238,8 @@ def test_a_folder_is_converted_into_one_file(tmp_path: Path, capsys: pytest.Capt
     assert isinstance(back, Diffusion)
     ours, theirs = (each.sample(["b"], seed=2, steps=2).images for each in (made, back))
     assert (ours.int() - theirs.int()).abs().max() <= 1
-    (tmp_path / "mine" / "model_index.json").unlink()
-    for arguments, said in (([], "holds no model_index.json"), (["--as", "openai/adm-64"], "--as openai/adm-64 is for a file")):
+    (tmp_path / "mine" / "unet" / "config.json").unlink()
+    for arguments, said in (([], "holds no unet/config.json"), (["--as", "openai/adm-64"], "--as openai/adm-64 is for a file")):
         with pytest.raises(SystemExit) as stop:
             main(["convert", str(tmp_path / "mine"), *arguments])
         assert stop.value.code == 2

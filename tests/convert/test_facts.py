@@ -11,6 +11,8 @@ import torch
 from lodestar.config import Problem
 from lodestar.convert import ADM, DDPM, FAMILIES
 from lodestar.convert.adm import classifier_config, classifier_facts, unet_config, unet_facts
+from lodestar.convert.ddpm import unet_config as ddpm_unet_config
+from lodestar.convert.ddpm import unet_facts as ddpm_unet_facts
 from lodestar.convert.family import check, contradictions, recognize
 from lodestar.convert.run import facts, ours
 from lodestar.denoiser import DenoiserConfig
@@ -110,6 +112,17 @@ def test_blocks_that_make_no_network_are_a_problem_of_one_line() -> None:
     shapes = {name: shape for name, shape in unet_shapes(MODEL).items() if name != "out.2.weight"}
     with pytest.raises(Problem, match=r"lacks 'out\.2\.weight'"):
         facts(ADM, state(shapes), "a.pt")
+
+
+def test_ddpm_s_first_convolution_has_the_width_of_the_network() -> None:
+    arguments = {"T": 10, "ch": 32, "ch_mult": [2, 1], "attn": [], "num_res_blocks": 1, "dropout": 0.0}
+    network = ddpm_unet_config(arguments)
+    assert (network.stem, network.widths) == (32, (64, 32))
+    shapes = {"head.weight": (32, 3, 3, 3), "downblocks.0.block1.2.weight": (64, 32, 3, 3)}
+    shapes |= {"downblocks.1.main.weight": (64, 64, 3, 3), "downblocks.2.block1.2.weight": (32, 64, 3, 3)}
+    told = ddpm_unet_facts({**shapes, "tail.2.weight": (3, 64, 3, 3)})
+    assert told["stem"] == 32 and told["multipliers"] == list(network.multipliers)
+    assert ddpm_unet_config({**arguments, "ch_mult": [1, 2]}).stem is None
 
 
 def test_ddpm_s_table_has_to_be_the_fixed_one() -> None:

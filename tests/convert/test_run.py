@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem
@@ -121,6 +123,21 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
     assert "cannot read" in refusal(tmp_path / "absent.pt")
     checkpoint.save(path, "diffusion", "{}", {}, {})
     assert "is a safetensors file" in refusal(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda tensor: tensor.to(torch.complex64), "is of complex64, strided"),
+        (lambda tensor: tensor.to_sparse(), "is of float32, sparse_coo"),
+        (lambda tensor: tensor.to("meta"), "is of float32, without values"),
+        (lambda tensor: tensor.long(), "is of int64, strided: only plain tensors of float16, bfloat16"),
+    ],
+)
+def test_a_tensor_that_no_network_has_is_named(change: Callable[[Tensor], Tensor], said: str, tmp_path: Path) -> None:
+    held = state(STATES["tiny.pt"])
+    torch.save({**held, "out.2.weight": change(held["out.2.weight"])}, tmp_path / "tiny.pt")
+    assert f"tiny.pt: out.2.weight {said}" in refusal(tmp_path / "tiny.pt")
 
 
 def test_averaged_weights_are_found_inside(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from lodestar.convert.ddpm import unet_config as ddpm_unet_config
 from lodestar.convert.family import ModelConfig, check, recognize
 from lodestar.convert.run import facts, ours
 from lodestar.core.level import Level
+from lodestar.core.schedule import Cosine
 from lodestar.denoiser import Denoiser, DenoiserConfig
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
@@ -88,7 +89,7 @@ def unet(case: Case) -> Iterator[Check | Left]:
 @torch.no_grad()
 def ddpm_unet(case: Case) -> Iterator[Check | Left]:
     preset = diffusion(ddpm_unet_config(case.config), None)
-    preset = preset.replace(schedule=preset.schedule.replace(timesteps=case.config["T"]))
+    preset = preset.replace(schedule=Cosine(timesteps=case.config["T"]))  # a chain of any length
     model: Diffusion = loaded(case, preset)
     yield Check("out", said(model.denoiser, case.inputs["x"], case.inputs["t"], {}))
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from lodestar import library
 from lodestar.__main__ import main
@@ -39,6 +41,12 @@ def test_it_samples_classes_at_random_and_clamps_as_published() -> None:
     assert drawn == recipes.request(recipe, model, None, 1000, 7) != recipes.request(recipe, model, None, 1000, 8)
     assert [each.kind for each in drawn.guidance] == ["clip", "classifier"]
     assert (drawn.plan, drawn.seeds[:2]) == ("250", (7, 8))
+
+
+def test_the_listing_names_every_row_whole_on_a_narrow_terminal() -> None:
+    console = Console(width=80, file=io.StringIO())
+    console.print(recipes.listing())
+    assert all(f" {name} " in console.file.getvalue() for name in RECIPES)  # type: ignore[attr-defined]
 
 
 def test_what_counts_as_the_same_number() -> None:

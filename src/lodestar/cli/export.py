@@ -12,7 +12,9 @@ from lodestar.cli.options import Model
 def export(
     model: Model,
     out: Annotated[str, typer.Argument(help="The folder to write; for a hub, owner/repository.")],
-    to: Annotated[str, typer.Option("--to", help="diffusers (a folder that its DDPMPipeline loads), or hub.")] = "diffusers",
+    to: Annotated[
+        str, typer.Option("--to", help="diffusers (a folder that its DDPMPipeline or UNet2DModel loads), or hub.")
+    ] = "diffusers",
     private: Annotated[bool, typer.Option("--private", help="A new repository of the hub is for you alone.")] = False,
 ) -> None:
     """Write a model for diffusers, or put it on a hub, from where `hf:owner/repository` loads it."""

@@ -57,7 +57,10 @@ class LabelCondition(nn.Module):
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
-        self.table = nn.Embedding(classes, width)
+        table = torch.empty(classes, width)
+        if not table.is_meta:  # there, PyTorch would load its compiler (70 MB, a second) to draw nothing
+            nn.init.normal_(table)
+        self.table = nn.Embedding.from_pretrained(table, freeze=False)
 
     def forward(self, label: Tensor, keep: Tensor | None = None) -> Tensor:
         """label: int64 [B]. keep: bool [B], False where the sample loses its label. Returns float32 [B, width]."""

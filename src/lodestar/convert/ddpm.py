@@ -30,7 +30,7 @@ class UNetArguments(Config):
 
     T: int = Field(ge=1)
     ch: int
-    ch_mult: tuple[int, ...]
+    ch_mult: tuple[int, ...] = Field(min_length=1)
     attn: tuple[int, ...]
     """Numbers of the resolutions that attend, from the finest, 0."""
     num_res_blocks: int
@@ -46,6 +46,7 @@ def unet_config(arguments: Mapping[str, Any]) -> UNetConfig:
         "blocks": given.num_res_blocks,
         "attention": [2**level for level in given.attn],
         "dropout": given.dropout,
+        "stem": _stem(given.ch, given.ch_mult[0]),
     }
     return decode(UNetConfig, {**_ALWAYS, **fields}, "UNet")
 
@@ -68,14 +69,21 @@ def unet_facts(shapes: Shapes) -> Facts:
         raise Problem(
             f"{', '.join(str(len(blocks)) for blocks in levels)} residual blocks at the resolutions make no U-Net of it"
         )
+    multipliers = [shapes[f"{blocks[0]}.block1.2.weight"][0] / width for blocks in levels]
     return {
         "width": width,
-        "multipliers": [shapes[f"{blocks[0]}.block1.2.weight"][0] / width for blocks in levels],
+        "multipliers": multipliers,
+        "stem": _stem(width, multipliers[0]),
         "blocks": len(levels[0]),
         "attention": [2**level for level, blocks in enumerate(levels) if f"{blocks[0]}.attn.proj.weight" in shapes],
         "in_channels": shapes["head.weight"][1],
         "out_channels": shapes["tail.2.weight"][0],
     }
+
+
+def _stem(width: int, finest: float) -> int | None:
+    """The first convolution's channels, if not the finest resolution's: they are the width whatever the first multiplier is."""
+    return None if finest == 1 else width
 
 
 def without_table(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,8 @@
 """Models as folders of diffusers (DDPMPipeline: a UNet2DModel and a DDPMScheduler), out and in, without that library.
 
-A model that was trained without its classes too gets one class more, the last: the zero vector, "no class".
+A model that was trained without its classes too gets one class more, the last: the zero vector, "no class". Times that are
+scaled become the table of a "learned" embedding, a row a step. For a model that enlarges there is no pipeline: its folder holds a
+UNet2DModel whose input is x and, after it, the small picture (scaled to x's size, bilinearly).
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ from lodestar.core.schedule import AnySchedule
 from lodestar.denoiser import DenoiserConfig, Variance
 from lodestar.files import atomic, write_text
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.nets.layers import timestep_embedding
 
 _UNET, _SCHEDULER, _INDEX = "unet/config.json", "scheduler/scheduler_config.json", "model_index.json"
 _WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 _OURS = "lodestar.json"
-"""What the format has no place for: the names of the classes, and whether the last one is none."""
+"""What the format has no place for: the names of the classes, whether the last one is none, the size of what is enlarged."""
+_TABLE = "time_proj.weight"
 
 _PREDICTIONS = {"epsilon": "epsilon", "x0": "sample", "v": "v_prediction"}
 _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "squaredcos_cap_v2",
@@ -36,8 +40,6 @@ _SCHEDULES = {"linear": "linear", "scaled_linear": "scaled_linear", "cosine": "s
 def export(model: Diffusion, folder: Path) -> None:
     """Write a model as a folder that diffusers' DDPMPipeline and UNet2DModel load. Raises Problem if they have none such."""
     config = model.config
-    if config.denoiser.low_res is not None:
-        raise Problem("diffusers' DDPMPipeline enlarges no pictures: a model that does has no place there")
     scheduler = _scheduler(config)
     state = {name: tensor.float().cpu() for name, tensor in model.denoiser.state_dict().items()}
     network = {name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")}
@@ -46,6 +48,9 @@ def export(model: Diffusion, folder: Path) -> None:
         rows = [table, torch.zeros_like(table[:1])] if config.droppable else [table]
         tensors["class_embedding.weight"] = torch.cat(rows)
         settings["num_class_embeds"] = len(tensors["class_embedding.weight"])
+    if config.schedule.time_scale != 1:
+        settings |= {"time_embedding_type": "learned", "num_train_timesteps": config.schedule.timesteps}
+        tensors[_TABLE] = _times(config.schedule, config.denoiser.network.width)
     index = {
         "_class_name": "DDPMPipeline",
         "scheduler": ["diffusers", "DDPMScheduler"],
@@ -56,16 +61,16 @@ def export(model: Diffusion, folder: Path) -> None:
     for name, content in (
         (_UNET, settings),
         (_SCHEDULER, scheduler),
-        (_OURS, {"names": config.names, "droppable": config.droppable}),
+        (_OURS, {"names": config.names, "droppable": config.droppable, "low_res": config.denoiser.low_res}),
+        *([(_INDEX, index)] if config.denoiser.low_res is None else []),
     ):
         write_text(folder / name, json.dumps(content, indent=2) + "\n")
-    write_text(folder / _INDEX, json.dumps(index, indent=2) + "\n")
 
 
 def load(folder: Path) -> tuple[DiffusionConfig, dict[str, Tensor]]:
     """A model from a folder of diffusers: its configuration, and the state of `Diffusion`. Raises Problem where we have none."""
     settings, scheduler = _read(folder / _UNET), _read(folder / _SCHEDULER)
-    ours: dict[str, Any] = {"names": None, "droppable": False}
+    ours: dict[str, Any] = {"names": None, "droppable": False, "low_res": None}
     if (folder / _OURS).exists():
         ours |= _read(folder / _OURS)
     try:
@@ -74,16 +79,29 @@ def load(folder: Path) -> tuple[DiffusionConfig, dict[str, Tensor]]:
         raise Problem(f"cannot read {folder / _WEIGHTS}: {error.strerror or error}") from None
     except Exception as error:  # safetensors raises its own type, which is not exported
         raise Problem(f"{folder / _WEIGHTS} is damaged: {error}") from None
+    prediction, variance, schedule = _diffusion(scheduler, str(folder / _SCHEDULER))
+    if settings.get("time_embedding_type") == "learned":
+        schedule = schedule.replace(rescale_time=True)
+        settings |= {"time_embedding_type": "positional", "num_train_timesteps": None}
     network = unet_config(settings)
+    if (times := tensors.get(_TABLE)) is not None:
+        ours_times = _times(schedule, network.width)
+        if times.shape != ours_times.shape or not torch.allclose(times.float(), ours_times, atol=1e-3):
+            raise Problem(f"{folder / _WEIGHTS}: {_TABLE} was learned: only times of 1000/T a step are read")
     state = {f"denoiser.network.{name}": tensor for name, tensor in from_unet2d(network, tensors).items()}
     classes = None
     if (table := tensors.get("class_embedding.weight")) is not None:
         classes = len(table) - ours["droppable"]
         state["denoiser.label.table.weight"] = table[:classes]
-    prediction, variance, schedule = _diffusion(scheduler, str(folder / _SCHEDULER))
     size = settings.get("sample_size") or 32
     config = DiffusionConfig(
-        denoiser=DenoiserConfig(network=network, prediction=prediction, variance=variance, classes=classes),
+        denoiser=DenoiserConfig(
+            network=network,
+            prediction=prediction,
+            variance=variance,
+            classes=classes,
+            low_res=None if ours["low_res"] is None else tuple(ours["low_res"]),
+        ),
         schedule=schedule,
         size=(size, size) if isinstance(size, int) else (size[0], size[1]),
         names=None if ours["names"] is None else tuple(ours["names"]),
@@ -97,8 +115,8 @@ def convert(source: Path, folder: Path) -> Path:
 
     Nothing is written for one that is cut short, or whose weights are not those that its settings tell.
     """
-    if not (source / _INDEX).exists():
-        raise Problem(f"{source} holds no {_INDEX}: a folder is converted if it is one of diffusers' DDPMPipeline")
+    if not (source / _UNET).exists():
+        raise Problem(f"{source} holds no {_UNET}: a folder is converted if it is one of diffusers, with a UNet2DModel")
     config, state = load(source)
     checkpoint.fill(config.build(), state, source)
     path = folder / f"{source.resolve().name}.safetensors"
@@ -126,6 +144,11 @@ def _diffusion(scheduler: dict[str, Any], where: str) -> tuple[Any, Variance, An
     )
 
 
+def _times(schedule: AnySchedule, width: int) -> Tensor:
+    """What the first layer of a network is told at each step of a chain, float32 [T, width]."""
+    return timestep_embedding(schedule.times(), width)
+
+
 def _scheduler(config: DiffusionConfig) -> dict[str, Any]:
     """The settings of a DDPMScheduler. Raises Problem where it has none for this model."""
     schedule, denoiser = config.schedule, config.denoiser
@@ -144,8 +167,6 @@ def _scheduler(config: DiffusionConfig) -> dict[str, Any]:
         raise Problem(f"diffusers has no prediction {denoiser.prediction.kind!r}: it has {', '.join(_PREDICTIONS)}")
     if denoiser.variance == "learned":
         raise Problem("diffusers reads a learned variance as a fraction of its range, and this model gives its logarithm")
-    if schedule.time_scale != 1:
-        raise Problem(f"diffusers tells a network the step itself, and this model's times are scaled by {schedule.time_scale:g}")
     settings = {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": schedule.timesteps,

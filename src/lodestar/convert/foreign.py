@@ -16,6 +16,7 @@ from torch import Tensor
 from lodestar.config import Problem
 
 _ZIP = b"PK\x03\x04"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
@@ -32,6 +33,13 @@ def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
     if odd is not None:
         names = ", ".join(map(str, list(held)[:6]))
         raise Problem(f"{path} holds no state dict: {str(odd)!r} is a {type(held[odd]).__name__} (it has {names}, …)")
+    for name, tensor in held.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype not in _DTYPES:
+            place = "without values" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
+            raise Problem(
+                f"{path}: {name} is of {str(tensor.dtype).removeprefix('torch.')}, {place}: only plain tensors of "
+                f"{', '.join(str(dtype).removeprefix('torch.') for dtype in _DTYPES)} are read"
+            )
     return held
 
 

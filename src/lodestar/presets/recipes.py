@@ -13,7 +13,7 @@ from typing import Literal
 import torch
 from pydantic import Field
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
 from lodestar import library
 from lodestar.config import Config, Problem
@@ -119,7 +119,7 @@ def comparison(recipe: Recipe, numbers: Mapping[str, float], count: int) -> Tabl
 def listing() -> Table:
     """All rows: what they need and what was printed."""
     short = {"frechet": "Fréchet", "spatial_frechet": "spatial", "score": "score", "precision": "precision", "recall": "recall"}
-    table = Table("row", "guided", "steps", *short.values(), box=box.SIMPLE)
+    table = Table(Column("row", min_width=max(map(len, RECIPES))), "guided", "steps", *short.values(), box=box.SIMPLE)
     for name, recipe in RECIPES.items():
         guided = "" if recipe.critic is None else f"{recipe.scale:g}"
         printed = (f"{recipe.expected[key]:g}" if key in recipe.expected else "" for key in short)
@@ -170,6 +170,7 @@ RECIPES: Mapping[str, Recipe] = {
     "adm-g-128-ddim25": _fast(128, 1.25, 5.98, 7.04, None, 0.78, 0.51),
     "adm-g-256-ddim25": _fast(256, 2.5, 5.44, 5.32, None, 0.81, 0.49),
     "adm-g-512-ddim25": _fast(512, 9.0, 8.41, 9.67, None, 0.83, 0.47),
+    "iddpm-64": _imagenet(64, 2.92, 3.79, None, 0.74, 0.62, model="iddpm-imagenet64-cond"),
     "adm-lsun-bedroom": _lsun("bedroom", 1.90, 5.59, 0.66, 0.51),
     "adm-lsun-cat": _lsun("cat", 5.57, 6.69, 0.63, 0.52),
     "adm-lsun-horse": _lsun("horse", 2.57, 6.81, 0.71, 0.55),
