@@ -60,7 +60,7 @@ def cifar10_classifier() -> Run:
         task=Classify(model=ClassifierModelConfig(network=network, schedule=Cosine())),
         data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True), held_out=0.02),
         train=TrainConfig(
-            images=80_000,
+            images=140_000,
             batch_size=32,
             optimizer=OptimizerConfig(rate=6e-4, betas=(0.9, 0.99), weight_decay=0.05, warmup_images=4_000, fall="cosine"),
             ema=(HalfLife(images=5_000),),
