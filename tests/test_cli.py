@@ -118,9 +118,9 @@ def test_evaluate_and_sweep_write_their_numbers(models: Path, tmp_path: Path, ca
 def test_stats_make_a_reference_that_stands_in_for_its_pictures(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    extractor = ("--extractor", models / "extractor.safetensors")
+    extractor = ("--features", models / "extractor.safetensors")
     assert run("stats", models / "pictures", "--out", tmp_path / "whole.safetensors", *extractor) == 0
-    assert run("stats", models / "pictures", "--out", tmp_path / "bare.safetensors", "--features", 0, *extractor) == 0
+    assert run("stats", models / "pictures", "--out", tmp_path / "bare.safetensors", "--keep", 0, *extractor) == 0
     assert "bare.safetensors: 12 pictures, moments of 12, spatial of 12" in "".join(capsys.readouterr().out.split("\n"))
     arguments = ("evaluate", models / "model.safetensors", *extractor, "--count", 6, "--steps", 2, "--seeds", 2)
     numbers = []

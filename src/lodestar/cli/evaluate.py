@@ -144,10 +144,10 @@ def stats(
     size: Annotated[
         int | None, typer.Option("--size", min=1, help="Resize and crop the pictures to so many pixels, as for training.")
     ] = None,
-    features: Annotated[
+    features_kept: Annotated[
         int | None,
         typer.Option(
-            "--features", min=0, help="Keep the features of so many pictures, evenly chosen (default all); moments are of all."
+            "--keep", min=0, help="Keep the features of so many pictures, evenly chosen (default all); moments are of all."
         ),
     ] = None,
     batch_size: BatchSize = 64,
@@ -166,7 +166,7 @@ def stats(
         raise Problem(f"--out {out}: the file's name has to end in .safetensors")
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     source = open_source(data, channels=measured_with.channels, size=size)
-    kept = len(source) if features is None else min(features, len(source))
+    kept = len(source) if features_kept is None else min(features_kept, len(source))
     parts = PARTS if kept else PARTS - {"features", "logits"}
     known = collect(source, measured_with, Collector(parts, some=(kept, len(source))), batch_size)
     keep(out, source, known, measured_with)

@@ -73,6 +73,7 @@ ExtractorName = Annotated[
     str | None,
     typer.Option(
         "--extractor",
+        "--features",
         help="What makes the features that are compared: inception, inception:WEIGHTS, dinov2, clip, or a classifier (a name, a "
         "run or a file); default cifar10_features, and inception with a published reference.",
     ),
