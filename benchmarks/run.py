@@ -1,6 +1,6 @@
 """Speed and memory, measured and printed as tables. Nothing here is asserted: machines differ, ratios of one run compare.
 
-    python benchmarks/run.py [forward] [train] [loop] [start] [memory] [sample] [--threads 1] [--repeats 7]
+    python benchmarks/run.py [forward] [convolution] [train] [loop] [start] [memory] [sample] [--threads 1] [--repeats 7]
 
 ``forward`` and ``train`` compare with `diffusers.UNet2DModel` of the same width and depth in its default form, taken in turn
 with ours; they need ``pip install diffusers``.
@@ -33,6 +33,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.data import batches, open_source, parquet, source
+from lodestar.nets import winograd
 from lodestar.nets.precision import best_dtype
 from lodestar.nets.unet import UNet, UNetConfig
 from lodestar.samplers import DDIM, AnySampler, DPMpp, last
@@ -113,6 +114,28 @@ def forward(repeats: int) -> Table:
                     network, dtype = networks[name]
                     error = f"{((network(x, t, None, dtype) - reference).norm() / reference.norm()).item():.1e}"
                 table.add_row(name, str(batch), f"{batch / each:.1f}", f"{took['diffusers, float32'] / each:.2f}", error)
+    return table
+
+
+def convolution(repeats: int) -> Table:
+    """3×3 convolutions of ADM's widths in float32: Winograd's against PyTorch's."""
+    table = Table(
+        "batch", "channels", "size", "ms, PyTorch", "ms, Winograd", "times as fast", title="one 3×3 convolution, float32"
+    )
+    for batch, channels, size in ((8, 128, 16), (1, 192, 64), (4, 192, 64), (2, 384, 32), (4, 384, 32)):
+        x = torch.randn(batch, channels, size, size).to(memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3).to(memory_format=torch.channels_last)
+        bias = torch.randn(channels)
+        with torch.inference_mode():
+            took = seconds(
+                {
+                    "direct": lambda x=x, w=weight, b=bias: torch.nn.functional.conv2d(x, w, b, padding=1),
+                    "winograd": lambda x=x, w=weight, b=bias: winograd.conv3x3(x, w, b),
+                },
+                repeats,
+            )
+        direct, fast = took["direct"], took["winograd"]
+        table.add_row(str(batch), str(channels), str(size), f"{1e3 * direct:.1f}", f"{1e3 * fast:.1f}", f"{direct / fast:.2f}")
     return table
 
 
@@ -287,7 +310,15 @@ def sample(repeats: int) -> Table:
 
 def main() -> None:
     """Run the tables that are asked for, or all."""
-    parts = {"forward": forward, "train": train, "loop": loop, "start": start, "memory": memory, "sample": sample}
+    parts = {
+        "forward": forward,
+        "convolution": convolution,
+        "train": train,
+        "loop": loop,
+        "start": start,
+        "memory": memory,
+        "sample": sample,
+    }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="part", help=f"{', '.join(parts)}; default all")
     parser.add_argument("--threads", type=int, default=1)

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from lodestar.config import Config, Problem, decode
 from lodestar.convert.family import Facts, Family, ModelConfig, Shapes
-from lodestar.convert.rename import Rule
+from lodestar.convert.rename import Rule, matrix
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig, Pool
 from lodestar.nets.unet import UNetConfig
@@ -231,11 +231,6 @@ def _rules_for(config: ModelConfig) -> tuple[Rule, ...]:
     return *BACKBONE, *CLASSIFIER_HEAD[config.network.pool]
 
 
-def _matrix(weight: Tensor) -> Tensor:
-    """The weight of a convolution over one place, [O, I, 1] or [O, I, 1, 1], as that of an affine map, [O, I]."""
-    return weight.flatten(1)
-
-
 def _down(match: re.Match[str]) -> str:
     return f"down.{int(match[1]) - 1}.{'block' if match[2] == '0' else 'attention'}."
 
@@ -262,7 +257,7 @@ BACKBONE = (
     Rule(r"\.skip_connection\.", ".skip."),
     Rule(r"\.block\.op\.", ".block.conv."),
     Rule(r"\.attention\.proj_out\.", ".attention.out."),
-    Rule(r"\.attention\.(qkv|out)\.weight$", r".attention.\1.weight", _matrix),
+    Rule(r"\.attention\.(qkv|out)\.weight$", r".attention.\1.weight", matrix),
 )
 
 UNET_HEAD = (Rule(r"^out\.0\.", "norm."), Rule(r"^out\.2\.", "head."))
@@ -270,7 +265,7 @@ UNET_HEAD = (Rule(r"^out\.0\.", "norm."), Rule(r"^out\.2\.", "head."))
 CLASSIFIER_HEAD: dict[Pool, tuple[Rule, ...]] = {
     "adaptive": (
         Rule(r"^out\.0\.", "norm."),
-        Rule(r"^out\.3\.weight$", "head.weight", _matrix),
+        Rule(r"^out\.3\.weight$", "head.weight", matrix),
         Rule(r"^out\.3\.bias$", "head.bias"),
     ),
     "attention": (
@@ -278,7 +273,7 @@ CLASSIFIER_HEAD: dict[Pool, tuple[Rule, ...]] = {
         Rule(r"^out\.2\.positional_embedding$", "head.position", Tensor.t),
         Rule(r"^out\.2\.qkv_proj\.", "head.qkv."),
         Rule(r"^out\.2\.c_proj\.", "head.out."),
-        Rule(r"^head\.(qkv|out)\.weight$", r"head.\1.weight", _matrix),
+        Rule(r"^head\.(qkv|out)\.weight$", r"head.\1.weight", matrix),
     ),
     "spatial": (Rule(r"^out\.", "head."),),
     "spatial_v2": (Rule(r"^out\.", "head."),),

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lodestar.config import Config, Problem, decode
 from lodestar.convert.family import Facts, Family, ModelConfig, Shapes
-from lodestar.convert.rename import Rule
+from lodestar.convert.rename import Rule, matrix
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.layers import timestep_embedding
 from lodestar.nets.unet import UNetConfig
@@ -140,11 +140,11 @@ def rules(depth: int) -> tuple[Rule, ...]:
             rule
             for number, name in enumerate("qkv")
             for rule in (
-                Rule(rf"\.proj_{name}\.weight$", f".qkv.weight[{number}]", _matrix),
+                Rule(rf"\.proj_{name}\.weight$", f".qkv.weight[{number}]", matrix),
                 Rule(rf"\.proj_{name}\.bias$", f".qkv.bias[{number}]"),
             )
         ),
-        Rule(r"\.proj\.weight$", ".out.weight", _matrix),
+        Rule(r"\.proj\.weight$", ".out.weight", matrix),
         Rule(r"\.proj\.bias$", ".out.bias"),
     )
 
@@ -157,10 +157,6 @@ def _stage(place: int, depth: int) -> int:
 def _columns(weight: Tensor) -> Tensor:
     """Columns for sine and cosine in turn [O, W], as ours: all cosines, then all sines."""
     return torch.cat([weight[:, 1::2], weight[:, 0::2]], dim=1)
-
-
-def _matrix(weight: Tensor) -> Tensor:
-    return weight.flatten(1)
 
 
 DDPM = Family(

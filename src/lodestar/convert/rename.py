@@ -18,6 +18,11 @@ from torch import Tensor
 from lodestar.config import Problem
 
 
+def matrix(weight: Tensor) -> Tensor:
+    """The weight of a convolution over one place, [O, I, 1] or [O, I, 1, 1], as that of an affine map, [O, I]."""
+    return weight.flatten(1)
+
+
 @dataclass(frozen=True)
 class Rule:
     """Substitute `replacement` (as in `re.sub`) for `pattern` in a name; where it applied, `change` the tensor too."""

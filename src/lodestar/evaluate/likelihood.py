@@ -29,6 +29,7 @@ from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
 from lodestar.evaluate.run import digest, number_format
+from lodestar.evaluate.tables import report_table
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
 from lodestar.models.diffusion import Diffusion, Request
@@ -111,27 +112,14 @@ class Likelihood:
         return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
 
     def table(self) -> Table:
-        """For a person: the numbers first, then what they depend on."""
-        from rich import box
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE, show_header=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
+        """For a person."""
+        numbers = []
         for name, value in self.numbers.items():
-            if name.endswith("_error"):
-                continue
             error = self.numbers.get(f"{name}_error")
-            table.add_row(name, f"{value:.4f}" + ("" if error is None else f" ± {error:.4f} (standard error)"))
-        table.add_section()
-        for name, setting in asdict(self).items():
-            if name in ("numbers", "terms", "warnings"):
-                continue
-            shown = setting[:16] if name.endswith(("_digest", "_fingerprint")) else setting
-            table.add_row(name.replace("_", " "), f"{shown:.1f}" if name == "seconds" else str(shown))
-        for warning in self.warnings:
-            table.add_row("note", warning, style="yellow")
-        return table
+            if not name.endswith("_error"):
+                numbers.append((name, f"{value:.4f}" + ("" if error is None else f" ± {error:.4f} (standard error)")))
+        settings = {name: setting for name, setting in asdict(self).items() if name not in ("numbers", "terms", "warnings")}
+        return report_table(numbers, settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
 
     def save(self, folder: Path) -> None:
         """Write report.json, bpd.csv (the terms) and bpd.png (their plot) into a folder. Raises Problem."""

@@ -28,6 +28,7 @@ from lodestar.evaluate.neighbours import nearest
 from lodestar.evaluate.published import is_published, published
 from lodestar.evaluate.repeats import check, half_width
 from lodestar.evaluate.statistics import PARTS, Collector, Moments, Part, Statistics
+from lodestar.evaluate.tables import report_table
 from lodestar.files import CACHE, cache_folder
 from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
@@ -96,30 +97,19 @@ class Report:
         return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
 
     def table(self) -> Table:
-        """For a person: the numbers first, then what they depend on."""
-        from rich import box
-        from rich.table import Table
-
-        table = Table(box=box.SIMPLE, show_header=False)
-        table.add_column(style="bold")
-        table.add_column(overflow="fold")
+        """For a person."""
+        spread = self.intervals or {}
+        numbers = []
         for name, value in self.numbers.items():
-            spread = "" if self.intervals is None else f" ± {self.intervals[name]:.2g}"
-            table.add_row(name.replace("_", " "), f"{value:.5g}{spread}")
-        if self.intervals is not None:
-            table.add_row("", f"mean and 95 % interval over {len(self.runs)} runs with different seeds")
-        table.add_section()
-        for name, setting in asdict(self).items():
-            if name in ("numbers", "warnings", "images_per_second", "runs", "intervals") or setting is None:
-                continue
-            if name == "seconds":
-                setting = f"{self.seconds:.1f} ({self.images_per_second:.3g} images/s)"
-            elif name.endswith(("_digest", "_fingerprint")):
-                setting = setting[:16]
-            table.add_row(name.replace("_", " "), str(setting) or "none")
-        for warning in self.warnings:
-            table.add_row("note", warning, style="yellow")
-        return table
+            more = f" ± {spread[name]:.2g}" if spread else ""
+            numbers.append((name.replace("_", " "), f"{value:.5g}{more}"))
+        if spread:
+            numbers.append(("", f"mean and 95 % interval over {len(self.runs)} runs with different seeds"))
+        told = ("numbers", "warnings", "images_per_second", "runs", "intervals")
+        settings = {name: setting for name, setting in asdict(self).items() if name not in told}
+        if self.seconds is not None:
+            settings["seconds"] = f"{self.seconds:.1f} ({self.images_per_second:.3g} images/s)"
+        return report_table(numbers, settings, self.warnings)
 
 
 def evaluate(

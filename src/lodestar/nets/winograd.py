@@ -12,22 +12,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_B = torch.tensor([
+
+def _exact(rows: list[list[int]]) -> Tensor:
+    """On the CPU, whatever the default device is while this is imported."""
+    return torch.tensor(rows, dtype=torch.float64, device="cpu")
+
+
+_B = _exact([
     [4, 0, -5, 0, 1, 0],
     [0, -4, -4, 1, 1, 0],
     [0, 4, -4, -1, 1, 0],
     [0, -2, -1, 2, 1, 0],
     [0, 2, -1, -2, 1, 0],
     [0, 4, 0, -5, 0, 1],
-]).double()  # fmt: skip
-_G = torch.tensor([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]).double() / 24
-_A = torch.tensor([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]).double()
+])  # fmt: skip
+_G = _exact([[6, 0, 0], [-4, -4, -4], [-4, 4, -4], [1, 2, 4], [1, -2, 4], [0, 0, 24]]) / 24
+_A = _exact([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]])
 # Both dimensions at once: [36, 36], [36, 9] and [16, 36].
 _INPUT, _KERNEL, _OUTPUT = (torch.kron(each, each).float() for each in (_B, _G, _A))
 
 CHANNELS = 128
 """Fewest channels, in and out, at which it pays: with fewer, the transforms cost what the products save."""
-TILES = 32
+TILES = 128
 """Fewest tiles in a batch at which it pays; a quarter of the channels at least: the kernel's transform is spread over them."""
 _CACHED = 2**21
 """Bytes of transformed input that are worked on at once, about what a core's own cache holds."""
