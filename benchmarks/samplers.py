@@ -44,7 +44,7 @@ ORDERS: dict[str, int | None] = {
     "lms": 4,
     "lms:order=3,variable=log": 3,
     "dpmpp": 2,
-    "dpmpp:order=3": 2,
+    "dpmpp:order=3,taper=false": 2,
     "dpmpp:target=epsilon": 2,
     "dpmpp:eta=1": None,
     "dpmpp_single": 2,

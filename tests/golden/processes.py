@@ -745,7 +745,7 @@ def _k_sampler(settings: dict[str, Any]) -> Sampler | None:
         case "dpmpp_2m_sde":
             return DPMpp(eta=eta, solver=settings.get("solver_type", "midpoint"))
         case "dpmpp_3m_sde":
-            return DPMpp(order=3, eta=eta, solver="heun")
+            return DPMpp(order=3, eta=eta, solver="heun", taper=False)
     return None
 
 
@@ -1026,7 +1026,7 @@ def _gmm_float64(case: Case, model: Mixture, family: str, what: str) -> Tensor |
         "dpmpp_2s": DPMppSingle(),
         "dpmpp_2m_sde_eta0_midpoint": DPMpp(),
         "dpmpp_2m_sde_eta0_heun": DPMpp(solver="heun"),
-        "dpmpp_3m_sde_eta0": DPMpp(order=3, solver="heun"),
+        "dpmpp_3m_sde_eta0": DPMpp(order=3, solver="heun", taper=False),
     }
     sampler = known.get(family if family.startswith("edm_") else method)
     if sampler is None:

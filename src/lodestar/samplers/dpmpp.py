@@ -38,8 +38,10 @@ class DPMpp(Sampler):
     """How many x̂₀ a step combines."""
     target: Target = "x0"
     """What is taken to change slowly: x0, or epsilon (DPM-Solver)."""
-    taper: bool = False
-    """Fall to first order over the last steps, as the published code does where there are fewer than 15."""
+    taper: bool = True
+    """Fall to first order over the last steps, as the published code does where there are fewer than 15: on plans even in time
+    the last steps are the widest in λ, and a third order goes wrong there (the embedded model's Fréchet distance of 10 steps is
+    then 10.8 and not 1.6)."""
 
     @model_validator(mode="after")
     def _sde_of_x0(self) -> Self:
