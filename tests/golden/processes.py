@@ -1022,10 +1022,10 @@ def _gmm_float64(case: Case, model: Mixture, family: str, what: str) -> Tensor |
         "heun": Heun(),
         "dpm_2": DPMppSingle(target="epsilon"),
         "lms4": LMS(),
-        "dpmpp_2m": DPMpp(),
+        "dpmpp_2m": DPMpp(taper=False),
         "dpmpp_2s": DPMppSingle(),
-        "dpmpp_2m_sde_eta0_midpoint": DPMpp(),
-        "dpmpp_2m_sde_eta0_heun": DPMpp(solver="heun"),
+        "dpmpp_2m_sde_eta0_midpoint": DPMpp(taper=False),
+        "dpmpp_2m_sde_eta0_heun": DPMpp(solver="heun", taper=False),
         "dpmpp_3m_sde_eta0": DPMpp(order=3, solver="heun", taper=False),
     }
     sampler = known.get(family if family.startswith("edm_") else method)
