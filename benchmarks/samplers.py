@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -59,10 +60,11 @@ ORDERS: dict[str, int | None] = {
 """Samplers and their orders in theory; None where noise is drawn, and there is no solution to be near to."""
 
 MEASURED = (
-    "ddim ancestral plms heun edm lms dpmpp dpmpp:order=3 dpmpp:eta=1 dpmpp_single dpmpp_sde unipc unipc:order=3 "
-    "predictor_corrector"
+    "ddim ancestral euler_ancestral plms heun heun@logsnr:{} edm edm@logsnr:{} lms dpmpp dpmpp:order=3 dpmpp:eta=1 dpmpp_single "
+    "dpmpp_sde unipc unipc:order=3 predictor_corrector"
 )
-"""Samplers whose Fréchet distance is measured where no others are asked for: those that fit the model, twins left out."""
+"""Samplers, and plans other than the usual one, whose Fréchet distance is measured where no others are asked for: those that fit
+the model, twins left out."""
 
 MIXTURE = Mixture(
     torch.tensor([0.5, 0.3, 0.2]),
@@ -126,17 +128,21 @@ def orders() -> list[str]:
     return lines
 
 
-def frechet(model: str, text: str, budget: int, count: int, plan: str, kept: Path, batch_size: int) -> float | None:
-    """Fréchet distance of `count` pictures at `budget` evaluations each, from `kept` if it is there; None if that is too few."""
-    sampler = parse("sampler", text, AnySampler)
+def frechet(model: str, text: str, budget: int, count: int, kept: Path, batch_size: int) -> float | None:
+    """Fréchet distance of `count` pictures at `budget` evaluations each, from `kept` if it is there; None if that is too few.
+
+    text: a sampler, and after an @ its plan, with {} for the number of steps.
+    """
+    name, _, plan = text.partition("@")
+    sampler = parse("sampler", name, AnySampler)
     steps = steps_for(sampler, budget)
     if not steps:
         return None
-    file = kept / f"{text.replace(':', '-').replace(',', '-')}-{budget}.json"
+    file = kept / f"{re.sub('[:,@{}]+', '-', text)}-{budget}.json"
     extractor = load_extractor()
     reference = open_reference(None, model, extractor, library.config(model).size)
     report = measured(
-        file, model, reference, extractor, count=count, plan=plan.format(steps), sampler=sampler, batch_size=batch_size
+        file, model, reference, extractor, count=count, plan=(plan or "{}").format(steps), sampler=sampler, batch_size=batch_size
     )
     return report["numbers"]["frechet"]
 
@@ -167,12 +173,13 @@ def draw(path: Path, title: str, budgets: Sequence[int], curves: dict[str, list[
         figure.savefig(file, format="png")
 
 
-def page(count: int, plan: str, budgets: Sequence[int], curves: dict[str, list[float | None]], picture: str) -> str:
+def page(count: int, budgets: Sequence[int], curves: dict[str, list[float | None]], picture: str) -> str:
     """The text of docs/samplers.md."""
-    numbers = [
-        f"| `{text}` | {' | '.join('' if value is None else f'{value:.2f}' for value in values)} |"
-        for text, values in curves.items()
-    ]
+    numbers = []
+    for text, values in curves.items():
+        name, _, plan = text.partition("@")
+        cells = ["" if value is None else f"{value:.2f}" for value in values]
+        numbers.append(f"| `{name}` | `{(plan or '{}').format('N')}` | {' | '.join(cells)} |")
     return "\n".join(
         [
             "# Samplers",
@@ -192,12 +199,13 @@ def page(count: int, plan: str, budgets: Sequence[int], curves: dict[str, list[f
             "## Quality for cost",
             "",
             f"Fréchet distance of {count} pictures of `cifar10`, without guidance, against the evaluations of the network that",
-            f"each picture cost (plan `{plan.format('N')}`; a sampler with two a step takes half the steps). Lower is better.",
+            "each picture cost (a sampler with two a step takes half the steps). Lower is better. Samplers in ε̂ with two",
+            "evaluations a step need more than a few steps, or a plan even in log σ/α. All have the same seeds.",
             "",
             f"![Fréchet distance against evaluations, a curve for each sampler]({picture})",
             "",
-            f"| sampler | {' | '.join(map(str, budgets))} |",
-            "|---" * (1 + len(budgets)) + "|",
+            f"| sampler | `--steps` | {' | '.join(map(str, budgets))} |",
+            "|---" * (2 + len(budgets)) + "|",
             *numbers,
             "",
         ]
@@ -208,9 +216,8 @@ def main() -> None:
     """Measure what is asked for and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=2_000, help="pictures for each Fréchet distance")
-    parser.add_argument("--samplers", default=MEASURED, help="with spaces between them, as --sampler of lodestar has them")
+    parser.add_argument("--samplers", default=MEASURED, help="NAME:field=value@PLAN …, with {} for the steps in PLAN")
     parser.add_argument("--evaluations", default="5,10,20,50,100,250")
-    parser.add_argument("--plan", default="{}", help="the sampling plan, with {} for the number of steps: logsnr:{}")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kept", type=Path, default=Path("out/samplers"), help="where measurements are kept")
@@ -222,10 +229,10 @@ def main() -> None:
     for budget in budgets:
         for text, values in curves.items():
             print(f"{text}, {budget} evaluations", flush=True)
-            values.append(frechet("cifar10", text, budget, options.count, options.plan, options.kept, options.batch_size))
+            values.append(frechet("cifar10", text, budget, options.count, options.kept, options.batch_size))
     picture = options.out.with_suffix(".png")
     draw(picture, f"Fréchet distance of cifar10, {options.count} pictures, no guidance", budgets, curves)
-    write_text(options.out, page(options.count, options.plan, budgets, curves, picture.name))
+    write_text(options.out, page(options.count, budgets, curves, picture.name))
     print(options.out)
 
 
