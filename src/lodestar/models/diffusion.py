@@ -281,11 +281,12 @@ class Diffusion(nn.Module):
     def _rehearse(self, sampler: AnySampler, steps: Sequence[Transition], guidance: Sequence[AnyGuidance]) -> None:
         """The first step with a single number for a picture, so that what a sampler refuses it refuses before any work."""
         learned = torch.zeros(1, 1) if self.config.denoiser.variance != "fixed" else None
-        renoises = any(isinstance(each, CFGpp) for each in guidance)
 
-        def denoise(x: Tensor, level: Level) -> Estimate:
-            return Estimate(x, level, x, frac=learned, renoise=x if renoises else None)
+        def plain(x: Tensor, level: Level) -> Estimate:
+            return Estimate(x, level, x, frac=learned)
 
+        context = Context(plain, pair=lambda x, level: (plain(x, level), plain(x, level)))
+        denoise = compose([each for each in guidance if isinstance(each, CFGpp)], context)
         next(iter(sampler(denoise, torch.zeros(1, 1), steps, torch.zeros_like)))
 
     def _check_label(self, label: Label, classifier: PictureClassifier | None) -> None:
