@@ -25,7 +25,8 @@ from lodestar.evaluate.run import cache_folder, collect, digest, evaluate, evalu
 from lodestar.evaluate.statistics import PARTS, Collector, FeatureSet, Part, Statistics
 from lodestar.guidance import CFG, AnyGuidance, Classifier
 from lodestar.images import load_png, save_png
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.request import Request
 from lodestar.samplers import DDIM, AnySampler, DPMpp
 
 from . import tiny

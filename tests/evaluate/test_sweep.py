@@ -20,7 +20,8 @@ from lodestar.evaluate.run import collect
 from lodestar.evaluate.statistics import Collector
 from lodestar.evaluate.sweep import Row, sweep
 from lodestar.guidance import CFG, Autoguidance, Classifier, Clip, Interval
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.request import Request
 from lodestar.samplers import DDIM
 
 from . import tiny

@@ -33,7 +33,8 @@ from lodestar.files import CACHE, cache_folder
 from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.request import Request
 from lodestar.progress import progress
 from lodestar.samplers import AnySampler
 

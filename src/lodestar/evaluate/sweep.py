@@ -31,7 +31,8 @@ from lodestar.files import write_csv
 from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.request import Request
 from lodestar.samplers import AnySampler
 
 _METRICS = (Frechet(), Score(), PrecisionRecall())
