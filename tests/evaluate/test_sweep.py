@@ -16,7 +16,7 @@ from lodestar.evaluate import sweep as sweep_module
 from lodestar.evaluate.axes import Axis, axis, parse_axis
 from lodestar.evaluate.kept import keep, load
 from lodestar.evaluate.plot import Curve, Ticks
-from lodestar.evaluate.run import collect
+from lodestar.evaluate.reference import collect
 from lodestar.evaluate.statistics import Collector
 from lodestar.evaluate.sweep import Row, sweep
 from lodestar.guidance import CFG, Autoguidance, Classifier, Clip, Interval

@@ -28,8 +28,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
-from lodestar.evaluate.run import digest, number_format
-from lodestar.evaluate.tables import report_table
+from lodestar.evaluate.report import digest, number_format, report_table
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
 from lodestar.models.diffusion import Diffusion
