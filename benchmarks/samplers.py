@@ -26,8 +26,8 @@ from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.core.transition import Transition
 from lodestar.evaluate.extractors import load_extractor
-from lodestar.evaluate.reports import measured
-from lodestar.evaluate.run import open_reference
+from lodestar.evaluate.measured import measured
+from lodestar.evaluate.reference import open_reference
 from lodestar.files import atomic, write_text
 from lodestar.samplers import AnySampler, UniPC, last
 

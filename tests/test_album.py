@@ -16,7 +16,8 @@ from lodestar.config import Problem
 from lodestar.data import open_source
 from lodestar.guidance import CFG, Classifier
 from lodestar.images import load_png
-from lodestar.models.diffusion import Diffusion, Request, Samples
+from lodestar.models.diffusion import Diffusion, Samples
+from lodestar.models.request import Request
 from tests.evaluate import tiny
 
 torch.set_num_threads(1)

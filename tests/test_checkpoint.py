@@ -201,6 +201,15 @@ def test_filling_a_module() -> None:
     assert module.weight.dtype == torch.float32
 
 
+def test_filling_a_module_without_memory() -> None:
+    module = nn.Linear(3, 2, device="meta")
+    given = {"weight": torch.ones(2, 3, dtype=torch.bfloat16), "bias": torch.zeros(2)}
+    checkpoint.fill(module, given, "here")
+    assert torch.equal(module.weight, torch.ones(2, 3)) and module.weight.dtype == torch.float32 and module.weight.requires_grad
+    given["bias"].fill_(1)
+    assert torch.equal(module.bias, torch.zeros(2)), "a copy"
+
+
 @pytest.mark.parametrize(
     ("given", "message"),
     [

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from lodestar.config import Config, Problem, choose, decode, edit, kinds, nearest, parse
+from lodestar.config import Config, Problem, choose, decode, edit, kinds, nearest, parse, short
 
 
 class Square(Config):
@@ -163,6 +163,12 @@ def test_what_json_has_no_place_for_is_a_problem() -> None:
 )
 def test_a_short_form(text: str, shape: Config) -> None:
     assert parse("shape", text, AnyShape) == shape
+    assert parse("shape", short(shape), AnyShape) == shape
+
+
+def test_a_short_form_states_every_field_but_those_to_omit() -> None:
+    assert short(Box(width=1.5), omit=["name"]) == "box:width=1.5,height=2.0,colour=red,filled=false"
+    assert short(Dot()) == "dot"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -32,6 +34,15 @@ def test_every_embedded_model_loads_is_small_and_tells_where_it_comes_from() -> 
         assert {"images_seen", "seconds", "data", "preset", "hardware"} <= header.provenance.keys()
         assert "/" not in header.provenance["data"]
         library.load(name, "cpu")
+
+
+def test_loading_leaves_pytorchs_compiler_alone() -> None:
+    code = """
+import sys, lodestar
+lodestar.load("cifar10", "cpu").guide()
+assert "sympy" not in sys.modules, "70 MB and a second of every command"
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar10_classifier", DEFAULT])

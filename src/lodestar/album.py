@@ -18,9 +18,10 @@ from lodestar.data.npz import write_npz
 from lodestar.files import is_temporary, write_text
 from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Frame, Request, Samples
+from lodestar.models.diffusion import Diffusion, Samples
 from lodestar.models.editing import Edited, EditRequest, Material
 from lodestar.models.labels import spell
+from lodestar.models.request import Frame, Request
 from lodestar.nets.precision import PRECISIONS
 
 MANIFEST = "manifest.json"

@@ -128,7 +128,10 @@ def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, T
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
-    """Put tensors into a module, strictly, in the module's own precision. Raises Problem naming the first misfit."""
+    """Put tensors into a module, strictly, in the module's own precision. Raises Problem naming the first misfit.
+
+    One that was built on "meta" is on the CPU then, with copies of the tensors.
+    """
     expected = module.state_dict()
     if odd := expected.keys() ^ tensors.keys():
         name = min(odd)
@@ -136,7 +139,10 @@ def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str | Pa
     for name, tensor in expected.items():
         if tensor.shape != tensors[name].shape:
             raise Problem(f"{where}: {name!r} has shape {tuple(tensors[name].shape)}, this model has {tuple(tensor.shape)}")
-    module.load_state_dict(dict(tensors))
+    # Not `Module.to_empty`: for a tensor on "meta" PyTorch loads its compiler (70 MB, a second) to allocate this.
+    bare = any(tensor.is_meta for tensor in expected.values())
+    values = {name: tensor.to(expected[name].dtype, copy=bare) for name, tensor in tensors.items()}
+    module.load_state_dict(values, assign=bare)
 
 
 def content_digest(texts: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

@@ -15,7 +15,7 @@ import json
 import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Any, Self, TypeVar
 
@@ -143,6 +143,17 @@ def parse(what: str, text: str, union: Any) -> Any:
                 raise Problem(f"{what} {text!r}: {name} takes {_count(fields)}, and {part!r} is one more")
         data[key] = _value(value)
     return decode(member, data, what)
+
+
+def short(config: Config, omit: Collection[str] = ()) -> str:
+    """An algorithm in the short form that `parse` reads: ``cfg:scale=3.0,rescale=0.0``.
+
+    Every field is stated, but for those to `omit`.
+    """
+    fields = {name: value for name, value in config.model_dump(mode="json").items() if name not in omit}
+    kind = fields.pop("kind")
+    listed = ",".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items())
+    return f"{kind}:{listed}" if listed else kind
 
 
 def _count(fields: list[str]) -> str:

@@ -62,7 +62,6 @@ def load(
     settings = _config(path, header)
     with torch.device("meta"):
         model: Diffusion | PictureClassifier = settings.build()
-    model.to_empty(device="cpu")
     checkpoint.fill(model, tensors, path)
     place(model.requires_grad_(False).eval(), target)
     (model.denoiser if isinstance(model, Diffusion) else model).lower(dtype or best_dtype(target))

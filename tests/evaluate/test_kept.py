@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from lodestar import checkpoint
 from lodestar.config import Problem
 from lodestar.evaluate.kept import cached, keep, load
-from lodestar.evaluate.run import collect
+from lodestar.evaluate.reference import collect
 from lodestar.evaluate.statistics import PARTS, Collector, Part, Statistics
 
 from . import tiny

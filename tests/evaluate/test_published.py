@@ -20,7 +20,8 @@ from lodestar.evaluate.extractors import InceptionExtractor
 from lodestar.evaluate.extractors import inception as inception_module
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
 from lodestar.evaluate.metrics.frechet import frechet_distance
-from lodestar.evaluate.run import evaluate_batches, evaluate_pictures, open_reference
+from lodestar.evaluate.reference import open_reference
+from lodestar.evaluate.run import evaluate_batches, evaluate_pictures
 from lodestar.evaluate.self_test import self_test
 from lodestar.nets.inception import Inception, normalise
 

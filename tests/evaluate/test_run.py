@@ -13,20 +13,24 @@ import pytest
 import torch
 from rich.console import Console
 
-from lodestar.config import Problem, parse
+from lodestar.config import Problem
 from lodestar.data import open_source
 from lodestar.evaluate import kept as kept_module
-from lodestar.evaluate import run
 from lodestar.evaluate.extractors import ClassifierExtractor
 from lodestar.evaluate.kept import Kept, keep, kept, load
 from lodestar.evaluate.metrics import KID, Frechet, Nearest, PrecisionRecall, Score
+from lodestar.evaluate.reference import collect, known_of, open_reference
 from lodestar.evaluate.repeats import student
-from lodestar.evaluate.run import cache_folder, collect, digest, evaluate, evaluate_pictures, known_of, open_reference, short
+from lodestar.evaluate.report import digest
+from lodestar.evaluate.run import evaluate, evaluate_pictures
 from lodestar.evaluate.statistics import PARTS, Collector, FeatureSet, Part, Statistics
-from lodestar.guidance import CFG, AnyGuidance, Classifier
+from lodestar.files import cache_folder
+from lodestar.guidance import CFG, Classifier
 from lodestar.images import load_png, save_png
-from lodestar.models.diffusion import Diffusion, Request
-from lodestar.samplers import DDIM, AnySampler, DPMpp
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.request import Request
+from lodestar.progress import progress
+from lodestar.samplers import DDIM
 
 from . import tiny
 
@@ -244,21 +248,8 @@ def test_a_reference_of_larger_pictures_is_cropped_as_for_training_not_squashed(
         open_reference(None, "nothing kept of this", tiny.extractor(), (8, 8))
 
 
-@pytest.mark.parametrize(
-    ("config", "union"),
-    [
-        (CFG(scale=2.5), AnyGuidance),
-        (Classifier(scale=3.0, form="score"), AnyGuidance),
-        (DPMpp(), AnySampler),
-        (DDIM(eta=0.5), AnySampler),
-    ],
-)
-def test_a_short_form_reads_back(config: object, union: object) -> None:
-    assert parse("setting", short(config), union) == config  # type: ignore[arg-type]
-
-
 def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str]) -> None:
-    with run.progress("sampling", 10) as done:
+    with progress("sampling", 10) as done:
         done(5)
     assert capsys.readouterr().out == ""
 

@@ -16,11 +16,12 @@ from lodestar.evaluate import sweep as sweep_module
 from lodestar.evaluate.axes import Axis, axis, parse_axis
 from lodestar.evaluate.kept import keep, load
 from lodestar.evaluate.plot import Curve, Ticks
-from lodestar.evaluate.run import collect
+from lodestar.evaluate.reference import collect
 from lodestar.evaluate.statistics import Collector
 from lodestar.evaluate.sweep import Row, sweep
 from lodestar.guidance import CFG, Autoguidance, Classifier, Clip, Interval
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.request import Request
 from lodestar.samplers import DDIM
 
 from . import tiny

@@ -13,7 +13,9 @@ from lodestar.core.schedule import Linear
 from lodestar.denoiser import Denoiser
 from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.guided import bind
+from lodestar.models.request import Request
 from lodestar.samplers import DDIM, Ancestral, Heun
 from tests.evaluate import tiny
 
@@ -101,7 +103,7 @@ def test_a_composed_estimate_is_that_of_its_labels() -> None:
     model, x, level = tiny.diffusion(), torch.randn(1, 3, 8, 8), Linear(timesteps=50).at(30)
 
     def x0(*labels: Any) -> torch.Tensor:
-        return model._bound(labels, {})(x, level).x0
+        return bind(model, labels, {})(x, level).x0
 
     expected = x0(None) + (x0(0) - x0(None)) + (x0(2) - x0(None)) - (x0(1) - x0(None))
     torch.testing.assert_close(x0(Composed(wanted=(0, 2), unwanted=(1,))), expected, atol=1e-4, rtol=1e-4)

@@ -13,7 +13,8 @@ from lodestar.config import Problem
 from lodestar.core.schedule import Linear
 from lodestar.data import Batch
 from lodestar.denoiser import DenoiserConfig
-from lodestar.models.diffusion import Diffusion, DiffusionConfig, Request
+from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.models.request import Request
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
 from lodestar.tasks import Denoise, Facts

@@ -93,7 +93,7 @@ def test_variants_are_trained_once_and_stand_beside_the_papers(
         raise AssertionError("what is done is done again")
 
     monkeypatch.setattr("lodestar.train.loop.Step", never)
-    monkeypatch.setattr("lodestar.evaluate.reports.evaluate", never)
+    monkeypatch.setattr("lodestar.evaluate.measured.evaluate", never)
     assert tabled(pictures, tmp_path / "a", ("rescale", "heads-2", "head-32")) == rows
 
 

@@ -15,7 +15,8 @@ from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
-from lodestar.models.diffusion import Diffusion, DiffusionConfig, Request
+from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.models.request import Request
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill
 from lodestar.train import loop

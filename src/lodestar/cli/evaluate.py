@@ -79,6 +79,7 @@ def evaluate(
     from lodestar.evaluate import extractors, likelihood, run
     from lodestar.evaluate.metrics import Metric
     from lodestar.evaluate.published import is_published
+    from lodestar.evaluate.reference import open_reference
     from lodestar.evaluate.self_test import self_test as measure_published
     from lodestar.library import load_diffusion
 
@@ -124,12 +125,12 @@ def evaluate(
     measured_with = extractors.load_extractor(extractor or default, device)
     if samples is not None:
         pictures = open_source(samples, channels=measured_with.channels)
-        source = run.open_reference(reference, None, measured_with, pictures.size, metrics=metrics, batch_size=batch_size)
+        source = open_reference(reference, None, measured_with, pictures.size, metrics=metrics, batch_size=batch_size)
         report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics, out=out)
     else:
         assert model is not None
         network = load_diffusion(model, device)
-        source = run.open_reference(reference, model, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
+        source = open_reference(reference, model, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
         report = run.evaluate(
             network, source, measured_with, count=count or 5_000, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
             guidance=guides, clip=clip, temperature=temperature, classifier=load_guide(model, classifier, guides, device),
@@ -159,7 +160,7 @@ def stats(
     from lodestar.data import open_source
     from lodestar.evaluate import extractors
     from lodestar.evaluate.kept import keep
-    from lodestar.evaluate.run import collect
+    from lodestar.evaluate.reference import collect
     from lodestar.evaluate.statistics import PARTS, Collector
 
     if out.suffix != ".safetensors":
@@ -204,7 +205,7 @@ def sweep(
     """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
     from lodestar.evaluate import extractors
     from lodestar.evaluate.axes import axis, parse_axis, parse_guidances
-    from lodestar.evaluate.run import open_reference
+    from lodestar.evaluate.reference import open_reference
     from lodestar.evaluate.sweep import sweep as run
     from lodestar.library import load_diffusion
 

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lodestar.evaluate.run import Report
+    from lodestar.evaluate.report import Report
     from lodestar.guidance import AnyGuidance
     from lodestar.models.classifier import PictureClassifier
     from lodestar.models.diffusion import Diffusion

@@ -27,6 +27,7 @@ def reproduce(
     from lodestar.config import choose
     from lodestar.evaluate import extractors, run
     from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
+    from lodestar.evaluate.reference import open_reference
     from lodestar.presets import recipes
 
     if row is None:
@@ -37,7 +38,7 @@ def reproduce(
     against = str(recipes.reference_file(recipe, reference))
     measured_with = extractors.load_extractor(extractor or "inception", device)
     metrics = (Frechet(), SpatialFrechet(), Score(), PrecisionRecall())
-    source = run.open_reference(against, None, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
+    source = open_reference(against, None, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
     request = recipes.request(recipe, network, critic, count, seed)
     report = run.measure(
         network, request, source, measured_with, batch_size=batch_size, classifier=critic, metrics=metrics, what=row

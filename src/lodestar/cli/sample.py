@@ -31,7 +31,7 @@ from lodestar.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from lodestar.models.diffusion import Frame
+    from lodestar.models.request import Frame
 
 
 def sample(
@@ -68,8 +68,8 @@ def sample(
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.config import Problem
     from lodestar.library import load_diffusion
-    from lodestar.models.diffusion import Request
     from lodestar.models.rejection import candidates, surest
+    from lodestar.models.request import Request
     from lodestar.progress import progress
 
     if npz and best_of > 1:

@@ -69,7 +69,7 @@ def distill(
 
     from lodestar import library
     from lodestar.evaluate import extractors
-    from lodestar.evaluate.run import open_reference
+    from lodestar.evaluate.reference import open_reference
     from lodestar.train import distill as stages
 
     run = stages.settings(teacher, first, _changes(data, validation, images, batch_size, seed, skip_bad, overrides))
@@ -110,7 +110,7 @@ def ablate(
 
     from lodestar.config import choose, edit
     from lodestar.evaluate import extractors
-    from lodestar.evaluate.run import open_reference
+    from lodestar.evaluate.reference import open_reference
     from lodestar.presets import RUNS
     from lodestar.train import ablate as variants
     from lodestar.train.loop import open_data

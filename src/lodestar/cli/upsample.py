@@ -35,7 +35,7 @@ def upsample(
     from lodestar.config import Problem
     from lodestar.images import save_grid, save_png
     from lodestar.library import load_diffusion
-    from lodestar.models.diffusion import Request
+    from lodestar.models.request import Request
     from lodestar.progress import progress
 
     chosen = parse_sampler(sampler)

@@ -14,6 +14,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from lodestar.config import Config, Problem
+from lodestar.nets.layers import normal
 
 
 class Composed(Config):
@@ -57,10 +58,7 @@ class LabelCondition(nn.Module):
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
-        table = torch.empty(classes, width)
-        if not table.is_meta:  # there, PyTorch would load its compiler (70 MB, a second) to draw nothing
-            nn.init.normal_(table)
-        self.table = nn.Embedding.from_pretrained(table, freeze=False)
+        self.table = nn.Embedding.from_pretrained(normal(classes, width), freeze=False)
 
     def forward(self, label: Tensor, keep: Tensor | None = None) -> Tensor:
         """label: int64 [B]. keep: bool [B], False where the sample loses its label. Returns float32 [B, width]."""

@@ -35,6 +35,8 @@ class Estimate:
     renoise: Tensor | None = None
     """Where given, another x̂₀ [B, ...], whose ε̂ a step puts back instead of x0's own (CFG++). A sampler that keeps to this says
     so when it folds, and takes its terms from `lodestar.samplers.base.renoised`; every other one refuses."""
+    renoiser: str = "guidance"
+    """Who wants that, for the message of those that refuse."""
 
     @property
     def eps(self) -> Tensor:
@@ -58,7 +60,7 @@ class Estimate:
         says nothing of x₀ and no x̂₀ can express the shift.
         """
         if self.renoise is not None and not renoises:
-            raise Problem("guidance cfgpp puts back other noise than x0's own, which this sampler cannot: use ddim or dpmpp")
+            raise Problem(f"{self.renoiser} puts back other noise than x0's own, which this sampler cannot: use ddim or dpmpp")
         if self.shift is None:
             return self
         if isinstance(self.level.alpha, float) and self.level.alpha == 0:

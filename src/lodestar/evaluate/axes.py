@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from lodestar.config import Config, Problem, edit, nearest, parse
 from lodestar.guidance import AnyGuidance
-from lodestar.models.diffusion import Request
+from lodestar.models.request import Request
 from lodestar.samplers import AnySampler
 
 C = TypeVar("C", bound=Config)

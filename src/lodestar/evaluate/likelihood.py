@@ -28,11 +28,12 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
-from lodestar.evaluate.run import digest, number_format
-from lodestar.evaluate.tables import report_table
+from lodestar.evaluate.report import digest, number_format, report_table
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.guided import guided
+from lodestar.models.request import Request
 from lodestar.objectives.bound import BitsPerDimension, bits_per_dimension
 from lodestar.progress import progress
 from lodestar.samplers import Ancestral, AnySampler
@@ -156,7 +157,7 @@ def measure(
     places = np.arange(count) * len(reference) // count
     labels, classes = _labels(model, reference, places)
     request = Request(labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, clip=clip)
-    steps, guidance = model.steps(request), model.complete(request)
+    steps, guidance = model.steps(request), request.complete_guidance()
     if own and len(steps) != config.schedule.timesteps:
         raise Problem(
             f"steps {plan!r}: this model has learned the variances of its chain's own {config.schedule.timesteps} steps: "
@@ -172,7 +173,7 @@ def measure(
     with progress("likelihood", count * calls) as tick:
         for number, batch in enumerate(sequential(pictures, batch_size)):
             rows = slice(number * batch_size, number * batch_size + len(batch.image))
-            denoise = _counting(model.guided(guidance, labels[rows], None), tick, rows.start * calls)
+            denoise = _counting(guided(model, guidance, labels[rows], None), tick, rows.start * calls)
             noise, x0 = SeededNoise(request.seeds[rows]), pixels.encode(batch.image.to(model.device))
             chain = denoise if variance == "learned" else _fixed(denoise)
             bounds.append(bits_per_dimension(chain, steps, x0, noise, "large" if variance == "large" else "small"))
@@ -180,7 +181,7 @@ def measure(
                 flows.append(ode_bits(denoise, levels, x0, noise))
             if ode and len(levels) > 2 and rows.start < _PROBED:
                 few = slice(rows.start, min(rows.stop, _PROBED))
-                seeds, plain = request.seeds[few], model.guided(guidance, labels[few], None)
+                seeds, plain = request.seeds[few], guided(model, guidance, labels[few], None)
                 changes.append(ode_bits(plain, coarser, x0[: len(seeds)], SeededNoise(seeds)) - flows[-1][: len(seeds)])
     numbers, terms = _numbers(bounds, flows, changes, steps)
     return Likelihood(

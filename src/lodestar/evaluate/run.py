@@ -1,115 +1,41 @@
 """Measuring: pictures → features → numbers.
 
 Pictures are made, or read, batch by batch, and pass once through the extractor for all metrics; no more is held of them than the
-metrics need. What is found of pictures on disk is kept in a folder too, under a key of their content and the extractor.
+metrics need.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from lodestar.config import Config, Problem
-from lodestar.data import Source, open_source, sequential
+from lodestar.config import Problem, short
+from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor, gives, note
-from lodestar.evaluate.kept import Kept, cached, kept, load
-from lodestar.evaluate.metrics import KID, DensityCoverage, Frechet, Metric, Nearest, PrecisionRecall, Score, SpatialFrechet
-from lodestar.evaluate.metrics.base import WORDS
+from lodestar.evaluate.kept import Kept
+from lodestar.evaluate.metrics import METRICS, Metric, Nearest
+from lodestar.evaluate.metrics.base import WORDS, compared, needed
 from lodestar.evaluate.neighbours import nearest
-from lodestar.evaluate.published import is_published, published
+from lodestar.evaluate.reference import known_of
 from lodestar.evaluate.repeats import check, half_width
-from lodestar.evaluate.statistics import PARTS, Collector, Moments, Part, Statistics
-from lodestar.evaluate.tables import report_table
-from lodestar.files import CACHE, cache_folder
+from lodestar.evaluate.report import Report, digest, number_format
+from lodestar.evaluate.statistics import Collector, Moments, Statistics
 from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.request import Request
 from lodestar.progress import progress
 from lodestar.samplers import AnySampler
 
-if TYPE_CHECKING:
-    from rich.table import Table
-
-METRICS: tuple[Metric, ...] = (Frechet(), SpatialFrechet(), Score(), KID(), PrecisionRecall(), DensityCoverage())
-"""What is measured where nothing else is asked for, as far as the extractor and the reference go."""
-
-_RECIPE = "2"
-"""How pictures become features (size, range, order); kept features of another recipe are made again."""
-
 _CLOSEST, _NEIGHBOURS = 10, 6
 """Pictures drawn beside their nearest neighbours, and how many of these."""
-
-
-@dataclass(frozen=True)
-class Report:
-    """The numbers, and everything that they depend on."""
-
-    numbers: Mapping[str, float]
-    """By the metrics' names: frechet, score, kid, precision, recall and so on; of several runs, their means."""
-    count: int
-    """Pictures measured, in each run."""
-    reference: str
-    reference_count: int
-    reference_fingerprint: str
-    extractor: str
-    extractor_digest: str
-    extractor_dtype: str
-    pictures: str | None = None
-    """Where they were read from; None if they were sampled, and then what follows tells how."""
-    model_digest: str | None = None
-    """Of the model's file, as `lodestar info` shows it; of its configuration and weights where it was built in code."""
-    model_dtype: str | None = None
-    """The number format that it computes in."""
-    classifier_digest: str | None = None
-    """Likewise, of the classifier that guides."""
-    weak_digest: str | None = None
-    """Likewise, of the weaker model of autoguidance."""
-    seed: int | None = None
-    """Of the first picture; picture k has seed + k, and class k modulo the number of classes. Run r begins at seed + r·count."""
-    sampler: str | None = None
-    plan: str | None = None
-    guidance: str | None = None
-    """In the order of application, separated by spaces; empty for none."""
-    clip: bool | None = None
-    temperature: float | None = None
-    seconds: float | None = None
-    """Sampling the pictures and passing them through the extractor took so long."""
-    images_per_second: float | None = None
-    runs: tuple[Mapping[str, float], ...] = ()
-    """The numbers of each run, where there are several."""
-    intervals: Mapping[str, float] | None = None
-    """Likewise: half-widths of the means' 95 % intervals, over the draw of the noise and nothing else."""
-    warnings: tuple[str, ...] = ()
-    """Why the numbers may mislead, and what was done to the pictures before they were measured."""
-
-    def to_json(self) -> str:
-        """All of it, indented."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
-
-    def table(self) -> Table:
-        """For a person."""
-        spread = self.intervals or {}
-        numbers = []
-        for name, value in self.numbers.items():
-            more = f" ± {spread[name]:.2g}" if spread else ""
-            numbers.append((name.replace("_", " "), f"{value:.5g}{more}"))
-        if spread:
-            numbers.append(("", f"mean and 95 % interval over {len(self.runs)} runs with different seeds"))
-        told = ("numbers", "warnings", "images_per_second", "runs", "intervals")
-        settings = {name: setting for name, setting in asdict(self).items() if name not in told}
-        if self.seconds is not None:
-            settings["seconds"] = f"{self.seconds:.1f} ({self.images_per_second:.3g} images/s)"
-        return report_table(numbers, settings, self.warnings)
 
 
 def evaluate(
@@ -176,7 +102,7 @@ def measure(
         note(extractor, "reference", reference.channels, reference.size),
     )
     chosen, left_out = choose(metrics or METRICS, extractor, reference, count, asked=bool(metrics))
-    theirs = known_of(reference, extractor, _compared(chosen), batch_size=batch_size, cache=cache)
+    theirs = known_of(reference, extractor, compared(chosen), batch_size=batch_size, cache=cache)
     runs: list[dict[str, float]] = []
     seconds = 0.0
     for run in range(repeats):
@@ -232,7 +158,7 @@ def evaluate_pictures(
     chosen, left_out = choose(metrics or METRICS, extractor, reference, len(pictures), asked=bool(metrics))
     ours, theirs = (
         known_of(each, extractor, parts, batch_size=batch_size, cache=cache)
-        for each, parts in ((pictures, _needed(chosen)), (reference, _compared(chosen)))
+        for each, parts in ((pictures, needed(chosen)), (reference, compared(chosen)))
     )
     numbers = _numbers(chosen, ours, theirs)
     if out is not None:
@@ -264,8 +190,8 @@ def evaluate_batches(
     batches: tensors uint8 [B, C, H, W], or arrays uint8 [B, H, W, C], B and size as they like. what: names them in the report.
     """
     chosen, left_out = choose(metrics or METRICS, extractor, reference, None, asked=bool(metrics))
-    theirs = known_of(reference, extractor, _compared(chosen), cache=cache)
-    collector, notes = Collector(_needed(chosen)), {note(extractor, "reference", reference.channels, reference.size): None}
+    theirs = known_of(reference, extractor, compared(chosen), cache=cache)
+    collector, notes = Collector(needed(chosen)), {note(extractor, "reference", reference.channels, reference.size): None}
     with progress(f"features of {what}", 0) as done:
         for batch in batches:
             place = 3 if isinstance(batch, np.ndarray) else 1
@@ -286,101 +212,6 @@ def evaluate_batches(
     )
 
 
-def open_reference(
-    spec: str | None,
-    model: str | None,
-    extractor: Extractor,
-    size: tuple[int, int],
-    *,
-    metrics: Sequence[Metric] | None = None,
-    batch_size: int = 64,
-) -> Source | Kept:
-    """The pictures to compare with, or what is kept of them: in a file, or of an embedded model's where no `spec` is given.
-
-    size: height and width of the pictures that are measured; those of the reference are resized and cropped to it, as for
-    training. metrics, batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
-    """
-    if spec is not None and Path(spec).suffix == ".safetensors":
-        reference: Kept | None = load(spec)
-    elif spec is not None and is_published(spec):
-        parts = _compared(METRICS if metrics is None else metrics) & {"features"}
-
-        def features(pictures: Source) -> Tensor | None:
-            return known_of(pictures, extractor, parts, batch_size=batch_size).features if parts else None
-
-        reference = published(spec, extractor, features)
-    elif spec is not None:
-        return open_source(spec, channels=extractor.channels, size=size)
-    else:
-        reference = None if model is None else kept(model)
-    if reference is None:
-        raise Problem(
-            "--reference is missing: the pictures to compare with (a parquet, .npz or .zip file, a folder, hf:owner/name), or a "
-            "file of lodestar stats"
-        )
-    return reference
-
-
-def known_of(
-    source: Source | Kept,
-    extractor: Extractor,
-    parts: Collection[Part] = PARTS,
-    *,
-    batch_size: int = 64,
-    cache: Path | None = None,
-) -> Statistics:
-    """What there is to know of all pictures of a source, `parts` at least, from `cache` where it is kept. Raises Problem."""
-    if isinstance(source, Kept):
-        return source.of(extractor)
-    folder = (cache or cache_folder()) / "statistics"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise Problem(f"cannot keep statistics in {folder} ({reason}): name another folder in ${CACHE}") from error
-    # Of a source that must not skip, every picture has to be readable; one that may has other features.
-    strictness = "skip" if source.skip_bad else "strict"
-    key = " ".join((_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype))
-    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
-    return cached(path, parts, source, extractor, lambda more: collect(source, extractor, Collector(more), batch_size))
-
-
-def collect(source: Source, extractor: Extractor, into: Collector, batch_size: int = 64) -> Statistics:
-    """Pass all pictures of a source through an extractor, once. Raises Problem."""
-    with progress(f"features of {source.spec}", len(source)) as done:
-        for number, batch in enumerate(sequential(source, batch_size), start=1):
-            into.add(extractor(batch.image))
-            done(min(number * batch_size, len(source)))
-    return into.statistics()
-
-
-def digest(model: Diffusion | PictureClassifier) -> str:
-    """That of the file that a model was loaded from, else SHA-256 of its configuration and of its weights as they are held."""
-    if model.digest:
-        return model.digest
-    total = hashlib.sha256(model.config.to_json().encode())
-    for name, tensor in sorted(model.state_dict().items()):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return total.hexdigest()
-
-
-def number_format(model: Diffusion) -> str:
-    """What a model computes in: "float32" or "bfloat16"."""
-    return str(model.denoiser.dtype).removeprefix("torch.")
-
-
-def short(config: Config, omit: Collection[str] = ()) -> str:
-    """A sampler or guidance in the short form that `lodestar.config.parse` reads: ``cfg:scale=3.0,rescale=0.0``.
-
-    Every field is stated, but for those to `omit`.
-    """
-    fields = {name: value for name, value in config.model_dump(mode="json").items() if name not in omit}
-    kind = fields.pop("kind")
-    listed = ",".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items())
-    return f"{kind}:{listed}" if listed else kind
-
-
 def _sampled(
     model: Diffusion,
     request: Request,
@@ -391,22 +222,13 @@ def _sampled(
     what: str,
     metrics: Sequence[Metric],
 ) -> Statistics:
-    collector = Collector(_needed(metrics))
+    collector = Collector(needed(metrics))
     with progress(what, len(request.labels)) as done:
         for frame in model.stream(request, batch_size=batch_size, classifier=classifier, weak=weak):
             done(frame.done)
             if frame.final:
                 collector.add(extractor(frame.images))
     return collector.statistics()
-
-
-def _needed(metrics: Sequence[Metric]) -> set[Part]:
-    return {metric.needs for metric in metrics}
-
-
-def _compared(metrics: Sequence[Metric]) -> set[Part]:
-    """What is needed of the reference."""
-    return {metric.needs for metric in metrics if metric.compares}
 
 
 def choose(

@@ -7,7 +7,9 @@ from lodestar.data import open_source
 from lodestar.download import place
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
-from lodestar.evaluate.run import Report, evaluate_pictures, open_reference
+from lodestar.evaluate.reference import open_reference
+from lodestar.evaluate.report import Report
+from lodestar.evaluate.run import evaluate_pictures
 
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/256/"
 SAMPLES, REFERENCE = "admnet_guided_upsampled_imagenet256.npz", "VIRTUAL_imagenet256_labeled.npz"

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from lodestar.config import Problem
+from lodestar.config import Problem, short
 from lodestar.core.plan import parse_plan
 from lodestar.data import Source
 from lodestar.evaluate.axes import Axis
@@ -25,13 +25,15 @@ from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
 from lodestar.evaluate.plot import Curve, Ticks, curves, heat_maps
 from lodestar.evaluate.repeats import check
-from lodestar.evaluate.run import Report, choose, digest, measure, number_format, short
+from lodestar.evaluate.report import Report, digest, number_format
+from lodestar.evaluate.run import choose, measure
 from lodestar.extras import need
 from lodestar.files import write_csv
 from lodestar.guidance import AnyGuidance
 from lodestar.images import save_grid
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.request import Request
 from lodestar.samplers import AnySampler
 
 _METRICS = (Frechet(), Score(), PrecisionRecall())

@@ -34,6 +34,7 @@ class CFGpp(Guidance):
 
         def denoise(x: Tensor, level: Level) -> Estimate:
             cond, null = pair(x, level)
-            return replace(cond, x0=torch.lerp(null.x0, cond.x0, self.scale), renoise=null.x0)
+            x0 = torch.lerp(null.x0, cond.x0, self.scale)
+            return replace(cond, x0=x0, renoise=null.x0, renoiser=f"guidance {self.kind}")
 
         return denoise

@@ -2,44 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal, Self
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Self
 
 import torch
-from pydantic import Field, field_validator, model_validator
+from pydantic import model_validator
 from torch import Tensor, nn
 
-from lodestar.codecs import pixels
-from lodestar.conditions import Composed, Label, sign_table, signs
+from lodestar.conditions import Composed, Label, signs
 from lodestar.config import Config, Problem
-from lodestar.core.estimate import Denoise, Estimate
+from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.core.transition import Transition
-from lodestar.denoiser import Bound, DenoiserConfig
-from lodestar.guidance import (
-    AnyGuidance,
-    CFGpp,
-    Classifier,
-    Clip,
-    Composition,
-    Context,
-    Interval,
-    Threshold,
-    compose,
-)
-from lodestar.models.agreement import check_guide, check_weak
-from lodestar.models.classifier import PLAIN, PictureClassifier
+from lodestar.denoiser import DenoiserConfig
+from lodestar.guidance import AnyGuidance, CFGpp, Classifier, Context, compose
+from lodestar.models.classifier import PictureClassifier
+from lodestar.models.guided import check_intervals, guided
 from lodestar.models.labels import read_label, spell
 from lodestar.models.rejection import candidates, surest
+from lodestar.models.request import Frame, Request
 from lodestar.samplers import AnySampler, DPMpp
-
-LogP = Callable[[Tensor, Level], Tensor]
-"""(x [B, C, H, W], level) → a log-probability [B]."""
 
 
 class DiffusionConfig(Config):
@@ -74,68 +61,6 @@ class DiffusionConfig(Config):
 
     def build(self) -> Diffusion:
         return Diffusion(self)
-
-
-class Request(Config):
-    """What to sample. The command line, Python and a manifest all make one of these."""
-
-    labels: tuple[Label, ...] = Field(min_length=1)
-    """The class of each picture, or several composed; None is none (unconditional)."""
-    seeds: tuple[int, ...] = Field(min_length=1)
-    """The seed of each picture; it depends on nothing else that is sampled with it."""
-    plan: str | None = None
-    """Sampling plan in text (`lodestar.core.plan`); None is the model's own."""
-    sampler: AnySampler | None = None
-    guidance: tuple[AnyGuidance, ...] = ()
-    """In the order of application."""
-    clip: bool = True
-    """Clamp x̂₀ to the range of pictures, before a classifier's gradient and after, unless the guidance clips or thresholds."""
-    temperature: float = Field(default=1.0, gt=0)
-    """Standard deviation of all noise that is drawn, at the start and on the way; below 1 is likelier and less diverse."""
-
-    @field_validator("plan")
-    @classmethod
-    def _readable(cls, plan: str | None) -> str | None:
-        if plan is not None:
-            parse_plan(plan)
-        return plan
-
-    each: ClassVar[tuple[str, ...]] = ("labels", "seeds")
-    """The fields that have an entry for each picture."""
-
-    def only(self, *indices: int) -> Self:
-        """The request for some of its pictures alone."""
-        values = {name: getattr(self, name) for name in self.each}
-        return self.replace(**{name: [value[k] for k in indices] if value else value for name, value in values.items()})
-
-
-@dataclass(frozen=True)
-class Frame:
-    """Some of the requested pictures, as believed after one step; after the last step, the pictures themselves."""
-
-    first: int
-    """Number of the first of these pictures in the request."""
-    step: int
-    """Steps taken."""
-    steps: int
-    """Steps in all."""
-    x: Tensor = field(repr=False)
-    """What they are, in the range [−1, 1]: float32 [B, C, H, W]."""
-
-    @property
-    def images(self) -> Tensor:
-        """uint8 [B, C, H, W]."""
-        return pixels.decode(self.x).cpu()
-
-    @property
-    def final(self) -> bool:
-        """Whether these are the answer."""
-        return self.step == self.steps
-
-    @property
-    def done(self) -> float:
-        """How much of the request is done, in pictures: those before these, and of these the part of their steps."""
-        return self.first + len(self.x) * self.step / self.steps
 
 
 @dataclass(frozen=True)
@@ -270,25 +195,26 @@ class Diffusion(nn.Module):
     ) -> None:
         """Raise Problem if a request cannot be answered, before any work is done; see `stream`."""
         steps = self.steps(request)
-        guidance = self.complete(request)
+        guidance = request.complete_guidance()
         labels = tuple(dict.fromkeys(request.labels))
         for label in labels:
-            self._check_label(label, classifier)
-        self.guided(guidance, labels, classifier, None if low_res is None else low_res[: len(labels)], weak)
+            self.check_label(label, classifier)
+        guided(self, guidance, labels, classifier, None if low_res is None else low_res[: len(labels)], weak)
         check_intervals(guidance, steps, f"those of plan {request.plan or self.config.plan!r}")
         self._rehearse(request.sampler or self.config.sampler, steps, guidance)
 
     def _rehearse(self, sampler: AnySampler, steps: Sequence[Transition], guidance: Sequence[AnyGuidance]) -> None:
         """The first step with a single number for a picture, so that what a sampler refuses it refuses before any work."""
         learned = torch.zeros(1, 1) if self.config.denoiser.variance != "fixed" else None
-        renoises = any(isinstance(each, CFGpp) for each in guidance)
 
-        def denoise(x: Tensor, level: Level) -> Estimate:
-            return Estimate(x, level, x, frac=learned, renoise=x if renoises else None)
+        def plain(x: Tensor, level: Level) -> Estimate:
+            return Estimate(x, level, x, frac=learned)
 
+        context = Context(plain, pair=lambda x, level: (plain(x, level), plain(x, level)))
+        denoise = compose([each for each in guidance if isinstance(each, CFGpp)], context)
         next(iter(sampler(denoise, torch.zeros(1, 1), steps, torch.zeros_like)))
 
-    def _check_label(self, label: Label, classifier: PictureClassifier | None) -> None:
+    def check_label(self, label: Label, classifier: PictureClassifier | None) -> None:
         """Raise Problem unless this model, or the classifier that guides it, can be asked for a label."""
         names, classes = self.classes(classifier)
         for number in signs(label):
@@ -317,14 +243,14 @@ class Diffusion(nn.Module):
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
         self.check(request, classifier, weak, low_res)
-        sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), self.complete(request)
+        sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), request.complete_guidance()
         self.eval()
         if weak is not None:
             weak.eval()
         for first in range(0, len(request.labels), batch_size):
             rows = slice(first, first + batch_size)
             small = None if low_res is None else low_res[rows]
-            denoise = self.guided(guidance, request.labels[rows], classifier, small, weak)
+            denoise = guided(self, guidance, request.labels[rows], classifier, small, weak)
             noise = SeededNoise(request.seeds[rows], request.temperature)
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
             x = noise.start(self.shape, self.device) * self.config.schedule.start_sigma
@@ -342,139 +268,3 @@ class Diffusion(nn.Module):
                 f"steps {plan!r} begin where pictures are hardly noisy (σ/α = {start.ratio:.2g}): try trailing:{len(steps)}"
             )
         return steps
-
-    def guided(
-        self,
-        guidance: Sequence[AnyGuidance],
-        labels: Sequence[Label],
-        classifier: PictureClassifier | None,
-        low_res: Tensor | None = None,
-        weak: Diffusion | None = None,
-    ) -> Denoise:
-        """The `Denoise` of one batch, for one sampling: some guidance remembers what it said on the way.
-
-        low_res: the pictures uint8 [B, C, h, w] that an upsampler enlarges.
-        """
-        return compose(guidance, self._context(guidance, labels, classifier, low_res, weak))
-
-    def between(
-        self,
-        guidance: Sequence[AnyGuidance],
-        ends: tuple[Label, Label],
-        weights: Sequence[float],
-        classifier: PictureClassifier | None,
-        weak: Diffusion | None = None,
-    ) -> Denoise:
-        """The `Denoise` of a batch whose samples are somewhere between two labels: weight 0 is the first, 1 the second.
-
-        The labels' embeddings are interpolated, and a classifier's log-probabilities of them.
-        """
-        assert not any(isinstance(end, Composed) for end in ends), "a composed label has no one embedding"
-        first, second = (self._context(guidance, [end] * len(weights), classifier, weak=weak) for end in ends)
-        assert isinstance(first.plain, Bound) and isinstance(second.plain, Bound)
-        with torch.inference_mode(False):
-            weight = torch.tensor(weights, device=self.device)
-
-        def mixed(one: LogP | None, other: LogP | None) -> LogP | None:
-            if one is None or other is None:
-                return None
-            return lambda x, level: (1 - weight) * one(x, level) + weight * other(x, level)
-
-        bound, worse = first.plain.toward(second.plain, weight), None
-        if first.weak is not None:
-            assert isinstance(first.weak, Bound) and isinstance(second.weak, Bound)
-            worse = first.weak.toward(second.weak, weight)
-        context = replace(
-            first,
-            plain=bound,
-            pair=first.pair and bound.pair,
-            critic=mixed(first.critic, second.critic),
-            clean=mixed(first.clean, second.clean),
-            weak=worse,
-            perturbed=bound.perturbed(),
-            attended=bound.attended,
-        )
-        return compose(guidance, context)
-
-    def _context(
-        self,
-        guidance: Sequence[AnyGuidance],
-        labels: Sequence[Label],
-        classifier: PictureClassifier | None,
-        low_res: Tensor | None = None,
-        weak: Diffusion | None = None,
-    ) -> Context:
-        """What this guidance may need, bound to the labels of one batch. Raises Problem for models that cannot guide."""
-        small = self.config.denoiser.low_res
-        if small is not None and low_res is None:
-            raise Problem(
-                f"this model enlarges pictures of {small[0]}×{small[1]}, and is given none: lodestar upsample gives it some"
-            )
-        # Ordinary tensors: gradients of a classifier, and through the model, are taken inside of inference mode.
-        with torch.inference_mode(False), torch.no_grad():
-            picture = {} if low_res is None else {"low_res": pixels.encode(low_res.to(self.device))}
-            bound = self._bound(labels, picture)
-            critic, clean = self._critics(guidance, labels, classifier)
-            worse = None
-            if weak is not None:
-                check_weak(self.config, weak.config)
-                for label in dict.fromkeys(labels):
-                    weak._check_label(label, classifier)
-                worse = weak._bound(labels, picture)
-        free = self.config.denoiser.classes is not None and self.config.droppable
-        return Context(
-            plain=bound,
-            null=self.denoiser.bind(picture) if free else None,
-            pair=bound.pair if free else None,
-            critic=critic,
-            clean=clean,
-            weak=worse,
-            perturbed=bound.perturbed(),
-            attended=bound.attended,
-        )
-
-    def _bound(self, labels: Sequence[Label], picture: Mapping[str, Tensor]) -> Bound:
-        """The denoiser under the labels of one batch, and the pictures that it enlarges."""
-        if self.config.denoiser.classes is None:
-            return self.denoiser.bind(picture)
-        if not any(isinstance(label, Composed) for label in labels):
-            numbers = torch.tensor([label or 0 for label in labels], device=self.device)
-            keep = torch.tensor([label is not None for label in labels], device=self.device)
-            return self.denoiser.bind({**picture, "label": numbers}, {"label": keep})
-        terms = [(row, *term) for row, label in enumerate(labels) for term in signs(label).items()]
-        rows, numbers, sign = (torch.tensor(values, device=self.device) for values in zip(*terms, strict=True))
-        return self.denoiser.bind({**picture, "label": numbers}, composition=Composition(rows, sign))
-
-    def _critics(
-        self, guidance: Sequence[AnyGuidance], labels: Sequence[Label], classifier: PictureClassifier | None
-    ) -> tuple[LogP | None, LogP | None]:
-        """log p(labels | x) of noisy and of clean pictures; the former None where the classifier knows no noise."""
-        if classifier is None:
-            return None, None
-        noisy = any(isinstance(each, Classifier) and each.sees == "noisy" for each in guidance)
-        check_guide(self.config, classifier.config, noisy)
-        table = sign_table(labels, classifier.config.network.classes).to(self.device)
-
-        def critic(x: Tensor, level: Level) -> Tensor:
-            return classifier.logp(x, level, table)
-
-        return critic if noisy else None, lambda x, level: classifier.logp(x, PLAIN, table)
-
-    def complete(self, request: Request) -> list[AnyGuidance]:
-        """The requested guidance with the clipping that pictures want put in its place."""
-        guidance = list(request.guidance)
-        if request.clip and not any(isinstance(each, Clip | Threshold) for each in guidance):
-            place = next((k for k, each in enumerate(guidance) if isinstance(each, Classifier)), len(guidance))
-            guidance.insert(place, Clip(folded=True))
-        return guidance
-
-
-def check_intervals(guidance: Sequence[AnyGuidance], steps: Sequence[Transition], what: str) -> None:
-    """Raise Problem where an interval of guidance has none of the steps inside; what: names the steps."""
-    for each in guidance:
-        if isinstance(each, Interval) and not any(each.holds(step.t) for step in steps):
-            ratios = sorted(step.t.ratio for step in steps)
-            raise Problem(
-                f"guidance interval:{each.low:g},{each.high:g} has no step inside: {what} have σ/α from {ratios[0]:.3g} "
-                f"to {ratios[-1]:.3g}"
-            )

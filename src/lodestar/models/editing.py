@@ -16,8 +16,9 @@ from lodestar.conditions import Label
 from lodestar.config import Problem
 from lodestar.core.noise import SeededNoise
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Frame, Request, Samples
+from lodestar.models.diffusion import Diffusion, Samples
 from lodestar.models.edits import AnyEdit, Batch
+from lodestar.models.request import Frame, Request
 from lodestar.samplers import AnySampler
 
 

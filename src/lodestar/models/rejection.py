@@ -16,9 +16,10 @@ from lodestar.conditions import Label, sign_table
 from lodestar.config import Problem
 from lodestar.models.agreement import check_guide
 from lodestar.models.classifier import PLAIN, PictureClassifier
+from lodestar.models.request import Frame, Request
 
 if TYPE_CHECKING:
-    from lodestar.models.diffusion import Diffusion, Frame, Request
+    from lodestar.models.diffusion import Diffusion
 
 
 def candidates(labels: Sequence[Label], best_of: int) -> tuple[Label, ...]:

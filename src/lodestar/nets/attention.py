@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lodestar.nets.layers import GroupNorm, Linear, zero
+from lodestar.nets.layers import GroupNorm, Linear, normal, zero
 
 Layout = Literal["heads_first", "qkv_first"]
 """How one projection holds q, k and v: [head, q|k|v, channel] (old, most published weights) or [q|k|v, head, channel]."""
@@ -85,7 +85,7 @@ class AttentionPool(nn.Module):
     def __init__(self, places: int, channels: int, head_channels: int, out_channels: int) -> None:
         super().__init__()
         self.heads = channels // head_channels
-        self.position = nn.Parameter(torch.randn(places + 1, channels) / channels**0.5)
+        self.position = nn.Parameter(normal(places + 1, channels, divisor=channels**0.5))
         self.qkv = Linear(channels, 3 * channels)
         self.out = Linear(channels, out_channels)
 

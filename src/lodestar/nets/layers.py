@@ -85,6 +85,12 @@ def zero(module: nn.Module) -> nn.Module:
     return module
 
 
+def normal(*shape: int, divisor: float = 1.0) -> Tensor:
+    """What `torch.randn` draws, divided; on "meta" nothing, for which PyTorch would load its compiler (70 MB, a second)."""
+    values = torch.empty(shape)
+    return values if values.is_meta else values.normal_().div_(divisor)
+
+
 class Resampler(nn.Module):
     """Doubling or halving by itself: with a 3×3 convolution, or plain."""
 

@@ -20,7 +20,8 @@ from lodestar.config import Config, Problem
 from lodestar.download import place
 from lodestar.guidance import AnyGuidance, Classifier, Clip
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Request
+from lodestar.models.diffusion import Diffusion
+from lodestar.models.request import Request
 from lodestar.samplers import DDIM, Ancestral, AnySampler
 
 _BATCHES = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/"

@@ -20,7 +20,7 @@ from lodestar.config import Problem, choose
 from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
-from lodestar.evaluate.reports import measured
+from lodestar.evaluate.measured import measured
 from lodestar.files import write_csv
 from lodestar.nets.unet import UNetConfig
 from lodestar.tasks import Denoise

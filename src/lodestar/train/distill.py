@@ -19,7 +19,7 @@ from lodestar.config import Problem, edit
 from lodestar.data import Source, Transforms
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
-from lodestar.evaluate.reports import measured
+from lodestar.evaluate.measured import measured
 from lodestar.files import is_temporary, write_csv
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM

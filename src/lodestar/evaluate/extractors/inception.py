@@ -46,7 +46,6 @@ class InceptionFeatures(Config):
         tensors = foreign.read(path)
         with torch.device("meta"):
             network = Inception()
-        network.to_empty(device="cpu")
         checkpoint.fill(network, {name: tensors.get(name, torch.tensor(0)) for name in tensors | _counters(network)}, path)
         place(network.requires_grad_(False).eval(), target)
         return InceptionExtractor("inception" if self.weights is None else f"inception:{self.weights}", sha256(path), network)

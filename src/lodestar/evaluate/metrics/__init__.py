@@ -23,6 +23,9 @@ Metric = Annotated[
     Frechet | SpatialFrechet | Score | KID | CMMD | PrecisionRecall | DensityCoverage | Nearest, Field(discriminator="kind")
 ]
 
+METRICS: tuple[Metric, ...] = (Frechet(), SpatialFrechet(), Score(), KID(), PrecisionRecall(), DensityCoverage())
+"""What is measured where nothing else is asked for, as far as the extractor and the reference go."""
+
 __all__ = [
-    "CMMD", "KID", "DensityCoverage", "Frechet", "Metric", "Nearest", "PrecisionRecall", "Score", "SpatialFrechet",
+    "CMMD", "KID", "METRICS", "DensityCoverage", "Frechet", "Metric", "Nearest", "PrecisionRecall", "Score", "SpatialFrechet",
 ]  # fmt: skip

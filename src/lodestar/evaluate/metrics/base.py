@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar, TypeVar
 
 from torch import Tensor
@@ -55,3 +56,13 @@ class BaseMetric(Config):
         """Raise Problem where `count` pictures, named by `which`, are too few."""
         if count < self.least:
             raise Problem(f"metric {self.kind!r} needs at least {self.least} pictures: {count} {which}")
+
+
+def needed(metrics: Sequence[BaseMetric]) -> set[Part]:
+    """What is needed of the pictures that are measured."""
+    return {metric.needs for metric in metrics}
+
+
+def compared(metrics: Sequence[BaseMetric]) -> set[Part]:
+    """What is needed of the reference."""
+    return {metric.needs for metric in metrics if metric.compares}

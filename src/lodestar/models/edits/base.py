@@ -16,6 +16,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion
+from lodestar.models.guided import guided
 from lodestar.samplers import AnySampler, State
 
 if TYPE_CHECKING:
@@ -63,11 +64,11 @@ class Batch:
         """Where sampling begins: each result's first draw [B, C, H, W]."""
         return self.noise.start(self.model.shape, self.model.device) * self.model.config.schedule.start_sigma
 
-    def denoise(self, labels: Sequence[Label], guided: bool = True) -> Denoise:
+    def denoise(self, labels: Sequence[Label], guidance: bool = True) -> Denoise:
         """A `Denoise` under these labels, with the guidance of the request or without."""
-        if not guided:
-            return self.model.guided(self.model.complete(self.request.replace(guidance=())), labels, None)
-        return self.model.guided(self.model.complete(self.request), labels, self.classifier, weak=self.weak)
+        if not guidance:
+            return guided(self.model, self.request.replace(guidance=()).complete_guidance(), labels, None)
+        return guided(self.model, self.request.complete_guidance(), labels, self.classifier, weak=self.weak)
 
 
 class Edit(Config, abc.ABC):

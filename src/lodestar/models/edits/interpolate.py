@@ -20,6 +20,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.slerp import slerp
 from lodestar.core.transition import Transition
 from lodestar.models.edits.base import Batch, Edit, Layout
+from lodestar.models.guided import between
 from lodestar.samplers import AnySampler, State
 from lodestar.samplers.inversion import check_invertible, invert
 
@@ -58,7 +59,7 @@ class Interpolate(Edit):
             other = replace(batch, noise=SeededNoise([self.to_seed] * len(x), request.temperature)).start()
             x = slerp(x, other, weights)
         model, (first, second) = batch.model, request.origins
-        denoise = model.between(model.complete(request), (first, second), request.weights, batch.classifier, batch.weak)
+        denoise = between(model, request.complete_guidance(), (first, second), request.weights, batch.classifier, batch.weak)
         yield from batch.sampler(denoise, x, batch.steps, batch.noise)
 
     def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:

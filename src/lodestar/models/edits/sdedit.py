@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.core.transition import Transition
-from lodestar.models.diffusion import check_intervals
 from lodestar.models.edits.base import Batch, Edit
+from lodestar.models.guided import check_intervals
 from lodestar.samplers import AnySampler, State
 
 if TYPE_CHECKING:

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from lodestar import checkpoint, library
+from lodestar.config import short
 from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import Frechet
-from lodestar.evaluate.run import evaluate, short
+from lodestar.evaluate.run import evaluate
 from lodestar.files import write_text
 from lodestar.samplers import AnySampler
 
@@ -31,7 +32,7 @@ def measured(
     device: str | None = None,
     cache: Path | None = None,
 ) -> Mapping[str, Any]:
-    """The report (`lodestar.evaluate.run.Report`, as data) that is kept at `path`, or one made now and kept there.
+    """The report (`lodestar.evaluate.report.Report`, as data) that is kept at `path`, or one made now and kept there.
 
     It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; the settings are `evaluate`'s. One of other
     settings, or of other weights, is made again. Raises Problem.

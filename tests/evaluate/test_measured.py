@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from lodestar import checkpoint
-from lodestar.evaluate import reports
-from lodestar.evaluate.reports import measured
+from lodestar.evaluate import measured as module
+from lodestar.evaluate.measured import measured
 from lodestar.samplers import DDIM
 
 from . import tiny
@@ -21,8 +21,8 @@ torch.set_num_threads(1)
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many pictures each evaluation sampled."""
     counts: list[int] = []
-    original = reports.evaluate
-    monkeypatch.setattr(reports, "evaluate", lambda *args, **more: (counts.append(more["count"]), original(*args, **more))[1])
+    original = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *args, **more: (counts.append(more["count"]), original(*args, **more))[1])
     return counts
 
 
