@@ -36,6 +36,7 @@ def edit(
     sampler: AnySampler | None = None,
     guidance: AnyGuidance | Sequence[AnyGuidance] = (),
     clip: bool = True,
+    temperature: float = 1.0,
     batch_size: int = 32,
     classifier: PictureClassifier | None = None,
     weak: Diffusion | None = None,
@@ -46,12 +47,15 @@ def edit(
     uint8 [P, C, H, W] of the model's size. label: what the results are to be; each picture becomes each of them. origin: the
     class of the pictures, or of each, which inversion goes up under; from origin to label goes an interpolation. mask: of
     `Inpaint`, a file that is white where something is to be made, or bool [H, W]. count: how many results, instead of one for
-    each picture and label. The rest is `Diffusion.sample`'s. Raises Problem.
+    each picture and label. The rest is `Diffusion.sample`'s; a temperature is refused where no noise is drawn.
+    Raises Problem.
     """
     guides, classifier = model.guides(guidance, classifier)
     material = gather(model, [pictures] if isinstance(pictures, str | Path) else pictures, mask)
     asked = arrange(model, how, material, _listed(label), _listed(origin), count, seed, classifier)
-    request = asked.replace(plan=None if steps is None else str(steps), sampler=sampler, guidance=guides, clip=clip)
+    request = asked.replace(
+        plan=None if steps is None else str(steps), sampler=sampler, guidance=guides, clip=clip, temperature=temperature
+    )
     frames = stream(model, request, material, batch_size=batch_size, classifier=classifier, weak=weak)
     images = torch.cat([frame.images for frame in frames if frame.final])
     return Edited(images, request, model, classifier, weak, material=material)

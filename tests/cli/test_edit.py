@@ -100,6 +100,15 @@ def test_labels_and_seeds_are_interpolated_without_pictures(files: Path, tmp_pat
     assert load_png(tmp_path / "seeds" / "grid.png").shape == (3, 128, 3 * 144 - 16)
 
 
+def test_temperature_is_a_setting_of_every_edit_that_draws_noise(files: Path, tmp_path: Path) -> None:
+    for kind in ("sdedit", "inpaint"):
+        arguments = ("edit", kind, files / "model", *given(files, COMMANDS[kind]), "--steps", 3)
+        assert run(*arguments, "--out", tmp_path / f"{kind}-1") == 0
+        assert run(*arguments, "--temperature", 0.5, "--out", tmp_path / kind) == 0
+        assert Manifest.read(tmp_path / kind).request.temperature == 0.5
+        assert not torch.equal(load_png(tmp_path / kind / "00000.png"), load_png(tmp_path / f"{kind}-1" / "00000.png"))
+
+
 def test_an_album_is_edited(files: Path, tmp_path: Path) -> None:
     assert run("sample", files / "model", "--count", 3, "--steps", 3, "--out", tmp_path / "album") == 0
     assert run("edit", "sdedit", files / "model", tmp_path / "album", "--picture", 2, "--out", tmp_path / "out") == 0
@@ -130,6 +139,8 @@ def test_a_weaker_model_guides_an_edit_and_is_written_down(files: Path, tmp_path
         (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one that draws no noise"),
         (("invert", "pictures", "--from", "ct"), "did you mean 'cat'?"),
         (("invert", "pictures", "--guidance", "autoguidance:2"), "give a smaller or less trained model with --weak"),
+        (("invert", "pictures", "--temperature", "0.5"), "--temperature"),
+        (("interpolate", "pictures", "--temperature", "0.5"), "draws no noise"),
         (("interpolate", "--from", "dog"), "the same at both ends"),
         (("interpolate", "pictures", "--points", "1"), "--points"),
         (("inpaint", "pictures", "--mask", "black.png"), "nothing is masked"),

@@ -101,6 +101,9 @@ def test_sdedit_of_little_strength_returns_the_picture_and_of_full_strength_igno
     assert torch.equal(made, run("sdedit", how=SDEdit(strength=1.0), sampler=Ancestral(), pictures=255 - PICTURES).images)
     assert torch.equal(made, MODEL.sample("dog", 2, steps=4, sampler=Ancestral()).images)
     assert not torch.equal(run("sdedit").images, run("sdedit", pictures=255 - PICTURES).images)
+    cool = run("sdedit", how=SDEdit(strength=1.0), sampler=Ancestral(), temperature=0.5)
+    assert torch.equal(cool.images, MODEL.sample("dog", 2, steps=4, sampler=Ancestral(), temperature=0.5).images)
+    assert not torch.equal(cool.images, made) and cool.request.temperature == 0.5
 
 
 def test_every_picture_is_made_into_every_label() -> None:
@@ -161,6 +164,7 @@ def test_the_ends_between_labels_and_between_seeds_are_samples() -> None:
     assert near(made.images[0], sample("dog"))
     assert near(made.images[-1], sample("dog", 9))
     assert near(ends("none", "cat").images[0], sample("none"))
+    assert near(ends("dog", "cat", temperature=0.8).images[0], sample("dog", temperature=0.8))
     assert ends("dog", "cat").request.labels == (1, 1, 0, 0)
     guide = tiny.classifier()
     made = ends("dog", "cat", guidance=Classifier(scale=20.0), classifier=guide)
@@ -207,6 +211,9 @@ def test_inpainting_keeps_every_known_pixel_and_makes_the_others(sampler: DPMpp 
         ("invert", {"sampler": Ancestral()}, "inversion needs one that draws no noise"),
         ("invert", {"sampler": DPMpp(eta=1.0)}, "inversion needs one that draws no noise"),
         ("invert", {"origin": ["cat", "dog", "ship"]}, "3 classes are given for 2 pictures"),
+        ("invert", {"temperature": 0.5}, r"temperature is 0.5: invert of pictures draws no noise"),
+        ("interpolate", {"temperature": 2.0}, r"temperature is 2: interpolate of pictures draws no noise"),
+        ("sdedit", {"temperature": 0.0}, "temperature is 0"),
         ("interpolate", {"pictures": PICTURES[:1]}, "between two pictures, and the number given is 1"),
         ("interpolate", {"sampler": DDIM(eta=1.0)}, "inversion needs one that draws no noise"),
         ("interpolate", {"pictures": (), "origin": "dog"}, "the same at both ends"),

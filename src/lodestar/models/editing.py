@@ -95,8 +95,11 @@ def check(
         raise Problem(f"the mask is {tuple(material.mask.shape)}: the model's pictures are {model.shape[1:]} (height, width)")
     if (material.digests, material.mask_digest) != (request.pictures, request.mask):
         raise Problem("these are not the pictures that the request is made of: their values have changed since")
+    how = request.edit
+    if request.temperature != 1 and not how.draws(len(request.pictures)):
+        raise Problem(f"temperature is {request.temperature:g}: {how.kind} of pictures draws no noise that it could change")
     model.check(request, classifier, weak)
-    request.edit.check(request, sampler_of(model, request), model.steps(request), material.mask)
+    how.check(request, sampler_of(model, request), model.steps(request), material.mask)
 
 
 @torch.inference_mode()

@@ -80,6 +80,10 @@ class Edit(Config, abc.ABC):
         """Whether it goes up from a picture to noise, under the picture's own class."""
         return False
 
+    def draws(self, pictures: int) -> bool:
+        """Whether it draws noise, made of so many pictures."""
+        return True
+
     @property
     def usual(self) -> AnySampler | None:
         """The sampler where none is asked for; None is the model's own."""
