@@ -14,7 +14,7 @@ from lodestar.core.exact import Gaussian
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import Bound
 from lodestar.editor import arrange, edit
-from lodestar.guidance import CFG, Autoguidance, Classifier, Interval
+from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.models.diffusion import Diffusion
 from lodestar.models.editing import Edited, Material, stream
 from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit
@@ -191,6 +191,14 @@ def test_inpainting_keeps_every_known_pixel_and_makes_the_others(sampler: DPMpp 
     assert torch.equal(made.images, run("inpaint", sampler=sampler, pictures=PICTURES.masked_fill(MASK, 0)).images)
 
 
+def test_it_is_the_sampler_of_the_edit_that_has_to_honour_the_guidance() -> None:
+    model = tiny.diffusion()
+    model.config = model.config.replace(sampler=Heun())
+    assert len(run("inpaint", model, guidance=CFGpp()).images) == 2
+    with pytest.raises(Problem, match="this sampler cannot"):
+        run("sdedit", model, guidance=CFGpp())
+
+
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
@@ -243,7 +251,7 @@ def test_a_strength_out_of_range_is_refused(strength: float) -> None:
 def test_other_pictures_than_the_requests_are_refused() -> None:
     request = arrange(MODEL, SDEdit(), Material(PICTURES), ["dog"], None, None, 0)
     with pytest.raises(Problem, match="not the pictures that the request is made of"):
-        next(stream(MODEL, request, Material(255 - PICTURES)))
+        stream(MODEL, request, Material(255 - PICTURES))
 
 
 def test_a_model_that_was_never_unconditional_is_edited_under_labels() -> None:

@@ -124,7 +124,7 @@ def make(
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.editor import arrange, gather
     from lodestar.library import load_diffusion
-    from lodestar.models.editing import check, stream
+    from lodestar.models.editing import stream
     from lodestar.progress import progress
 
     settings = options.settings()
@@ -133,11 +133,11 @@ def make(
     material = gather(network, pictures, mask, picture or ())
     asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides["classifier"])
     request = asked.replace(**settings)
-    check(network, request, material, **guides)
+    frames = stream(network, request, material, batch_size=options.batch_size, **guides)
     folder = options.out or free_folder("out", how.kind)
     album = Album(folder, Manifest.of(request, network, **guides), network.classes(guides["classifier"])[0], material)
     with progress("editing", len(request.labels)) as done:
-        for frame in stream(network, request, material, batch_size=options.batch_size, **guides):
+        for frame in frames:
             done(frame.done)
             if frame.final:
                 album.add(frame)

@@ -51,22 +51,22 @@ def sample(
     judging = load_judge(model, judge, best_of, sampling.device)
     labels = candidates(network.labels(ask(label, count), count, guides["classifier"]), best_of)
     request = Request(labels=labels, seeds=tuple(range(sampling.seed, sampling.seed + len(labels))), **settings)
-    network.check(request, **guides)
+    frames = network.stream(request, batch_size=sampling.batch_size, **guides)
     folder = sampling.out or free_folder("out", Path(model).stem)
     album = Album(folder, Manifest.of(request, network, **guides), network.classes(guides["classifier"])[0])
     with progress("sampling", len(labels)) as done, album.npz() if npz else nullcontext(album.add) as add:
 
-        def frames() -> Iterator[Frame]:
-            for frame in network.stream(request, batch_size=sampling.batch_size, **guides):
+        def counted() -> Iterator[Frame]:
+            for frame in frames:
                 done(frame.done)
                 yield frame
 
         if best_of > 1:
-            images, kept = surest(frames(), request, best_of, network, judging)
+            images, kept = surest(counted(), request, best_of, network, judging)
             album.manifest = Manifest.of(kept, network, **guides)
             album.write(0, images)
         else:
-            for frame in frames():
+            for frame in counted():
                 if frame.final:
                     add(frame)
     print(album.npz_path if npz else album.finish())

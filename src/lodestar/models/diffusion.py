@@ -300,7 +300,6 @@ class Diffusion(nn.Module):
                 f"label {spell(label, names)!r}: composed labels need a model that was also trained without its classes"
             )
 
-    @torch.inference_mode()
     def stream(
         self,
         request: Request,
@@ -310,13 +309,25 @@ class Diffusion(nn.Module):
         weak: Diffusion | None = None,
         low_res: Tensor | None = None,
     ) -> Iterator[Frame]:
-        """Sample a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done.
+        """Sample a request batch by batch, a frame for every step. Raises Problem at once if it cannot be done, see `check`.
 
         low_res: the pictures that an upsampler enlarges, uint8 [N, C, h, w], one for each of the request.
         """
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
         self.check(request, classifier, weak, low_res)
+        return self._frames(request, batch_size, classifier, weak, low_res)
+
+    @torch.inference_mode()
+    def _frames(
+        self,
+        request: Request,
+        batch_size: int,
+        classifier: PictureClassifier | None,
+        weak: Diffusion | None,
+        low_res: Tensor | None,
+    ) -> Iterator[Frame]:
+        """`stream`, of a request that can be answered."""
         sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), self.complete(request)
         self.eval()
         if weak is not None:

@@ -98,11 +98,11 @@ def check(
     how = request.edit
     if request.temperature != 1 and not how.draws(len(request.pictures)):
         raise Problem(f"temperature is {request.temperature:g}: {how.kind} of pictures draws no noise that it could change")
-    model.check(request, classifier, weak)
-    how.check(request, sampler_of(model, request), model.steps(request), material.mask)
+    sampler = sampler_of(model, request)
+    model.check(request.replace(sampler=sampler), classifier, weak)
+    how.check(request, sampler, model.steps(request), material.mask)
 
 
-@torch.inference_mode()
 def stream(
     model: Diffusion,
     request: EditRequest,
@@ -112,10 +112,22 @@ def stream(
     classifier: PictureClassifier | None = None,
     weak: Diffusion | None = None,
 ) -> Iterator[Frame]:
-    """Answer a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done."""
+    """Answer a request batch by batch, a frame for every step. Raises Problem at once if it cannot be done, see `check`."""
     if batch_size < 1:
         raise Problem(f"batch size is {batch_size}: at least 1")
     check(model, request, material, classifier, weak)
+    return _frames(model, request, material, batch_size, classifier, weak)
+
+
+@torch.inference_mode()
+def _frames(
+    model: Diffusion,
+    request: EditRequest,
+    material: Material,
+    batch_size: int,
+    classifier: PictureClassifier | None,
+    weak: Diffusion | None,
+) -> Iterator[Frame]:
     steps, sampler = model.steps(request), sampler_of(model, request)
     length = request.edit.length(steps)
     pictures = pixels.centre(material.pictures).to(model.device)
