@@ -13,6 +13,7 @@ from lodestar.cli.edit import inpaint, interpolate, invert, sdedit
 from lodestar.cli.evaluate import evaluate, sweep
 from lodestar.cli.options import BatchSize, Sampling, Seed, Solving, Temperature, spread
 from lodestar.cli.sample import sample
+from lodestar.cli.upsample import upsample
 from lodestar.models.diffusion import Request
 
 
@@ -35,12 +36,12 @@ def test_a_dataclass_of_options_is_taken_apart_and_put_together_again() -> None:
     assert given == [1, options, "y"]
 
 
-@pytest.mark.parametrize("command", [sample, sdedit, invert, interpolate, inpaint, evaluate, sweep])
+@pytest.mark.parametrize("command", [sample, sdedit, invert, interpolate, inpaint, upsample, evaluate, sweep])
 def test_every_command_that_samples_has_all_of_them(command: Callable[..., None]) -> None:
     kind = Solving if command is invert else Sampling
     missing = {field.name for field in fields(kind)} - set(inspect.signature(command).parameters)
     assert not missing
-    assert inspect.signature(command).parameters["batch_size"].default in (32, 64)
+    assert inspect.signature(command).parameters["batch_size"].default in (8, 32, 64)
 
 
 def test_they_are_settings_of_a_request() -> None:

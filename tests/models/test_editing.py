@@ -17,7 +17,7 @@ from lodestar.editor import arrange, edit
 from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.models.diffusion import Diffusion
 from lodestar.models.editing import Edited, Material, stream
-from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit
+from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit, Upsample
 from lodestar.samplers import DDIM, Ancestral, DPMpp, Heun
 from tests.evaluate import tiny
 
@@ -27,16 +27,18 @@ MODEL = tiny.diffusion()
 PICTURES = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 MASK = torch.zeros(8, 8, dtype=torch.bool)
 MASK[2:6, 2:6] = True
+MODELS = {"upsample": tiny.diffusion(low_res=(4, 4))}
 SETTINGS: dict[str, dict[str, Any]] = {
     "sdedit": {"pictures": PICTURES, "label": "dog", "how": SDEdit(strength=0.5)},
     "invert": {"pictures": PICTURES, "label": "dog", "origin": ["cat", "ship"], "how": Invert()},
     "interpolate": {"pictures": PICTURES, "label": "dog", "origin": "cat", "how": Interpolate(points=2)},
     "inpaint": {"pictures": PICTURES, "label": "dog", "mask": MASK, "how": Inpaint(resamples=2, jump=1)},
+    "upsample": {"pictures": PICTURES[..., ::2, ::2], "label": ["cat", "dog"], "how": Upsample()},
 }
 
 
-def run(kind: str, model: Diffusion = MODEL, **changes: Any) -> Edited:
-    return edit(model, **{"steps": 4, **SETTINGS[kind], **changes})
+def run(kind: str, model: Diffusion | None = None, **changes: Any) -> Edited:
+    return edit(model or MODELS.get(kind, MODEL), **{"steps": 4, **SETTINGS[kind], **changes})
 
 
 def exact() -> Diffusion:
@@ -62,18 +64,19 @@ def test_contract(kind: str) -> None:
     assert made.images.shape == (2, 3, 8, 8)
     assert decode(type(made.request), made.request.to_json()) == made.request
     assert near(run(kind, guidance=CFG(scale=2.0), batch_size=1).images, made.images)
+    model = MODELS.get(kind, MODEL)
     for k in range(2):
-        frames = list(stream(MODEL, made.request.only(k), made.material))
-        assert [frame.step for frame in frames] == list(range(1, how.length(MODEL.steps(made.request)) + 1))
+        frames = list(stream(model, made.request.only(k), made.material))
+        assert [frame.step for frame in frames] == list(range(1, how.length(model.steps(made.request)) + 1))
         assert [frame.final for frame in frames].index(True) == len(frames) - 1
         assert near(frames[-1].images[0], made.images[k])
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_weaker_model_guides_every_edit(kind: str) -> None:
-    plain, strong = run(kind).images, Autoguidance(scale=3.0)
-    assert near(run(kind, guidance=strong, weak=MODEL).images, plain), "the model itself is no worse"
-    made = run(kind, guidance=strong, weak=tiny.diffusion(seed=3))
+    model, plain, strong = MODELS.get(kind, MODEL), run(kind).images, Autoguidance(scale=3.0)
+    assert near(run(kind, guidance=strong, weak=model).images, plain), "the model itself is no worse"
+    made = run(kind, guidance=strong, weak=tiny.diffusion(seed=3, low_res=model.config.denoiser.low_res))
     assert not near(made.images, plain)
     assert made.weak is not None
     with pytest.raises(Problem, match="needs a weaker model"):
@@ -206,6 +209,8 @@ def test_it_is_the_sampler_of_the_edit_that_has_to_honour_the_guidance() -> None
     ("kind", "changes", "message"),
     [
         ("sdedit", {"pictures": ()}, "sdedit needs a picture to start from"),
+        ("upsample", {"origin": "cat"}, "the class that pictures have has no effect on upsample"),
+        ("upsample", {"mask": MASK}, "a mask has no effect on upsample"),
         ("sdedit", {"mask": MASK}, "a mask has no effect on sdedit"),
         ("sdedit", {"origin": "cat"}, "the class that pictures have has no effect on sdedit"),
         ("sdedit", {"label": "dgo"}, "did you mean 'dog'"),

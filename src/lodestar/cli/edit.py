@@ -130,13 +130,13 @@ def make(
     settings = options.settings()
     network = load_diffusion(model, options.device)
     guides = options.guides(model, settings["guidance"])
-    material = gather(network, pictures, mask, picture or ())
+    material = gather(network, how, pictures, mask, picture or ())
     asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides["classifier"])
     request = asked.replace(**settings)
     frames = stream(network, request, material, batch_size=options.batch_size, **guides)
     folder = options.out or free_folder("out", how.kind)
     album = Album(folder, Manifest.of(request, network, **guides), network.classes(guides["classifier"])[0], material)
-    with progress("editing", len(request.labels)) as done:
+    with progress("enlarging" if how.enlarges else "editing", len(request.labels)) as done:
         for frame in frames:
             done(frame.done)
             if frame.final:

@@ -268,7 +268,10 @@ class Diffusion(nn.Module):
         weak: Diffusion | None = None,
         low_res: Tensor | None = None,
     ) -> None:
-        """Raise Problem if a request cannot be answered, before any work is done; see `stream`."""
+        """Raise Problem if a request cannot be answered, before any work is done.
+
+        low_res: the pictures uint8 [N, C, h, w] that an upsampler enlarges, one for each of the request.
+        """
         steps = self.steps(request)
         guidance = self.complete(request)
         labels = tuple(dict.fromkeys(request.labels))
@@ -307,25 +310,16 @@ class Diffusion(nn.Module):
         batch_size: int = 32,
         classifier: PictureClassifier | None = None,
         weak: Diffusion | None = None,
-        low_res: Tensor | None = None,
     ) -> Iterator[Frame]:
-        """Sample a request batch by batch, a frame for every step. Raises Problem at once if it cannot be done, see `check`.
-
-        low_res: the pictures that an upsampler enlarges, uint8 [N, C, h, w], one for each of the request.
-        """
+        """Sample a request batch by batch, a frame for every step. Raises Problem at once if it cannot be done, see `check`."""
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
-        self.check(request, classifier, weak, low_res)
-        return self._frames(request, batch_size, classifier, weak, low_res)
+        self.check(request, classifier, weak)
+        return self._frames(request, batch_size, classifier, weak)
 
     @torch.inference_mode()
     def _frames(
-        self,
-        request: Request,
-        batch_size: int,
-        classifier: PictureClassifier | None,
-        weak: Diffusion | None,
-        low_res: Tensor | None,
+        self, request: Request, batch_size: int, classifier: PictureClassifier | None, weak: Diffusion | None
     ) -> Iterator[Frame]:
         """`stream`, of a request that can be answered."""
         sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), self.complete(request)
@@ -334,8 +328,7 @@ class Diffusion(nn.Module):
             weak.eval()
         for first in range(0, len(request.labels), batch_size):
             rows = slice(first, first + batch_size)
-            small = None if low_res is None else low_res[rows]
-            denoise = self.guided(guidance, request.labels[rows], classifier, small, weak)
+            denoise = self.guided(guidance, request.labels[rows], classifier, weak=weak)
             noise = SeededNoise(request.seeds[rows], request.temperature)
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
             x = noise.start(self.shape, self.device) * self.config.schedule.start_sigma

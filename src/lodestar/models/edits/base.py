@@ -45,6 +45,8 @@ class Batch:
     """For these results alone."""
     pictures: Tensor
     """All the pictures that the request is made of, float32 [P, C, H, W] in [−1, 1]."""
+    low_res: Tensor | None
+    """The one that each result is enlarged from, uint8 [B, C, h, w]; None where none is."""
     mask: Tensor | None
     """bool [H, W], True where something is to be made."""
     classifier: PictureClassifier | None
@@ -66,8 +68,8 @@ class Batch:
     def denoise(self, labels: Sequence[Label], guided: bool = True) -> Denoise:
         """A `Denoise` under these labels, with the guidance of the request or without."""
         if not guided:
-            return self.model.guided(self.model.complete(self.request.replace(guidance=())), labels, None)
-        return self.model.guided(self.model.complete(self.request), labels, self.classifier, weak=self.weak)
+            return self.model.guided(self.model.complete(self.request.replace(guidance=())), labels, None, self.low_res)
+        return self.model.guided(self.model.complete(self.request), labels, self.classifier, self.low_res, self.weak)
 
 
 class Edit(Config, abc.ABC):
@@ -78,6 +80,11 @@ class Edit(Config, abc.ABC):
     @property
     def inverts(self) -> bool:
         """Whether it goes up from a picture to noise, under the picture's own class."""
+        return False
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether its pictures are small ones, of the size that a model was trained to enlarge."""
         return False
 
     def draws(self, pictures: int) -> bool:
