@@ -32,7 +32,7 @@ from lodestar.guidance import (
     Threshold,
     compose,
 )
-from lodestar.models.agreement import check_guide, check_weak
+from lodestar.models.agreement import check_guide, check_weak, note_sampler
 from lodestar.models.classifier import PLAIN, PictureClassifier
 from lodestar.models.labels import read_label, spell
 from lodestar.models.rejection import candidates, surest
@@ -272,14 +272,14 @@ class Diffusion(nn.Module):
 
         low_res: the pictures uint8 [N, C, h, w] that an upsampler enlarges, one for each of the request.
         """
-        steps = self.steps(request)
-        guidance = self.complete(request)
+        sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), self.complete(request)
         labels = tuple(dict.fromkeys(request.labels))
         for label in labels:
             self._check_label(label, classifier)
         self.guided(guidance, labels, classifier, None if low_res is None else low_res[: len(labels)], weak)
         check_intervals(guidance, steps, f"those of plan {request.plan or self.config.plan!r}")
-        self._rehearse(request.sampler or self.config.sampler, steps, guidance)
+        self._rehearse(sampler, steps, guidance)
+        note_sampler(self.config, sampler)
 
     def _rehearse(self, sampler: AnySampler, steps: Sequence[Transition], guidance: Sequence[AnyGuidance]) -> None:
         """The first step with a single number for a picture, so that what a sampler refuses it refuses before any work."""
