@@ -141,6 +141,8 @@ def test_a_batch_in_one_file_is_sampled_measured_and_remade(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample = ("sample", models / "model.safetensors", "--label", "dog=4", "--label", "CAT=2", "--steps", 2, "--npz")
+    assert "only once" in refusal(capsys, *sample, "--guidance", "cfg", "--guidance", "cfg", "--out", tmp_path / "batch")
+    assert not (tmp_path / "batch").exists()
     assert run(*sample, "--out", tmp_path / "batch") == 0
     path = tmp_path / "batch" / "samples.npz"
     assert capsys.readouterr().out.strip() == str(path)

@@ -58,7 +58,7 @@ def check_weak(model: DiffusionConfig, weak: DiffusionConfig) -> None:
 def note_sampler(model: DiffusionConfig, sampler: AnySampler) -> None:
     """Warn by a Note of a sampler that jumps to clean data, where nothing tells that the model was trained to.
 
-    That its own sampler does, its parameterization (which CD and CT have), or its own plan, where that is a single step.
+    What tells it: its own sampler, its parameterization (that of CD and CT), or its own plan, where that is a single step.
     """
     if not isinstance(sampler, Consistency):
         return
