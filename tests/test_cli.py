@@ -141,6 +141,8 @@ def test_a_batch_in_one_file_is_sampled_measured_and_remade(
     models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sample = ("sample", models / "model.safetensors", "--label", "dog=4", "--label", "CAT=2", "--steps", 2, "--npz")
+    assert "only once" in refusal(capsys, *sample, "--guidance", "cfg", "--guidance", "cfg", "--out", tmp_path / "batch")
+    assert not (tmp_path / "batch").exists()
     assert run(*sample, "--out", tmp_path / "batch") == 0
     path = tmp_path / "batch" / "samples.npz"
     assert capsys.readouterr().out.strip() == str(path)
@@ -320,6 +322,16 @@ def test_an_unconditional_model_is_guided_to_the_classes_of_its_classifier(model
     assert run(*arguments, "--guidance", "classifier:0", "--out", tmp_path / "a") == 0
     assert run(*arguments, "--guidance", "classifier:50", "--out", tmp_path / "b") == 0
     assert not torch.equal(load_png(tmp_path / "a" / "00000.png"), load_png(tmp_path / "b" / "00000.png"))
+
+
+def test_what_is_odd_and_not_wrong_gets_one_line_and_is_done(
+    models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ("sample", models / "model.safetensors", "--count", 2, "--batch-size", 1, "--sampler", "consistency")
+    assert run(*arguments, "--out", tmp_path / "out") == 0
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert line.startswith("lodestar: note: sampler consistency is for models that were trained to jump")
+    assert (tmp_path / "out" / "00001.png").exists()
 
 
 def test_composed_labels_are_sampled_listed_and_made_again(models: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lodestar.editor import edit
     from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Classifier, Clip, Interval, Threshold
     from lodestar.library import from_pretrained, load, push_to_hub
-    from lodestar.models.edits import Inpaint, Interpolate, Invert, SDEdit
+    from lodestar.models.edits import Inpaint, Interpolate, Invert, SDEdit, Upsample
     from lodestar.samplers import (
         DDIM,
         LMS,
@@ -44,7 +44,7 @@ _HOME = {
     **dict.fromkeys(
         ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"
     ),
-    **dict.fromkeys(("Inpaint", "Interpolate", "Invert", "SDEdit"), "lodestar.models.edits"),
+    **dict.fromkeys(("Inpaint", "Interpolate", "Invert", "SDEdit", "Upsample"), "lodestar.models.edits"),
     **dict.fromkeys(
         (
             "DDIM", "LMS", "PLMS", "Ancestral", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler",
@@ -57,8 +57,8 @@ _HOME = {
 __all__ = [
     "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Classifier", "Clip", "Consistency",
     "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint", "Interpolate", "Interval",
-    "Invert", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "edit", "from_pretrained", "load",
-    "push_to_hub", "save",
+    "Invert", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample", "edit", "from_pretrained",
+    "load", "push_to_hub", "save",
 ]  # fmt: skip
 
 

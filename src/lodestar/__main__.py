@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -13,6 +15,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from lodestar.cli import app
     from lodestar.config import Problem
 
+    warnings.showwarning = _shown(warnings.showwarning)
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
         status = app(given or ["--help"], standalone_mode=False)
@@ -33,6 +36,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _fail("the GPU ran out of memory: use a smaller --batch-size")
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _shown(others: Callable[..., None]) -> Callable[..., None]:
+    """How a warning is shown: a note of ours in one line, what is not ours by `others`."""
+    from lodestar.config import Note
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        if issubclass(category, Note):
+            print(f"lodestar: note: {message}", file=sys.stderr)
+        else:
+            others(message, category, *where, **more)
+
+    return show
 
 
 def _fail(message: str) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lodestar import __version__, library
@@ -206,7 +207,7 @@ def _beside(made: Tensor, request: EditRequest, material: Material) -> tuple[Ten
     """Results uint8 [N, C, H, W] beside what they are made of, and in how many columns to show them."""
     if not request.sources:  # a path from one end to the other
         return torch.cat([material.pictures[:1], made, material.pictures[1:]]), len(made) + len(material.pictures)
-    sources = material.pictures[list(request.sources[: len(made)])]
+    sources = F.interpolate(material.pictures[list(request.sources[: len(made)])], made.shape[-2:])  # where it is enlarged
     columns = [sources, made] if material.mask is None else [sources, sources.masked_fill(material.mask, _HOLE), made]
     # As square as it gets in whole groups.
     groups = math.ceil(math.sqrt(len(made) / len(columns)))

@@ -29,6 +29,10 @@ class Problem(ValueError):
     """Something that the user gave is wrong. The message is one line: the thing, the value, what is allowed, the nearest."""
 
 
+class Note(UserWarning):
+    """What the user should know of something that they gave and that is not wrong. One line, as a `Problem`'s."""
+
+
 if typing.TYPE_CHECKING:
     from pydantic._internal._model_construction import ModelMetaclass
 else:

@@ -14,7 +14,7 @@ from lodestar.data.pictures import read_mask, read_pictures
 from lodestar.guidance import AnyGuidance
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion
-from lodestar.models.editing import Edited, EditRequest, Material, stream
+from lodestar.models.editing import Edited, EditRequest, Material, shape_of, stream
 from lodestar.models.edits import AnyEdit, Interpolate
 from lodestar.samplers import AnySampler
 
@@ -36,43 +36,55 @@ def edit(
     sampler: AnySampler | None = None,
     guidance: AnyGuidance | Sequence[AnyGuidance] = (),
     clip: bool = True,
+    temperature: float = 1.0,
     batch_size: int = 32,
     classifier: PictureClassifier | None = None,
     weak: Diffusion | None = None,
 ) -> Edited:
     """Make pictures of pictures.
 
-    how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)`` or ``Inpaint()``. pictures: files, folders, albums, or
-    uint8 [P, C, H, W] of the model's size. label: what the results are to be; each picture becomes each of them. origin: the
+    how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)``, ``Inpaint()`` or ``Upsample()``. pictures: files,
+    folders, albums, or uint8 [P, C, H, W] of the model's size (of the size that it enlarges). label: what the results are to be;
+    each picture becomes each of them, but is enlarged once: as the next of them, or what an album says that it is. origin: the
     class of the pictures, or of each, which inversion goes up under; from origin to label goes an interpolation. mask: of
     `Inpaint`, a file that is white where something is to be made, or bool [H, W]. count: how many results, instead of one for
-    each picture and label. The rest is `Diffusion.sample`'s. Raises Problem.
+    each picture and label. The rest is `Diffusion.sample`'s; a temperature is refused where no noise is drawn.
+    Raises Problem.
     """
     guides, classifier = model.guides(guidance, classifier)
-    material = gather(model, [pictures] if isinstance(pictures, str | Path) else pictures, mask)
+    material = gather(model, how, [pictures] if isinstance(pictures, str | Path) else pictures, mask)
     asked = arrange(model, how, material, _listed(label), _listed(origin), count, seed, classifier)
-    request = asked.replace(plan=None if steps is None else str(steps), sampler=sampler, guidance=guides, clip=clip)
+    request = asked.replace(
+        plan=None if steps is None else str(steps), sampler=sampler, guidance=guides, clip=clip, temperature=temperature
+    )
     frames = stream(model, request, material, batch_size=batch_size, classifier=classifier, weak=weak)
     images = torch.cat([frame.images for frame in frames if frame.final])
     return Edited(images, request, model, classifier, weak, material=material)
 
 
 def gather(
-    model: Diffusion, pictures: Tensor | Sequence[str | Path], mask: str | Path | Tensor | None = None, chosen: Sequence[int] = ()
+    model: Diffusion,
+    how: AnyEdit,
+    pictures: Tensor | Sequence[str | Path],
+    mask: str | Path | Tensor | None = None,
+    chosen: Sequence[int] = (),
 ) -> Material:
-    """The pictures and the mask of an edit, in the model's size. chosen: only these of them, by number. Raises Problem."""
-    channels, *_ = model.shape
+    """The pictures and the mask of an edit, in their size. chosen: only these of them, by number. Raises Problem."""
+    channels, height, width = shape_of(model, how)
     if isinstance(pictures, Tensor):
         if isinstance(mask, str | Path):
             mask = torch.from_numpy(read_mask(mask, model.config.size, ()))
         return Material(pictures, mask)
-    read = read_pictures(pictures, channels, model.config.size, chosen)
+    read = read_pictures(pictures, channels, (height, width), chosen)
     if isinstance(mask, str | Path):
         mask = torch.from_numpy(read_mask(mask, model.config.size, read))
     images = [torch.from_numpy(picture.image.copy()) for picture in read]
-    shape = (0, *model.shape)
+    labels = tuple(picture.label for picture in read if picture.label is not None)
     return Material(
-        torch.stack(images) if images else torch.empty(shape, dtype=torch.uint8), mask, tuple(picture.name for picture in read)
+        torch.stack(images) if images else torch.empty((0, channels, height, width), dtype=torch.uint8),
+        mask,
+        tuple(picture.name for picture in read),
+        labels if len(labels) == len(read) else (),
     )
 
 
@@ -91,6 +103,10 @@ def arrange(
             raise Problem("interpolate goes from one label to one label: give one at each end")
         labels = origins = (*ends[0], *ends[1])
     else:
+        if how.enlarges and label is None and model.classes(classifier)[1] is not None:
+            label = material.labels or None
+            if label is None and model.config.denoiser.classes is not None:
+                raise Problem("this model knows classes, and nothing tells those of the pictures: --label, or label= in Python")
         labels, origins, pictures = numbers(label), numbers(origin) if how.inverts else (), len(material.pictures)
         if origin and not how.inverts:
             raise Problem(f"the class that pictures have has no effect on {how.kind}: leave it out, or invert")

@@ -100,6 +100,15 @@ def test_labels_and_seeds_are_interpolated_without_pictures(files: Path, tmp_pat
     assert load_png(tmp_path / "seeds" / "grid.png").shape == (3, 128, 3 * 144 - 16)
 
 
+def test_temperature_is_a_setting_of_every_edit_that_draws_noise(files: Path, tmp_path: Path) -> None:
+    for kind in ("sdedit", "inpaint"):
+        arguments = ("edit", kind, files / "model", *given(files, COMMANDS[kind]), "--steps", 3)
+        assert run(*arguments, "--out", tmp_path / f"{kind}-1") == 0
+        assert run(*arguments, "--temperature", 0.5, "--out", tmp_path / kind) == 0
+        assert Manifest.read(tmp_path / kind).request.temperature == 0.5
+        assert not torch.equal(load_png(tmp_path / kind / "00000.png"), load_png(tmp_path / f"{kind}-1" / "00000.png"))
+
+
 def test_an_album_is_edited(files: Path, tmp_path: Path) -> None:
     assert run("sample", files / "model", "--count", 3, "--steps", 3, "--out", tmp_path / "album") == 0
     assert run("edit", "sdedit", files / "model", tmp_path / "album", "--picture", 2, "--out", tmp_path / "out") == 0
@@ -130,6 +139,8 @@ def test_a_weaker_model_guides_an_edit_and_is_written_down(files: Path, tmp_path
         (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one that draws no noise"),
         (("invert", "pictures", "--from", "ct"), "did you mean 'cat'?"),
         (("invert", "pictures", "--guidance", "autoguidance:2"), "give a smaller or less trained model with --weak"),
+        (("invert", "pictures", "--temperature", "0.5"), "--temperature"),
+        (("interpolate", "pictures", "--temperature", "0.5"), "draws no noise"),
         (("interpolate", "--from", "dog"), "the same at both ends"),
         (("interpolate", "pictures", "--points", "1"), "--points"),
         (("inpaint", "pictures", "--mask", "black.png"), "nothing is masked"),
@@ -150,3 +161,71 @@ def test_bad_requests_get_one_line(
     kind, *rest = arguments
     assert said in refusal(capsys, "edit", kind, files / "model", *given(files, tuple(rest)), "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+# ----------------------------------------------------------------------------------------------------------- upsampling
+
+
+@pytest.fixture(scope="module")
+def up(files: Path) -> Path:
+    """An upsampler of the same classes, a classifier that guides it, and small pictures in folders by class."""
+    upsampler, guide = tiny.diffusion(low_res=(4, 4)), tiny.classifier()
+    checkpoint.save(files / "up", "diffusion", upsampler.config.to_json(), upsampler.state_dict(), {})
+    checkpoint.save(files / "guide", "classifier", guide.config.to_json(), guide.state_dict(), {})
+    for name in ("dog", "ship"):
+        (files / "small" / name).mkdir(parents=True)
+        Image.effect_noise((4, 4), 90).convert("RGB").save(files / "small" / name / "a.png")
+    return files / "up"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [(), ("--guidance", "cfg:3"), ("--guidance", "classifier:20", "--classifier", "guide"), ("--temperature", "0.5")],
+)
+def test_enlarged_pictures_are_of_their_folders_classes_and_made_again(
+    files: Path, up: Path, tmp_path: Path, options: tuple[str, ...]
+) -> None:
+    arguments = ("upsample", up, files / "small", "--steps", 3, "--sampler", "ancestral", *given(files, options))
+    assert run(*arguments, "--out", tmp_path / "out") == 0
+    pictures = json.loads((tmp_path / "out" / "manifest.json").read_text())["pictures"]
+    assert [(each["label"], each["seed"], each["source"]) for each in pictures] == [
+        ("dog", 0, "source-00000.png"), ("ship", 1, "source-00001.png"),
+    ]  # fmt: skip
+    assert load_png(tmp_path / "out" / "source-00001.png").shape == (3, 4, 4)
+    assert load_png(tmp_path / "out" / "grid.png").shape == (3, 2 * 144 - 16, 2 * 144 - 16)
+    assert run("remake", tmp_path / "out", "--picture", 1, "--out", tmp_path / "again") == 0
+    made, again = (load_png(tmp_path / name / "00001.png").int() for name in ("out", "again"))
+    assert (made - again).abs().max() <= 1
+    assert run(*arguments[:3], *arguments[3:7], "--out", tmp_path / "plain") == 0
+    assert torch.equal(load_png(tmp_path / "plain" / "00001.png").int(), made) == (not options)
+
+
+def test_samples_are_enlarged_as_what_they_were_sampled_as(files: Path, up: Path, tmp_path: Path) -> None:
+    assert run("sample", files / "model", "--label", "ship", "--label", "dog+cat", "--steps", 3, "--out", tmp_path / "a") == 0
+    assert run("upsample", up, tmp_path / "a", "--count", 3, "--out", tmp_path / "b") == 0
+    pictures = json.loads((tmp_path / "b" / "manifest.json").read_text())["pictures"]
+    assert [each["label"] for each in pictures] == ["ship", "dog+cat", "ship"]
+    assert run("upsample", up, tmp_path / "a", "--picture", 1, "--label", "cat", "--out", tmp_path / "c") == 0
+    (picture,) = json.loads((tmp_path / "c" / "manifest.json").read_text())["pictures"]
+    assert picture["label"] == "cat"
+    assert len(open_source(str(tmp_path / "b"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("up", "pictures"), "nothing tells those of the pictures: --label"),
+        (("up", "pictures", "--label", "dgo"), "did you mean 'dog'?"),
+        (("up", "small", "--guidance", "classifier:2"), "give one with --classifier"),
+        (("up", "small", "--temperature", "0"), "temperature is 0"),
+        (("up", "small", "--picture", "2"), "picture 2: there are 0 to 1"),
+        (("model", "small"), "makes pictures from noise and enlarges none: use lodestar sample"),
+        (("guide", "small"), "a classifier, and a diffusion is needed"),
+    ],
+)
+def test_bad_enlargements_get_one_line(
+    files: Path, up: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], said: str
+) -> None:
+    assert said in refusal(capsys, "upsample", *given(files, arguments), "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "lodestar upsample gives it some" in refusal(capsys, "sample", up)

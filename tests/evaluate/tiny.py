@@ -25,10 +25,16 @@ NAMES = ("cat", "dog", "ship")
 BACKBONE: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (), "head_channels": 8, "norm_groups": 4}
 
 
-def diffusion(seed: int = 0, channels: int = 3, droppable: bool = True, classes: int | None = len(NAMES)) -> Diffusion:
-    network = UNetConfig(**BACKBONE, in_channels=channels, out_channels=channels)
+def diffusion(
+    seed: int = 0,
+    channels: int = 3,
+    droppable: bool = True,
+    classes: int | None = len(NAMES),
+    low_res: tuple[int, int] | None = None,
+) -> Diffusion:
+    network = UNetConfig(**BACKBONE, in_channels=channels if low_res is None else 2 * channels, out_channels=channels)
     config = DiffusionConfig(
-        denoiser=DenoiserConfig(network=network, classes=classes),
+        denoiser=DenoiserConfig(network=network, classes=classes, low_res=low_res),
         schedule=Linear(timesteps=50),
         size=(8, 8),
         names=None if classes is None else NAMES,

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import pytest
 import torch
 
 from lodestar.conditions import Composed
-from lodestar.config import Problem, decode
-from lodestar.core.schedule import Linear
+from lodestar.config import Note, Problem, decode
+from lodestar.core import prediction
+from lodestar.core.schedule import EDMSigma, Linear
 from lodestar.denoiser import Denoiser
+from lodestar.editor import edit
 from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion
+from lodestar.models.edits import SDEdit
 from lodestar.models.guided import bind
 from lodestar.models.request import Request
-from lodestar.samplers import DDIM, Ancestral, Heun
+from lodestar.samplers import DDIM, Ancestral, Consistency, Heun
 from tests.evaluate import tiny
 
 torch.set_num_threads(1)
@@ -122,6 +126,37 @@ def test_composed_labels_steer_by_a_classifier_too() -> None:
     )
 
 
+# ---------------------------------------------------------------------------------------------------------------- notes
+
+
+def test_a_model_that_was_not_trained_to_jump_is_sampled_by_jumps_with_a_note() -> None:
+    model = tiny.diffusion()
+    with pytest.warns(Note, match="trained to jump to clean data"):
+        model.sample(0, sampler=Consistency())
+    with pytest.warns(Note, match="trained to jump to clean data"):
+        edit(model, SDEdit(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0, sampler=Consistency())
+
+
+@pytest.mark.parametrize(
+    ("changes", "sampler"),
+    [
+        ({}, None),
+        ({"sampler": Consistency()}, None),
+        ({"plan": "trailing:1"}, Consistency()),
+        (
+            {"denoiser": tiny.diffusion().config.denoiser.replace(prediction=prediction.Consistency()), "schedule": EDMSigma()},
+            Consistency(),
+        ),
+    ],
+)
+def test_there_is_no_note_of_one_that_was(changes: dict[str, Any], sampler: Consistency | None) -> None:
+    model = tiny.diffusion()
+    model.config = model.config.replace(**changes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.check(ask(0, sampler=sampler))
+
+
 # --------------------------------------------------------------------------------------------------------- temperature
 
 
@@ -171,7 +206,7 @@ def test_what_cannot_be_answered_is_refused_before_any_work(
     request_: Request, more: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Denoiser, "output", never)
-    for answer in (tiny.diffusion().check, lambda *given, **named: next(tiny.diffusion().stream(*given, **named))):
+    for answer in (tiny.diffusion().check, tiny.diffusion().stream):
         with pytest.raises(Problem, match=message) as caught:
             answer(request_, **more)
         assert "\n" not in str(caught.value)

@@ -14,10 +14,10 @@ from lodestar.core.exact import Gaussian
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import Bound
 from lodestar.editor import arrange, edit
-from lodestar.guidance import CFG, Autoguidance, Classifier, Interval
+from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.models.diffusion import Diffusion
 from lodestar.models.editing import Edited, Material, stream
-from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit
+from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit, Upsample
 from lodestar.samplers import DDIM, Ancestral, DPMpp, Heun
 from tests.evaluate import tiny
 
@@ -27,16 +27,18 @@ MODEL = tiny.diffusion()
 PICTURES = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 MASK = torch.zeros(8, 8, dtype=torch.bool)
 MASK[2:6, 2:6] = True
+MODELS = {"upsample": tiny.diffusion(low_res=(4, 4))}
 SETTINGS: dict[str, dict[str, Any]] = {
     "sdedit": {"pictures": PICTURES, "label": "dog", "how": SDEdit(strength=0.5)},
     "invert": {"pictures": PICTURES, "label": "dog", "origin": ["cat", "ship"], "how": Invert()},
     "interpolate": {"pictures": PICTURES, "label": "dog", "origin": "cat", "how": Interpolate(points=2)},
     "inpaint": {"pictures": PICTURES, "label": "dog", "mask": MASK, "how": Inpaint(resamples=2, jump=1)},
+    "upsample": {"pictures": PICTURES[..., ::2, ::2], "label": ["cat", "dog"], "how": Upsample()},
 }
 
 
-def run(kind: str, model: Diffusion = MODEL, **changes: Any) -> Edited:
-    return edit(model, **{"steps": 4, **SETTINGS[kind], **changes})
+def run(kind: str, model: Diffusion | None = None, **changes: Any) -> Edited:
+    return edit(model or MODELS.get(kind, MODEL), **{"steps": 4, **SETTINGS[kind], **changes})
 
 
 def exact() -> Diffusion:
@@ -62,18 +64,19 @@ def test_contract(kind: str) -> None:
     assert made.images.shape == (2, 3, 8, 8)
     assert decode(type(made.request), made.request.to_json()) == made.request
     assert near(run(kind, guidance=CFG(scale=2.0), batch_size=1).images, made.images)
+    model = MODELS.get(kind, MODEL)
     for k in range(2):
-        frames = list(stream(MODEL, made.request.only(k), made.material))
-        assert [frame.step for frame in frames] == list(range(1, how.length(MODEL.steps(made.request)) + 1))
+        frames = list(stream(model, made.request.only(k), made.material))
+        assert [frame.step for frame in frames] == list(range(1, how.length(model.steps(made.request)) + 1))
         assert [frame.final for frame in frames].index(True) == len(frames) - 1
         assert near(frames[-1].images[0], made.images[k])
 
 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_weaker_model_guides_every_edit(kind: str) -> None:
-    plain, strong = run(kind).images, Autoguidance(scale=3.0)
-    assert near(run(kind, guidance=strong, weak=MODEL).images, plain), "the model itself is no worse"
-    made = run(kind, guidance=strong, weak=tiny.diffusion(seed=3))
+    model, plain, strong = MODELS.get(kind, MODEL), run(kind).images, Autoguidance(scale=3.0)
+    assert near(run(kind, guidance=strong, weak=model).images, plain), "the model itself is no worse"
+    made = run(kind, guidance=strong, weak=tiny.diffusion(seed=3, low_res=model.config.denoiser.low_res))
     assert not near(made.images, plain)
     assert made.weak is not None
     with pytest.raises(Problem, match="needs a weaker model"):
@@ -101,6 +104,9 @@ def test_sdedit_of_little_strength_returns_the_picture_and_of_full_strength_igno
     assert torch.equal(made, run("sdedit", how=SDEdit(strength=1.0), sampler=Ancestral(), pictures=255 - PICTURES).images)
     assert torch.equal(made, MODEL.sample("dog", 2, steps=4, sampler=Ancestral()).images)
     assert not torch.equal(run("sdedit").images, run("sdedit", pictures=255 - PICTURES).images)
+    cool = run("sdedit", how=SDEdit(strength=1.0), sampler=Ancestral(), temperature=0.5)
+    assert torch.equal(cool.images, MODEL.sample("dog", 2, steps=4, sampler=Ancestral(), temperature=0.5).images)
+    assert not torch.equal(cool.images, made) and cool.request.temperature == 0.5
 
 
 def test_every_picture_is_made_into_every_label() -> None:
@@ -161,6 +167,7 @@ def test_the_ends_between_labels_and_between_seeds_are_samples() -> None:
     assert near(made.images[0], sample("dog"))
     assert near(made.images[-1], sample("dog", 9))
     assert near(ends("none", "cat").images[0], sample("none"))
+    assert near(ends("dog", "cat", temperature=0.8).images[0], sample("dog", temperature=0.8))
     assert ends("dog", "cat").request.labels == (1, 1, 0, 0)
     guide = tiny.classifier()
     made = ends("dog", "cat", guidance=Classifier(scale=20.0), classifier=guide)
@@ -187,6 +194,14 @@ def test_inpainting_keeps_every_known_pixel_and_makes_the_others(sampler: DPMpp 
     assert torch.equal(made.images, run("inpaint", sampler=sampler, pictures=PICTURES.masked_fill(MASK, 0)).images)
 
 
+def test_it_is_the_sampler_of_the_edit_that_has_to_honour_the_guidance() -> None:
+    model = tiny.diffusion()
+    model.config = model.config.replace(sampler=Heun())
+    assert len(run("inpaint", model, guidance=CFGpp()).images) == 2
+    with pytest.raises(Problem, match="this sampler cannot"):
+        run("sdedit", model, guidance=CFGpp())
+
+
 # ------------------------------------------------------------------------------------------------------------ refusals
 
 
@@ -194,6 +209,8 @@ def test_inpainting_keeps_every_known_pixel_and_makes_the_others(sampler: DPMpp 
     ("kind", "changes", "message"),
     [
         ("sdedit", {"pictures": ()}, "sdedit needs a picture to start from"),
+        ("upsample", {"origin": "cat"}, "the class that pictures have has no effect on upsample"),
+        ("upsample", {"mask": MASK}, "a mask has no effect on upsample"),
         ("sdedit", {"mask": MASK}, "a mask has no effect on sdedit"),
         ("sdedit", {"origin": "cat"}, "the class that pictures have has no effect on sdedit"),
         ("sdedit", {"label": "dgo"}, "did you mean 'dog'"),
@@ -207,6 +224,9 @@ def test_inpainting_keeps_every_known_pixel_and_makes_the_others(sampler: DPMpp 
         ("invert", {"sampler": Ancestral()}, "inversion needs one that draws no noise"),
         ("invert", {"sampler": DPMpp(eta=1.0)}, "inversion needs one that draws no noise"),
         ("invert", {"origin": ["cat", "dog", "ship"]}, "3 classes are given for 2 pictures"),
+        ("invert", {"temperature": 0.5}, r"temperature is 0.5: invert of pictures draws no noise"),
+        ("interpolate", {"temperature": 2.0}, r"temperature is 2: interpolate of pictures draws no noise"),
+        ("sdedit", {"temperature": 0.0}, "temperature is 0"),
         ("interpolate", {"pictures": PICTURES[:1]}, "between two pictures, and the number given is 1"),
         ("interpolate", {"sampler": DDIM(eta=1.0)}, "inversion needs one that draws no noise"),
         ("interpolate", {"pictures": (), "origin": "dog"}, "the same at both ends"),
@@ -236,7 +256,7 @@ def test_a_strength_out_of_range_is_refused(strength: float) -> None:
 def test_other_pictures_than_the_requests_are_refused() -> None:
     request = arrange(MODEL, SDEdit(), Material(PICTURES), ["dog"], None, None, 0)
     with pytest.raises(Problem, match="not the pictures that the request is made of"):
-        next(stream(MODEL, request, Material(255 - PICTURES)))
+        stream(MODEL, request, Material(255 - PICTURES))
 
 
 def test_a_model_that_was_never_unconditional_is_edited_under_labels() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -13,11 +15,16 @@ from lodestar.config import Problem
 from lodestar.core.schedule import Linear
 from lodestar.data import Batch
 from lodestar.denoiser import DenoiserConfig
+from lodestar.editor import arrange, edit
+from lodestar.guidance import CFG, Autoguidance, Classifier
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
-from lodestar.models.request import Request
+from lodestar.models.editing import Material, stream
+from lodestar.models.edits import SDEdit, Upsample
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
+from lodestar.samplers import Ancestral
 from lodestar.tasks import Denoise, Facts
+from tests.evaluate import tiny
 from tests.evaluate.tiny import BACKBONE, randomized
 
 torch.set_num_threads(1)
@@ -35,8 +42,9 @@ def small(count: int = 3) -> torch.Tensor:
 
 
 def enlarged(model: Diffusion, pictures: torch.Tensor, batch_size: int = 8) -> torch.Tensor:
-    request = Request(labels=tuple(range(len(pictures))), seeds=tuple(range(len(pictures))))
-    frames = model.stream(request, batch_size=batch_size, low_res=pictures)
+    material = Material(pictures)
+    request = arrange(model, Upsample(), material, list(range(len(pictures))), None, None, 0)
+    frames = stream(model, request, material, batch_size=batch_size)
     return torch.cat([frame.x for frame in frames if frame.final])
 
 
@@ -67,10 +75,45 @@ def test_both_halves_of_free_guidance_see_the_picture() -> None:
     torch.testing.assert_close(unconditional.x0, model.denoiser(x, level, Signals(None, planes)).x0, rtol=1e-4, atol=1e-4)
 
 
+def test_it_is_sampled_as_every_model_is() -> None:
+    model, pictures, guide = randomized(Diffusion(config()), 0), small(), tiny.classifier()
+    guide.config = guide.config.replace(names=None)
+
+    def made(**more: Any) -> torch.Tensor:
+        return edit(model, Upsample(), pictures, [0, 1, 2], **more).images
+
+    plain = made()
+    assert torch.equal(made(temperature=1.0, guidance=Classifier(scale=0.0), classifier=guide), plain)
+    weak = randomized(Diffusion(config()), 3)
+    changes: tuple[dict[str, Any], ...] = (
+        {"guidance": CFG(scale=3.0)}, {"guidance": Classifier(scale=50.0), "classifier": guide}, {"temperature": 0.5},
+        {"guidance": Classifier(scale=50.0, sees="clean"), "classifier": guide}, {"sampler": Ancestral()}, {"seed": 7},
+        {"guidance": Autoguidance(scale=3.0), "weak": weak},
+    )  # fmt: skip
+    for more in changes:
+        together = made(**more)
+        assert not torch.equal(together, plain), more
+        assert (made(batch_size=1, **more).int() - together.int()).abs().max() <= 1, more
+    several = edit(model, Upsample(), pictures, [0, 1], count=5, seed=4).request
+    assert (several.sources, several.labels, several.seeds) == ((0, 1, 2, 0, 1), (0, 1, 0, 1, 0), (4, 5, 6, 7, 8))
+    with pytest.raises(Problem, match="cfg needs a model that was also trained without"):
+        edit(randomized(Diffusion(config(None)), 0), Upsample(), pictures, guidance=CFG())
+
+
 def test_without_pictures_it_is_refused() -> None:
     model = randomized(Diffusion(config()), 0)
     with pytest.raises(Problem, match="enlarges pictures of 4×4, and is given none"):
         model.sample(label=0)
+    with pytest.raises(Problem, match="enlarges pictures of 4×4, and is given none"):
+        edit(model, SDEdit(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
+    with pytest.raises(Problem, match=r"picture 0 is \(3, 8, 8\): the model's are \(3, 4, 4\)"):
+        edit(model, Upsample(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
+    with pytest.raises(Problem, match="needs a picture to enlarge"):
+        edit(model, Upsample(), label=0)
+    with pytest.raises(Problem, match="nothing tells those of the pictures"):
+        edit(model, Upsample(), small())
+    with pytest.raises(Problem, match="makes pictures from noise and enlarges none"):
+        edit(tiny.diffusion(), Upsample(), small())
     with pytest.raises(Problem, match=r"network.in_channels is 5: with low_res it is twice the data's channels"):
         DenoiserConfig(network=UNetConfig(**BACKBONE, in_channels=5, out_channels=2), low_res=(4, 4))
 

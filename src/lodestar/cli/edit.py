@@ -7,25 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import (
-    BatchSize,
-    ClassifierName,
-    Clip,
-    Count,
-    Device,
-    GuidanceTexts,
-    Model,
-    Out,
-    SamplerText,
-    Seed,
-    Steps,
-    WeakName,
-    ask,
-    load_guide,
-    load_weak,
-    parse_guidance,
-    parse_sampler,
-)
+from lodestar.cli.options import Count, Model, Sampling, Solving, ask, spread
 
 if TYPE_CHECKING:
     from lodestar.models.edits import AnyEdit
@@ -51,6 +33,7 @@ Origin = Annotated[
 Guided = Annotated[bool, typer.Option("--guided", help="Guide the inversion too (it is then harder to undo).")]
 
 
+@spread
 def sdedit(
     model: Model,
     pictures: Pictures,
@@ -58,26 +41,15 @@ def sdedit(
     picture: Chosen = None,
     label: Labels = None,
     count: Count = None,
-    guidance: GuidanceTexts = None,
-    sampler: SamplerText = None,
-    steps: Steps = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = 32,
-    classifier: ClassifierName = None,
-    weak: WeakName = None,
-    clip: Clip = True,
-    device: Device = None,
-    out: Out = None,
+    sampling: Sampling = Sampling(),
 ) -> None:
     """Noise pictures part of the way and sample from there (SDEdit)."""
     from lodestar.models.edits import SDEdit
 
-    _edit(
-        model, SDEdit(strength=strength), pictures, picture=picture, label=label, count=count, guidance=guidance, sampler=sampler,
-        steps=steps, seed=seed, batch_size=batch_size, classifier=classifier, weak=weak, clip=clip, device=device, out=out,
-    )  # fmt: skip
+    make(model, SDEdit(strength=strength), pictures, sampling, sampling.seed, picture=picture, label=label, count=count)
 
 
+@spread
 def invert(
     model: Model,
     pictures: Pictures,
@@ -85,55 +57,36 @@ def invert(
     guided: Guided = False,
     picture: Chosen = None,
     label: Labels = None,
-    guidance: GuidanceTexts = None,
-    sampler: SamplerText = None,
-    steps: Steps = None,
-    batch_size: BatchSize = 32,
-    classifier: ClassifierName = None,
-    weak: WeakName = None,
-    clip: Clip = True,
-    device: Device = None,
-    out: Out = None,
+    solving: Solving = Solving(),
 ) -> None:
     """Find the noise that pictures are made of, and sample from it under another label (DDIM inversion)."""
     from lodestar.models.edits import Invert
 
-    _edit(
-        model, Invert(guided=guided), pictures, origin=origin, picture=picture, label=label, guidance=guidance, sampler=sampler,
-        steps=steps, batch_size=batch_size, classifier=classifier, weak=weak, clip=clip, device=device, out=out,
-    )  # fmt: skip
+    make(model, Invert(guided=guided), pictures, solving, origin=origin, picture=picture, label=label)
 
 
+@spread
 def interpolate(
     model: Model,
     pictures: Annotated[list[str] | None, typer.Argument(help="Two pictures, as in the other edits; or none.")] = None,
     points: Annotated[int, typer.Option("--points", min=2, help="How many pictures, the two ends included.")] = 8,
     origin: Annotated[str | None, typer.Option("--from", help="The label at the first end; default that of the other.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="The label at the other end; default that of the first.")] = None,
-    seed: Seed = 0,
     to_seed: Annotated[int | None, typer.Option("--to-seed", min=0, help="The seed at the other end, without pictures.")] = None,
     guided: Guided = False,
     picture: Chosen = None,
-    guidance: GuidanceTexts = None,
-    sampler: SamplerText = None,
-    steps: Steps = None,
-    batch_size: BatchSize = 32,
-    classifier: ClassifierName = None,
-    weak: WeakName = None,
-    clip: Clip = True,
-    device: Device = None,
-    out: Out = None,
+    sampling: Sampling = Sampling(),
 ) -> None:
     """Go from one picture to another, from one seed to another, from one label to another, or both."""
     from lodestar.models.edits import Interpolate
 
-    _edit(
-        model, Interpolate(points=points, to_seed=to_seed, guided=guided), pictures or [], picture=picture,
-        origin=None if origin is None else [origin], label=None if to is None else [to], guidance=guidance, sampler=sampler,
-        steps=steps, seed=seed, batch_size=batch_size, classifier=classifier, weak=weak, clip=clip, device=device, out=out,
+    make(
+        model, Interpolate(points=points, to_seed=to_seed, guided=guided), pictures or [], sampling, sampling.seed,
+        picture=picture, origin=None if origin is None else [origin], label=None if to is None else [to],
     )  # fmt: skip
 
 
+@spread
 def inpaint(
     model: Model,
     pictures: Pictures,
@@ -145,66 +98,46 @@ def inpaint(
     picture: Chosen = None,
     label: Labels = None,
     count: Count = None,
-    guidance: GuidanceTexts = None,
-    sampler: SamplerText = None,
-    steps: Steps = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = 32,
-    classifier: ClassifierName = None,
-    weak: WeakName = None,
-    clip: Clip = True,
-    device: Device = None,
-    out: Out = None,
+    sampling: Sampling = Sampling(),
 ) -> None:
     """Fill in what a mask shows white, and keep the rest as it is (RePaint); the usual sampler is ancestral."""
     from lodestar.models.edits import Inpaint
 
-    _edit(
-        model, Inpaint(resamples=resamples, jump=jump), pictures, mask=mask, picture=picture, label=label, count=count,
-        guidance=guidance, sampler=sampler, steps=steps, seed=seed, batch_size=batch_size, classifier=classifier, weak=weak,
-        clip=clip, device=device, out=out,
-    )  # fmt: skip
+    how = Inpaint(resamples=resamples, jump=jump)
+    make(model, how, pictures, sampling, sampling.seed, mask=mask, picture=picture, label=label, count=count)
 
 
-def _edit(
+def make(
     model: str,
     how: AnyEdit,
     pictures: list[str],
+    options: Solving,
+    seed: int = 0,
     *,
     mask: Path | None = None,
     origin: list[str] | None = None,
     picture: list[int] | None = None,
     label: list[str] | None = None,
     count: int | None = None,
-    guidance: list[str] | None = None,
-    sampler: str | None = None,
-    steps: str | None = None,
-    seed: int = 0,
-    batch_size: int = 32,
-    classifier: str | None = None,
-    weak: str | None = None,
-    clip: bool = True,
-    device: str | None = None,
-    out: Path | None = None,
 ) -> None:
     """Do what every edit does."""
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.editor import arrange, gather
     from lodestar.library import load_diffusion
-    from lodestar.models.editing import check, stream
+    from lodestar.models.editing import stream
     from lodestar.progress import progress
 
-    guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
-    network = load_diffusion(model, device)
-    guide, worse = load_guide(model, classifier, guides, device), load_weak(weak, guides, device)
-    material = gather(network, pictures, mask, picture or ())
-    asked = arrange(network, how, material, ask(label, count), origin, count, seed, guide)
-    request = asked.replace(plan=steps, sampler=chosen, guidance=guides, clip=clip)
-    check(network, request, material, guide, worse)
-    folder = out or free_folder("out", how.kind)
-    album = Album(folder, Manifest.of(request, network, guide, worse), network.classes(guide)[0], material)
-    with progress("editing", len(request.labels)) as done:
-        for frame in stream(network, request, material, batch_size=batch_size, classifier=guide, weak=worse):
+    settings = options.settings()
+    network = load_diffusion(model, options.device)
+    guides = options.guides(model, settings["guidance"])
+    material = gather(network, how, pictures, mask, picture or ())
+    asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides["classifier"])
+    request = asked.replace(**settings)
+    frames = stream(network, request, material, batch_size=options.batch_size, **guides)
+    folder = options.out or free_folder("out", how.kind)
+    album = Album(folder, Manifest.of(request, network, **guides), network.classes(guides["classifier"])[0], material)
+    with progress("enlarging" if how.enlarges else "editing", len(request.labels)) as done:
+        for frame in frames:
             done(frame.done)
             if frame.final:
                 album.add(frame)

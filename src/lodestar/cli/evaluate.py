@@ -9,25 +9,14 @@ import typer
 
 from lodestar.cli.options import (
     BatchSize,
-    ClassifierName,
-    Clip,
     DataSource,
     Device,
     ExtractorName,
-    GuidanceTexts,
     Model,
-    Out,
     Reference,
-    SamplerText,
-    Seed,
-    Steps,
-    Temperature,
-    WeakName,
-    load_guide,
-    load_weak,
-    parse_guidance,
-    parse_sampler,
+    Sampling,
     show,
+    spread,
     tell,
 )
 
@@ -36,6 +25,7 @@ Seeds = Annotated[
 ]
 
 
+@spread
 def evaluate(
     model: Annotated[
         str | None, typer.Argument(help="As in sample, or pictures: an .npz or .zip file; leave it out with --samples.")
@@ -57,21 +47,11 @@ def evaluate(
         ),
     ] = None,
     seeds: Seeds = 1,
-    guidance: GuidanceTexts = None,
-    sampler: SamplerText = None,
-    steps: Steps = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = 64,
-    classifier: ClassifierName = None,
-    weak: WeakName = None,
-    temperature: Temperature = 1.0,
-    clip: Clip = True,
     extractor: ExtractorName = None,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Measure OpenAI's published samples and compare with the numbers that they print.")
     ] = False,
-    device: Device = None,
-    out: Out = None,
+    sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model, or pictures, against a reference: Fréchet distances, score, precision, recall and others; or its bpd."""
     from lodestar.config import Problem, parse
@@ -85,27 +65,25 @@ def evaluate(
 
     if samples is None and model is not None and Path(model).suffix in (".npz", ".zip"):
         model, samples = None, model
-    sampling: dict[str, object] = {
-        "--guidance": guidance, "--sampler": sampler, "--steps": steps, "--classifier": classifier, "--weak": weak,
-        "--temperature": temperature != 1, "--seeds": seeds > 1,
+    guided: dict[str, object] = {
+        "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak,
+        "--temperature": sampling.temperature != 1, "--seeds": seeds > 1,
     }  # fmt: skip
-    for option in (name for name, value in sampling.items() if samples is not None and value):
+    sampled = {"--sampler": sampling.sampler, "--steps": sampling.steps, **guided}
+    for option in (name for name, value in sampled.items() if samples is not None and value):
         raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
     if self_test:
         if model is not None or metric:
             raise Problem(f"--self-test measures published samples: leave out {'--metric' if metric else f'the model {model}'}")
-        inception = extractors.load_extractor(extractor or "inception", device)
-        tell(measure_published(samples, reference, inception, batch_size), out)
+        inception = extractors.load_extractor(extractor or "inception", sampling.device)
+        tell(measure_published(samples, reference, inception, sampling.batch_size), sampling.out)
         return
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
     metrics = [parse("metric", text, Metric | likelihood.BPD) for text in metric] if metric else None
-    guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
+    settings, batch_size, device, out = sampling.settings(), sampling.batch_size, sampling.device, sampling.out
     if bpd := next((each for each in metrics or () if isinstance(each, likelihood.BPD)), None):
-        beside = {
-            "another --metric": len(metrics or ()) > 1, "--samples": samples, "--guidance": guidance, "--classifier": classifier,
-            "--weak": weak, "--temperature": temperature != 1, "--extractor": extractor, "--seeds": seeds > 1,
-        }  # fmt: skip
+        beside = {"another --metric": len(metrics or ()) > 1, "--samples": samples, "--extractor": extractor, **guided}
         for option in (name for name, value in beside.items() if value):
             raise Problem(f"metric bpd looks at the reference's pictures through the model alone: leave out {option}")
         if reference is None:
@@ -113,8 +91,9 @@ def evaluate(
         assert model is not None
         network = load_diffusion(model, device)
         found = likelihood.measure(
-            network, open_source(reference, channels=network.config.denoiser.channels), ode=bpd.ode, seed=seed,
-            count=count or likelihood.COUNT, batch_size=batch_size, plan=steps, sampler=chosen, clip=clip,
+            network, open_source(reference, channels=network.config.denoiser.channels), ode=bpd.ode, seed=sampling.seed,
+            count=count or likelihood.COUNT, batch_size=batch_size,
+            **{name: settings[name] for name in ("plan", "sampler", "clip")},
         )  # fmt: skip
         folder = out or Path("out") / f"bpd-{Path(model).stem}"
         found.save(folder)
@@ -132,9 +111,8 @@ def evaluate(
         network = load_diffusion(model, device)
         source = open_reference(reference, model, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
         report = run.evaluate(
-            network, source, measured_with, count=count or 5_000, seed=seed, batch_size=batch_size, plan=steps, sampler=chosen,
-            guidance=guides, clip=clip, temperature=temperature, classifier=load_guide(model, classifier, guides, device),
-            weak=load_weak(weak, guides, device), metrics=metrics, repeats=seeds, out=out,
+            network, source, measured_with, count=count or 5_000, seed=sampling.seed, batch_size=batch_size, metrics=metrics,
+            repeats=seeds, out=out, **settings, **sampling.guides(model, settings["guidance"]),
         )  # fmt: skip
     tell(report, out)
 
@@ -174,6 +152,7 @@ def stats(
     print(f"{out}: {len(known)} pictures, {', '.join(f'{part} of {known.count(part)}' for part in sorted(known.parts))}")
 
 
+@spread
 def sweep(
     model: Model,
     reference: Reference = None,
@@ -187,20 +166,10 @@ def sweep(
     ] = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,
     plans: Annotated[str | None, typer.Option("--plans", help="Short for --over 'steps=…': '5 10 20 50'.")] = None,
-    guidance: GuidanceTexts = None,
-    sampler: SamplerText = None,
-    steps: Steps = None,
     count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample at each value.")] = 2_000,
-    seed: Seed = 0,
     seeds: Seeds = 1,
-    batch_size: BatchSize = 64,
-    classifier: ClassifierName = None,
-    weak: WeakName = None,
-    temperature: Temperature = 1.0,
-    clip: Clip = True,
     extractor: ExtractorName = None,
-    device: Device = None,
-    out: Out = None,
+    sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
     from lodestar.evaluate import extractors
@@ -209,19 +178,18 @@ def sweep(
     from lodestar.evaluate.sweep import sweep as run
     from lodestar.library import load_diffusion
 
-    guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
+    settings = sampling.settings()
     axes = [parse_axis(text) for text in over or []]
     axes += [parse_axis(f"scale={scales}")] if scales else []
     axes += [axis("steps", plans.split())] if plans else []
     listed = [each for one in axes if one.name == "guidance" for value in one.values for each in parse_guidances(value)]
-    measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
-    network = load_diffusion(model, device)
+    measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, sampling.device)
+    network = load_diffusion(model, sampling.device)
     source = open_reference(reference, model, measured_with, network.config.size)
-    guide = load_guide(model, classifier, (*guides, *listed), device)
-    worse = load_weak(weak, (*guides, *listed), device)
-    folder = out or Path("out") / f"sweep-{Path(model).stem}"
+    guides = sampling.guides(model, (*settings["guidance"], *listed))
+    folder = sampling.out or Path("out") / f"sweep-{Path(model).stem}"
     run(
-        network, source, measured_with, folder, over=axes, guidance=guides, count=count, seed=seed, repeats=seeds,
-        batch_size=batch_size, plan=steps, sampler=chosen, clip=clip, temperature=temperature, classifier=guide, weak=worse,
+        network, source, measured_with, folder, over=axes, count=count, seed=sampling.seed, repeats=seeds,
+        batch_size=sampling.batch_size, **settings, **guides,
     )  # fmt: skip
     print(folder / "sweep.png")

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
@@ -78,6 +82,74 @@ ExtractorName = Annotated[
         "run or a file); default cifar10_features, and inception with a published reference.",
     ),
 ]
+
+
+@dataclass(frozen=True)
+class Solving:
+    """The options of every command that runs a sampler. `spread` makes them a command's; what each has here is its default."""
+
+    guidance: GuidanceTexts = None
+    sampler: SamplerText = None
+    steps: Steps = None
+    batch_size: BatchSize = 32
+    classifier: ClassifierName = None
+    weak: WeakName = None
+    clip: Clip = True
+    device: Device = None
+    out: Out = None
+
+    def settings(self) -> dict[str, Any]:
+        """What they say of a `Request`, by the names of its fields. Raises Problem."""
+        guidance, sampler = parse_guidance(self.guidance), parse_sampler(self.sampler)
+        return {"plan": self.steps, "sampler": sampler, "guidance": guidance, "clip": self.clip}
+
+    def guides(self, model: str, guidance: tuple[AnyGuidance, ...]) -> dict[str, Any]:
+        """The classifier and the weaker model that this guidance of a model asks for, by these names. Raises Problem."""
+        return {
+            "classifier": load_guide(model, self.classifier, guidance, self.device),
+            "weak": load_weak(self.weak, guidance, self.device),
+        }
+
+
+@dataclass(frozen=True)
+class Sampling(Solving):
+    """Those of the commands that draw noise too."""
+
+    seed: Seed = 0
+    temperature: Temperature = 1.0
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"temperature": self.temperature}
+
+
+def spread(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that takes a dataclass of options, as one that takes each of them by itself, which is how typer reads it.
+
+    They stand where the dataclass stood. Its default there is an instance, whose values are the options' defaults.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, type] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        kind = hints[name]
+        if not is_dataclass(kind):
+            parameters.append(parameter.replace(annotation=kind))
+            continue
+        assert isinstance(kind, type)
+        groups[name], kinds = kind, get_type_hints(kind, include_extras=True)
+        for field in fields(kind):
+            value = getattr(parameter.default, field.name)
+            parameters.append(parameter.replace(name=field.name, default=value, annotation=kinds[field.name]))
+
+    @wraps(command)
+    def whole(**given: Any) -> None:
+        for name, kind in groups.items():
+            given[name] = kind(**{field.name: given.pop(field.name) for field in fields(kind)})
+        command(**given)
+
+    whole.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return whole
 
 
 def ask(labels: list[str] | None, count: int | None) -> list[str] | None:

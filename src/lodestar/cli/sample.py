@@ -8,32 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import (
-    BatchSize,
-    ClassifierName,
-    Clip,
-    Count,
-    Device,
-    GuidanceTexts,
-    Model,
-    Out,
-    SamplerText,
-    Seed,
-    Steps,
-    Temperature,
-    WeakName,
-    ask,
-    load_guide,
-    load_judge,
-    load_weak,
-    parse_guidance,
-    parse_sampler,
-)
+from lodestar.cli.options import Count, Device, Model, Out, Sampling, ask, load_judge, spread
 
 if TYPE_CHECKING:
     from lodestar.models.request import Frame
 
 
+@spread
 def sample(
     model: Model,
     label: Annotated[
@@ -43,24 +24,14 @@ def sample(
         ),
     ] = None,
     count: Count = None,
-    guidance: GuidanceTexts = None,
-    sampler: SamplerText = None,
-    steps: Steps = None,
-    seed: Seed = 0,
-    batch_size: BatchSize = 32,
-    classifier: ClassifierName = None,
-    weak: WeakName = None,
-    temperature: Temperature = 1.0,
     best_of: Annotated[
         int, typer.Option("--best-of", min=1, help="Of so many candidates keep the one that a classifier is surest of.")
     ] = 1,
     judge: Annotated[
         str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
     ] = None,
-    clip: Clip = True,
-    device: Device = None,
-    out: Out = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it, no PNG files.")] = False,
+    sampling: Sampling = Sampling(),
 ) -> None:
     """Sample pictures: numbered PNG files, a grid, and a manifest."""
     from contextlib import nullcontext
@@ -74,31 +45,28 @@ def sample(
 
     if npz and best_of > 1:
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
-    guides, chosen = parse_guidance(guidance), parse_sampler(sampler)
-    network = load_diffusion(model, device)
-    guide, worse = load_guide(model, classifier, guides, device), load_weak(weak, guides, device)
-    judging = load_judge(model, judge, best_of, device)
-    labels = candidates(network.labels(ask(label, count), count, guide), best_of)
-    request = Request(
-        labels=labels, seeds=tuple(range(seed, seed + len(labels))), plan=steps, sampler=chosen, guidance=guides, clip=clip,
-        temperature=temperature,
-    )  # fmt: skip
-    network.check(request, guide, worse)
-    folder = out or free_folder("out", Path(model).stem)
-    album = Album(folder, Manifest.of(request, network, guide, worse), network.classes(guide)[0])
+    settings = sampling.settings()
+    network = load_diffusion(model, sampling.device)
+    guides = sampling.guides(model, settings["guidance"])
+    judging = load_judge(model, judge, best_of, sampling.device)
+    labels = candidates(network.labels(ask(label, count), count, guides["classifier"]), best_of)
+    request = Request(labels=labels, seeds=tuple(range(sampling.seed, sampling.seed + len(labels))), **settings)
+    frames = network.stream(request, batch_size=sampling.batch_size, **guides)
+    folder = sampling.out or free_folder("out", Path(model).stem)
+    album = Album(folder, Manifest.of(request, network, **guides), network.classes(guides["classifier"])[0])
     with progress("sampling", len(labels)) as done, album.npz() if npz else nullcontext(album.add) as add:
 
-        def frames() -> Iterator[Frame]:
-            for frame in network.stream(request, batch_size=batch_size, classifier=guide, weak=worse):
+        def counted() -> Iterator[Frame]:
+            for frame in frames:
                 done(frame.done)
                 yield frame
 
         if best_of > 1:
-            images, kept = surest(frames(), request, best_of, network, judging)
-            album.manifest = Manifest.of(kept, network, guide, worse)
+            images, kept = surest(counted(), request, best_of, network, judging)
+            album.manifest = Manifest.of(kept, network, **guides)
             album.write(0, images)
         else:
-            for frame in frames():
+            for frame in counted():
                 if frame.final:
                     add(frame)
     print(album.npz_path if npz else album.finish())

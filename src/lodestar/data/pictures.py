@@ -1,4 +1,4 @@
-"""Pictures to edit: files, folders, tables and albums as they come, each brought to the size of a model's."""
+"""Pictures to edit or enlarge: files, folders, tables and albums as they come, each brought to the size of a model's."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class Picture:
     """uint8 [C, H, W], resized and cropped as pictures are for training."""
     size: Size
     """What it was before."""
+    label: str | None
+    """The name of its class, where its folder, table or album tells it."""
 
 
 def read_pictures(specs: Sequence[str | Path], channels: int, size: Size, chosen: Sequence[int] = ()) -> list[Picture]:
@@ -57,23 +59,24 @@ def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.n
     return to_array(fit(whole, size))[0] >= _WHITE
 
 
-def _ways(spec: str, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str]]:
-    """How to open each of the pictures that are named so, and what it is called in a message."""
+def _ways(spec: str, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
+    """How to open each of the pictures that are named so, what it is called in a message, and its class."""
     path = Path(spec).expanduser()
     if path.is_file() and path.suffix != ".parquet":
-        yield lambda: Image.open(path), spec
+        yield lambda: Image.open(path), spec, None
         return
     if not path.exists() and path.suffix.lower() in Image.registered_extensions():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise Problem(f"no picture {spec!r}{nearest(path.name, beside)}")
     rows = open_source(spec, channels=channels, size=size).rows
     for index in range(len(rows)):
-        yield lambda index=index: rows.picture(index), rows.where(index)  # type: ignore[misc]
+        label = None if rows.names is None or rows.labels is None else rows.names[rows.labels[index]]
+        yield lambda index=index: rows.picture(index), rows.where(index), label  # type: ignore[misc]
 
 
-def _read(picture: Callable[[], Image.Image], name: str, channels: int, size: Size) -> Picture:
+def _read(picture: Callable[[], Image.Image], name: str, label: str | None, channels: int, size: Size) -> Picture:
     whole = _convert(picture, name, channels)
-    return Picture(name, to_array(fit(whole, size)), (whole.height, whole.width))
+    return Picture(name, to_array(fit(whole, size)), (whole.height, whole.width), label)
 
 
 def _convert(picture: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:

@@ -1,12 +1,19 @@
-"""Whether the models that guide a model see what it makes; each raises Problem that names the difference."""
+"""Whether what is asked of a model suits it.
+
+The models that guide it have to see what it makes: each check raises Problem that names the difference. A sampler for models of
+another kind may be meant all the same: that is a Note.
+"""
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
-from lodestar.config import Problem
+from lodestar.config import Note, Problem
+from lodestar.core.plan import parse_plan
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.labels import listed
+from lodestar.samplers import AnySampler, Consistency
 
 if TYPE_CHECKING:
     from lodestar.models.diffusion import DiffusionConfig
@@ -45,6 +52,23 @@ def check_weak(model: DiffusionConfig, weak: DiffusionConfig) -> None:
         raise Problem(
             f"this weaker model makes pictures of {theirs.channels} channels and size {weak.size}, "
             f"the model {ours.channels} and {model.size}"
+        )
+
+
+def note_sampler(model: DiffusionConfig, sampler: AnySampler) -> None:
+    """Warn by a Note of a sampler that jumps to clean data, where nothing tells that the model was trained to.
+
+    What tells it: its own sampler, its parameterization (that of CD and CT), or its own plan, where that is a single step.
+    """
+    if not isinstance(sampler, Consistency):
+        return
+    jumps = isinstance(model.sampler, Consistency) or model.denoiser.prediction.kind == "consistency"
+    if not jumps and len(model.schedule.steps(parse_plan(model.plan))) > 1:
+        warnings.warn(
+            "sampler consistency is for models that were trained to jump to clean data (consistency models, students of one "
+            "step), and nothing tells that this one was: of others it makes blurred pictures",
+            Note,
+            stacklevel=2,
         )
 
 

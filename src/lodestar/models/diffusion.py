@@ -21,6 +21,7 @@ from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.core.transition import Transition
 from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import AnyGuidance, CFGpp, Classifier, Context, compose
+from lodestar.models.agreement import note_sampler
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.guided import check_intervals, guided
 from lodestar.models.labels import read_label, spell
@@ -193,15 +194,18 @@ class Diffusion(nn.Module):
         weak: Diffusion | None = None,
         low_res: Tensor | None = None,
     ) -> None:
-        """Raise Problem if a request cannot be answered, before any work is done; see `stream`."""
-        steps = self.steps(request)
-        guidance = request.complete_guidance()
+        """Raise Problem if a request cannot be answered, before any work is done.
+
+        low_res: the pictures uint8 [N, C, h, w] that an upsampler enlarges, one for each of the request.
+        """
+        sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), request.complete_guidance()
         labels = tuple(dict.fromkeys(request.labels))
         for label in labels:
             self.check_label(label, classifier)
         guided(self, guidance, labels, classifier, None if low_res is None else low_res[: len(labels)], weak)
         check_intervals(guidance, steps, f"those of plan {request.plan or self.config.plan!r}")
-        self._rehearse(request.sampler or self.config.sampler, steps, guidance)
+        self._rehearse(sampler, steps, guidance)
+        note_sampler(self.config, sampler)
 
     def _rehearse(self, sampler: AnySampler, steps: Sequence[Transition], guidance: Sequence[AnyGuidance]) -> None:
         """The first step with a single number for a picture, so that what a sampler refuses it refuses before any work."""
@@ -226,7 +230,6 @@ class Diffusion(nn.Module):
                 f"label {spell(label, names)!r}: composed labels need a model that was also trained without its classes"
             )
 
-    @torch.inference_mode()
     def stream(
         self,
         request: Request,
@@ -234,23 +237,25 @@ class Diffusion(nn.Module):
         batch_size: int = 32,
         classifier: PictureClassifier | None = None,
         weak: Diffusion | None = None,
-        low_res: Tensor | None = None,
     ) -> Iterator[Frame]:
-        """Sample a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done.
-
-        low_res: the pictures that an upsampler enlarges, uint8 [N, C, h, w], one for each of the request.
-        """
+        """Sample a request batch by batch, a frame for every step. Raises Problem at once if it cannot be done, see `check`."""
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
-        self.check(request, classifier, weak, low_res)
+        self.check(request, classifier, weak)
+        return self._frames(request, batch_size, classifier, weak)
+
+    @torch.inference_mode()
+    def _frames(
+        self, request: Request, batch_size: int, classifier: PictureClassifier | None, weak: Diffusion | None
+    ) -> Iterator[Frame]:
+        """`stream`, of a request that can be answered."""
         sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), request.complete_guidance()
         self.eval()
         if weak is not None:
             weak.eval()
         for first in range(0, len(request.labels), batch_size):
             rows = slice(first, first + batch_size)
-            small = None if low_res is None else low_res[rows]
-            denoise = guided(self, guidance, request.labels[rows], classifier, small, weak)
+            denoise = guided(self, guidance, request.labels[rows], classifier, weak=weak)
             noise = SeededNoise(request.seeds[rows], request.temperature)
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
             x = noise.start(self.shape, self.device) * self.config.schedule.start_sigma

@@ -49,7 +49,7 @@ class EditRequest(Request):
 
 @dataclass(frozen=True)
 class Material:
-    """The pictures that an edit is made of, in the size of the model's."""
+    """The pictures that an edit is made of, of the shape that `shape_of` tells."""
 
     pictures: Tensor = field(repr=False)
     """uint8 [P, C, H, W]; P may be 0."""
@@ -57,6 +57,8 @@ class Material:
     """bool [H, W], True where something is to be made."""
     names: tuple[str, ...] = ()
     """Where each of the pictures comes from, if from a file."""
+    labels: tuple[str, ...] = ()
+    """The class that each is known to have, where that is told of all of them."""
 
     @property
     def digests(self) -> tuple[str, ...]:
@@ -76,6 +78,16 @@ class Edited(Samples):
     material: Material = field(kw_only=True, repr=False)
 
 
+def shape_of(model: Diffusion, how: AnyEdit) -> tuple[int, int, int]:
+    """Channels, height and width of the pictures that this edit is made of. Raises Problem where the model enlarges none."""
+    channels, *size = model.shape
+    small = model.config.denoiser.low_res
+    if how.enlarges and small is None:
+        raise Problem(f"{model.name or 'this model'} makes pictures from noise and enlarges none: use lodestar sample")
+    height, width = small if how.enlarges and small is not None else size
+    return channels, height, width
+
+
 def sampler_of(model: Diffusion, request: EditRequest) -> AnySampler:
     """The sampler of a request: the one asked for, else the edit's usual one, else the model's."""
     return request.sampler or request.edit.usual or model.config.sampler
@@ -89,18 +101,22 @@ def check(
     weak: Diffusion | None = None,
 ) -> None:
     """Raise Problem if a request cannot be answered, before any work is done."""
+    shape = shape_of(model, request.edit)
     for number, picture in enumerate(material.pictures):
-        if picture.shape != model.shape:
-            raise Problem(f"picture {number} is {tuple(picture.shape)}: the model's are {model.shape} (channels, height, width)")
+        if picture.shape != shape:
+            raise Problem(f"picture {number} is {tuple(picture.shape)}: the model's are {shape} (channels, height, width)")
     if material.mask is not None and material.mask.shape != model.shape[1:]:
         raise Problem(f"the mask is {tuple(material.mask.shape)}: the model's pictures are {model.shape[1:]} (height, width)")
     if (material.digests, material.mask_digest) != (request.pictures, request.mask):
         raise Problem("these are not the pictures that the request is made of: their values have changed since")
-    model.check(request, classifier, weak)
-    request.edit.check(request, sampler_of(model, request), model.steps(request), material.mask)
+    how = request.edit
+    if request.temperature != 1 and not how.draws(len(request.pictures)):
+        raise Problem(f"temperature is {request.temperature:g}: {how.kind} of pictures draws no noise that it could change")
+    sampler = sampler_of(model, request)
+    model.check(request.replace(sampler=sampler), classifier, weak, _low_res(request, material))
+    how.check(request, sampler, model.steps(request), material.mask)
 
 
-@torch.inference_mode()
 def stream(
     model: Diffusion,
     request: EditRequest,
@@ -110,10 +126,22 @@ def stream(
     classifier: PictureClassifier | None = None,
     weak: Diffusion | None = None,
 ) -> Iterator[Frame]:
-    """Answer a request batch by batch, a frame for every step. Raises Problem before the first step if it cannot be done."""
+    """Answer a request batch by batch, a frame for every step. Raises Problem at once if it cannot be done, see `check`."""
     if batch_size < 1:
         raise Problem(f"batch size is {batch_size}: at least 1")
     check(model, request, material, classifier, weak)
+    return _frames(model, request, material, batch_size, classifier, weak)
+
+
+@torch.inference_mode()
+def _frames(
+    model: Diffusion,
+    request: EditRequest,
+    material: Material,
+    batch_size: int,
+    classifier: PictureClassifier | None,
+    weak: Diffusion | None,
+) -> Iterator[Frame]:
     steps, sampler = model.steps(request), sampler_of(model, request)
     length = request.edit.length(steps)
     pictures = pixels.centre(material.pictures).to(model.device)
@@ -123,9 +151,15 @@ def stream(
         weak.eval()
     for first in range(0, len(request.labels), batch_size):
         part = request.only(*range(first, min(first + batch_size, len(request.labels))))
-        batch = Batch(model, part, pictures, mask, classifier, weak, SeededNoise(part.seeds, part.temperature), steps, sampler)
+        small, noise = _low_res(part, material), SeededNoise(part.seeds, part.temperature)
+        batch = Batch(model, part, pictures, small, mask, classifier, weak, noise, steps, sampler)
         for done, state in enumerate(request.edit.states(batch), start=1):
             yield Frame(first, done, length, state.x if done == length else state.estimate.x0)
+
+
+def _low_res(request: EditRequest, material: Material) -> Tensor | None:
+    """The picture that each result of a request is enlarged from, uint8 [B, C, h, w]; None where none is."""
+    return material.pictures[list(request.sources)] if request.edit.enlarges else None
 
 
 def _digest(values: Tensor) -> str:

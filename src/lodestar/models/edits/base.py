@@ -46,6 +46,8 @@ class Batch:
     """For these results alone."""
     pictures: Tensor
     """All the pictures that the request is made of, float32 [P, C, H, W] in [−1, 1]."""
+    low_res: Tensor | None
+    """The one that each result is enlarged from, uint8 [B, C, h, w]; None where none is."""
     mask: Tensor | None
     """bool [H, W], True where something is to be made."""
     classifier: PictureClassifier | None
@@ -67,8 +69,8 @@ class Batch:
     def denoise(self, labels: Sequence[Label], guidance: bool = True) -> Denoise:
         """A `Denoise` under these labels, with the guidance of the request or without."""
         if not guidance:
-            return guided(self.model, self.request.replace(guidance=()).complete_guidance(), labels, None)
-        return guided(self.model, self.request.complete_guidance(), labels, self.classifier, weak=self.weak)
+            return guided(self.model, self.request.replace(guidance=()).complete_guidance(), labels, None, self.low_res)
+        return guided(self.model, self.request.complete_guidance(), labels, self.classifier, self.low_res, self.weak)
 
 
 class Edit(Config, abc.ABC):
@@ -80,6 +82,15 @@ class Edit(Config, abc.ABC):
     def inverts(self) -> bool:
         """Whether it goes up from a picture to noise, under the picture's own class."""
         return False
+
+    @property
+    def enlarges(self) -> bool:
+        """Whether its pictures are small ones, of the size that a model was trained to enlarge."""
+        return False
+
+    def draws(self, pictures: int) -> bool:
+        """Whether it draws noise, made of so many pictures."""
+        return True
 
     @property
     def usual(self) -> AnySampler | None:

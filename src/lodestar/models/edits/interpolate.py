@@ -45,6 +45,9 @@ class Interpolate(Edit):
         weights = tuple(k / (self.points - 1) for k in range(self.points))
         return Layout(sources=(), labels=tuple(map(round, weights)), seeds=(0,) * self.points, weights=weights)
 
+    def draws(self, pictures: int) -> bool:
+        return not pictures
+
     def length(self, steps: Sequence[Transition]) -> int:
         return len(steps)
 

@@ -31,6 +31,9 @@ class Invert(Edit):
     def inverts(self) -> bool:
         return True
 
+    def draws(self, pictures: int) -> bool:
+        return False
+
     def length(self, steps: Sequence[Transition]) -> int:
         return 2 * len(steps)
 

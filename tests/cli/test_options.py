@@ -1,0 +1,52 @@
+"""Options that commands have in common: each is declared once, and means a field of the request or a model that guides."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from typing import get_args
+
+import pytest
+
+from lodestar.cli.edit import inpaint, interpolate, invert, sdedit
+from lodestar.cli.evaluate import evaluate, sweep
+from lodestar.cli.options import BatchSize, Sampling, Seed, Solving, Temperature, spread
+from lodestar.cli.sample import sample
+from lodestar.cli.upsample import upsample
+from lodestar.models.diffusion import Request
+
+
+def test_a_dataclass_of_options_is_taken_apart_and_put_together_again() -> None:
+    given: list[object] = []
+
+    @spread
+    def command(first: int, sampling: Sampling = Sampling(batch_size=7), last: str = "x") -> None:
+        """Of a command."""
+        given.extend((first, sampling, last))
+
+    parameters = inspect.signature(command).parameters
+    assert list(parameters) == ["first", *(field.name for field in fields(Sampling)), "last"]
+    assert parameters["batch_size"].default == 7 and parameters["batch_size"].annotation == BatchSize
+    assert parameters["seed"].annotation == Seed and parameters["temperature"].annotation == Temperature
+    assert get_args(parameters["temperature"].annotation)[0] is float
+    assert command.__doc__ == "Of a command."
+    options = Sampling(batch_size=3, steps="5", seed=9)
+    command(first=1, last="y", **{field.name: getattr(options, field.name) for field in fields(Sampling)})
+    assert given == [1, options, "y"]
+
+
+@pytest.mark.parametrize("command", [sample, sdedit, invert, interpolate, inpaint, upsample, evaluate, sweep])
+def test_every_command_that_samples_has_all_of_them(command: Callable[..., None]) -> None:
+    kind = Solving if command is invert else Sampling
+    missing = {field.name for field in fields(kind)} - set(inspect.signature(command).parameters)
+    assert not missing
+    assert inspect.signature(command).parameters["batch_size"].default in (8, 32, 64)
+
+
+def test_they_are_settings_of_a_request() -> None:
+    settings = Sampling(guidance=["cfg:2", "clip"], sampler="ddim:eta=1", steps="7", clip=False, temperature=0.5).settings()
+    request = Request(labels=(None,), seeds=(0,), **settings)
+    assert {name: getattr(request, name) for name in settings} == settings
+    assert (request.plan, request.temperature, len(request.guidance)) == ("7", 0.5, 2)
+    assert Request(labels=(None,), seeds=(0,), **Solving().settings()) == Request(labels=(None,), seeds=(0,))
