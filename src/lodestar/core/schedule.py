@@ -114,6 +114,25 @@ class Schedule(Config, abc.ABC):
         alpha = 1 / (1 + (2 * target).exp()).sqrt()
         return Level(time, alpha, 1 / (1 + (-2 * target).exp()).sqrt())
 
+    def rates(self, level: Level) -> tuple[float, float]:
+        """(α̇, σ̇), the changes of α and σ per unit of network time at a noisy scalar level.
+
+        They are those of `at`; at an entry, where it has a kink, the mean of those on its two sides, or the one that there is.
+        Raises Problem where there is none: in a chain of one step, and at pure noise.
+        """
+        table, slopes = self.table, _slopes(self)
+        assert isinstance(table.time, Tensor)
+        below, above = (int(torch.searchsorted(table.time[1:], level.time, right=right)) for right in (False, True))
+        sides = [slope for slope in slopes[max(below - 1, 0) : above].tolist() if math.isfinite(slope)]
+        if not sides:
+            what = "is pure noise" if level.alpha == 0 else "stands alone"
+            raise Problem(
+                f"this schedule's level at time {level.time:g} {what} and has no rate of change: solve in variable ratio"
+            )
+        # Where α² + σ² = 1, a slope c of log(σ/α) turns (α, σ) by the angle c·α·σ.
+        turn = sum(sides) / len(sides) * float(level.alpha) * float(level.sigma)
+        return -turn * float(level.sigma), turn * float(level.alpha)
+
     def respaced(self, plan: Indexed) -> Respaced:
         """The chain of a plan's levels alone, with the same times for the network (Improved DDPM, section 4)."""
         kept = tuple(plan.indices(self.timesteps))
@@ -334,6 +353,13 @@ def _log_ratios(schedule: Schedule) -> Tensor:
     table = schedule.table
     assert isinstance(table.sigma, Tensor) and isinstance(table.alpha, Tensor)
     return table.sigma[1:].log() - table.alpha[1:].log()
+
+
+@functools.lru_cache(maxsize=32)
+def _slopes(schedule: Schedule) -> Tensor:
+    """The slopes of log(σ/α) over network time between the T noisy entries, [T − 1]."""
+    assert isinstance(schedule.table.time, Tensor)
+    return _log_ratios(schedule).diff() / schedule.table.time[1:].diff()
 
 
 def _nearest(table: Level, time: Tensor) -> Tensor:

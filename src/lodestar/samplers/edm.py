@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine
+from lodestar.samplers.base import Sampler, State, Variable, combine
 from lodestar.samplers.euler import Euler
 from lodestar.samplers.heun import Heun
 
@@ -33,6 +33,8 @@ class EDMHeun(Sampler):
     """S_noise, the standard deviation of the fresh noise: a little over 1, for what denoisers lose."""
     solver: Literal["heun", "euler"] = "heun"
     """What takes the step from the raised level."""
+    variable: Variable = "ratio"
+    """What its steps are in: see `Heun`."""
 
     @property
     def stochastic(self) -> bool:
@@ -42,7 +44,7 @@ class EDMHeun(Sampler):
         if self.churn > 0:
             self.check_falling(steps)
         gamma = min(self.churn / len(steps), math.sqrt(2) - 1)
-        solver = Heun() if self.solver == "heun" else Euler()
+        solver = Heun(variable=self.variable) if self.solver == "heun" else Euler(variable=self.variable)
         for index, step in enumerate(steps):
             t = step.t
             if gamma > 0 and self.low <= t.ratio <= self.high:
