@@ -9,6 +9,7 @@ samplers may stop at any level.
 from __future__ import annotations
 
 import abc
+import bisect
 import functools
 import math
 from collections.abc import Callable
@@ -120,15 +121,12 @@ class Schedule(Config, abc.ABC):
         They are those of `at`; at an entry, where it has a kink, the mean of those on its two sides, or the one that there is.
         Raises Problem where there is none: in a chain of one step, and at pure noise.
         """
-        table, slopes = self.table, _slopes(self)
-        assert isinstance(table.time, Tensor)
-        below, above = (int(torch.searchsorted(table.time[1:], level.time, right=right)) for right in (False, True))
-        sides = [slope for slope in slopes[max(below - 1, 0) : above].tolist() if math.isfinite(slope)]
+        time, (times, slopes) = float(level.time), _slopes(self)
+        sides = slopes[max(bisect.bisect_left(times, time) - 1, 0) : bisect.bisect_right(times, time)]
+        sides = [slope for slope in sides if math.isfinite(slope)]
         if not sides:
             what = "is pure noise" if level.alpha == 0 else "stands alone"
-            raise Problem(
-                f"this schedule's level at time {level.time:g} {what} and has no rate of change: solve in variable ratio"
-            )
+            raise Problem(f"this schedule's level at time {time:g} {what} and has no rate of change: solve in variable ratio")
         # Where α² + σ² = 1, a slope c of log(σ/α) turns (α, σ) by the angle c·α·σ.
         turn = sum(sides) / len(sides) * float(level.alpha) * float(level.sigma)
         return -turn * float(level.sigma), turn * float(level.alpha)
@@ -356,10 +354,10 @@ def _log_ratios(schedule: Schedule) -> Tensor:
 
 
 @functools.lru_cache(maxsize=32)
-def _slopes(schedule: Schedule) -> Tensor:
-    """The slopes of log(σ/α) over network time between the T noisy entries, [T − 1]."""
-    assert isinstance(schedule.table.time, Tensor)
-    return _log_ratios(schedule).diff() / schedule.table.time[1:].diff()
+def _slopes(schedule: Schedule) -> tuple[list[float], list[float]]:
+    """The times of the T noisy entries, and the T − 1 slopes of log(σ/α) between them."""
+    times = schedule.times()
+    return times.tolist(), (_log_ratios(schedule).diff() / times.diff()).tolist()
 
 
 def _nearest(table: Level, time: Tensor) -> Tensor:

@@ -25,8 +25,9 @@ Target = Literal["x0", "epsilon"]
 Variable = Literal["ratio", "time"]
 """What a solver of the probability-flow ODE steps in: σ/α, in which x/α moves by ε̂ alone, or the time of the schedule.
 
-The ODE is the same, and so is where it leads; how wrong a step is differs (Karras et al. 2022, section 3). In σ/α the data of a
-single point are reached exactly; score-based models (Song et al. 2021) are solved in time.
+The ODE is the same, and so is where it leads; how wrong a step is differs (Karras et al. 2022, section 3). Score-based models
+(Song et al. 2021) are solved in time. In a chain's time σ changes the faster the less there is of it, so that few steps leave
+noise; in σ/α the data of a single point are reached exactly in any number.
 """
 
 
