@@ -69,6 +69,49 @@ def test_between_two_entries_the_level_lies_between(schedule: Schedule) -> None:
     assert between.ratio == pytest.approx(math.sqrt(float(low.ratio) * float(high.ratio)), rel=1e-12)
 
 
+@every_schedule
+def test_rates_are_how_fast_the_levels_change(schedule: Schedule) -> None:
+    times = schedule.times()
+    for place in (0, 1, schedule.timesteps // 2, schedule.timesteps - 3):
+        low, high = times[place].item(), times[place + 1].item()
+        time, width = 0.7 * low + 0.3 * high, 1e-3 * (high - low)
+        before, after = schedule.at(time - width), schedule.at(time + width)
+        rates = schedule.rates(schedule.at(time))
+        for name, rate in zip(("alpha", "sigma"), rates, strict=True):
+            assert rate == pytest.approx((getattr(after, name) - getattr(before, name)) / (2 * width), rel=1e-3, abs=1e-12)
+
+
+def test_at_an_entry_the_rates_are_the_mean_of_those_on_its_two_sides() -> None:
+    schedule = Linear()
+    below, at, above = (schedule.rates(level) for level in (schedule.at(299.999999), schedule.at(300), schedule.at(300.000001)))
+    for low, mean, high in zip(below, at, above, strict=True):
+        assert low != pytest.approx(high, rel=1e-4)
+        assert mean == pytest.approx((low + high) / 2, rel=1e-6)
+    # At the ends there is one side.
+    assert schedule.rates(schedule.at(0)) == pytest.approx(schedule.rates(schedule.at(1e-9)))
+    assert schedule.rates(schedule.at(999)) == pytest.approx(schedule.rates(schedule.at(999 - 1e-9)))
+
+
+def test_the_rates_of_the_linear_chain_are_those_of_the_process_that_it_takes_steps_of() -> None:
+    # dx = −β/2·x dt + √β dw, with β linear from 0.1 to 20 over a time of 1 (Song et al. 2021, appendix C).
+    for time in (20.0, 100.0, 500.0, 990.0):
+        level = Linear().at(time)
+        half_beta = (0.1 + 19.9 * (time + 0.5) / 1000) / 2000
+        expected = -half_beta * float(level.alpha), half_beta * float(level.alpha) ** 2 / float(level.sigma)
+        assert Linear().rates(level) == pytest.approx(expected, rel=0.02)
+
+
+def test_pure_noise_and_a_level_alone_have_no_rate() -> None:
+    stretched = Linear(zero_terminal_snr=True)
+    with pytest.raises(Problem, match="level at time 999 is pure noise and has no rate of change"):
+        stretched.rates(stretched.at(999))
+    # The entry below it has one side.
+    assert stretched.rates(stretched.at(998)) == pytest.approx(stretched.rates(stretched.at(998 - 1e-9)))
+    alone = Linear(timesteps=1, scaled=False)
+    with pytest.raises(Problem, match="level at time 0 stands alone and has no rate of change"):
+        alone.rates(alone.at(0))
+
+
 def test_at_ratio_stays_in_the_range_of_the_chain() -> None:
     schedule = Linear()
     assert schedule.at_ratio(1e-9) == schedule.table[1]

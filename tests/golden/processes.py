@@ -42,12 +42,12 @@ from lodestar.samplers import (
     UniPC,
     last,
 )
-from lodestar.samplers.base import refresh
+from lodestar.samplers.base import Variable, combine, refresh, stride
 
 from .harness import Case, Check, Left, adapter
+from .schedules import edm_betas, edm_levels
 
 OTHER = "not a sampler of ours: adaptive steps, or orders that alternate"
-OTHER_ODE = "the ODE in another variable than σ/α: the ablations of EDM's paper, which end with σ/α"
 
 Network = Callable[..., Tensor]
 
@@ -715,7 +715,7 @@ def _churned(
     solver: Literal["heun", "euler"], churn: float, low: float | None, high: float | None, spread: float | None
 ) -> EDMHeun:
     """The fields of EDM's churn under their published defaults."""
-    return EDMHeun(churn=churn, low=low or 0.0, high=min(high or math.inf, 1e9), spread=spread or 1.0, solver=solver)
+    return EDMHeun(churn=churn, low=low or 0.0, high=min(float(high or math.inf), 1e9), spread=spread or 1.0, solver=solver)
 
 
 def _k_sampler(settings: dict[str, Any]) -> Sampler | None:
@@ -822,81 +822,112 @@ def _edm(network: Network) -> Denoise:
     return denoise
 
 
-class EDMLevels:
-    """Levels of any σ with EDM's c_noise = ln(σ)/4 for the network's time."""
-
-    def at(self, time: float) -> Level:
-        return self.at_ratio(math.exp(4 * time))
-
-    def at_ratio(self, ratio: float) -> Level:
-        return Level(float(torch.tensor(ratio).log() / 4), 1.0, ratio)
-
-
-class IDDPMLevels:
-    """Levels of Improved DDPM's chain, of which the network is told the place in the chain."""
-
-    chain = noise_levels.iddpm_chain()
-
-    def at(self, time: float) -> Level:
-        raise NotImplementedError
-
-    def at_ratio(self, ratio: float) -> Level:
-        nearest = min(range(len(self.chain)), key=lambda place: abs(self.chain[place] - ratio))
-        return Level(float(len(self.chain) - 2 - nearest), 1.0, ratio)
+_CHAIN = noise_levels.iddpm_chain()
+_NETS: dict[str, tuple[float, float]] = {
+    "EDMPrecond": (0.0, math.inf),
+    "VPPrecond": (noise_levels.vp_sigma(1e-5), noise_levels.vp_sigma(1.0)),
+    "VEPrecond": (0.02, 100.0),
+    "iDDPMPrecond": (_CHAIN[-2], _CHAIN[0]),
+}
+"""EDM's preconditioned networks, and the σ/α that they allow."""
 
 
-def _iddpm(network: Network) -> Denoise:
-    """iDDPMPrecond, in x = x₀ + σ·ε."""
+def _place(ratio: float) -> int:
+    """The place in Improved DDPM's chain, counted from its noisiest level, whose σ/α is nearest."""
+    return min(range(len(_CHAIN)), key=lambda place: abs(_CHAIN[place] - ratio))
+
+
+def _wrapped(case: Case, net: str) -> Denoise:
+    """One of these networks, as a denoiser at any level: they take x/α, and are told what follows from σ/α."""
+    inner = _edm(_toy(case, "edm", gain=1.0, tau=1.0))
 
     def denoise(x: Tensor, level: Level) -> Estimate:
-        output = network(x / (1 + level.sigma**2) ** 0.5, level.time)[:, : x.shape[1]].to(x)
-        return Estimate(x, level, x - level.sigma * output)
+        ratio, unscaled = float(level.ratio), x / level.alpha
+        if net == "EDMPrecond":
+            x0 = inner(unscaled, Level(float(torch.tensor(ratio).log() / 4), 1.0, ratio)).x0
+        else:
+            which = net.removesuffix("Precond").lower()
+            times = {
+                "vp": lambda: 999 * noise_levels.vp_time(ratio),
+                "ve": lambda: math.log(0.5 * ratio),
+                "iddpm": lambda: float(len(_CHAIN) - 2 - _place(ratio)),
+            }
+            sigma, time = (torch.full((len(x),), value, dtype=torch.float64) for value in (ratio, times[which]()))
+            x0 = _score_based(case, which, unscaled, sigma, time).x0
+        return Estimate(x, level, x0)
 
     return denoise
 
 
-def _edm_run(settings: dict[str, Any]) -> tuple[Levels, list[float]] | None:
-    """The levels of a run and their σ; None where the ODE is not solved in σ, x unscaled."""
-    if "sampler" not in settings:
-        return None
-    count, net = settings["num_steps"], settings["net"].split()[0]
-    grid = tuple(settings.get(name, "edm") for name in ("discretization", "schedule", "scaling"))
-    if settings["sampler"] == "ablation_sampler" and grid[1:] != ("linear", "none"):
-        return None
-    if net == "EDMPrecond" and grid[0] == "edm":
-        low, high = settings.get("sigma_min", 0.002), settings.get("sigma_max", 80.0)
-        return EDMLevels(), noise_levels.karras(count, low, high)
-    if net == "iDDPMPrecond" and grid[0] == "iddpm":
-        return IDDPMLevels(), noise_levels.iddpm(count)
-    return None
+class Process:
+    """The processes of EDM's table 1, x = α·x₀ + σ·ε in a time of their own: `schedule` says what σ/α is, `scaling` what α is."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.schedule, self.scaling = settings.get("schedule", "linear"), settings.get("scaling", "none")
+        self.betas = edm_betas(settings)
+        self.chained = settings.get("net", "").startswith("iDDPMPrecond")
+
+    def at(self, time: float) -> Level:
+        match self.schedule:
+            case "vp":
+                return self._level(time, noise_levels.vp_sigma(time, *self.betas))
+            case "ve":
+                return self._level(time, time**0.5)
+        return self._level(time, time)
+
+    def at_ratio(self, ratio: float) -> Level:
+        if self.chained:
+            ratio = _CHAIN[_place(ratio)]
+        times = {"vp": lambda: noise_levels.vp_time(ratio, *self.betas), "ve": lambda: ratio**2, "linear": lambda: ratio}
+        return self._level(times[self.schedule](), ratio)
+
+    def rates(self, level: Level) -> tuple[float, float]:
+        time, alpha, ratio = (float(value) for value in (level.time, level.alpha, level.ratio))
+        beta_d, beta_min = self.betas
+        rate = {"vp": 0.5 * (beta_d * time + beta_min) * (ratio + 1 / ratio), "ve": 0.5 / ratio, "linear": 1.0}[self.schedule]
+        # α = 1, or α = 1/√(1 + (σ/α)²).
+        return (-(alpha**3) * ratio * rate, alpha**3 * rate) if self.scaling == "vp" else (0.0, rate)
+
+    def _level(self, time: float, ratio: float) -> Level:
+        return _unit(time, ratio) if self.scaling == "vp" else Level(time, 1.0, ratio)
+
+
+def _edm_run(settings: dict[str, Any], denoise: Denoise, unit: Tensor, noise: Tensor | None = None) -> dict[str, Tensor]:
+    """Everything recorded of one of EDM's runs, by its name."""
+    sampler, process = _edm_sampler(settings), Process(settings)
+    seen: list[tuple[Tensor, float]] = []
+
+    def watched(x: Tensor, level: Level) -> Estimate:
+        seen.append((x / level.alpha, float(level.ratio)))
+        return denoise(x, level)
+
+    levels = [process.at_ratio(ratio) for ratio in edm_levels(settings)]
+    tape = torch.randn_like if noise is None else _tape(_drawn(sampler, noise, [float(level.ratio) for level in levels]))
+    *_, state = sampler(watched, unit * levels[0].sigma, transitions([*levels, CLEAN], process), tape)
+    final, end = state.x, state.estimate
+    if _in_time(settings):
+        # Published runs end with Euler's step to time 0, which leaves some of the noise, where ours end with x̂₀.
+        of_x0, of_x = stride(Transition(end.level, Level(0.0, 1.0, 0.0), schedule=process))
+        final = combine((of_x0, end.x0), (of_x, end.x))
+    xs, ratios = zip(*seen, strict=True)
+    return {"net_x": torch.stack(xs), "net_sigma": torch.tensor(ratios, dtype=torch.float64), "final": final}
+
+
+def _in_time(settings: dict[str, Any]) -> bool:
+    return settings["sampler"] == "ablation_sampler"
 
 
 @adapter("fast_edm")
 def edm(case: Case) -> Iterator[Check | Left]:
-    network = _toy(case, "edm", gain=1.0, tau=1.0)
     done: set[str] = set()
     for name, settings in case.subcases.items():
-        if (run := _edm_run(settings)) is None:
+        if "sampler" not in settings:
             continue
-        levels_of, ratios = run
-        inner = _edm(network) if isinstance(levels_of, EDMLevels) else _iddpm(_toy(case, "iddpm", gain=1.0, tau=100.0))
-        sampler, tape = _edm_sampler(settings), torch.randn_like
-        if sampler.stochastic:
-            tape = _tape(_drawn(sampler, case.inputs[f"{name}/noise"], ratios))
-        seen: list[tuple[Tensor, float]] = []
-
-        def watched(x: Tensor, level: Level, seen: list = seen, inner: Denoise = inner) -> Estimate:
-            seen.append((x, float(level.sigma)))
-            return inner(x, level)
-
-        levels = [*map(levels_of.at_ratio, ratios), CLEAN]
-        start = case.inputs["latents"].double() * levels[0].sigma
-        final = last(sampler(watched, start, transitions(levels, levels_of), tape))
-        ours = {
-            "net_x": torch.stack([x for x, _ in seen]),
-            "net_sigma": torch.tensor([sigma for _, sigma in seen], dtype=torch.float64),
-            "final": final,
-        }
+        net = settings["net"].split()[0]
+        low, high = _NETS[net]
+        bounded = {**settings, "net_sigma_min": low, "net_sigma_max": high}
+        noise = case.inputs.get(f"{name}/noise")
+        ours = _edm_run(bounded, _wrapped(case, net), case.inputs["latents"].double(), noise)
         for one in case.under(f"{name}/"):
             done.add(one)
             yield Check(one, ours[one.rpartition("/")[2]])
@@ -904,19 +935,21 @@ def edm(case: Case) -> Iterator[Check | Left]:
         if name.startswith("precond/"):
             yield Check(name, _preconditioned(case, name.removeprefix("precond/")))
         elif name == "loss/edm":
-            yield Check(name, _edm_loss(case, network))
+            yield Check(name, _edm_loss(case, _toy(case, "edm", gain=1.0, tau=1.0)))
         elif name.startswith("loss/"):
             yield Check(name, _score_loss(case, name.removeprefix("loss/")))
         else:
-            yield Left(name, OTHER_ODE)
+            yield Left(name, "unknown to this adapter")
 
 
 def _edm_sampler(settings: dict[str, Any]) -> Sampler:
     """Our sampler for one of EDM's runs."""
-    solver = settings.get("solver", "heun")
+    solver, reach = settings.get("solver", "heun"), float(settings.get("alpha", 1.0))
+    variable: Variable = "time" if _in_time(settings) else "ratio"
     if settings.get("S_churn"):
-        return _churned(solver, *(settings.get(name) for name in ("S_churn", "S_min", "S_max", "S_noise")))
-    return Heun(reach=float(settings.get("alpha", 1.0))) if solver == "heun" else Euler()
+        churned = _churned(solver, *(settings.get(name) for name in ("S_churn", "S_min", "S_max", "S_noise")))
+        return churned.replace(reach=reach if solver == "heun" else 1.0, variable=variable)
+    return Heun(reach=reach, variable=variable) if solver == "heun" else Euler(variable=variable)
 
 
 def _preconditioned(case: Case, which: str) -> Tensor:
@@ -975,6 +1008,9 @@ def gmm(case: Case) -> Iterator[Check | Left]:
     x, sigma = case.inputs["pointwise/x"], case.inputs["pointwise/sigma"]
     level = Level(sigma, torch.ones_like(sigma), sigma)
     pointwise = {"denoised": model(x, level).x0, "score": model(x, level).score, "logp": model.log_density(x, level)}
+    solutions = _gmm_solutions(case, model)
+    within = re.search(r"< ([\d.e-]+\d)", case.meta["tolerance"]["exact_solution"])
+    solved = {"atol": float(within[1]) if within else 1e-9}
     for name in case.outputs:
         family, _, what = name.partition("/")
         count = re.match(r"n(\d+)", what)
@@ -983,7 +1019,7 @@ def gmm(case: Case) -> Iterator[Check | Left]:
         elif name == "exact/logp0":
             yield Check(name, model.log_density(case.outputs["exact/x0"], CLEAN), **exact)
         elif count is None:
-            yield Left(name, "the ODE's own solution: no sampler is that exact; their order is tested in tests/samplers")
+            yield Check(name, solutions[name], **solved)
         elif family.startswith("diffusers_"):
             ours = _gmm_diffusers(case, model, case.subcases[family], int(count[1]))
             if ours is None:
@@ -997,8 +1033,11 @@ def gmm(case: Case) -> Iterator[Check | Left]:
                     tolerance["atol"] += 4 * 2.0**-24 * (1 + float(case.inputs["vp/sigma_t"][-1]) ** 2) ** 0.5
                 yield Check(name, times) if what.endswith("_timesteps") else Check(name, sample, **tolerance)
         else:
-            end = _gmm_float64(case, model, family, what)
-            yield Left(name, OTHER_ODE) if end is None else Check(name, end, **exact)
+            if family.startswith("edm_"):
+                end = _gmm_edm(case, model, family, int(count[1]))
+            else:
+                end = _gmm_float64(case, model, family, what)
+            yield Left(name, OTHER) if end is None else Check(name, end, **exact)
 
 
 class UnscaledLevels:
@@ -1011,13 +1050,71 @@ class UnscaledLevels:
         return Level(0.0, 1.0, ratio)
 
 
+def _gmm_edm(case: Case, model: Mixture, family: str, count: int) -> Tensor | None:
+    """The end point of one of EDM's runs; None where we have no such sampler."""
+    named = re.fullmatch(r"edm_(?:(vp|ve)_)?(heun|euler|midpoint)(?:_alpha([\d.]+))?", family)
+    if named is None:
+        return None
+    settings = {name: case.config[name] for name in ("sigma_min", "sigma_max")} | {"num_steps": count, "sampler": "edm_sampler"}
+    if named[1]:
+        settings |= {"sampler": "ablation_sampler", "discretization": named[1], "schedule": named[1]}
+        settings["scaling"] = "vp" if named[1] == "vp" else "none"
+    settings["solver"] = "euler" if named[2] == "euler" else "heun"
+    settings["alpha"] = float(named[3] or (0.5 if named[2] == "midpoint" else 1.0))
+    return _edm_run(settings, model, case.inputs["unit_noise"])["final"]
+
+
+def _gmm_solutions(case: Case, model: Mixture) -> dict[str, Tensor]:
+    """The solution of the ODE at all the levels of a case, by the names of its outputs."""
+    unit, found = case.inputs["unit_noise"], {}
+    low, high = case.config["sigma_min"], case.config["sigma_max"]
+    if "exact/sigmas" in case.outputs:
+        ratios = noise_levels.exponential(len(case.outputs["exact/sigmas"]), low, high)
+        *trajectory, x0 = _solved(model, unit * high, [*ratios, 0.0])
+        found |= {"exact/sigmas": torch.tensor(ratios, dtype=torch.float64), "exact/trajectory": torch.stack(trajectory)}
+        found |= {"exact/x_sigma_min": trajectory[-1], "exact/x0": x0}
+    if "vp/exact_t" in case.outputs:
+        # The times are those that the case chose: what is ours is that their levels are found again.
+        schedule = Given.of(1 / (1 + case.inputs["vp/sigma_t"] ** 2))
+        levels = [schedule.at_ratio(ratio) for ratio in case.inputs["vp/sigma_t"][case.outputs["vp/exact_t"]].tolist()]
+        *xs, x0 = _solved(model, unit / levels[0].alpha, [*(float(level.ratio) for level in levels), 0.0])
+        found["vp/exact_t"] = torch.tensor([round(float(level.time)) for level in levels])
+        found["vp/exact_x"] = torch.stack([level.alpha * x for level, x in zip(levels, xs, strict=True)])
+        found["vp/exact_x0"] = x0
+    return found
+
+
+def _solved(model: Mixture, x: Tensor, ratios: Sequence[float], width: float = 0.003) -> list[Tensor]:
+    """The solution of dx/dσ = ε̂ from x at the first of the falling σ, at each of them.
+
+    By Runge and Kutta's method of fourth order, in even steps of asinh(σ/scale): of log σ where the noise is wider than a
+    component, of σ where it is not.
+    """
+    scale = float(model.variances.min().sqrt())
+
+    def slope(x: Tensor, place: float) -> Tensor:
+        # The score is finite at clean data, and ε̂ = −σ·score vanishes.
+        sigma = scale * math.sinh(place)
+        return scale * math.cosh(place) * model(x, Level(0.0, 1.0, sigma)).eps if place > 0 else torch.zeros_like(x)
+
+    found = [x]
+    for begin, end in pairwise(math.asinh(ratio / scale) for ratio in ratios):
+        count = math.ceil((begin - end) / width)
+        for k in range(count):
+            step, place = (end - begin) / count, begin + (end - begin) * k / count
+            after = begin + (end - begin) * (k + 1) / count
+            first = slope(x, place)
+            second = slope(x + step / 2 * first, (place + after) / 2)
+            third = slope(x + step / 2 * second, (place + after) / 2)
+            x = x + step / 6 * (first + 2 * second + 2 * third + slope(x + step * third, after))
+        found.append(x)
+    return found
+
+
 def _gmm_float64(case: Case, model: Mixture, family: str, what: str) -> Tensor | None:
-    """The end point of one of the runs in x = x₀ + σ·ε; None where we have no such sampler."""
+    """The end point of one of k-diffusion's runs; None where we have no such sampler."""
     method, _, grid = family.removeprefix("k_").rpartition("_")
     known: dict[str, Sampler] = {
-        "edm_heun": Heun(),
-        "edm_euler": Euler(),
-        "edm_midpoint_alpha0.5": Heun(reach=0.5),
         "euler": Euler(),
         "heun": Heun(),
         "dpm_2": DPMppSingle(target="epsilon"),
@@ -1028,13 +1125,10 @@ def _gmm_float64(case: Case, model: Mixture, family: str, what: str) -> Tensor |
         "dpmpp_2m_sde_eta0_heun": DPMpp(solver="heun", taper=False),
         "dpmpp_3m_sde_eta0": DPMpp(order=3, solver="heun", taper=False),
     }
-    sampler = known.get(family if family.startswith("edm_") else method)
+    sampler = known.get(method)
     if sampler is None:
         return None
-    if family.startswith("edm_"):
-        ratios = [*noise_levels.karras(int(what[1:]), case.config["sigma_min"], case.config["sigma_max"]), 0.0]
-    else:
-        ratios = case.inputs[f"sigmas/{grid}_{what}"].tolist()
+    ratios = case.inputs[f"sigmas/{grid}_{what}"].tolist()
     levels_of = UnscaledLevels()
     levels = _with_stages(sampler, [levels_of.at_ratio(ratio) for ratio in ratios], levels_of)
     return last(sampler(model, case.inputs["unit_noise"] * ratios[0], transitions(levels, levels_of), torch.randn_like))

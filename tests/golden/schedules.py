@@ -266,7 +266,7 @@ def _discrete(case: Case, subcase: str, settings: dict[str, Any]) -> Iterator[Ch
 @adapter("schedules_edm")
 def edm(case: Case) -> Iterator[Check | Left]:
     for subcase, settings in case.subcases.items():
-        levels = _edm_levels(settings)
+        levels = edm_levels(settings)
         ours = {"t_steps": _tensor([*levels, CLEAN.ratio]), "euler_sigmas": _tensor(levels), "net_sigmas": _heun_calls(levels)}
         stated = {"rtol": 1e-6} if settings.get("discretization") == "iddpm" else {}
         for name in case.under(f"{subcase}/"):
@@ -294,23 +294,31 @@ def edm(case: Case) -> Iterator[Check | Left]:
                 yield Check(name, levels[[-2, 0]], rtol=1e-6)
 
 
-def _edm_levels(settings: dict[str, Any]) -> list[float]:
-    count = settings["num_steps"]
-    if "discretization" not in settings:
-        return sigmas.karras(count, settings["sigma_min"], settings["sigma_max"], settings["rho"])
-    # The defaults of the ablation sampler, within what the network allows.
-    vp_range = sigmas.vp_sigma(1e-3), sigmas.vp_sigma(1.0)
+def edm_range(settings: dict[str, Any]) -> tuple[float, float]:
+    """The lowest and the highest σ of one of EDM's runs: its own or the default ones, within what its network allows."""
+    vp_range = sigmas.vp_sigma(settings.get("epsilon_s", 1e-3)), sigmas.vp_sigma(1.0)
     defaults = {"vp": vp_range, "ve": (0.02, 100.0), "iddpm": (0.002, 81.0), "edm": (0.002, 80.0)}
-    low, high = defaults[settings["discretization"]]
-    low, high = max(low, float(settings["net_sigma_min"])), min(high, float(settings["net_sigma_max"]))
-    match settings["discretization"]:
+    low, high = defaults[settings.get("discretization", "edm")]
+    low, high = settings.get("sigma_min") or low, settings.get("sigma_max") or high
+    return max(low, float(settings.get("net_sigma_min", 0))), min(high, float(settings.get("net_sigma_max", math.inf)))
+
+
+def edm_betas(settings: dict[str, Any]) -> tuple[float, float]:
+    """(β_d, β_min) of the variance-preserving process, which EDM's ablations fit to the range of σ."""
+    return sigmas.vp_betas(*edm_range(settings), settings.get("epsilon_s", 1e-3))
+
+
+def edm_levels(settings: dict[str, Any]) -> list[float]:
+    """The σ of one of EDM's runs, without the final 0."""
+    count, (low, high) = settings["num_steps"], edm_range(settings)
+    match settings.get("discretization"):
         case "vp":
-            return sigmas.vp(count, *sigmas.vp_betas(low, high))
+            return sigmas.vp(count, *edm_betas(settings), settings.get("epsilon_s", 1e-3))
         case "ve":
             return sigmas.exponential(count, low, high)
         case "iddpm":
             return sigmas.iddpm(count, low, high)
-    return sigmas.karras(count, low, high)
+    return sigmas.karras(count, low, high, settings.get("rho", 7.0))
 
 
 def _heun_calls(levels: list[float]) -> Tensor:

@@ -58,7 +58,7 @@ def test_cfgpp_puts_the_unconditional_noise_back() -> None:
 
 def test_cfgpp_where_the_condition_says_nothing_is_no_guidance() -> None:
     same = replace(CONTEXT, pair=lambda x, level: (cond(x, level), cond(x, level)))
-    for sampler in (DDIM(), DDIM(eta=0.5), Euler(), Ancestral(), DPMpp(), DPMpp(eta=1.0)):
+    for sampler in (DDIM(), DDIM(eta=0.5), Euler(), Euler(variable="time"), Ancestral(), DPMpp(), DPMpp(eta=1.0)):
         for limits in ([], [Clip(limit=0.8)], [Threshold(ratio=0.5)]):
             ours = run(sampler, [CFGpp(scale=0.4), *limits], context=same)
             torch.testing.assert_close(ours, run(sampler, limits, context=same))

@@ -32,7 +32,11 @@ def error(sampler: Sampler, plan: str) -> float:
     return float((back - data).square().mean().sqrt())
 
 
-@pytest.mark.parametrize(("sampler", "least"), [(DDIM(), 0.8), (Euler(), 0.8), (Heun(), 1.5), (DPMpp(), 1.5)], ids=str)
+@pytest.mark.parametrize(
+    ("sampler", "least"),
+    [(DDIM(), 0.8), (Euler(), 0.8), (Heun(), 1.5), (Heun(reach=0.5), 1.5), (Heun(variable="time"), 1.5), (DPMpp(), 1.5)],
+    ids=str,
+)
 def test_a_picture_comes_back_the_better_the_more_steps_there_are(sampler: Sampler, least: float) -> None:
     """The last step is of first order whatever the sampler, but short; the others' order is seen through it."""
     errors = [error(sampler, plan) for plan in ("logsnr:25", "logsnr:50", "logsnr:100")]

@@ -51,7 +51,11 @@ EVERY = [
     DPMppSDE(eta=0.0),
     EDMHeun(churn=0.0),
     EDMHeun(solver="euler"),
+    EDMHeun(variable="time"),
+    EDMHeun(reach=0.5),
+    Euler(variable="time"),
     Heun(reach=0.5),
+    Heun(variable="time", reach=0.5),
     LMS(variable="log"),
     PLMS(warmup="runge_kutta"),
     PredictorCorrector(corrections=2, size="level"),
@@ -166,6 +170,7 @@ def same(one: Sampler, other: Sampler, denoise: Denoise = MODEL, steps: slice = 
         (DPMppSDE(eta=0.0), DPMppSingle()),
         (EDMHeun(churn=0.0), Heun()),
         (EDMHeun(churn=0.0, solver="euler"), Euler()),
+        (EDMHeun(churn=0.0, reach=0.5, variable="time"), Heun(reach=0.5, variable="time")),
         (LMS(order=1), Euler()),
         (UniPC(order=1, uncorrected=99), DDIM()),
         (UniPC(order=2, uncorrected=99, taper=False), DPMpp()),
@@ -254,12 +259,26 @@ def test_pure_noise_at_the_start(sampler: Sampler) -> None:
     if isinstance(sampler, LMS) or getattr(sampler, "target", "x0") == "epsilon":
         with pytest.raises(Problem, match=f"{sampler.kind} cannot begin at pure noise"):
             last(run)
+    elif getattr(sampler, "variable", None) == "time":
+        with pytest.raises(Problem, match="at time 999 is pure noise and has no rate of change"):
+            last(run)
     else:
         assert last(run).isfinite().all()
 
 
 @pytest.mark.parametrize(
-    "sampler", [Heun(), Heun(reach=0.5), EDMHeun(), EDMHeun(churn=0), PLMS(), PLMS(warmup="runge_kutta")], ids=str
+    "sampler",
+    [
+        Heun(),
+        Heun(reach=0.5),
+        Heun(variable="time"),
+        Euler(variable="time"),
+        EDMHeun(),
+        EDMHeun(churn=0),
+        PLMS(),
+        PLMS(warmup="runge_kutta"),
+    ],
+    ids=str,
 )
 def test_an_inexact_model_of_a_cosine_chain_stays_in_range(sampler: Sampler) -> None:
     def inexact(x: Tensor, level: Level) -> Estimate:
@@ -300,6 +319,9 @@ def test_fresh_noise_cannot_be_inverted(sampler: Sampler) -> None:
         ("dpmpp_single:order=1", "order"),
         ("lms:order=5", "order"),
         ("edm:churn=-1", "churn"),
+        ("edm:reach=0.5,solver=euler", "only solver 'heun' evaluates twice"),
+        ("euler:variable=tme", "did you mean 'time'"),
+        ("heun:variable=log", "variable"),
         ("plms:warmup=runge", "did you mean 'runge_kutta'"),
         ("predictor_corrector:snr=0", "snr"),
         ("dpmpp_3m", "did you mean"),

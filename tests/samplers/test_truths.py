@@ -5,17 +5,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from lodestar.config import kinds
+from lodestar.core import sigmas
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.exact import Gaussian, Mixture
 from lodestar.core.level import CLEAN, Level
-from lodestar.core.plan import parse_plan
-from lodestar.core.schedule import Cosine, Linear
+from lodestar.core.plan import Linspace, Sections, parse_plan
+from lodestar.core.schedule import Cosine, EDMSigma, Linear, Schedule
 from lodestar.core.transition import Transition, transitions
 from lodestar.samplers import (
     DDIM,
@@ -69,7 +71,18 @@ ORDERS: list[tuple[Sampler, int]] = [
     (PLMS(warmup="runge_kutta"), 2),
 ]
 """Deterministic samplers and their orders in theory."""
-ODE = [sampler for sampler, _ in ORDERS]
+ORDERS_IN_TIME: list[tuple[Sampler, int]] = [
+    (Euler(variable="time"), 1),
+    (Heun(variable="time"), 2),
+    (Heun(variable="time", reach=0.5), 2),
+    (EDMHeun(variable="time", churn=0.0), 2),
+]
+"""Those that solve the ODE in the schedule's time, of which the other orders do not depend."""
+ODE = [sampler for sampler, _ in ORDERS + ORDERS_IN_TIME]
+
+
+def kind_of(config: Schedule) -> str:
+    return config.kind
 
 
 def normal(seed: int) -> Callable[[Tensor], Tensor]:
@@ -91,6 +104,23 @@ class Unit:
     def at_ratio(self, ratio: float) -> Level:
         alpha = (1 + ratio**2) ** -0.5
         return Level(math.log(ratio), alpha, ratio * alpha)
+
+    def rates(self, level: Level) -> tuple[float, float]:
+        return -level.alpha * level.sigma**2, level.sigma * level.alpha**2
+
+
+class VP(Unit):
+    """The variance-preserving process of score-based models, in its own time."""
+
+    def at(self, time: float) -> Level:
+        return self.at_ratio(sigmas.vp_sigma(time))
+
+    def at_ratio(self, ratio: float) -> Level:
+        return replace(super().at_ratio(ratio), time=sigmas.vp_time(ratio))
+
+    def rates(self, level: Level) -> tuple[float, float]:
+        half_beta = (19.9 * level.time + 0.1) / 2
+        return -half_beta * level.alpha, half_beta * level.alpha**2 / level.sigma
 
 
 def levels(count: int, high: float = 20.0, low: float = 0.05) -> list[Level]:
@@ -130,6 +160,28 @@ def test_observed_order(sampler: Sampler, order: int) -> None:
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
 
 
+@pytest.mark.parametrize(("sampler", "order"), ORDERS_IN_TIME, ids=str)
+def test_observed_order_in_even_steps_of_the_schedule_s_time(sampler: Sampler, order: int) -> None:
+    begin, end = sigmas.vp_time(HIGH), sigmas.vp_time(LOW)
+    coarse, fine = (
+        float((last(sampler(MIXTURE, start(16), transitions(path, VP()), normal(0))) - solution()).norm())
+        for path in ([VP().at(begin + (end - begin) * k / n) for k in range(n + 1)] for n in (1296, 2592))
+    )
+    assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(), EDMSigma(), Linear().respaced(Sections(counts=(250,)))], ids=kind_of)
+@pytest.mark.parametrize(("sampler", "error"), [(Euler(variable="time"), 0.01), (Heun(variable="time"), 0.002)], ids=str)
+def test_in_the_time_of_a_schedule_gaussian_data_flow_as_they_should(schedule: Schedule, sampler: Sampler, error: float) -> None:
+    """The flow of Gaussian data moves every quantile to the same quantile."""
+    model = Gaussian(torch.tensor([0.5, -1.0]), 0.25)
+    path = [level for level in Linspace(count=200).levels(schedule) if 0 < float(level.ratio) < 50]
+    begin, end = (
+        level.alpha * model.mean + (level.alpha**2 * 0.25 + level.sigma**2) ** 0.5 * start(16) for level in (path[0], path[-1])
+    )
+    torch.testing.assert_close(last(sampler(model, begin, transitions(path, schedule), normal(0))), end, rtol=0, atol=error)
+
+
 def test_every_sampler_without_noise_has_its_order_here() -> None:
     deterministic = {sampler.kind for kind in kinds(AnySampler).values() if not (sampler := kind()).stochastic}
     assert deterministic <= {sampler.kind for sampler in ODE}
@@ -154,7 +206,7 @@ def test_data_of_a_single_point_is_reached_in_any_number_of_steps(sampler: Sampl
     path = [*levels(4), CLEAN]
     states = list(sampler(Gaussian(point, 0.0), start(8), transitions(path, Unit()), normal(1)))
     torch.testing.assert_close(states[-1].x, point.expand(8, 2), rtol=0, atol=1e-12)
-    if not sampler.stochastic:
+    if not sampler.stochastic and getattr(sampler, "variable", None) != "time":
         # On the way the noise stays what it was at first.
         eps = (start(8) - path[0].alpha * point) / path[0].sigma
         torch.testing.assert_close(states[1].x, path[2].alpha * point + path[2].sigma * eps, rtol=1e-10, atol=1e-10)
@@ -167,7 +219,7 @@ def test_inversion_then_sampling_returns(sampler: Sampler) -> None:
     latent = last(sampler(MIXTURE, data, transitions(path[::-1], Unit()), normal(0)))
     back = last(sampler(MIXTURE, latent, transitions(path, Unit()), normal(0)))
     assert float(latent.std()) == pytest.approx(1, abs=0.35)
-    first_order = dict(zip(map(str, ODE), (order for _, order in ORDERS), strict=True))[str(sampler)] == 1
+    first_order = dict(zip(map(str, ODE), (order for _, order in ORDERS + ORDERS_IN_TIME), strict=True))[str(sampler)] == 1
     torch.testing.assert_close(back, data, rtol=0, atol=0.03 if first_order else 3e-3)
 
 

@@ -61,13 +61,19 @@ CLEAN = Level(-1.0, 1.0, 0.0)
 
 
 class Levels(Protocol):
-    """What makes the levels that no list holds: a schedule, to samplers that stop between two steps or above one."""
+    """What makes the levels that no list holds: a schedule, to samplers that stop between two steps or above one.
+
+    And what knows how fast its levels change, to those that solve the ODE in its time.
+    """
 
     def at(self, time: float) -> Level:
         """The level at a network time."""
 
     def at_ratio(self, ratio: float) -> Level:
         """The level of this σ/α, or the nearest that there is."""
+
+    def rates(self, level: Level) -> tuple[float, float]:
+        """(α̇, σ̇), the changes of α and σ per unit of network time at a scalar level."""
 
 
 def spread(value: Scalar, x: Tensor) -> Scalar:

@@ -9,6 +9,7 @@ samplers may stop at any level.
 from __future__ import annotations
 
 import abc
+import bisect
 import functools
 import math
 from collections.abc import Callable
@@ -113,6 +114,22 @@ class Schedule(Config, abc.ABC):
         time = table.time[above] + fraction * (table.time[above + 1] - table.time[above])
         alpha = 1 / (1 + (2 * target).exp()).sqrt()
         return Level(time, alpha, 1 / (1 + (-2 * target).exp()).sqrt())
+
+    def rates(self, level: Level) -> tuple[float, float]:
+        """(α̇, σ̇), the changes of α and σ per unit of network time at a noisy scalar level.
+
+        They are those of `at`; at an entry, where it has a kink, the mean of those on its two sides, or the one that there is.
+        Raises Problem where there is none: in a chain of one step, and at pure noise.
+        """
+        time, (times, slopes) = float(level.time), _slopes(self)
+        sides = slopes[max(bisect.bisect_left(times, time) - 1, 0) : bisect.bisect_right(times, time)]
+        sides = [slope for slope in sides if math.isfinite(slope)]
+        if not sides:
+            what = "is pure noise" if level.alpha == 0 else "stands alone"
+            raise Problem(f"this schedule's level at time {time:g} {what} and has no rate of change: solve in variable ratio")
+        # Where α² + σ² = 1, a slope c of log(σ/α) turns (α, σ) by the angle c·α·σ.
+        turn = sum(sides) / len(sides) * float(level.alpha) * float(level.sigma)
+        return -turn * float(level.sigma), turn * float(level.alpha)
 
     def respaced(self, plan: Indexed) -> Respaced:
         """The chain of a plan's levels alone, with the same times for the network (Improved DDPM, section 4)."""
@@ -334,6 +351,13 @@ def _log_ratios(schedule: Schedule) -> Tensor:
     table = schedule.table
     assert isinstance(table.sigma, Tensor) and isinstance(table.alpha, Tensor)
     return table.sigma[1:].log() - table.alpha[1:].log()
+
+
+@functools.lru_cache(maxsize=32)
+def _slopes(schedule: Schedule) -> tuple[list[float], list[float]]:
+    """The times of the T noisy entries, and the T − 1 slopes of log(σ/α) between them."""
+    times = schedule.times()
+    return times.tolist(), (_log_ratios(schedule).diff() / times.diff()).tolist()
 
 
 def _nearest(table: Level, time: Tensor) -> Tensor:

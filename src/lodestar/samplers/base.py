@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Denoise, Estimate, Noise
-from lodestar.core.level import Level, Scalar, spread
+from lodestar.core.level import Level, Levels, Scalar, spread
 from lodestar.core.transition import Transition
 
 Term = tuple[Scalar, Tensor]
@@ -21,6 +21,14 @@ Term = tuple[Scalar, Tensor]
 
 Target = Literal["x0", "epsilon"]
 """What an exponential integrator takes to change slowly: x̂₀ (DPM-Solver++) or ε̂ (DPM-Solver)."""
+
+Variable = Literal["ratio", "time"]
+"""What a solver of the probability-flow ODE steps in: σ/α, in which x/α moves by ε̂ alone, or the time of the schedule.
+
+The ODE is the same, and so is where it leads; how wrong a step is differs (Karras et al. 2022, section 3). Score-based models
+(Song et al. 2021) are solved in time. In a chain's time σ changes the faster the less there is of it, so that few steps leave
+noise; in σ/α the data of a single point are reached exactly in any number.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +117,23 @@ def follow(t: Level, s: Level, deviation: Scalar | None = None) -> tuple[Scalar,
     """
     slope = (s.sigma if deviation is None else deviation) / t.sigma
     return s.alpha - slope * t.alpha, slope
+
+
+def drift(t: Level, levels: Levels) -> tuple[float, float]:
+    """Factors of x̂₀ and x in dx/dt = α̇·x̂₀ + σ̇·ε̂, the probability-flow ODE in the schedule's time.
+
+    Song et al. 2021, equation 13; Karras et al. 2022, equation 4, where α is s(t) and σ is s(t)·σ(t).
+    """
+    of_x0, of_eps = levels.rates(t)
+    slope = of_eps / float(t.sigma)
+    return of_x0 - slope * float(t.alpha), slope
+
+
+def stride(step: Transition, share: float = 1.0) -> tuple[float, float]:
+    """Factors of x̂₀ and x in a `share` of Euler's step in the schedule's time, x + share·(s − t)·dx/dt."""
+    of_x0, of_x = drift(step.t, step.levels)
+    width = share * float(step.s.time - step.t.time)
+    return width * of_x0, 1 + width * of_x
 
 
 def lead(estimate: Estimate, s: Level, *past: Term) -> Tensor:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
+from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine
+from lodestar.samplers.base import Sampler, State, Variable, combine
 from lodestar.samplers.euler import Euler
 from lodestar.samplers.heun import Heun
 
@@ -33,6 +34,16 @@ class EDMHeun(Sampler):
     """S_noise, the standard deviation of the fresh noise: a little over 1, for what denoisers lose."""
     solver: Literal["heun", "euler"] = "heun"
     """What takes the step from the raised level."""
+    reach: float = Field(default=1.0, gt=0, le=1)
+    """Where in the step Heun's second evaluation is: see `Heun`."""
+    variable: Variable = "ratio"
+    """What the steps are in: see `Heun`."""
+
+    @model_validator(mode="after")
+    def _second_evaluation(self) -> Self:
+        if self.reach < 1 and self.solver == "euler":
+            raise Problem(f"sampler edm: reach is {self.reach:g} and solver 'euler': only solver 'heun' evaluates twice")
+        return self
 
     @property
     def stochastic(self) -> bool:
@@ -42,7 +53,8 @@ class EDMHeun(Sampler):
         if self.churn > 0:
             self.check_falling(steps)
         gamma = min(self.churn / len(steps), math.sqrt(2) - 1)
-        solver = Heun() if self.solver == "heun" else Euler()
+        heun, euler = Heun(reach=self.reach, variable=self.variable), Euler(variable=self.variable)
+        solver = heun if self.solver == "heun" else euler
         for index, step in enumerate(steps):
             t = step.t
             if gamma > 0 and self.low <= t.ratio <= self.high:

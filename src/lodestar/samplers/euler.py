@@ -1,4 +1,7 @@
-"""Euler's method on the probability-flow ODE d(x/α)/d(σ/α) = ε̂ (Karras et al. 2022, equation 1). First order."""
+"""Euler's method on the probability-flow ODE (Karras et al. 2022, equations 1 and 4). First order.
+
+The ODE is d(x/α)/d(σ/α) = ε̂ in σ/α, and dx/dt = α̇·x̂₀ + σ̇·ε̂ in the schedule's time.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,21 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, follow, renoised
+from lodestar.samplers.base import Sampler, State, Variable, combine, follow, renoised, stride
 
 
 class Euler(Sampler):
-    """Euler's method, the same steps as DDIM at η = 0. Deterministic; one evaluation a step. Runs backwards too."""
+    """Euler's method; in σ/α its steps are those of DDIM at η = 0. Deterministic; one evaluation a step. Runs backwards too."""
 
     kind: Literal["euler"] = "euler"
+    variable: Variable = "ratio"
+    """What the steps are in: σ/α, or the schedule's time, which clean data have not: the step to them leads to x̂₀."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t).folded(renoises=True)
-            of_x0, of_x = follow(step.t, step.s)
+            in_time = self.variable == "time" and step.s.sigma > 0
+            of_x0, of_x = stride(step) if in_time else follow(step.t, step.s)
             base, added = renoised(estimate, step.s)
             x = combine((of_x0, base.x0), (of_x, x), *added)
             yield State(x, estimate, index)

@@ -1,4 +1,7 @@
-"""Heun's method on the probability-flow ODE d(x/α)/d(σ/α) = ε̂ (Karras et al. 2022, algorithm 1), and its second-order family."""
+"""Heun's method on the probability-flow ODE (Karras et al. 2022, algorithm 1), and its second-order family (algorithm 3).
+
+The ODE is d(x/α)/d(σ/α) = ε̂ in σ/α, and dx/dt = α̇·x̂₀ + σ̇·ε̂ in the schedule's time.
+"""
 
 from __future__ import annotations
 
@@ -8,33 +11,53 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.core.estimate import Denoise, Noise
+from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import DROWNED, Sampler, State, combine, follow, lead
+from lodestar.samplers.base import DROWNED, Sampler, State, Variable, combine, drift, follow, lead, stride
 
 
 class Heun(Sampler):
-    """Heun's method. Deterministic; two evaluations a step, one at the step to clean data, where Euler's is taken.
+    """Heun's method. Deterministic; two evaluations a step, one at the step to clean data, which leads to x̂₀.
 
-    So it is at a step from noise that drowns the picture (`DROWNED`).
+    In σ/α there is one at a step from noise that drowns the picture (`DROWNED`) too: Euler's step is taken.
     """
 
     kind: Literal["heun"] = "heun"
     reach: float = Field(default=1.0, gt=0, le=1)
     """Where in the step the second evaluation is: 1 is Heun's method, 1/2 the midpoint's (α of the paper's algorithm 3)."""
+    variable: Variable = "ratio"
+    """What the steps are in: σ/α, or the schedule's time, which clean data have not."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         for index, step in enumerate(steps):
-            t, s = step.t, step.s
-            estimate = denoise(x, t).folded()
-            if s.sigma == 0 or t.ratio > DROWNED:
-                x = lead(estimate, s)
+            estimate = denoise(x, step.t).folded()
+            if step.s.sigma == 0:
+                x = lead(estimate, step.s)
+            elif self.variable == "time":
+                x = self._in_time(denoise, estimate, step)
+            elif step.t.ratio > DROWNED:
+                x = lead(estimate, step.s)
             else:
-                stage = s
-                if self.reach < 1:
-                    stage = step.levels.at_ratio(float((1 - self.reach) * t.ratio + self.reach * s.ratio))
-                of_x0, of_x = follow(t, stage)
-                ahead = denoise(combine((of_x0, estimate.x0), (of_x, x)), stage).folded()
-                # x/α moves by (σ_s/α_s − σ_t/α_t)·(ε̂_t + (ε̂ − ε̂_t)/(2·reach)).
-                x = lead(estimate, s, ((s.sigma - s.alpha * t.ratio) / (2 * self.reach), ahead.eps))
+                x = self._in_ratio(denoise, estimate, step)
             yield State(x, estimate, index)
+
+    def _in_ratio(self, denoise: Denoise, estimate: Estimate, step: Transition) -> Tensor:
+        """x/α moves by (σ_s/α_s − σ_t/α_t)·(ε̂_t + (ε̂ − ε̂_t)/(2·reach))."""
+        t, s = step.t, step.s
+        stage = s
+        if self.reach < 1:
+            stage = step.levels.at_ratio(float((1 - self.reach) * t.ratio + self.reach * s.ratio))
+        of_x0, of_x = follow(t, stage)
+        ahead = denoise(combine((of_x0, estimate.x0), (of_x, estimate.x)), stage).folded()
+        return lead(estimate, s, ((s.sigma - s.alpha * t.ratio) / (2 * self.reach), ahead.eps))
+
+    def _in_time(self, denoise: Denoise, estimate: Estimate, step: Transition) -> Tensor:
+        """x moves by (s − t)·(ẋ_t + (ẋ − ẋ_t)/(2·reach))."""
+        width = float(step.s.time - step.t.time)
+        stage = step.s if self.reach == 1 else step.levels.at(float(step.t.time) + self.reach * width)
+        of_x0, of_x = stride(step, self.reach)
+        ahead = denoise(combine((of_x0, estimate.x0), (of_x, estimate.x)), stage).folded()
+        share = 1 / (2 * self.reach)
+        of_x0, of_x = stride(step, 1 - share)
+        ahead_x0, ahead_x = (share * width * factor for factor in drift(stage, step.levels))
+        return combine((of_x0, estimate.x0), (of_x, estimate.x), (ahead_x0, ahead.x0), (ahead_x, ahead.x))

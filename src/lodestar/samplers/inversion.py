@@ -35,7 +35,7 @@ def invert(sampler: Sampler, denoise: Denoise, x0: Tensor, steps: Sequence[Trans
 
     Yields as many states as there are steps; the last one's x is at the noisiest level, steps[0].t.
     """
-    rising = transitions([step.t for step in reversed(steps)])
+    rising = transitions([step.t for step in reversed(steps)], steps[0].schedule)
     level = steps[-1].t
     estimate = denoise(level.alpha * x0, level).folded()
     x = combine((level.alpha, x0), (level.sigma, estimate.eps))
