@@ -45,15 +45,15 @@ ORDERS: dict[str, int | None] = {
     "lms": 4,
     "lms:order=3,variable=log": 3,
     "dpmpp": 2,
-    "dpmpp:order=3,taper=false": 2,
+    "dpmpp:order=3,taper=4": 2,
     "dpmpp:target=epsilon": 2,
     "dpmpp:eta=1": None,
     "dpmpp_single": 2,
     "dpmpp_single:order=3": 3,
     "dpmpp_single:eta=1": None,
     "dpmpp_sde": None,
-    "unipc:taper=false": 3,
-    "unipc:order=3,taper=false": 4,
+    "unipc:taper=4": 3,
+    "unipc:order=3,taper=4": 4,
     "predictor_corrector": None,
     "consistency": None,
 }
@@ -113,7 +113,7 @@ def per_step(sampler: AnySampler) -> str:
 
 def orders() -> list[str]:
     """The lines of the table of orders."""
-    exact = end(UniPC(order=3, taper=False), MOST)
+    exact = end(UniPC(order=3, taper=4), MOST)
     lines = [
         f"| sampler | evaluations of n steps | order in theory | observed | error after {MANY} steps |",
         "|---|---|---|---|---|",

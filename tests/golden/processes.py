@@ -594,7 +594,7 @@ def _diffusers_sampler(settings: dict[str, Any], count: int) -> Sampler | None:
         case "LMSDiscreteScheduler":
             return LMS(order=given.get("order", 4))
         case "DEISMultistepScheduler":
-            return LMS(order=order, variable="log", taper=few)
+            return LMS(order=order, variable="log", taper=2 if few else 4)
         case "UniPCMultistepScheduler":
             disabled = settings.get("disable_corrector", [])
             if disabled != list(range(len(disabled))):
@@ -603,7 +603,7 @@ def _diffusers_sampler(settings: dict[str, Any], count: int) -> Sampler | None:
                 order=order,
                 solver=settings.get("solver_type", "bh2"),
                 target="x0" if settings.get("predict_x0", True) else "epsilon",
-                taper=settings.get("lower_order_final", True),
+                taper=2 if settings.get("lower_order_final", True) else 4,
                 uncorrected=len(disabled),
             )
         case "DPMSolverMultistepScheduler" if algorithm in ("dpmsolver", "dpmsolver++", "sde-dpmsolver++"):
@@ -614,7 +614,7 @@ def _diffusers_sampler(settings: dict[str, Any], count: int) -> Sampler | None:
                 solver=settings.get("solver_type", "midpoint"),
                 order=order,
                 target="epsilon" if algorithm == "dpmsolver" else "x0",
-                taper=bool(settings.get("euler_at_final") or few),
+                taper=2 if settings.get("euler_at_final") or few else 4,
             )
     return None
 
@@ -745,7 +745,7 @@ def _k_sampler(settings: dict[str, Any]) -> Sampler | None:
         case "dpmpp_2m_sde":
             return DPMpp(eta=eta, solver=settings.get("solver_type", "midpoint"))
         case "dpmpp_3m_sde":
-            return DPMpp(order=3, eta=eta, solver="heun", taper=False)
+            return DPMpp(order=3, eta=eta, solver="heun", taper=4)
     return None
 
 
@@ -1119,11 +1119,11 @@ def _gmm_float64(case: Case, model: Mixture, family: str, what: str) -> Tensor |
         "heun": Heun(),
         "dpm_2": DPMppSingle(target="epsilon"),
         "lms4": LMS(),
-        "dpmpp_2m": DPMpp(taper=False),
+        "dpmpp_2m": DPMpp(taper=4),
         "dpmpp_2s": DPMppSingle(),
-        "dpmpp_2m_sde_eta0_midpoint": DPMpp(taper=False),
-        "dpmpp_2m_sde_eta0_heun": DPMpp(solver="heun", taper=False),
-        "dpmpp_3m_sde_eta0": DPMpp(order=3, solver="heun", taper=False),
+        "dpmpp_2m_sde_eta0_midpoint": DPMpp(taper=4),
+        "dpmpp_2m_sde_eta0_heun": DPMpp(solver="heun", taper=4),
+        "dpmpp_3m_sde_eta0": DPMpp(order=3, solver="heun", taper=4),
     }
     sampler = known.get(method)
     if sampler is None:

@@ -46,7 +46,7 @@ EVERY = [
     DPMpp(eta=1.0),
     DPMpp(solver="heun"),
     DPMpp(order=3),
-    DPMpp(target="epsilon", taper=False),
+    DPMpp(target="epsilon", taper=4),
     DPMppSingle(order=3, eta=1.0, solver="heun"),
     DPMppSDE(eta=0.0),
     EDMHeun(churn=0.0),
@@ -173,7 +173,7 @@ def same(one: Sampler, other: Sampler, denoise: Denoise = MODEL, steps: slice = 
         (EDMHeun(churn=0.0, reach=0.5, variable="time"), Heun(reach=0.5, variable="time")),
         (LMS(order=1), Euler()),
         (UniPC(order=1, uncorrected=99), DDIM()),
-        (UniPC(order=2, uncorrected=99, taper=False), DPMpp()),
+        (UniPC(order=2, uncorrected=99, taper=4), DPMpp()),
     ],
     ids=str,
 )
@@ -206,7 +206,7 @@ def test_churn_raises_the_noise_within_its_bounds_and_never_above_the_schedule_s
 
 def test_the_order_falls_over_the_last_steps_where_it_should() -> None:
     x = torch.randn(2, 3, 2, 2, dtype=torch.float64)
-    for steep, plain in ((DPMpp(order=3), DPMpp(order=3, taper=False)), (LMS(taper=True), LMS()), (UniPC(), UniPC(taper=False))):
+    for steep, plain in ((DPMpp(order=3), DPMpp(order=3, taper=4)), (LMS(taper=1), LMS()), (UniPC(), UniPC(taper=4))):
         one, other = (list(each(MODEL, x, STEPS[:-1], torch.zeros_like)) for each in (steep, plain))
         assert torch.equal(one[1].x, other[1].x)
         assert not torch.equal(one[-1].x, other[-1].x)

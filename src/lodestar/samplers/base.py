@@ -6,9 +6,10 @@ import abc
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from lodestar.config import Config, Problem
@@ -21,6 +22,13 @@ Term = tuple[Scalar, Tensor]
 
 Target = Literal["x0", "epsilon"]
 """What an exponential integrator takes to change slowly: x̂₀ (DPM-Solver++) or ε̂ (DPM-Solver)."""
+
+Taper = Annotated[int, Field(ge=1, le=4)]
+"""The order of the step to the lowest noisy level, one more for each step before it; 4, the highest order, for no fall.
+
+On plans even in time that step is by far the widest in λ, and a third order goes wrong there. Published DPM-Solver++ and UniPC
+fall to 1 where there are fewer than 15 steps; diffusers, which counts the step to clean data too, to 2.
+"""
 
 Variable = Literal["ratio", "time"]
 """What a solver of the probability-flow ODE steps in: σ/α, in which x/α moves by ε̂ alone, or the time of the schedule.
@@ -79,6 +87,12 @@ DROWNED = 1000.0
 A second ε̂ would be multiplied by a step of that length, rounding and all: on a cosine chain, whose noisiest level has 20,000,
 that leaves the range of pictures in one step. Published methods in ε̂ are used up to about 160.
 """
+
+
+def tapered(order: int, taper: int, steps: Sequence[Transition], index: int) -> int:
+    """The order of a step of a method of this order, see `Taper`."""
+    lowest = len(steps) - (2 if steps[-1].s.sigma == 0 else 1)
+    return min(order, taper + max(0, lowest - index))
 
 
 def last(states: Iterable[State]) -> Tensor:

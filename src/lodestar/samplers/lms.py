@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Term, lead
+from lodestar.samplers.base import Sampler, State, Taper, Term, lead, tapered
 
 _POINTS = {
     "ratio": ((-0.5773502691896257, 1.0), (0.5773502691896257, 1.0)),
@@ -42,8 +42,7 @@ class LMS(Sampler):
     """How many ε̂ a step combines."""
     variable: Literal["ratio", "log"] = "ratio"
     """What the polynomial is in: σ/α, or its logarithm (DEIS), which clean data have not: the step to them is of first order."""
-    taper: bool = False
-    """Fall to first order over the last steps, as published DEIS does where there are fewer than 15."""
+    taper: Taper = 4
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         past: list[tuple[float, Tensor]] = []
@@ -53,7 +52,7 @@ class LMS(Sampler):
             if step.s.sigma == 0 and self.variable == "log":
                 x = estimate.x0 * step.s.alpha
             else:
-                order = min(self.order, len(steps) - index) if self.taper else self.order
+                order = tapered(self.order, self.taper, steps, index)
                 past = past[: order - 1]
                 here, there = self._place(float(step.t.ratio)), self._place(float(step.s.ratio))
                 factors = self._integrals(here, there, [place for place, _ in past])

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Target, Term, combine, exponential
+from lodestar.samplers.base import Sampler, State, Taper, Target, Term, combine, exponential, tapered
 
 
 class UniPC(Sampler):
@@ -35,8 +35,7 @@ class UniPC(Sampler):
     """Where a single a_j is left by order, a = B(h)/2 with B = 1 − e^{−h} (bh2) or h (bh1), as published."""
     target: Target = "x0"
     """What is taken to change slowly: x0, or epsilon."""
-    taper: bool = True
-    """Fall to first order over the last steps."""
+    taper: Taper = 2
     uncorrected: int = Field(default=0, ge=0)
     """So many of the first steps are not corrected, which strong guidance may make worse."""
 
@@ -54,7 +53,7 @@ class UniPC(Sampler):
             # From pure noise every place is infinitely far: nothing of it can be interpolated.
             past = [value, *past[: self.order - 1]] if t.alpha > 0 else []
             begin = x
-            order = min(self.order, len(past), len(steps) - index if self.taper else self.order)
+            order = min(tapered(self.order, self.taper, steps, index), len(past))
             x = estimate.x0 * s.alpha if s.sigma == 0 else self._step(step, x, past[:order] or [value])
             yield State(x, estimate, index)
 
