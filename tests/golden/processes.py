@@ -570,10 +570,12 @@ def _recorded_schedule(case: Case, settings: dict[str, Any]) -> Given:
     return Given.of((1 - ours.betas()).cumprod(0))
 
 
-def _diffusers_sampler(settings: dict[str, Any], count: int) -> Sampler | None:
-    """Our sampler for one of diffusers'; None where there is none."""
+def _diffusers_sampler(settings: dict[str, Any], count: int, clean: bool) -> Sampler | None:
+    """Our sampler for one of diffusers', in so many steps, to clean data or not; None where there is none."""
     given, order = settings.get("step_kwargs", {}), settings.get("solver_order", 2)
-    few = settings.get("lower_order_final", True) and count < 15
+    # Its last step is of first order, wherever that ends.
+    fall, falls = (2 if clean else 1), settings.get("lower_order_final", True)
+    few = fall if falls and count < 15 else 4
     algorithm = settings.get("algorithm_type", "dpmsolver++")
     match settings["scheduler"]:
         case "DDPMScheduler":
@@ -594,7 +596,7 @@ def _diffusers_sampler(settings: dict[str, Any], count: int) -> Sampler | None:
         case "LMSDiscreteScheduler":
             return LMS(order=given.get("order", 4))
         case "DEISMultistepScheduler":
-            return LMS(order=order, variable="log", taper=2 if few else 4)
+            return LMS(order=order, variable="log", taper=few)
         case "UniPCMultistepScheduler":
             disabled = settings.get("disable_corrector", [])
             if disabled != list(range(len(disabled))):
@@ -603,7 +605,7 @@ def _diffusers_sampler(settings: dict[str, Any], count: int) -> Sampler | None:
                 order=order,
                 solver=settings.get("solver_type", "bh2"),
                 target="x0" if settings.get("predict_x0", True) else "epsilon",
-                taper=2 if settings.get("lower_order_final", True) else 4,
+                taper=fall if falls else 4,
                 uncorrected=len(disabled),
             )
         case "DPMSolverMultistepScheduler" if algorithm in ("dpmsolver", "dpmsolver++", "sde-dpmsolver++"):
@@ -614,7 +616,7 @@ def _diffusers_sampler(settings: dict[str, Any], count: int) -> Sampler | None:
                 solver=settings.get("solver_type", "midpoint"),
                 order=order,
                 target="epsilon" if algorithm == "dpmsolver" else "x0",
-                taper=2 if settings.get("euler_at_final") or few else 4,
+                taper=fall if settings.get("euler_at_final") else few,
             )
     return None
 
@@ -647,7 +649,7 @@ def _diffusers_run(
     scales = scheduler.startswith(("Euler", "Heun", "LMS"))
     start = (grid.ratios[0] ** 2 + 1) ** 0.5 if settings.get("timestep_spacing") == "leading" else grid.ratios[0]
     x = unit * start * float(steps[0].t.alpha) if scales else unit
-    sampler = _diffusers_sampler(settings, count)
+    sampler = _diffusers_sampler(settings, count, steps[-1].s.sigma == 0)
     if isinstance(sampler, EDMHeun):
         denoise, noise = _asked_before_churn(denoise, noise, steps)
     seen: list[tuple[Tensor, Level]] = []
