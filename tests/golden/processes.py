@@ -537,7 +537,7 @@ def diffusers(case: Case) -> Iterator[Check | Left]:
             outputs = _diffusers_run(settings, schedule, denoise, unit, int(run.rpartition("/n")[2]), tape)
             for one in case.under(f"{run}/"):
                 ours = outputs.get(one.rpartition("/")[2])
-                yield Left(one, outputs.get("reason", OTHER)) if ours is None else Check(one, ours)
+                yield Left(one, OTHER) if ours is None else Check(one, ours)
 
 
 def _unclip(case: Case, name: str, settings: dict[str, Any], unit: Tensor) -> Iterator[Check | Left]:
@@ -580,7 +580,7 @@ def _diffusers_sampler(settings: dict[str, Any], count: int) -> Sampler | None:
             variance = settings.get("variance_type", "fixed_small").removeprefix("fixed_").removesuffix("_log")
             return Ancestral(variance="learned" if variance == "learned_range" else variance)
         case "DDIMScheduler" | "DDIMInverseScheduler":
-            return DDIM(eta=given.get("eta", 0.0))
+            return DDIM(eta=given.get("eta", 0.0), clipped=given.get("use_clipped_model_output", False))
         case "PNDMScheduler":
             return PLMS(warmup="heun" if settings.get("skip_prk_steps") else "runge_kutta")
         case "EulerDiscreteScheduler" if given.get("s_churn"):
@@ -635,14 +635,11 @@ def _diffusers_run(
         steps = transitions([*(schedule.table[int(time) + 1] for time in grid.times), CLEAN])
     else:
         steps = transitions(grid.levels, Unclamped(schedule))
-    clips = settings.get("clip_sample", True) and scheduler in ("DDPMScheduler", "DDIMScheduler", "DDIMInverseScheduler")
-    if clips and scheduler != "DDPMScheduler" and not settings.get("step_kwargs", {}).get("use_clipped_model_output"):
-        times = torch.tensor([int(step.t.time) for step in steps])
-        return {"timesteps": times, "reason": "diffusers keeps ε̂ from before clipping; here it follows from the clipped x̂₀"}
-    if clips:
-        denoise = _guided(denoise, Clip())
+    clips = scheduler in ("DDPMScheduler", "DDIMScheduler", "DDIMInverseScheduler")
     if settings.get("thresholding"):
         denoise = _guided(denoise, _threshold(settings))
+    elif clips and settings.get("clip_sample", True):
+        denoise = _guided(denoise, Clip(limit=settings.get("clip_sample_range", 1.0)))
     # These work in x/α, and begin a little noisier where the spacing does not reach the noisiest level.
     scales = scheduler.startswith(("Euler", "Heun", "LMS"))
     start = (grid.ratios[0] ** 2 + 1) ** 0.5 if settings.get("timestep_spacing") == "leading" else grid.ratios[0]
