@@ -733,6 +733,8 @@ def _k_sampler(settings: dict[str, Any]) -> Sampler | None:
             return DPMppSingle(target="epsilon", eta=eta)
         case "euler_ancestral":
             return EulerAncestral(eta=eta)
+        case "dpm_fast" if not eta:
+            return DPMppSingle(order=3, target="epsilon", solver="stages", taper=True)
         case "dpmpp_2s_ancestral":
             return DPMppSingle(eta=eta)
         case "dpmpp_sde":
@@ -759,6 +761,14 @@ def _with_stages(sampler: Sampler, levels: Sequence[Level], of: Levels) -> list[
     return path
 
 
+def _fast_ratios(settings: dict[str, Any]) -> list[float]:
+    """DPM-Solver-fast's σ/α: steps even in λ, each cut into as many parts as its order."""
+    high, low, (whole, left) = settings["sigma_max"], settings["sigma_min"], divmod(settings["n"], 3)
+    orders = [3] * (whole - 1) + [2, 1] if left == 0 else [3] * whole + [left]
+    places = [k + part / order for k, order in enumerate(orders) for part in range(order)]
+    return [high * (low / high) ** (place / len(orders)) for place in [*places, len(orders)]]
+
+
 @adapter("fast_k_diffusion")
 def k_diffusion(case: Case) -> Iterator[Check | Left]:
     levels_of = Unclamped(Given.of(case.inputs["alphas_cumprod"]))
@@ -773,15 +783,21 @@ def k_diffusion(case: Case) -> Iterator[Check | Left]:
         if sampler is None:
             yield from (Left(one, OTHER) for one in case.under(f"{name}/"))
             continue
-        ratios = case.inputs[settings["sigmas"].removeprefix("in/")].double().tolist()
+        if "sigmas" in settings:
+            ratios = case.inputs[settings["sigmas"].removeprefix("in/")].double().tolist()
+        else:
+            ratios = _fast_ratios(settings)
         levels = [levels_of.at_ratio(ratio) if ratio else CLEAN for ratio in ratios]
         # k-diffusion's x is ours over α.
         start = case.inputs["noise"].double() * ratios[0]
         tape = torch.randn_like
         if sampler.stochastic:
             tape = _tape(_drawn(sampler, case.inputs[f"{name}/noise"], ratios))
-        path = _with_stages(sampler, levels, levels_of)
+        path = _with_stages(sampler, levels, levels_of) if "sigmas" in settings else levels
         states = list(sampler(denoise, start * levels[0].alpha, transitions(path, levels_of), tape))
+        if "sigmas" not in settings:
+            yield Check(f"{name}/final", states[-1].x / levels[-1].alpha)
+            continue
         # A step of theirs begins where one of ours does, raised by the churn if there is one.
         begun = states if len(path) == len(levels) else states[::2]
         xs = [state.estimate.x / state.estimate.level.alpha for state in begun]

@@ -35,6 +35,7 @@ from lodestar.samplers import (
     UniPC,
     last,
 )
+from lodestar.samplers.base import blocks
 
 torch.set_num_threads(1)
 
@@ -48,6 +49,7 @@ EVERY = [
     DPMpp(order=3),
     DPMpp(target="epsilon", taper=False),
     DPMppSingle(order=3, eta=1.0, solver="heun"),
+    DPMppSingle(order=3, target="epsilon", solver="stages", taper=True),
     DPMppSDE(eta=0.0),
     EDMHeun(churn=0.0),
     EDMHeun(solver="euler"),
@@ -210,6 +212,25 @@ def test_the_order_falls_over_the_last_steps_where_it_should() -> None:
         one, other = (list(each(MODEL, x, STEPS[:-1], torch.zeros_like)) for each in (steep, plain))
         assert torch.equal(one[1].x, other[1].x)
         assert not torch.equal(one[-1].x, other[-1].x)
+
+
+@pytest.mark.parametrize(
+    ("size", "count", "plain", "tapered"),
+    [
+        (3, 3, [3], [2, 1]),
+        (3, 9, [3, 3, 3], [3, 3, 2, 1]),
+        (3, 10, [3, 3, 3, 1], [3, 3, 3, 1]),
+        (3, 11, [3, 3, 3, 2], [3, 3, 3, 2]),
+        (2, 6, [2, 2, 2], [2, 2, 1, 1]),
+    ],
+)
+def test_steps_of_single_step_solvers(size: int, count: int, plain: list[int], tapered: list[int]) -> None:
+    steps = Linear().steps(parse_plan(count + 1))
+    pure = Linear(zero_terminal_snr=True).steps(parse_plan(f"trailing:{count + 2}"))
+    for taper, sizes in ((False, plain), (True, tapered)):
+        assert [len(block) for block in blocks(steps[:-1], size, taper)] == sizes
+        assert [len(block) for block in blocks(steps, size, taper)] == [*sizes, 1]
+        assert [len(block) for block in blocks(pure, size, taper)] == [1, *sizes, 1]
 
 
 def test_the_first_step_of_dpmpp_is_ddim() -> None:

@@ -37,6 +37,7 @@ from lodestar.samplers import (
     UniPC,
     last,
 )
+from lodestar.samplers.base import Target
 
 torch.set_num_threads(1)
 
@@ -56,6 +57,8 @@ ORDERS: list[tuple[Sampler, int]] = [
     (DPMppSingle(), 2),
     (DPMppSingle(order=3), 3),
     (DPMppSingle(order=3, solver="heun"), 3),
+    (DPMppSingle(order=3, solver="stages"), 3),
+    (DPMppSingle(order=3, target="epsilon", solver="stages"), 3),
     (DPMppSingle(target="epsilon"), 2),
     (DPMppSDE(eta=0.0), 2),
     (UniPC(order=1), 2),
@@ -180,6 +183,20 @@ def test_in_the_time_of_a_schedule_gaussian_data_flow_as_they_should(schedule: S
         level.alpha * model.mean + (level.alpha**2 * 0.25 + level.sigma**2) ** 0.5 * start(16) for level in (path[0], path[-1])
     )
     torch.testing.assert_close(last(sampler(model, begin, transitions(path, schedule), normal(0))), end, rtol=0, atol=error)
+
+
+@pytest.mark.parametrize("target", ["x0", "epsilon"])
+@pytest.mark.parametrize(("extra", "order"), [(0, 2), (1, 2), (2, 3)])
+def test_the_last_step_decides_the_order_of_dpm_solver_fast(target: Target, extra: int, order: int) -> None:
+    # Orders 3, …, 3, 2, 1; 3, …, 3, 1; and 3, …, 3, 2. Between levels where even the last step is long enough to matter.
+    sampler = DPMppSingle(order=3, target=target, solver="stages", taper=True)
+
+    def end(sampler: Sampler, count: int) -> Tensor:
+        return last(sampler(MIXTURE, start(16), transitions(levels(count, 5.0, 0.7), Unit()), normal(0)))
+
+    few, many, exact = 96 + extra, 192 + extra, end(UniPC(order=3, taper=False), 3000)
+    ratio = float((end(sampler, few) - exact).norm() / (end(sampler, many) - exact).norm())
+    assert math.log(ratio) / math.log(many / few) == pytest.approx(order, abs=0.15)
 
 
 def test_every_sampler_without_noise_has_its_order_here() -> None:
