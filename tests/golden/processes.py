@@ -30,6 +30,7 @@ from lodestar.samplers import (
     LMS,
     PLMS,
     Ancestral,
+    DPMAdaptive,
     DPMpp,
     DPMppSDE,
     DPMppSingle,
@@ -47,7 +48,7 @@ from lodestar.samplers.base import Variable, combine, refresh, stride
 from .harness import Case, Check, Left, adapter
 from .schedules import edm_betas, edm_levels
 
-OTHER = "not a sampler of ours: adaptive steps, or orders that alternate"
+OTHER = "not a setting that our samplers have"
 
 Network = Callable[..., Tensor]
 
@@ -733,7 +734,9 @@ def _k_sampler(settings: dict[str, Any]) -> Sampler | None:
             return DPMppSingle(target="epsilon", eta=eta)
         case "euler_ancestral":
             return EulerAncestral(eta=eta)
-        case "dpm_fast" if not eta:
+        case "dpm_adaptive" if not settings.get("eta"):
+            return DPMAdaptive(**{name: value for name, value in settings.items() if name in DPMAdaptive.model_fields})
+        case "dpm_fast" if not settings.get("eta"):
             return DPMppSingle(order=3, target="epsilon", solver="stages", taper=True)
         case "dpmpp_2s_ancestral":
             return DPMppSingle(eta=eta)
@@ -786,7 +789,7 @@ def k_diffusion(case: Case) -> Iterator[Check | Left]:
         if "sigmas" in settings:
             ratios = case.inputs[settings["sigmas"].removeprefix("in/")].double().tolist()
         else:
-            ratios = _fast_ratios(settings)
+            ratios = [settings["sigma_max"], settings["sigma_min"]] if sampler.adaptive else _fast_ratios(settings)
         levels = [levels_of.at_ratio(ratio) if ratio else CLEAN for ratio in ratios]
         # k-diffusion's x is ours over α.
         start = case.inputs["noise"].double() * ratios[0]

@@ -41,7 +41,7 @@ class State:
     estimate: Estimate
     """What was believed at the level where the step began, guidance included as far as this sampler applies it to x̂₀."""
     index: int
-    """The number of the step, from 0."""
+    """The number of the step, from 0; of an adaptive sampler, of the plan's step that it is in or has just done."""
 
 
 class Sampler(Config, abc.ABC):
@@ -55,6 +55,12 @@ class Sampler(Config, abc.ABC):
     @property
     def stochastic(self) -> bool:
         """Whether it draws noise on the way; if not, the picture depends on the first x alone."""
+        return False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it chooses its steps by the pictures, so that each is to be sampled by itself. Of the steps that it is given
+        only the two ends count, and there are more states or fewer than steps."""
         return False
 
     def check_falling(self, steps: Sequence[Transition]) -> None:
