@@ -36,8 +36,8 @@ class DPMAdaptive(Sampler):
     """DPM-Solver with adaptive steps, from the plan's first level to its last noisy one, whatever is between; then to x̂₀.
 
     Deterministic; `order` evaluations a step, one fewer where it is taken again. How wrong a step is depends on all that is in a
-    batch: models sample each picture by itself, so that none depends on its neighbours. Raises Problem where no step is short
-    enough.
+    batch: models sample each picture by itself, so that none depends on its neighbours. Guidance with momentum (apg) begins anew
+    where a step is taken again. Raises Problem where no step is short enough.
     """
 
     kind: Literal["dpm_adaptive"] = "dpm_adaptive"
