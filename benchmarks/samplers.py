@@ -50,6 +50,7 @@ ORDERS: dict[str, int | None] = {
     "dpmpp:eta=1": None,
     "dpmpp_single": 2,
     "dpmpp_single:order=3": 3,
+    "dpmpp_single:order=3,target=epsilon,solver=stages": 3,
     "dpmpp_single:eta=1": None,
     "dpmpp_sde": None,
     "unipc:taper=4": 3,

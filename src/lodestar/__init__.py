@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         PLMS,
         Ancestral,
         Consistency,
+        DPMAdaptive,
         DPMpp,
         DPMppSDE,
         DPMppSingle,
@@ -47,18 +48,18 @@ _HOME = {
     **dict.fromkeys(("Inpaint", "Interpolate", "Invert", "SDEdit", "Upsample"), "lodestar.models.edits"),
     **dict.fromkeys(
         (
-            "DDIM", "LMS", "PLMS", "Ancestral", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler",
-            "EulerAncestral", "Heun", "PredictorCorrector", "UniPC",
+            "DDIM", "LMS", "PLMS", "Ancestral", "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun",
+            "Euler", "EulerAncestral", "Heun", "PredictorCorrector", "UniPC",
         ),
         "lodestar.samplers",
     ),
 }  # fmt: skip
 
 __all__ = [
-    "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Classifier", "Clip", "Consistency",
-    "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint", "Interpolate", "Interval",
-    "Invert", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample", "edit", "from_pretrained",
-    "load", "push_to_hub", "save",
+    "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Classifier", "Clip",
+    "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint",
+    "Interpolate", "Interval", "Invert", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample", "edit",
+    "from_pretrained", "load", "push_to_hub", "save",
 ]  # fmt: skip
 
 

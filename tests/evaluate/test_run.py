@@ -60,7 +60,7 @@ def test_a_report_has_every_number_and_what_it_depends_on(tmp_path: Path) -> Non
     assert {"frechet", "score", "kid", "precision", "recall"} <= set(report.numbers)
     assert all(math.isfinite(value) for value in report.numbers.values())
     assert (report.count, report.seed, report.plan, report.clip) == (20, 5, "2", True)
-    assert (report.sampler, report.guidance) == ("ddim:eta=0.0", "cfg:scale=2.0,rescale=0.0")
+    assert (report.sampler, report.guidance) == ("ddim:eta=0.0,clipped=true", "cfg:scale=2.0,rescale=0.0")
     assert (report.reference_count, report.reference_fingerprint) == (24, reference.fingerprint)
     assert (report.extractor, report.extractor_digest, report.extractor_dtype) == ("tiny", "digest 2", "float32")
     assert report.model_digest == digest(model)

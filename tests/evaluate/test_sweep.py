@@ -83,7 +83,7 @@ def test_a_sweep_writes_numbers_a_plot_and_a_grid_for_each_scale(
         assert (line["count"], line["seed"], line["sampler"], line["guidance"]) == (
             "12",
             "4",
-            "ddim:eta=0.0",
+            "ddim:eta=0.0,clipped=true",
             "classifier:form=mean,sees=noisy",
         )
         assert line["notes"] == row.notes
@@ -222,7 +222,7 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
         ({"steps": ("2",), "plan": "3"}, "steps is what this sweep goes over"),
         ({"over": ["guidance=cfg none"], "guidance": [CFG()]}, "guidance is what this sweep goes over"),
         ({"over": ["sampler=ddim,ddmi"]}, "did you mean 'ddim'"),
-        ({"over": ["sampler.etta=1"], "sampler": DDIM()}, "no field 'etta': choose from kind, eta; did you mean 'eta'"),
+        ({"over": ["sampler.etta=1"], "sampler": DDIM()}, "no field 'etta': choose from kind, eta, clipped; did you mean 'eta'"),
         ({"over": ["interval.low=1"], "guidance": [CFG()]}, "needs one guidance interval, and guidance is cfg"),
         ({"over": ["interval.low=1,5"], "guidance": [CFG(), Interval(low=0.1, high=3)]}, "low 5 has to be below high 3"),
         (
@@ -326,7 +326,7 @@ def test_fields_of_guidance_and_sampler_are_swept(run: Callable[..., list[Row]],
     pairs = [(request.guidance[1], request.sampler) for request in asked[1::2]]
     assert pairs == [(Interval(low=0.01, high=high), DDIM(eta=eta)) for high in (1.0, 9.0) for eta in (0.0, 1.0)]
     (line, *_) = lines(tmp_path / "out")
-    assert (line["guidance"], line["sampler"]) == ("cfg:scale=3.0,rescale=0.0 interval:low=0.01", "ddim")
+    assert (line["guidance"], line["sampler"]) == ("cfg:scale=3.0,rescale=0.0 interval:low=0.01", "ddim:clipped=true")
     assert (line["interval.high"], line["sampler.eta"]) == ("1", "0")
 
 

@@ -30,6 +30,7 @@ from lodestar.samplers import (
     LMS,
     PLMS,
     Ancestral,
+    DPMAdaptive,
     DPMpp,
     DPMppSDE,
     DPMppSingle,
@@ -47,7 +48,7 @@ from lodestar.samplers.base import Variable, combine, refresh, stride
 from .harness import Case, Check, Left, adapter
 from .schedules import edm_betas, edm_levels
 
-OTHER = "not a sampler of ours: adaptive steps, or orders that alternate"
+OTHER = "not a setting that our samplers have"
 
 Network = Callable[..., Tensor]
 
@@ -537,7 +538,7 @@ def diffusers(case: Case) -> Iterator[Check | Left]:
             outputs = _diffusers_run(settings, schedule, denoise, unit, int(run.rpartition("/n")[2]), tape)
             for one in case.under(f"{run}/"):
                 ours = outputs.get(one.rpartition("/")[2])
-                yield Left(one, outputs.get("reason", OTHER)) if ours is None else Check(one, ours)
+                yield Left(one, OTHER) if ours is None else Check(one, ours)
 
 
 def _unclip(case: Case, name: str, settings: dict[str, Any], unit: Tensor) -> Iterator[Check | Left]:
@@ -582,7 +583,7 @@ def _diffusers_sampler(settings: dict[str, Any], count: int, clean: bool) -> Sam
             variance = settings.get("variance_type", "fixed_small").removeprefix("fixed_").removesuffix("_log")
             return Ancestral(variance="learned" if variance == "learned_range" else variance)
         case "DDIMScheduler" | "DDIMInverseScheduler":
-            return DDIM(eta=given.get("eta", 0.0))
+            return DDIM(eta=given.get("eta", 0.0), clipped=given.get("use_clipped_model_output", False))
         case "PNDMScheduler":
             return PLMS(warmup="heun" if settings.get("skip_prk_steps") else "runge_kutta")
         case "EulerDiscreteScheduler" if given.get("s_churn"):
@@ -637,14 +638,11 @@ def _diffusers_run(
         steps = transitions([*(schedule.table[int(time) + 1] for time in grid.times), CLEAN])
     else:
         steps = transitions(grid.levels, Unclamped(schedule))
-    clips = settings.get("clip_sample", True) and scheduler in ("DDPMScheduler", "DDIMScheduler", "DDIMInverseScheduler")
-    if clips and scheduler != "DDPMScheduler" and not settings.get("step_kwargs", {}).get("use_clipped_model_output"):
-        times = torch.tensor([int(step.t.time) for step in steps])
-        return {"timesteps": times, "reason": "diffusers keeps ε̂ from before clipping; here it follows from the clipped x̂₀"}
-    if clips:
-        denoise = _guided(denoise, Clip())
+    clips = scheduler in ("DDPMScheduler", "DDIMScheduler", "DDIMInverseScheduler")
     if settings.get("thresholding"):
         denoise = _guided(denoise, _threshold(settings))
+    elif clips and settings.get("clip_sample", True):
+        denoise = _guided(denoise, Clip(limit=settings.get("clip_sample_range", 1.0)))
     # These work in x/α, and begin a little noisier where the spacing does not reach the noisiest level.
     scales = scheduler.startswith(("Euler", "Heun", "LMS"))
     start = (grid.ratios[0] ** 2 + 1) ** 0.5 if settings.get("timestep_spacing") == "leading" else grid.ratios[0]
@@ -738,6 +736,10 @@ def _k_sampler(settings: dict[str, Any]) -> Sampler | None:
             return DPMppSingle(target="epsilon", eta=eta)
         case "euler_ancestral":
             return EulerAncestral(eta=eta)
+        case "dpm_adaptive" if not settings.get("eta"):
+            return DPMAdaptive(**{name: value for name, value in settings.items() if name in DPMAdaptive.model_fields})
+        case "dpm_fast" if not settings.get("eta"):
+            return DPMppSingle(order=3, target="epsilon", solver="stages", taper=True)
         case "dpmpp_2s_ancestral":
             return DPMppSingle(eta=eta)
         case "dpmpp_sde":
@@ -764,6 +766,14 @@ def _with_stages(sampler: Sampler, levels: Sequence[Level], of: Levels) -> list[
     return path
 
 
+def _fast_ratios(settings: dict[str, Any]) -> list[float]:
+    """DPM-Solver-fast's σ/α: steps even in λ, each cut into as many parts as its order."""
+    high, low, (whole, left) = settings["sigma_max"], settings["sigma_min"], divmod(settings["n"], 3)
+    orders = [3] * (whole - 1) + [2, 1] if left == 0 else [3] * whole + [left]
+    places = [k + part / order for k, order in enumerate(orders) for part in range(order)]
+    return [high * (low / high) ** (place / len(orders)) for place in [*places, len(orders)]]
+
+
 @adapter("fast_k_diffusion")
 def k_diffusion(case: Case) -> Iterator[Check | Left]:
     levels_of = Unclamped(Given.of(case.inputs["alphas_cumprod"]))
@@ -778,15 +788,21 @@ def k_diffusion(case: Case) -> Iterator[Check | Left]:
         if sampler is None:
             yield from (Left(one, OTHER) for one in case.under(f"{name}/"))
             continue
-        ratios = case.inputs[settings["sigmas"].removeprefix("in/")].double().tolist()
+        if "sigmas" in settings:
+            ratios = case.inputs[settings["sigmas"].removeprefix("in/")].double().tolist()
+        else:
+            ratios = [settings["sigma_max"], settings["sigma_min"]] if sampler.adaptive else _fast_ratios(settings)
         levels = [levels_of.at_ratio(ratio) if ratio else CLEAN for ratio in ratios]
         # k-diffusion's x is ours over α.
         start = case.inputs["noise"].double() * ratios[0]
         tape = torch.randn_like
         if sampler.stochastic:
             tape = _tape(_drawn(sampler, case.inputs[f"{name}/noise"], ratios))
-        path = _with_stages(sampler, levels, levels_of)
+        path = _with_stages(sampler, levels, levels_of) if "sigmas" in settings else levels
         states = list(sampler(denoise, start * levels[0].alpha, transitions(path, levels_of), tape))
+        if "sigmas" not in settings:
+            yield Check(f"{name}/final", states[-1].x / levels[-1].alpha)
+            continue
         # A step of theirs begins where one of ours does, raised by the churn if there is one.
         begun = states if len(path) == len(levels) else states[::2]
         xs = [state.estimate.x / state.estimate.level.alpha for state in begun]

@@ -16,7 +16,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.core.transition import transitions
-from lodestar.guidance import APG, CFG, PAG, CFGpp, Clip, Context, Guidance, Threshold, compose
+from lodestar.guidance import APG, CFG, PAG, Autoguidance, CFGpp, Classifier, Clip, Context, Guidance, Threshold, compose
 from lodestar.guidance.apg import along
 from lodestar.samplers import DDIM, Ancestral, AnySampler, DPMpp, Euler, Heun, Sampler, last
 
@@ -103,6 +103,37 @@ def test_what_follows_cfgpp_keeps_the_noise() -> None:
     clipped = guided(CFGpp(scale=0.5), Clip(limit=0.3)).renoise
     assert clipped is not None
     assert float(clipped.abs().max()) == pytest.approx(0.3)
+
+
+# ------------------------------------------------------------------------------------------- noise from before clipping
+
+FIRST: list[list[Guidance]] = [[], [CFG(scale=4.0)], [APG(scale=4.0)], [CFG(), PAG(), Autoguidance()], [CFGpp(scale=0.9)]]
+AFTER: list[list[Guidance]] = [[], [Classifier(scale=0.5)], [Classifier(scale=0.5, form="score")]]
+
+
+@pytest.mark.parametrize("after", AFTER, ids=str)
+@pytest.mark.parametrize("first", FIRST, ids=str)
+@pytest.mark.parametrize("limit", [Clip(limit=0.3), Clip(limit=0.3, folded=True), Threshold(ratio=0.5)], ids=str)
+def test_ddim_can_put_back_the_noise_of_before_clipping(limit: Guidance, first: list[Guidance], after: list[Guidance]) -> None:
+    step = STEPS[2]
+    limited, free = (compose([*first, *between, *after], CONTEXT)(NOISE, step.t).folded(True) for between in ([limit], []))
+    noise = free.eps if free.renoise is None else replace(free, x0=free.renoise).eps
+    for eta in (0.0, 0.5):
+        std = eta * step.small**0.5
+        deviation = (step.s.sigma**2 - std**2) ** 0.5
+        drawn = SeededNoise(range(5, 10))(NOISE)
+        found, usual = (run(DDIM(eta=eta, clipped=clipped), [*first, limit, *after], slice(2, 3)) for clipped in (False, True))
+        torch.testing.assert_close(found, step.s.alpha * limited.x0 + deviation * noise + std * drawn)
+        if isinstance(limit, Clip):  # the unconditional model alone has little to threshold
+            assert not torch.allclose(found, usual, rtol=1e-3)
+
+
+def test_what_is_clipped_away_is_all_that_the_two_noises_of_ddim_differ_in() -> None:
+    for guidance in ([], [CFG()], [CFG(), Clip(limit=100.0)], [CFGpp(), Clip(limit=100.0), Classifier()]):
+        torch.testing.assert_close(run(DDIM(clipped=False), guidance), run(DDIM(), guidance))
+    # To clean data there is no noise to put back.
+    clip: list[Guidance] = [Clip(limit=0.3)]
+    assert torch.equal(run(DDIM(clipped=False), clip, slice(5, 6)), run(DDIM(), clip, slice(5, 6)))
 
 
 # --------------------------------------------------------------------------------------------------------------- APG

@@ -20,7 +20,7 @@ from lodestar.models.diffusion import Diffusion
 from lodestar.models.edits import SDEdit
 from lodestar.models.guided import bind
 from lodestar.models.request import Request
-from lodestar.samplers import DDIM, Ancestral, Consistency, Heun
+from lodestar.samplers import DDIM, Ancestral, Consistency, DPMAdaptive, DPMpp, Heun
 from tests.evaluate import tiny
 
 torch.set_num_threads(1)
@@ -67,6 +67,36 @@ def test_guidance_guides_and_a_picture_depends_on_its_seed_alone(guidance: list[
     assert not torch.allclose(together[:2], floats(model, request.replace(guidance=()))[:2], atol=1e-3)
     for index in (0, 3):
         torch.testing.assert_close(together[index], floats(model, request.only(index), **helped)[0], atol=1e-4, rtol=1e-4)
+
+
+def test_adaptive_steps_are_of_one_picture_alone() -> None:
+    model = tiny.diffusion()
+    request = ask(0, 1, None, 2, 0, guidance=(CFG(scale=3.0),), sampler=DPMAdaptive()).replace(plan="3")
+    every, *others = ([*model.stream(request, batch_size=size)] for size in (1, 2, 32))
+    for frames in others:
+        assert [(frame.first, frame.step) for frame in frames] == [(frame.first, frame.step) for frame in every]
+        assert all(torch.equal(one.x, other.x) for one, other in zip(frames, every, strict=True))
+    assert [frame.first for frame in every if frame.final] == [0, 1, 2, 3, 4]
+    done = [frame.done for frame in every]
+    assert done == sorted(done)
+    assert done[-1] == 5
+    assert len({sum(frame.first == k for frame in every) for k in range(5)}) > 1, "pictures differ in how many steps they take"
+    alone = floats(model, request.only(3))
+    assert torch.equal(alone[0], every[-1 - sum(frame.first == 4 for frame in every)].x[0])
+    # And they are the pictures that many steps make.
+    many = floats(model, request.replace(sampler=DPMpp(), plan="50"))
+    assert float((floats(model, request) - many).abs().mean()) < 0.02
+
+
+def test_an_interval_between_the_steps_of_the_plan_is_none_for_a_sampler_that_chooses_its_own() -> None:
+    model = tiny.diffusion()
+    band, fixed = (CFG(scale=5.0), Interval(low=0.3, high=0.4)), ask(0, sampler=DDIM()).replace(plan="2")
+    with pytest.raises(Problem, match="no step inside"):
+        model.check(fixed.replace(guidance=band))
+    adaptive = fixed.replace(sampler=DPMAdaptive(rtol=0.005))
+    assert not torch.equal(floats(model, adaptive.replace(guidance=band)), floats(model, adaptive))
+    with pytest.raises(Problem, match="no step inside"):
+        model.check(adaptive.replace(guidance=(CFG(), Interval(low=1e4, high=1e5))))
 
 
 def test_a_plain_classifier_guides_what_is_believed_to_be_clean() -> None:

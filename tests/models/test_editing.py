@@ -18,7 +18,7 @@ from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.models.diffusion import Diffusion
 from lodestar.models.editing import Edited, Material, stream
 from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit, Upsample
-from lodestar.samplers import DDIM, Ancestral, DPMpp, Heun
+from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, DPMpp, Heun
 from tests.evaluate import tiny
 
 torch.set_num_threads(1)
@@ -70,6 +70,17 @@ def test_contract(kind: str) -> None:
         assert [frame.step for frame in frames] == list(range(1, how.length(model.steps(made.request)) + 1))
         assert [frame.final for frame in frames].index(True) == len(frames) - 1
         assert near(frames[-1].images[0], made.images[k])
+
+
+@pytest.mark.parametrize("kind", SETTINGS)
+def test_a_sampler_with_steps_of_its_own_edits_one_picture_at_a_time(kind: str) -> None:
+    made = run(kind, sampler=DPMAdaptive())
+    assert torch.equal(run(kind, sampler=DPMAdaptive(), batch_size=1).images, made.images)
+    assert not near(made.images, run(kind, sampler=DDIM()).images)
+    frames = list(stream(MODELS.get(kind, MODEL), made.request, made.material))
+    assert [frame.first for frame in frames if frame.final] == [0, 1]
+    assert [frame.done for frame in frames] == sorted(frame.done for frame in frames)
+    assert frames[-1].done == 2
 
 
 @pytest.mark.parametrize("kind", SETTINGS)

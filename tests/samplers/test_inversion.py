@@ -12,7 +12,7 @@ from lodestar.core.exact import Gaussian, Mixture
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.core.transition import transitions
-from lodestar.samplers import DDIM, Ancestral, DPMpp, Euler, Heun, Sampler, last
+from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, DPMpp, Euler, Heun, Sampler, last
 from lodestar.samplers.inversion import check_invertible, invert
 
 torch.set_num_threads(1)
@@ -42,6 +42,21 @@ def test_a_picture_comes_back_the_better_the_more_steps_there_are(sampler: Sampl
     errors = [error(sampler, plan) for plan in ("logsnr:25", "logsnr:50", "logsnr:100")]
     assert errors[0] > errors[1] > errors[2]
     assert math.log2(errors[0] / errors[2]) / 2 >= least
+
+
+def test_adaptive_steps_invert_too() -> None:
+    fine, data = DPMAdaptive(rtol=1e-4, atol=1e-5), MIXTURE.draw(64, torch.Generator().manual_seed(3))
+    assert len(list(invert(fine, MIXTURE, data, Linear().steps(parse_plan("1")), torch.randn_like))) == 1
+    errors = []
+    for plan in ("logsnr:2", "logsnr:25"):
+        steps = Linear().steps(parse_plan(plan))
+        states = list(invert(fine, MIXTURE, data, steps, torch.randn_like))
+        assert states[-1].index == len(steps) - 1
+        assert [state.index for state in states] == sorted(state.index for state in states)
+        errors.append(float((last(fine(MIXTURE, states[-1].x, steps, torch.randn_like)) - data).square().mean().sqrt()))
+    # What lies between the ends does not count.
+    assert errors[0] == pytest.approx(errors[1], rel=1e-3)
+    assert errors[0] < error(DPMpp(), "logsnr:100")
 
 
 def test_the_step_from_clean_data_is_better_than_none() -> None:

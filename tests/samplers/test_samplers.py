@@ -23,6 +23,7 @@ from lodestar.samplers import (
     Ancestral,
     AnySampler,
     Consistency,
+    DPMAdaptive,
     DPMpp,
     DPMppSDE,
     DPMppSingle,
@@ -35,6 +36,7 @@ from lodestar.samplers import (
     UniPC,
     last,
 )
+from lodestar.samplers.base import blocks
 
 torch.set_num_threads(1)
 
@@ -43,11 +45,13 @@ MODEL = Gaussian(torch.linspace(-1, 1, 12).reshape(3, 2, 2), 0.3)
 EVERY = [
     *(kind() for kind in kinds(AnySampler).values()),
     DDIM(eta=0.7),
+    DPMAdaptive(order=2, pcoeff=0.2, icoeff=0.5, dcoeff=0.1),
     DPMpp(eta=1.0),
     DPMpp(solver="heun"),
     DPMpp(order=3),
     DPMpp(target="epsilon", taper=4),
     DPMppSingle(order=3, eta=1.0, solver="heun"),
+    DPMppSingle(order=3, target="epsilon", solver="stages", taper=True),
     DPMppSDE(eta=0.0),
     EDMHeun(churn=0.0),
     EDMHeun(solver="euler"),
@@ -82,10 +86,17 @@ def test_contract(sampler: Sampler) -> None:
     x = noise.start((3, 2, 2)).requires_grad_()
     before = x.detach().clone()
     states = list(sampler(MODEL, x, STEPS, noise))
-    assert [state.index for state in states] == list(range(len(STEPS)))
+    indices, levels = [state.index for state in states], [state.estimate.level for state in states]
+    if sampler.adaptive:  # as many states as it likes
+        assert indices == sorted(indices)
+        assert indices[-2:] == [len(STEPS) - 2, len(STEPS) - 1]
+        assert levels[0] == STEPS[0].t
+        assert levels[-1] == STEPS[-1].t
+    else:
+        assert indices == list(range(len(STEPS)))
     assert all(state.x.shape == x.shape and state.x.dtype == x.dtype and state.x.isfinite().all() for state in states)
-    if not isinstance(sampler, EDMHeun):  # which raises the level first
-        assert [state.estimate.level for state in states] == [step.t for step in STEPS]
+    if not (sampler.adaptive or isinstance(sampler, EDMHeun)):  # which raises the level first
+        assert levels == [step.t for step in STEPS]
     if not isinstance(sampler, LMS):  # whose polynomial goes on to clean data
         torch.testing.assert_close(states[-1].x, states[-1].estimate.x0)
     gradient = torch.autograd.grad(states[-1].x.sum(), x)[0]
@@ -94,7 +105,11 @@ def test_contract(sampler: Sampler) -> None:
     assert torch.equal(x, before)
 
 
-@pytest.mark.parametrize("sampler", EVERY, ids=str)
+FIXED = [sampler for sampler in EVERY if not sampler.adaptive]
+"""Those whose steps are the plan's. The others are for one picture at a time, which is what models give them."""
+
+
+@pytest.mark.parametrize("sampler", FIXED, ids=str)
 def test_a_picture_depends_on_its_own_seed_alone(sampler: Sampler) -> None:
     def run(*seeds: int) -> Tensor:
         noise = SeededNoise(seeds)
@@ -142,7 +157,7 @@ def test_only_stochastic_samplers_draw_and_as_often_as_they_should(sampler: Samp
     assert len(draws) == draws_of(sampler)
 
 
-@pytest.mark.parametrize("sampler", EVERY, ids=str)
+@pytest.mark.parametrize("sampler", FIXED, ids=str)
 def test_number_of_evaluations(sampler: Sampler) -> None:
     model, calls = counted(MODEL)
     last(sampler(model, torch.randn(2, 3, 2, 2), STEPS, torch.randn_like))
@@ -212,6 +227,25 @@ def test_the_order_falls_over_the_last_steps_where_it_should() -> None:
         assert not torch.equal(one[-1].x, other[-1].x)
 
 
+@pytest.mark.parametrize(
+    ("size", "count", "plain", "tapered"),
+    [
+        (3, 3, [3], [2, 1]),
+        (3, 9, [3, 3, 3], [3, 3, 2, 1]),
+        (3, 10, [3, 3, 3, 1], [3, 3, 3, 1]),
+        (3, 11, [3, 3, 3, 2], [3, 3, 3, 2]),
+        (2, 6, [2, 2, 2], [2, 2, 1, 1]),
+    ],
+)
+def test_steps_of_single_step_solvers(size: int, count: int, plain: list[int], tapered: list[int]) -> None:
+    steps = Linear().steps(parse_plan(count + 1))
+    pure = Linear(zero_terminal_snr=True).steps(parse_plan(f"trailing:{count + 2}"))
+    for taper, sizes in ((False, plain), (True, tapered)):
+        assert [len(block) for block in blocks(steps[:-1], size, taper)] == sizes
+        assert [len(block) for block in blocks(steps, size, taper)] == [*sizes, 1]
+        assert [len(block) for block in blocks(pure, size, taper)] == [1, *sizes, 1]
+
+
 def test_the_first_step_of_dpmpp_is_ddim() -> None:
     same(DPMpp(), DDIM(), steps=slice(1))
     same(DPMpp(eta=0.0, solver="heun"), DDIM(), steps=slice(1))
@@ -256,7 +290,7 @@ def test_pure_noise_at_the_start(sampler: Sampler) -> None:
     steps = Linear(zero_terminal_snr=True).steps(parse_plan("trailing:6"))
     assert steps[0].t.alpha == 0
     run = sampler(MODEL, torch.randn(2, 3, 2, 2), steps, torch.randn_like)
-    if isinstance(sampler, LMS) or getattr(sampler, "target", "x0") == "epsilon":
+    if isinstance(sampler, LMS | DPMAdaptive) or getattr(sampler, "target", "x0") == "epsilon":
         with pytest.raises(Problem, match=f"{sampler.kind} cannot begin at pure noise"):
             last(run)
     elif getattr(sampler, "variable", None) == "time":
@@ -273,6 +307,8 @@ def test_pure_noise_at_the_start(sampler: Sampler) -> None:
         Heun(reach=0.5),
         Heun(variable="time"),
         Euler(variable="time"),
+        DPMAdaptive(),
+        DPMAdaptive(order=2),
         EDMHeun(),
         EDMHeun(churn=0),
         PLMS(),
@@ -312,11 +348,18 @@ def test_fresh_noise_cannot_be_inverted(sampler: Sampler) -> None:
         ("ddimm", "did you mean 'ddim'"),
         ("ddim:eta=-1", "eta"),
         ("ddim:etta=1", "did you mean 'eta'"),
+        ("ddim:clipped=no_more", "clipped"),
         ("dpmpp:solver=mid", "solver"),
         ("ancestral:variance=smal", "did you mean 'small'"),
         ("dpmpp:eta=1,target=epsilon", "only target 'x0' draws noise"),
         ("dpmpp:order=4", "order"),
         ("dpmpp_single:order=1", "order"),
+        ("dpmpp_single:solver=stage", "did you mean 'stages'"),
+        ("dpm_adaptive:order=4", "order"),
+        ("dpm_adaptive:atol=0", "atol"),
+        ("dpm_adaptive:accept_safety=1.1", "accept_safety"),
+        ("dpm_adaptive:h_init=0", "h_init"),
+        ("dpm_adaptive:icoeff=0", "icoeff"),
         ("lms:order=5", "order"),
         ("edm:churn=-1", "churn"),
         ("edm:reach=0.5,solver=euler", "only solver 'heun' evaluates twice"),

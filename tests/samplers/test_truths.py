@@ -6,12 +6,14 @@ import functools
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
 from torch import Tensor
 
-from lodestar.config import kinds
+from lodestar.config import Problem, kinds
 from lodestar.core import sigmas
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.exact import Gaussian, Mixture
@@ -26,6 +28,7 @@ from lodestar.samplers import (
     Ancestral,
     AnySampler,
     Consistency,
+    DPMAdaptive,
     DPMpp,
     DPMppSDE,
     DPMppSingle,
@@ -34,9 +37,11 @@ from lodestar.samplers import (
     Heun,
     PredictorCorrector,
     Sampler,
+    State,
     UniPC,
     last,
 )
+from lodestar.samplers.base import Target
 
 torch.set_num_threads(1)
 
@@ -56,6 +61,8 @@ ORDERS: list[tuple[Sampler, int]] = [
     (DPMppSingle(), 2),
     (DPMppSingle(order=3), 3),
     (DPMppSingle(order=3, solver="heun"), 3),
+    (DPMppSingle(order=3, solver="stages"), 3),
+    (DPMppSingle(order=3, target="epsilon", solver="stages"), 3),
     (DPMppSingle(target="epsilon"), 2),
     (DPMppSDE(eta=0.0), 2),
     (UniPC(order=1), 2),
@@ -182,9 +189,23 @@ def test_in_the_time_of_a_schedule_gaussian_data_flow_as_they_should(schedule: S
     torch.testing.assert_close(last(sampler(model, begin, transitions(path, schedule), normal(0))), end, rtol=0, atol=error)
 
 
+@pytest.mark.parametrize("target", ["x0", "epsilon"])
+@pytest.mark.parametrize(("extra", "order"), [(0, 2), (1, 2), (2, 3)])
+def test_the_last_step_decides_the_order_of_dpm_solver_fast(target: Target, extra: int, order: int) -> None:
+    # Orders 3, …, 3, 2, 1; 3, …, 3, 1; and 3, …, 3, 2. Between levels where even the last step is long enough to matter.
+    sampler = DPMppSingle(order=3, target=target, solver="stages", taper=True)
+
+    def end(sampler: Sampler, count: int) -> Tensor:
+        return last(sampler(MIXTURE, start(16), transitions(levels(count, 5.0, 0.7), Unit()), normal(0)))
+
+    few, many, exact = 96 + extra, 192 + extra, end(UniPC(order=3, taper=False), 3000)
+    ratio = float((end(sampler, few) - exact).norm() / (end(sampler, many) - exact).norm())
+    assert math.log(ratio) / math.log(many / few) == pytest.approx(order, abs=0.15)
+
+
 def test_every_sampler_without_noise_has_its_order_here() -> None:
-    deterministic = {sampler.kind for kind in kinds(AnySampler).values() if not (sampler := kind()).stochastic}
-    assert deterministic <= {sampler.kind for sampler in ODE}
+    plain = [sampler for kind in kinds(AnySampler).values() if not ((sampler := kind()).stochastic or sampler.adaptive)]
+    assert {sampler.kind for sampler in plain} <= {sampler.kind for sampler in ODE}
 
 
 NOISY = [
@@ -221,6 +242,101 @@ def test_inversion_then_sampling_returns(sampler: Sampler) -> None:
     assert float(latent.std()) == pytest.approx(1, abs=0.35)
     first_order = dict(zip(map(str, ODE), (order for _, order in ORDERS + ORDERS_IN_TIME), strict=True))[str(sampler)] == 1
     torch.testing.assert_close(back, data, rtol=0, atol=0.03 if first_order else 3e-3)
+
+
+# ---------------------------------------------------------------------------------------------------- steps of its own
+
+
+def taken(sampler: Sampler, count: int = 1) -> list[State]:
+    """From the noisiest of count + 1 levels to the cleanest."""
+    return list(sampler(MIXTURE, start(16), transitions(levels(count), Unit()), normal(0)))
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_the_error_of_adaptive_steps_is_in_proportion_to_the_tolerance_and_their_number_has_its_order(
+    order: Literal[2, 3],
+) -> None:
+    exact, errors, counts = taken(UniPC(order=3, taper=False), 3000)[-1].x, [], []
+    for scale in (1e-2, 1e-3, 1e-4):
+        states = taken(DPMAdaptive(order=order, rtol=0.05 * scale, atol=0.0078 * scale))
+        errors.append(float((states[-1].x - exact).norm()))
+        counts.append(len(states))
+    assert math.log10(errors[0] / errors[2]) / 2 == pytest.approx(1, abs=0.15)
+    assert errors[0] > errors[1] > errors[2]
+    assert math.log10(counts[2] / counts[0]) / 2 == pytest.approx(1 / order, abs=0.05)
+
+
+@pytest.mark.parametrize("order", [2, 3])
+def test_an_adaptive_step_is_a_single_step_solver_s(order: Literal[2, 3]) -> None:
+    # One step of the width that is asked for, where any error will do; then one that is cut short where the plan ends.
+    width = math.log(20.0 / 0.05)
+    single = DPMppSingle(order=order, target="epsilon", solver="stages")
+    one, two = (taken(DPMAdaptive(order=order, rtol=1e6, h_init=part * width)) for part in (1.0, 0.75))
+    torch.testing.assert_close(one[0].x, taken(single, order)[-1].x, rtol=1e-10, atol=1e-10)
+    assert len(one) == 1
+    long, short = (
+        [20.0 * (0.05 / 20.0) ** (at + k * part / order) for k in range(order + 1)] for at, part in ((0, 0.75), (0.75, 0.25))
+    )
+    path = transitions([Unit().at_ratio(ratio) for ratio in (*long, *short[1:])], Unit())
+    expected = list(single(MIXTURE, start(16), path, normal(0)))
+    assert len(two) == 2
+    torch.testing.assert_close(two[0].x, expected[order - 1].x, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(two[1].x, expected[-1].x, rtol=1e-10, atol=1e-10)
+
+
+def test_adaptive_steps_depend_on_the_ends_of_the_plan_alone_and_the_last_is_to_the_clean_estimate() -> None:
+    few, many = (taken(DPMAdaptive(), count) for count in (1, 40))
+    assert [state.index for state in few] == [0] * len(few)
+    torch.testing.assert_close(few[-1].x, many[-1].x, rtol=1e-9, atol=1e-9)
+    for state, after in pairwise(many):
+        # A state is in the step of the plan that it says, or at its end.
+        step = transitions(levels(40))[state.index]
+        assert step.s.ratio * (1 - 1e-9) <= after.estimate.level.ratio < step.t.ratio
+    clean = list(DPMAdaptive()(MIXTURE, start(16), transitions([*levels(40), CLEAN], Unit()), normal(0)))
+    torch.testing.assert_close(clean[-1].x, MIXTURE(many[-1].x, levels(40)[-1]).x0)
+    (alone,) = DPMAdaptive()(MIXTURE, start(16), transitions([levels(1)[0], CLEAN], Unit()), normal(0))
+    assert torch.equal(alone.x, MIXTURE(start(16), levels(1)[0]).x0)
+
+
+def test_a_step_that_is_too_wrong_is_taken_again_from_the_same_evaluation_and_shorter() -> None:
+    asked: list[float] = []
+
+    def watched(x: Tensor, level: Level) -> Estimate:
+        asked.append(float(level.ratio))
+        return MIXTURE(x, level)
+
+    sampler = DPMAdaptive(order=2, h_init=6.0)
+    first = next(sampler(watched, start(16), transitions(levels(1), Unit()), normal(0)))
+    begin, *middles = asked
+    assert begin == 20.0
+    assert len(middles) > 1, "accepted at once"
+    assert middles == sorted(middles)  # nearer and nearer to the begin
+    # No step is accepted that makes the next one shorter than accept_safety allows: a looser one is, at once.
+    asked.clear()
+    loose = DPMAdaptive(order=2, h_init=6.0, accept_safety=1e-3)
+    assert not torch.allclose(next(loose(watched, start(16), transitions(levels(1), Unit()), normal(0))).x, first.x)
+    assert len(asked) == 2
+
+
+def test_adaptive_sampling_of_a_single_point_and_inversion_are_exact_enough() -> None:
+    point = torch.tensor([0.3, -0.7], dtype=torch.float64)
+    states = list(DPMAdaptive()(Gaussian(point, 0.0), start(8), transitions([*levels(4), CLEAN], Unit()), normal(1)))
+    torch.testing.assert_close(states[-1].x, point.expand(8, 2), rtol=0, atol=1e-12)
+    assert len(states) < 8, "there is no error, so that steps grow"
+    data, fine = MIXTURE.draw(16, torch.Generator().manual_seed(3)), DPMAdaptive(rtol=1e-4, atol=1e-5)
+    latent = last(fine(MIXTURE, data, transitions(levels(10)[::-1], Unit()), normal(0)))
+    assert float(latent.std()) == pytest.approx(1, abs=0.35)
+    torch.testing.assert_close(last(fine(MIXTURE, latent, transitions(levels(10), Unit()), normal(0))), data, rtol=0, atol=3e-3)
+
+
+def test_where_no_step_is_short_enough_adaptive_sampling_says_so() -> None:
+    def nothing(x: Tensor, level: Level) -> Estimate:
+        return Estimate(x, level, torch.full_like(x, math.nan))
+
+    with pytest.raises(Problem, match=r"at σ/α = 20 no step is short enough for rtol 0.05 and atol 0.0078: allow more"):
+        last(DPMAdaptive()(nothing, start(16), transitions(levels(4), Unit()), normal(0)))
+    with pytest.raises(Problem, match="no step is short enough"):  # rounding alone is more
+        last(DPMAdaptive(rtol=0, atol=1e-9)(MIXTURE, start(16).float(), transitions(levels(4), Unit()), normal(0)))
 
 
 # ----------------------------------------------------------------------------------------------------------- moments

@@ -39,8 +39,8 @@ SamplerText = Annotated[
     str | None,
     typer.Option(
         "--sampler",
-        help="ancestral, ddim, plms, euler, euler_ancestral, heun, edm, dpmpp, dpmpp_single, dpmpp_sde, unipc, lms, "
-        "predictor_corrector, consistency; ddim:eta=0.5.",
+        help="ancestral, ddim, plms, euler, euler_ancestral, heun, edm, dpmpp, dpmpp_single, dpmpp_sde, dpm_adaptive, unipc, "
+        "lms, predictor_corrector, consistency; ddim:eta=0.5.",
     ),
 ]
 GuidanceTexts = Annotated[

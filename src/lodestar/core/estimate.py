@@ -37,6 +37,8 @@ class Estimate:
     so when it folds, and takes its terms from `lodestar.samplers.base.renoised`; every other one refuses."""
     renoiser: str = "guidance"
     """Who wants that, for the message of those that refuse."""
+    unclipped: Tensor | None = None
+    """Where x̂₀ was limited to the range of the data: what it was before, or what `renoise` was where that is given [B, ...]."""
 
     @property
     def eps(self) -> Tensor:
@@ -66,8 +68,12 @@ class Estimate:
         if isinstance(self.level.alpha, float) and self.level.alpha == 0:
             raise Problem("a gradient cannot move x0 at pure noise (zero terminal signal): use ancestral, form mean")
         gain = self.level.sigma**2 / self.level.alpha
-        x0 = self.x0 + spread(gain, self.x) * self.shift
-        return replace(self, x0=x0 if self.limit is None else x0.clamp(-self.limit, self.limit), shift=None)
+        change = spread(gain, self.x) * self.shift
+        x0 = self.x0 + change
+        # Noise that is put back instead of x̂₀'s own knows no shift.
+        unclipped = self.unclipped if self.unclipped is None or self.renoise is not None else self.unclipped + change
+        x0 = x0 if self.limit is None else x0.clamp(-self.limit, self.limit)
+        return replace(self, x0=x0, shift=None, unclipped=unclipped)
 
 
 Denoise = Callable[[Tensor, Level], Estimate]

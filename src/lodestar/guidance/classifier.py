@@ -91,4 +91,5 @@ def _detached(estimate: Estimate, x: Tensor) -> Estimate:
         logvar=cut(estimate.logvar),
         shift=cut(estimate.shift),
         renoise=cut(estimate.renoise),
+        unclipped=cut(estimate.unclipped),
     )

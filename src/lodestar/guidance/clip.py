@@ -36,6 +36,10 @@ class Clip(Guidance):
 
 
 def limit(estimate: Estimate, change: Callable[[Tensor], Tensor]) -> Estimate:
-    """The estimate with `change` made to every x̂₀ in it, so that the noise which is put back (CFG++) fits the data."""
-    renoise = None if estimate.renoise is None else change(estimate.renoise)
-    return replace(estimate, x0=change(estimate.x0), renoise=renoise)
+    """The estimate with `change` made to every x̂₀ in it, so that the noise which is put back (CFG++) fits the data.
+
+    What that noise would have been without is kept in `unclipped`.
+    """
+    if estimate.renoise is None:
+        return replace(estimate, x0=change(estimate.x0), unclipped=estimate.x0)
+    return replace(estimate, x0=change(estimate.x0), renoise=change(estimate.renoise), unclipped=estimate.renoise)

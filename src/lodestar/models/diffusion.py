@@ -203,7 +203,7 @@ class Diffusion(nn.Module):
         for label in labels:
             self.check_label(label, classifier)
         guided(self, guidance, labels, classifier, None if low_res is None else low_res[: len(labels)], weak)
-        check_intervals(guidance, steps, f"those of plan {request.plan or self.config.plan!r}")
+        check_intervals(guidance, sampler, steps, f"those of plan {request.plan or self.config.plan!r}")
         self._rehearse(sampler, steps, guidance)
         note_sampler(self.config, sampler)
 
@@ -238,7 +238,10 @@ class Diffusion(nn.Module):
         classifier: PictureClassifier | None = None,
         weak: Diffusion | None = None,
     ) -> Iterator[Frame]:
-        """Sample a request batch by batch, a frame for every step. Raises Problem at once if it cannot be done, see `check`."""
+        """Sample a request batch by batch, a frame for every step. Raises Problem at once if it cannot be done, see `check`.
+
+        A sampler that chooses its own steps gets one picture at a time, because none may depend on those sampled with it.
+        """
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
         self.check(request, classifier, weak)
@@ -253,8 +256,9 @@ class Diffusion(nn.Module):
         self.eval()
         if weak is not None:
             weak.eval()
-        for first in range(0, len(request.labels), batch_size):
-            rows = slice(first, first + batch_size)
+        size = 1 if sampler.adaptive else batch_size
+        for first in range(0, len(request.labels), size):
+            rows = slice(first, first + size)
             denoise = guided(self, guidance, request.labels[rows], classifier, weak=weak)
             noise = SeededNoise(request.seeds[rows], request.temperature)
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.

@@ -149,11 +149,13 @@ def _frames(
     model.eval()
     if weak is not None:
         weak.eval()
-    for first in range(0, len(request.labels), batch_size):
-        part = request.only(*range(first, min(first + batch_size, len(request.labels))))
+    size = 1 if sampler.adaptive else batch_size
+    for first in range(0, len(request.labels), size):
+        part = request.only(*range(first, min(first + size, len(request.labels))))
         small, noise = _low_res(part, material), SeededNoise(part.seeds, part.temperature)
         batch = Batch(model, part, pictures, small, mask, classifier, weak, noise, steps, sampler)
-        for done, state in enumerate(request.edit.states(batch), start=1):
+        for state in request.edit.states(batch):
+            done = state.index + 1
             yield Frame(first, done, length, state.x if done == length else state.estimate.x0)
 
 

@@ -19,6 +19,7 @@ from lodestar.denoiser import Bound
 from lodestar.guidance import AnyGuidance, Classifier, Composition, Context, Interval, compose
 from lodestar.models.agreement import check_guide, check_weak
 from lodestar.models.classifier import PLAIN, PictureClassifier
+from lodestar.samplers import AnySampler
 
 if TYPE_CHECKING:
     from lodestar.models.diffusion import Diffusion
@@ -82,11 +83,17 @@ def between(
     return compose(guidance, context)
 
 
-def check_intervals(guidance: Sequence[AnyGuidance], steps: Sequence[Transition], what: str) -> None:
-    """Raise Problem where an interval of guidance has none of the steps inside; what: names the steps."""
+def check_intervals(guidance: Sequence[AnyGuidance], sampler: AnySampler, steps: Sequence[Transition], what: str) -> None:
+    """Raise Problem where an interval of guidance has none of the steps inside; what: names the steps.
+
+    An adaptive sampler has steps anywhere between.
+    """
+    ratios = sorted(float(step.t.ratio) for step in steps)
     for each in guidance:
-        if isinstance(each, Interval) and not any(each.holds(step.t) for step in steps):
-            ratios = sorted(step.t.ratio for step in steps)
+        if not isinstance(each, Interval):
+            continue
+        across = sampler.adaptive and each.low < ratios[-1] and ratios[0] <= each.high
+        if not across and not any(each.holds(step.t) for step in steps):
             raise Problem(
                 f"guidance interval:{each.low:g},{each.high:g} has no step inside: {what} have σ/α from {ratios[0]:.3g} "
                 f"to {ratios[-1]:.3g}"

@@ -10,6 +10,7 @@ from lodestar.samplers.ancestral import Ancestral
 from lodestar.samplers.base import Sampler, State, last
 from lodestar.samplers.consistency import Consistency
 from lodestar.samplers.ddim import DDIM
+from lodestar.samplers.dpm_adaptive import DPMAdaptive
 from lodestar.samplers.dpmpp import DPMpp
 from lodestar.samplers.dpmpp_sde import DPMppSDE
 from lodestar.samplers.dpmpp_single import DPMppSingle
@@ -33,6 +34,7 @@ AnySampler = Annotated[
     | DPMpp
     | DPMppSingle
     | DPMppSDE
+    | DPMAdaptive
     | UniPC
     | LMS
     | PredictorCorrector
@@ -41,6 +43,6 @@ AnySampler = Annotated[
 ]
 
 __all__ = [
-    "DDIM", "LMS", "PLMS", "Ancestral", "AnySampler", "Consistency", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun",
-    "Euler", "EulerAncestral", "Heun", "PredictorCorrector", "Sampler", "State", "UniPC", "last",
+    "DDIM", "LMS", "PLMS", "Ancestral", "AnySampler", "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle",
+    "EDMHeun", "Euler", "EulerAncestral", "Heun", "PredictorCorrector", "Sampler", "State", "UniPC", "last",
 ]  # fmt: skip

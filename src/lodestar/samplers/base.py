@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ class State:
     estimate: Estimate
     """What was believed at the level where the step began, guidance included as far as this sampler applies it to x̂₀."""
     index: int
-    """The number of the step, from 0."""
+    """The number of the step, from 0; of an adaptive sampler, of the plan's step that it is in or has just done."""
 
 
 class Sampler(Config, abc.ABC):
@@ -62,6 +63,12 @@ class Sampler(Config, abc.ABC):
     @property
     def stochastic(self) -> bool:
         """Whether it draws noise on the way; if not, the picture depends on the first x alone."""
+        return False
+
+    @property
+    def adaptive(self) -> bool:
+        """Whether it chooses its steps by the pictures, so that each is to be sampled by itself. Of the steps that it is given
+        only the two ends count, and there are more states or fewer than steps."""
         return False
 
     def check_falling(self, steps: Sequence[Transition]) -> None:
@@ -179,11 +186,41 @@ def exponential(t: Level, s: Level, target: Target) -> tuple[float, float, float
     return float(s.alpha / t.alpha), float(s.sigma), -width
 
 
-def blocks(steps: Sequence[Transition], size: int) -> Iterator[list[Transition]]:
-    """The steps in groups of `size`, a step from pure noise and one to clean data alone: no λ = log(α/σ) spans them."""
+def single(t: Level, s: Level, x: Tensor, values: Sequence[tuple[float, Tensor]], target: Target, expand: bool) -> list[Term]:
+    """An exponential integrator's step without memory from x at t to s > clean, by the values at t and at up to two stages.
+
+    values: each with its λ. expand: the changes of the value are weighed as its Taylor expansion has them; if not, by the newest
+    alone.
+    """
+    kept, of, width = exponential(t, s, target)
+    gain = -math.expm1(-width)
+    (begin, value), *stages = values
+    if not stages:
+        return [(kept, x), (of * gain, value)]
+    changes = [(abs(width) / abs(place - begin), stage) for place, stage in stages]
+    phi_2 = 1 - gain / width
+    if len(changes) == 1:
+        weights = [of * (phi_2 if expand else gain / 2)]
+    elif not expand:
+        weights = [0.0, of * phi_2]
+    else:
+        (inverse_1, _), (inverse_2, _) = changes
+        apart, phi_3 = 1 / inverse_2 - 1 / inverse_1, phi_2 / width - 0.5
+        weights = [of * (phi_2 / inverse_2 + 2 * phi_3) / apart, -of * (phi_2 / inverse_1 + 2 * phi_3) / apart]
+    moved: list[Term] = [(weight * inverse, stage) for weight, (inverse, stage) in zip(weights, changes, strict=True)]
+    return [(kept, x), (of * gain - sum(factor for factor, _ in moved), value), *moved]
+
+
+def blocks(steps: Sequence[Transition], size: int, taper: bool = False) -> Iterator[list[Transition]]:
+    """The steps in groups of `size`, a step from pure noise and one to clean data alone: no λ = log(α/σ) spans them.
+
+    taper: where the others are whole groups, the last of these falls to one of size − 1 and one of 1.
+    """
+    spanned = [step for step in steps if step.t.alpha > 0 and step.s.sigma > 0]
+    ends = spanned[-2:-1] if taper and len(spanned) % size == 0 else []
     block: list[Transition] = []
     for step, after in zip(steps, [*steps[1:], None], strict=True):
         block.append(step)
-        if len(block) == size or step.t.alpha == 0 or after is None or after.s.sigma == 0:
+        if len(block) == size or step.t.alpha == 0 or after is None or after.s.sigma == 0 or step in ends:
             yield block
             block = []

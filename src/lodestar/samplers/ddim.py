@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
@@ -23,6 +24,9 @@ class DDIM(Sampler):
     kind: Literal["ddim"] = "ddim"
     eta: float = Field(default=0.0, ge=0)
     """η, the part of the posterior's noise that is drawn afresh; never more than σ_s in all."""
+    clipped: bool = True
+    """Where guidance limits x̂₀ to the range of the data, ε̂ follows from the limited one, as in OpenAI's code; if not, it stays
+    that of the guided x̂₀ before (diffusers' DDIM, where `use_clipped_model_output` is False)."""
 
     @property
     def stochastic(self) -> bool:
@@ -33,7 +37,11 @@ class DDIM(Sampler):
             self.check_falling(steps)
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t).folded(renoises=True)
-            base, added = renoised(estimate, step.s)
+            believed = estimate
+            # To clean data no noise is put back.
+            if not self.clipped and estimate.unclipped is not None and step.s.sigma > 0:
+                believed = replace(estimate, renoise=estimate.unclipped)
+            base, added = renoised(believed, step.s)
             if self.eta == 0 or step.s.sigma == 0:
                 of_x0, of_x = follow(step.t, step.s)
                 x = combine((of_x0, base.x0), (of_x, x), *added)

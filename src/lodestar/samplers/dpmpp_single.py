@@ -2,12 +2,13 @@
 
 `order` steps of the plan are one step of the solver, whose stages end where they end: from the first of them on, every stage
 begins again at the first x. In even steps of λ = log(α/σ) (plan ``logsnr:N``) they are the published stages, at r = 1/2, or 1/3
-and 2/3. With ε̂ in the place of x̂₀ it is DPM-Solver; of order 2 that is k-diffusion's ``dpm_2``.
+and 2/3. With ε̂ in the place of x̂₀ it is DPM-Solver; of order 2 that is k-diffusion's ``dpm_2``, and
+``order=3,target=epsilon,solver=stages,taper=true`` is DPM-Solver-fast ("DPM-Solver", appendix D), where the steps of the solver
+are even in λ, and those of the plan each a third of one, a half of the one of second order, or all of the one of first.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
@@ -16,9 +17,8 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
-from lodestar.core.level import Level
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Target, Term, blocks, combine, exponential, refresh
+from lodestar.samplers.base import Sampler, State, Target, blocks, combine, refresh, single
 
 
 class DPMppSingle(Sampler):
@@ -29,10 +29,13 @@ class DPMppSingle(Sampler):
     """How many steps of the plan make one of the solver."""
     eta: float = Field(default=0.0, ge=0)
     """The part of the posterior's noise that is drawn afresh after each step of the solver (k-diffusion's 2S "ancestral")."""
-    solver: Literal["midpoint", "heun"] = "midpoint"
-    """How the changes of x̂₀ are weighed: by the newest alone, or as the Taylor expansion has them."""
+    solver: Literal["midpoint", "heun", "stages"] = "midpoint"
+    """How the changes of x̂₀ are weighed: by the newest alone, as the Taylor expansion has them, or so in the stages and by the
+    newest alone at the end of a step of the solver (DPM-Solver-3 as first published)."""
     target: Target = "x0"
     """What is taken to change slowly: x0, or epsilon (DPM-Solver)."""
+    taper: bool = False
+    """Where the noisy steps are whole steps of the solver, end with one of lower order and one of first (DPM-Solver-fast)."""
 
     @property
     def stochastic(self) -> bool:
@@ -40,7 +43,7 @@ class DPMppSingle(Sampler):
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         index = 0
-        for block in blocks(steps, self.order):
+        for block in blocks(steps, self.order, self.taper):
             first, begin = x, block[0].t
             if self.eta > 0:
                 # Where the stages are does not matter: k-diffusion has one below the end of the step.
@@ -55,28 +58,12 @@ class DPMppSingle(Sampler):
                 if self.eta > 0 and step is block[-1]:
                     std, deviation = refresh(Transition(begin, step.s), self.eta)
                     goal = replace(goal, sigma=deviation)
-                x = combine(*self._terms(begin, goal, first, values)) if goal.sigma > 0 else estimate.x0 * goal.alpha
+                expand = self.solver == "heun" or (self.solver == "stages" and step is not block[-1])
+                if goal.sigma > 0:
+                    x = combine(*single(begin, goal, first, values, self.target, expand))
+                else:
+                    x = estimate.x0 * goal.alpha
                 if std > 0:
                     x = combine((1.0, x), (std, noise(x)))
                 yield State(x, estimate, index)
                 index += 1
-
-    def _terms(self, t: Level, s: Level, x: Tensor, values: list[tuple[float, Tensor]]) -> list[Term]:
-        """The step from x at t to s, from the values at t and at the stages so far, each with its λ."""
-        kept, of, width = exponential(t, s, self.target)
-        gain = -math.expm1(-width)
-        (begin, value), *stages = values
-        if not stages:
-            return [(kept, x), (of * gain, value)]
-        changes = [(abs(width) / abs(place - begin), stage) for place, stage in stages]
-        phi_2 = 1 - gain / width
-        if len(changes) == 1:
-            weights = [of * (gain / 2 if self.solver == "midpoint" else phi_2)]
-        elif self.solver == "midpoint":
-            weights = [0.0, of * phi_2]
-        else:
-            (inverse_1, _), (inverse_2, _) = changes
-            apart, phi_3 = 1 / inverse_2 - 1 / inverse_1, phi_2 / width - 0.5
-            weights = [of * (phi_2 / inverse_2 + 2 * phi_3) / apart, -of * (phi_2 / inverse_1 + 2 * phi_3) / apart]
-        moved: list[Term] = [(weight * inverse, stage) for weight, (inverse, stage) in zip(weights, changes, strict=True)]
-        return [(kept, x), (of * gain - sum(factor for factor, _ in moved), value), *moved]

@@ -46,7 +46,7 @@ def repaint(
     sampler with a memory begins anew at each of them, because what is pasted and noised is not what it remembers.
     """
     for index, (step, above) in enumerate(walk(steps, jump, resamples)):
-        (state,) = sampler(denoise, x, [step], noise)
+        *_, state = sampler(denoise, x, [step], noise)
         s = step.s
         pasted = known if s.sigma == 0 else combine((s.alpha, known), (s.sigma, noise(known)))
         x = torch.where(mask, state.x, pasted)

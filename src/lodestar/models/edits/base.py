@@ -113,7 +113,7 @@ class Edit(Config, abc.ABC):
 
     @abc.abstractmethod
     def length(self, steps: Sequence[Transition]) -> int:
-        """How many states `states` yields."""
+        """How many steps `states` takes: a state for each, unless the sampler chooses its own, and the last one's is the last."""
 
     @abc.abstractmethod
     def states(self, batch: Batch) -> Iterator[State]:

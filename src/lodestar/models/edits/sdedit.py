@@ -31,7 +31,7 @@ class SDEdit(Edit):
     def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         super().check(request, sampler, steps, mask)
         taken = steps[-self.length(steps) :]
-        check_intervals(request.guidance, taken, f"the {len(taken)} that strength {self.strength:g} takes")
+        check_intervals(request.guidance, sampler, taken, f"the {len(taken)} that strength {self.strength:g} takes")
 
     def states(self, batch: Batch) -> Iterator[State]:
         steps = batch.steps[-self.length(batch.steps) :]

@@ -1,0 +1,124 @@
+"""DPM-Solver-12 and -23 with steps of their own choice (Lu et al. 2022, "DPM-Solver", appendix C), as k-diffusion has them.
+
+A step is taken twice from the same values of ε̂, by a solver of the order and by one of an order less. With δ = max(atol,
+rtol·max(|lower|, |the lower one of the step before|)), all of it in x/α,
+
+    E = √mean(((higher − lower)/δ)²)
+
+says how wrong it is. With r = 1/E, a PID controller makes the next step, in λ = log(α/σ), so many times as long:
+
+    1 + atan(r^((p + i + d)/order) / r₁^((p + 2·d)/order) · r₂^(d/order) − 1)
+
+where r₁ and r₂ are of the two steps accepted before. Where that is below `accept_safety`, this step is taken again, shorter. (The
+paper has x for x/α and 0.9·r^(1/order), and accepts where E ≤ 1.)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lodestar.config import Problem
+from lodestar.core.estimate import Denoise, Estimate, Noise
+from lodestar.core.transition import Transition
+from lodestar.samplers.base import Sampler, State, combine, single
+
+SHORTEST = 1e-6
+"""The least width of a step in λ: where even that is not accepted, it is rounding that the two differ in."""
+
+
+class DPMAdaptive(Sampler):
+    """DPM-Solver with adaptive steps, from the plan's first level to its last noisy one, whatever is between; then to x̂₀.
+
+    Deterministic; `order` evaluations a step, one fewer where it is taken again. How wrong a step is depends on all that is in a
+    batch: models sample each picture by itself, so that none depends on its neighbours. Guidance with momentum (apg) begins anew
+    where a step is taken again. Raises Problem where no step is short enough.
+    """
+
+    kind: Literal["dpm_adaptive"] = "dpm_adaptive"
+    order: Literal[2, 3] = 3
+    """2 is DPM-Solver-12, 3 is -23."""
+    rtol: float = Field(default=0.05, ge=0)
+    """Relative error allowed in a step."""
+    atol: float = Field(default=0.0078, gt=0)
+    """Absolute error allowed in a step, in units of the data: 1/128 is a level of 255."""
+    h_init: float = Field(default=0.05, ge=SHORTEST)
+    """Width of the first step in λ."""
+    pcoeff: float = Field(default=0.0, ge=0, le=1)
+    """p, the controller's proportional coefficient."""
+    icoeff: float = Field(default=1.0, gt=0, le=1)
+    """i, its integral coefficient."""
+    dcoeff: float = Field(default=0.0, ge=0, le=1)
+    """d, its derivative coefficient."""
+    accept_safety: float = Field(default=0.81, gt=0, le=1)
+    """A step is accepted if the next one may be at least so many times as long."""
+
+    @property
+    def adaptive(self) -> bool:
+        return True
+
+    def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        if not steps:
+            return
+        self.check_signal(steps[0])
+        level, final, ends = steps[0].t, steps[-1], [float(step.s.half_logsnr) for step in steps]
+        to_clean = final.s.sigma == 0
+        end = final.t if to_clean else final.s
+        here, goal = float(level.half_logsnr), float(end.half_logsnr)
+        sign = math.copysign(1, goal - here)
+        width, before = self.h_init, x / level.alpha
+        past: tuple[float, float] | None = None
+        while level is not end:
+            estimate = denoise(x, level).folded()
+            while True:
+                if not width >= SHORTEST:
+                    raise Problem(
+                        f"sampler {self.kind}: at σ/α = {level.ratio:.3g} no step is short enough for rtol {self.rtol:g} and "
+                        f"atol {self.atol:g}: allow more"
+                    )
+                left = abs(goal - here)
+                to = end if width >= left else steps[0].levels.at_ratio(math.exp(-here - sign * width))
+                lower, higher = self._step(denoise, estimate, Transition(level, to, schedule=steps[0].schedule))
+                scaled = lower / to.alpha
+                allowed = torch.maximum(scaled.abs(), before.abs()).mul(self.rtol).clamp_min(self.atol)
+                error = float(((higher / to.alpha - scaled) / allowed).detach().square().mean().sqrt())
+                good = 1 / min(error + 1e-8, 1e8)
+                past = past or (good, good)
+                factor = self._factor(good, *past)
+                width *= factor
+                if factor >= self.accept_safety:
+                    break
+                # Cut short by the end again, it would be the same step with the same error.
+                while width >= left:
+                    width *= factor
+            past = (good, past[0])
+            x, before, level, here = higher, scaled, to, float(to.half_logsnr)
+            # The step of the plan that ends here or, if none does, is not yet done.
+            index = next(k for k, place in enumerate(ends) if sign * (place - here) >= 0)
+            yield State(x, estimate, index)
+        if to_clean:
+            estimate = denoise(x, end).folded()
+            yield State(estimate.x0 * final.s.alpha, estimate, len(steps) - 1)
+
+    def _step(self, denoise: Denoise, estimate: Estimate, step: Transition) -> tuple[Tensor, Tensor]:
+        """x at the end of the step, of one order less and of the order."""
+        t, x = step.t, estimate.x
+        here, width = float(t.half_logsnr), float(step.s.half_logsnr - t.half_logsnr)
+        values = [(here, estimate.eps)]
+        for k in range(1, self.order):
+            stage = step.levels.at_ratio(math.exp(-here - k / self.order * width))
+            ahead = combine(*single(t, stage, x, values, "epsilon", expand=True))
+            values.append((float(stage.half_logsnr), denoise(ahead, stage).folded().eps))
+        lower, higher = (combine(*single(t, step.s, x, known, "epsilon", expand=False)) for known in (values[:-1], values))
+        return lower, higher
+
+    def _factor(self, good: float, good_1: float, good_2: float) -> float:
+        """How many times as long the next step is to be, by 1/E of this step and of the two accepted before."""
+        p, i, d = self.pcoeff, self.icoeff, self.dcoeff
+        change = good ** (p + i + d) * good_1 ** -(p + 2 * d) * good_2**d
+        return 1 + math.atan(change ** (1 / self.order) - 1)
