@@ -25,7 +25,7 @@ torch.set_num_threads(1)
 
 
 def test_every_embedded_model_loads_is_small_and_tells_where_it_comes_from() -> None:
-    assert {"cifar10", "cifar10_classifier", DEFAULT} <= set(library.embedded())
+    assert {"cifar10", "cifar10_weak", "cifar10_classifier", DEFAULT} <= set(library.embedded())
     for name in library.embedded():
         path = library.find(name)
         assert path.stat().st_size <= 16 * 2**20
@@ -45,7 +45,7 @@ assert "sympy" not in sys.modules, "70 MB and a second of every command"
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar10_classifier", DEFAULT])
+@pytest.mark.parametrize("name", ["cifar10", "cifar10_weak", "cifar10_classifier", DEFAULT])
 def test_an_embedded_model_is_what_its_preset_makes(name: str) -> None:
     config = library.config(name)
     facts = Facts(3, (32, 32), config.names)
@@ -57,6 +57,10 @@ def test_the_front_page_in_python() -> None:
     assert dogs.images.shape == (2, 3, 32, 32)
     guided = lodestar.load("cifar10").sample(label="dog", count=1, guidance=lodestar.Classifier(scale=2.0), seed=0, steps=2)
     assert not torch.equal(guided.images[0], dogs.images[0])
+    led = lodestar.load("cifar10").sample(label="dog", count=1, guidance=lodestar.Autoguidance(scale=1.5), seed=0, steps=2)
+    assert led.weak is not None
+    assert led.weak.name == "cifar10_weak"
+    assert not torch.equal(led.images[0], dogs.images[0])
 
 
 def test_the_classifier_knows_the_classes_of_the_models_samples() -> None:

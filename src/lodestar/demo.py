@@ -31,7 +31,12 @@ def guidances(scale: float) -> dict[str, tuple[AnyGuidance, ...]]:
 
 
 def demo(
-    out: Path, name: str = "cifar10", *, steps: str = "20", seed: int = 0, done: Callable[[int], None] = lambda pictures: None
+    out: Path,
+    name: str = "cifar10",
+    *,
+    steps: str | None = None,
+    seed: int = 0,
+    done: Callable[[int], None] = lambda pictures: None,
 ) -> Path:
     """Draw the picture. done: called with the number of pictures made so far."""
     model = library.load_diffusion(name)

@@ -51,7 +51,7 @@ def edit(
     each picture and label. The rest is `Diffusion.sample`'s; a temperature is refused where no noise is drawn.
     Raises Problem.
     """
-    guides, classifier = model.guides(guidance, classifier)
+    guides, classifier, weak = model.guides(guidance, classifier, weak)
     material = gather(model, how, [pictures] if isinstance(pictures, str | Path) else pictures, mask)
     asked = arrange(model, how, material, _listed(label), _listed(origin), count, seed, classifier)
     request = asked.replace(

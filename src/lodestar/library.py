@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -66,9 +66,11 @@ def load(
     place(model.requires_grad_(False).eval(), target)
     (model.denoiser if isinstance(model, Diffusion) else model).lower(dtype or best_dtype(target))
     model.name, model.digest = str(name), header.digest
-    guide = companion(name)
-    if isinstance(model, Diffusion) and guide is not None:
-        model.guide = lambda: load_classifier(guide, target, dtype)
+    if isinstance(model, Diffusion):
+        if (guide := companion(name)) is not None:
+            model.guide = lambda: load_classifier(guide, target, dtype)
+        if (weak := companion(name, "weak")) is not None:
+            model.weaker = lambda: load_diffusion(weak, target, dtype)
     return model
 
 
@@ -105,10 +107,10 @@ def config(name: str | Path) -> Any:
     return _config(path, checkpoint.peek(path))
 
 
-def companion(name: str | Path) -> str | None:
-    """The embedded classifier that guides an embedded model, if there is one."""
-    guide = f"{name}_classifier"
-    return guide if guide in embedded() else None
+def companion(name: str | Path, role: Literal["classifier", "weak"] = "classifier") -> str | None:
+    """The embedded classifier that guides an embedded model, or the weaker model that it is led away from, if there is one."""
+    other = f"{name}_{role}"
+    return other if other in embedded() else None
 
 
 def push_to_hub(name: str | Path, repository: str, *, private: bool = False) -> str:

@@ -66,7 +66,8 @@ def test_a_report_has_every_number_and_what_it_depends_on(tmp_path: Path) -> Non
     assert report.model_digest == digest(model)
     assert report.model_dtype == "float32"
     assert report.seconds
-    assert report.images_per_second == pytest.approx(20 / report.seconds)
+    assert report.images_per_second
+    assert report.images_per_second > 20 / report.seconds, "of the fastest of three batches"
     read = json.loads(report.to_json())
     assert read["numbers"] == report.numbers
     assert read["warnings"] == list(report.warnings)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from lodestar.cli.options import Out, Seed
+from lodestar.cli.options import Out, Seed, Steps
 
 
 def demo(
     out: Out = Path("out"),
-    steps: Annotated[str, typer.Option("--steps", help="Sampling plan.")] = "20",
+    steps: Steps = None,
     seed: Seed = 0,
 ) -> None:
     """Draw one picture of what guidance does, from the embedded model."""

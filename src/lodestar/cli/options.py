@@ -58,7 +58,10 @@ ClassifierName = Annotated[
     ),
 ]
 WeakName = Annotated[
-    str | None, typer.Option("--weak", help="The weaker model that autoguidance leads away from (a name, run or file).")
+    str | None,
+    typer.Option(
+        "--weak", help="The weaker model that autoguidance leads away from (a name, run or file); default the model's own."
+    ),
 ]
 Temperature = Annotated[
     float, typer.Option("--temperature", help="Deviation of all noise that is drawn; below 1 is likelier, less diverse.")
@@ -107,7 +110,7 @@ class Solving:
         """The classifier and the weaker model that this guidance of a model asks for, by these names. Raises Problem."""
         return {
             "classifier": load_guide(model, self.classifier, guidance, self.device),
-            "weak": load_weak(self.weak, guidance, self.device),
+            "weak": load_weak(model, self.weak, guidance, self.device),
         }
 
 
@@ -219,15 +222,16 @@ def _classifier(
     return library.load_classifier(name, device)
 
 
-def load_weak(weak: str | None, guidance: tuple[AnyGuidance, ...], device: str | None) -> Diffusion | None:
-    """The weaker model of autoguidance; None where no guidance asks for one. Raises Problem."""
+def load_weak(model: str, weak: str | None, guidance: tuple[AnyGuidance, ...], device: str | None) -> Diffusion | None:
+    """The weaker model of autoguidance: the one given, else the model's companion; None where no guidance asks for one."""
+    from lodestar import library
     from lodestar.config import Problem
-    from lodestar.library import load_diffusion
 
     if any(each.kind == "autoguidance" for each in guidance):
-        if weak is None:
+        name = weak or library.companion(model, "weak")
+        if name is None:
             raise Problem("guidance autoguidance: give a smaller or less trained model with --weak")
-        return load_diffusion(weak, device)
+        return library.load_diffusion(name, device)
     if weak is not None:
         raise Problem(f"--weak {weak} has no effect without --guidance autoguidance:SCALE")
     return None

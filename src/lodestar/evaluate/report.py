@@ -55,6 +55,7 @@ class Report:
     seconds: float | None = None
     """Sampling the pictures and passing them through the extractor took so long."""
     images_per_second: float | None = None
+    """Of the fastest batch, features included: other work on the machine slows batches, but hardly all of them."""
     runs: tuple[Mapping[str, float], ...] = ()
     """The numbers of each run, where there are several."""
     intervals: Mapping[str, float] | None = None
@@ -78,7 +79,7 @@ class Report:
         told = ("numbers", "warnings", "images_per_second", "runs", "intervals")
         settings = {name: setting for name, setting in asdict(self).items() if name not in told}
         if self.seconds is not None:
-            settings["seconds"] = f"{self.seconds:.1f} ({self.images_per_second:.3g} images/s)"
+            settings["seconds"] = f"{self.seconds:.1f} ({self.images_per_second:.3g} images/s in the fastest batch)"
         return report_table(numbers, settings, self.warnings)
 
 

@@ -44,7 +44,7 @@ _PANELS = {
     "precision": "Precision: fidelity (higher is better)",
     "recall": "Recall: diversity (higher is better)",
 }
-_TIME = "seconds per image, features included"
+_TIME = "seconds per image in the fastest batch, features included"
 _GRID_ROWS, _GRID_COLUMNS = 10, 8
 
 

@@ -20,7 +20,7 @@ from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.core.transition import Transition
 from lodestar.denoiser import DenoiserConfig
-from lodestar.guidance import AnyGuidance, CFGpp, Classifier, Context, compose
+from lodestar.guidance import AnyGuidance, Autoguidance, CFGpp, Classifier, Context, compose
 from lodestar.models.agreement import note_sampler
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.guided import check_intervals, guided
@@ -44,7 +44,7 @@ class DiffusionConfig(Config):
     """It was trained without its classes too, so that it is an unconditional model as well."""
     sampler: AnySampler = DPMpp()
     """What it is sampled with where nothing else is asked for."""
-    plan: str = "20"
+    plan: str = "trailing:20"
     """Likewise: its sampling plan, in text."""
 
     @model_validator(mode="after")
@@ -85,6 +85,8 @@ class Diffusion(nn.Module):
         self.denoiser = config.denoiser.build()
         self.guide: Callable[[], PictureClassifier] | None = None
         """Loads the noise-aware classifier that belongs to this model, if one does."""
+        self.weaker: Callable[[], Diffusion] | None = None
+        """Loads the weaker model that autoguidance leads this one away from, if one belongs to it."""
         self.name = ""
         """What it was loaded by; empty if it was built in code."""
         self.digest = ""
@@ -122,11 +124,11 @@ class Diffusion(nn.Module):
         label: a class by name or number, several ("dog+ship", "not cat"), or one for each picture; None takes the classes in
         turn. count: how many pictures (default: as many as labels). Picture k has the seed `seed + k` and is the same whatever
         the batch size. steps: a plan (`lodestar.core.plan`). temperature: see `Request`. classifier: what "classifier" guidance
-        climbs, where the model has none of its own. weak: what "autoguidance" leads away from.
+        climbs, and weak what "autoguidance" leads away from, where the model has none of its own.
         best_of, judge: of so many candidates for each picture the one is kept that the classifier finds the surest
         (`lodestar.models.rejection`); candidate j of picture k has the seed `seed + k * best_of + j`. Raises Problem.
         """
-        guides, classifier = self.guides(guidance, classifier)
+        guides, classifier, weak = self.guides(guidance, classifier, weak)
         labels = self.labels([label] if isinstance(label, str | int) else label, count, classifier)
         request = Request(
             labels=candidates(labels, best_of),
@@ -147,13 +149,15 @@ class Diffusion(nn.Module):
         return Samples(images, request, self, classifier, weak)
 
     def guides(
-        self, guidance: AnyGuidance | Sequence[AnyGuidance], classifier: PictureClassifier | None
-    ) -> tuple[tuple[AnyGuidance, ...], PictureClassifier | None]:
-        """All the guidance, and the classifier for it: the one given, else the model's own where one is asked for."""
+        self, guidance: AnyGuidance | Sequence[AnyGuidance], classifier: PictureClassifier | None, weak: Diffusion | None
+    ) -> tuple[tuple[AnyGuidance, ...], PictureClassifier | None, Diffusion | None]:
+        """All the guidance, the classifier and the weaker model for it: those given, else the model's own where they are needed."""
         listed = tuple(guidance) if isinstance(guidance, Sequence) else (guidance,)
         if classifier is None and self.guide is not None and any(isinstance(each, Classifier) for each in listed):
             classifier = self.guide()
-        return listed, classifier
+        if weak is None and self.weaker is not None and any(isinstance(each, Autoguidance) for each in listed):
+            weak = self.weaker()
+        return listed, classifier, weak
 
     def labels(
         self, asked: Sequence[str | int | None] | None, count: int | None, classifier: PictureClassifier | None = None

@@ -45,6 +45,18 @@ def cifar10() -> Run:
     )
 
 
+def cifar10_weak() -> Run:
+    """The weaker model for autoguidance: half as wide, and less trained."""
+    run = cifar10()
+    assert isinstance(run.task, Denoise)
+    denoiser = run.task.model.denoiser
+    narrow = denoiser.replace(network=denoiser.network.replace(width=16))
+    return run.replace(
+        task=run.task.replace(model=run.task.model.replace(denoiser=narrow)),
+        train=run.train.replace(images=80_000, ema=(HalfLife(images=8_000),)),
+    )
+
+
 def cifar10_classifier() -> Run:
     """The noise-aware classifier that guides it."""
     network = ClassifierConfig(
