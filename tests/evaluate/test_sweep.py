@@ -309,7 +309,7 @@ def test_quality_is_drawn_against_time_a_curve_for_each_guidance(
     for kind, curve in curves.items():
         mine = [row.numbers for row in rows if row.values[0] == kind]
         assert list(curve.values) == [numbers["frechet"] for numbers in mine]
-        assert curve.places == pytest.approx([numbers["seconds"] / 4 for numbers in mine])
+        assert curve.places == pytest.approx([1 / numbers["images_per_second"] for numbers in mine])
     run(plotted=True, over=["guidance=none cfg:2"], count=4, out=tmp_path / "names")
     assert [curve.name for curve in drawn[-1]["Fréchet distance against time"]] == ["cfg:2", "none"]
 
