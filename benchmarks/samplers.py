@@ -61,8 +61,8 @@ ORDERS: dict[str, int | None] = {
 """Samplers and their orders in theory; None where noise is drawn, and there is no solution to be near to."""
 
 MEASURED = (
-    "ddim ancestral euler_ancestral plms heun heun@logsnr:{} edm edm@logsnr:{} lms dpmpp dpmpp:order=3 dpmpp:eta=1 dpmpp_single "
-    "dpmpp_sde unipc unipc:order=3 predictor_corrector"
+    "ddim ancestral euler_ancestral plms heun heun@logsnr:{} edm edm@logsnr:{} lms dpmpp dpmpp@trailing:{} dpmpp:order=3 "
+    "dpmpp:eta=1 dpmpp_single dpmpp_sde unipc unipc@trailing:{} unipc:order=3 predictor_corrector"
 )
 """Samplers, and plans other than the usual one, whose Fréchet distance is measured where no others are asked for: those that fit
 the model, twins left out."""
@@ -129,10 +129,11 @@ def orders() -> list[str]:
     return lines
 
 
-def frechet(model: str, text: str, budget: int, count: int, kept: Path, batch_size: int) -> float | None:
-    """Fréchet distance of `count` pictures at `budget` evaluations each, from `kept` if it is there; None if that is too few.
+def frechet(model: str, text: str, budget: int, count: int, kept: Path, batch_size: int, known: bool) -> float | None:
+    """Fréchet distance of `count` pictures at `budget` evaluations each, from `kept` if it is there.
 
-    text: a sampler, and after an @ its plan, with {} for the number of steps.
+    text: a sampler, and after an @ its plan, with {} for the number of steps. None where the budget is too small, and where
+    only what is `known` is asked for, and this is not.
     """
     name, _, plan = text.partition("@")
     sampler = parse("sampler", name, AnySampler)
@@ -140,6 +141,8 @@ def frechet(model: str, text: str, budget: int, count: int, kept: Path, batch_si
     if not steps:
         return None
     file = kept / f"{re.sub('[:,@{}]+', '-', text)}-{budget}.json"
+    if known and not file.exists():
+        return None
     extractor = load_extractor()
     reference = open_reference(None, model, extractor, library.config(model).size)
     report = measured(
@@ -157,6 +160,8 @@ def draw(path: Path, title: str, budgets: Sequence[int], curves: dict[str, list[
     axes = figure.add_subplot()
     for number, (text, values) in enumerate(curves.items()):
         known = [(budget, value) for budget, value in zip(budgets, values, strict=True) if value is not None]
+        if not known:
+            continue
         axes.plot(*zip(*known, strict=True), marker="o", markersize=4, linestyle="-" if number < 10 else "--", label=text)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -201,7 +206,7 @@ def page(count: int, budgets: Sequence[int], curves: dict[str, list[float | None
             "",
             f"Fréchet distance of {count} pictures of `cifar10`, without guidance, against the evaluations of the network that",
             "each picture cost (a sampler with two a step takes half the steps). Lower is better. Samplers in ε̂ with two",
-            "evaluations a step need more than a few steps, or a plan even in log σ/α. All have the same seeds.",
+            "evaluations a step need more than a few steps. All have the same seeds. An empty cell was not measured.",
             "",
             f"![Fréchet distance against evaluations, a curve for each sampler]({picture})",
             "",
@@ -219,6 +224,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2_000, help="pictures for each Fréchet distance")
     parser.add_argument("--samplers", default=MEASURED, help="NAME:field=value@PLAN …, with {} for the steps in PLAN")
     parser.add_argument("--evaluations", default="5,10,20,50,100,250")
+    parser.add_argument("--known", action="store_true", help="measure nothing: draw what has been measured")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--kept", type=Path, default=Path("out/samplers"), help="where measurements are kept")
@@ -230,7 +236,7 @@ def main() -> None:
     for budget in budgets:
         for text, values in curves.items():
             print(f"{text}, {budget} evaluations", flush=True)
-            values.append(frechet("cifar10", text, budget, options.count, options.kept, options.batch_size))
+            values.append(frechet("cifar10", text, budget, options.count, options.kept, options.batch_size, options.known))
     picture = options.out.with_suffix(".png")
     draw(picture, f"Fréchet distance of cifar10, {options.count} pictures, no guidance", budgets, curves)
     write_text(options.out, page(options.count, budgets, curves, picture.name))
