@@ -15,10 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from lodestar.cli import app
     from lodestar.config import Problem
 
-    warnings.showwarning = _shown(warnings.showwarning)
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
-        status = app(given or ["--help"], standalone_mode=False)
+        with warnings.catch_warnings():
+            warnings.showwarning = _shown(warnings.showwarning)
+            status = app(given or ["--help"], standalone_mode=False)
     except Problem as problem:
         _fail(str(problem))
     except TyperException as error:

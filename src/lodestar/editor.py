@@ -106,7 +106,8 @@ def arrange(
         if how.enlarges and label is None and model.classes(classifier)[1] is not None:
             label = material.labels or None
             if label is None and model.config.denoiser.classes is not None:
-                raise Problem("this model knows classes, and nothing tells those of the pictures: --label, or label= in Python")
+                free = " (none is one)" if model.config.droppable else ""
+                raise Problem(f"this model knows classes, and nothing tells the pictures': --label, or label= in Python{free}")
         labels, origins, pictures = numbers(label), numbers(origin) if how.inverts else (), len(material.pictures)
         if origin and not how.inverts:
             raise Problem(f"the class that pictures have has no effect on {how.kind}: leave it out, or invert")

@@ -214,7 +214,7 @@ def test_samples_are_enlarged_as_what_they_were_sampled_as(files: Path, up: Path
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (("up", "pictures"), "nothing tells those of the pictures: --label"),
+        (("up", "pictures"), "nothing tells the pictures': --label"),
         (("up", "pictures", "--label", "dgo"), "did you mean 'dog'?"),
         (("up", "small", "--guidance", "classifier:2"), "give one with --classifier"),
         (("up", "small", "--temperature", "0"), "temperature is 0"),

@@ -11,7 +11,7 @@ import pytest
 
 from lodestar.cli.edit import inpaint, interpolate, invert, sdedit
 from lodestar.cli.evaluate import evaluate, sweep
-from lodestar.cli.options import BatchSize, Sampling, Seed, Solving, Temperature, spread
+from lodestar.cli.options import BatchSize, Sampling, Seed, Solving, Temperature, flattened
 from lodestar.cli.sample import sample
 from lodestar.cli.upsample import upsample
 from lodestar.models.diffusion import Request
@@ -20,7 +20,7 @@ from lodestar.models.diffusion import Request
 def test_a_dataclass_of_options_is_taken_apart_and_put_together_again() -> None:
     given: list[object] = []
 
-    @spread
+    @flattened
     def command(first: int, sampling: Sampling = Sampling(batch_size=7), last: str = "x") -> None:
         """Of a command."""
         given.extend((first, sampling, last))

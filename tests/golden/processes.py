@@ -739,7 +739,7 @@ def _k_sampler(settings: dict[str, Any]) -> Sampler | None:
         case "dpm_adaptive" if not settings.get("eta"):
             return DPMAdaptive(**{name: value for name, value in settings.items() if name in DPMAdaptive.model_fields})
         case "dpm_fast" if not settings.get("eta"):
-            return DPMppSingle(order=3, target="epsilon", solver="stages", taper=True)
+            return DPMppSingle(order=3, target="epsilon", solver="stages", fast=True)
         case "dpmpp_2s_ancestral":
             return DPMppSingle(eta=eta)
         case "dpmpp_sde":

@@ -110,7 +110,7 @@ def test_without_pictures_it_is_refused() -> None:
         edit(model, Upsample(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
     with pytest.raises(Problem, match="needs a picture to enlarge"):
         edit(model, Upsample(), label=0)
-    with pytest.raises(Problem, match="nothing tells those of the pictures"):
+    with pytest.raises(Problem, match="nothing tells the pictures'"):
         edit(model, Upsample(), small())
     with pytest.raises(Problem, match="makes pictures from noise and enlarges none"):
         edit(tiny.diffusion(), Upsample(), small())

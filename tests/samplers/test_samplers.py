@@ -51,7 +51,7 @@ EVERY = [
     DPMpp(order=3),
     DPMpp(target="epsilon", taper=4),
     DPMppSingle(order=3, eta=1.0, solver="heun"),
-    DPMppSingle(order=3, target="epsilon", solver="stages", taper=True),
+    DPMppSingle(order=3, target="epsilon", solver="stages", fast=True),
     DPMppSDE(eta=0.0),
     EDMHeun(churn=0.0),
     EDMHeun(solver="euler"),

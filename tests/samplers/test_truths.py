@@ -84,7 +84,7 @@ ORDERS_IN_TIME: list[tuple[Sampler, int]] = [
     (Heun(variable="time", reach=0.5), 2),
     (EDMHeun(variable="time", churn=0.0), 2),
 ]
-"""Those that solve the ODE in the schedule's time, of which the other orders do not depend."""
+"""Those that solve the ODE in the schedule's time, on which those of the others do not depend."""
 ODE = [sampler for sampler, _ in ORDERS + ORDERS_IN_TIME]
 
 
@@ -193,7 +193,7 @@ def test_in_the_time_of_a_schedule_gaussian_data_flow_as_they_should(schedule: S
 @pytest.mark.parametrize(("extra", "order"), [(0, 2), (1, 2), (2, 3)])
 def test_the_last_step_decides_the_order_of_dpm_solver_fast(target: Target, extra: int, order: int) -> None:
     # Orders 3, …, 3, 2, 1; 3, …, 3, 1; and 3, …, 3, 2. Between levels where even the last step is long enough to matter.
-    sampler = DPMppSingle(order=3, target=target, solver="stages", taper=True)
+    sampler = DPMppSingle(order=3, target=target, solver="stages", fast=True)
 
     def end(sampler: Sampler, count: int) -> Tensor:
         return last(sampler(MIXTURE, start(16), transitions(levels(count, 5.0, 0.7), Unit()), normal(0)))
@@ -282,6 +282,9 @@ def test_an_adaptive_step_is_a_single_step_solver_s(order: Literal[2, 3]) -> Non
     assert len(two) == 2
     torch.testing.assert_close(two[0].x, expected[order - 1].x, rtol=1e-10, atol=1e-10)
     torch.testing.assert_close(two[1].x, expected[-1].x, rtol=1e-10, atol=1e-10)
+    # What rounding would leave of the way is no step of its own.
+    (nearly,) = taken(DPMAdaptive(order=order, rtol=1e6, h_init=width - 2e-15))
+    torch.testing.assert_close(nearly.x, one[0].x, rtol=1e-10, atol=1e-10)
 
 
 def test_adaptive_steps_depend_on_the_ends_of_the_plan_alone_and_the_last_is_to_the_clean_estimate() -> None:

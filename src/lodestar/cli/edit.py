@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import Count, Model, Sampling, Solving, ask, spread
+from lodestar.cli.options import Count, Model, Sampling, Solving, ask, flattened
 
 if TYPE_CHECKING:
     from lodestar.models.edits import AnyEdit
@@ -33,7 +33,7 @@ Origin = Annotated[
 Guided = Annotated[bool, typer.Option("--guided", help="Guide the inversion too (it is then harder to undo).")]
 
 
-@spread
+@flattened
 def sdedit(
     model: Model,
     pictures: Pictures,
@@ -49,7 +49,7 @@ def sdedit(
     make(model, SDEdit(strength=strength), pictures, sampling, sampling.seed, picture=picture, label=label, count=count)
 
 
-@spread
+@flattened
 def invert(
     model: Model,
     pictures: Pictures,
@@ -65,7 +65,7 @@ def invert(
     make(model, Invert(guided=guided), pictures, solving, origin=origin, picture=picture, label=label)
 
 
-@spread
+@flattened
 def interpolate(
     model: Model,
     pictures: Annotated[list[str] | None, typer.Argument(help="Two pictures, as in the other edits; or none.")] = None,
@@ -86,7 +86,7 @@ def interpolate(
     )  # fmt: skip
 
 
-@spread
+@flattened
 def inpaint(
     model: Model,
     pictures: Pictures,
@@ -120,7 +120,7 @@ def make(
     label: list[str] | None = None,
     count: int | None = None,
 ) -> None:
-    """Do what every edit does."""
+    """Make the pictures of an edit, and save them with their grid and manifest; prints where. Raises Problem."""
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.editor import arrange, gather
     from lodestar.library import load_diffusion

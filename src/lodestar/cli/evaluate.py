@@ -15,8 +15,8 @@ from lodestar.cli.options import (
     Model,
     Reference,
     Sampling,
+    flattened,
     show,
-    spread,
     tell,
 )
 
@@ -25,7 +25,7 @@ Seeds = Annotated[
 ]
 
 
-@spread
+@flattened
 def evaluate(
     model: Annotated[
         str | None, typer.Argument(help="As in sample, or pictures: an .npz or .zip file; leave it out with --samples.")
@@ -152,7 +152,7 @@ def stats(
     print(f"{out}: {len(known)} pictures, {', '.join(f'{part} of {known.count(part)}' for part in sorted(known.parts))}")
 
 
-@spread
+@flattened
 def sweep(
     model: Model,
     reference: Reference = None,

@@ -89,7 +89,7 @@ ExtractorName = Annotated[
 
 @dataclass(frozen=True)
 class Solving:
-    """The options of every command that runs a sampler. `spread` makes them a command's; what each has here is its default."""
+    """The options of every command that runs a sampler. `flattened` makes them a command's; what each has here is its default."""
 
     guidance: GuidanceTexts = None
     sampler: SamplerText = None
@@ -116,7 +116,7 @@ class Solving:
 
 @dataclass(frozen=True)
 class Sampling(Solving):
-    """Those of the commands that draw noise too."""
+    """Those of `Solving`, and of the commands that draw noise."""
 
     seed: Seed = 0
     temperature: Temperature = 1.0
@@ -125,7 +125,7 @@ class Sampling(Solving):
         return super().settings() | {"temperature": self.temperature}
 
 
-def spread(command: Callable[..., None]) -> Callable[..., None]:
+def flattened(command: Callable[..., None]) -> Callable[..., None]:
     """A command that takes a dataclass of options, as one that takes each of them by itself, which is how typer reads it.
 
     They stand where the dataclass stood. Its default there is an instance, whose values are the options' defaults.
@@ -223,7 +223,7 @@ def _classifier(
 
 
 def load_weak(model: str, weak: str | None, guidance: tuple[AnyGuidance, ...], device: str | None) -> Diffusion | None:
-    """The weaker model of autoguidance: the one given, else the model's companion; None where no guidance asks for one."""
+    """Autoguidance's weaker model: the one given, else the model's companion; None where none is asked for. Raises Problem."""
     from lodestar import library
     from lodestar.config import Problem
 

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import Count, Device, Model, Out, Sampling, ask, load_judge, spread
+from lodestar.cli.options import Count, Device, Model, Out, Sampling, ask, flattened, load_judge
 
 if TYPE_CHECKING:
     from lodestar.models.request import Frame
 
 
-@spread
+@flattened
 def sample(
     model: Model,
     label: Annotated[

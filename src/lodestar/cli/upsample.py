@@ -7,10 +7,10 @@ from typing import Annotated
 import typer
 
 from lodestar.cli.edit import Chosen, Pictures, make
-from lodestar.cli.options import Count, Model, Sampling, spread
+from lodestar.cli.options import Count, Model, Sampling, flattened
 
 
-@spread
+@flattened
 def upsample(
     model: Model,
     pictures: Pictures,

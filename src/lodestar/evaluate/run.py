@@ -222,15 +222,21 @@ def _sampled(
     what: str,
     metrics: Sequence[Metric],
 ) -> tuple[Statistics, float]:
-    """Statistics of the pictures of a request, and how many pictures a second the fastest batch made."""
+    """Statistics of the pictures of a request, and how many pictures a second the fastest batch made.
+
+    A shorter last batch is no measure, and the batches of one that an adaptive sampler takes are counted together.
+    """
     collector, fastest, start = Collector(needed(metrics)), 0.0, time.perf_counter()
+    whole, made = min(batch_size, len(request.labels)), 0
     with progress(what, len(request.labels)) as done:
         for frame in model.stream(request, batch_size=batch_size, classifier=classifier, weak=weak):
             done(frame.done)
             if frame.final:
                 collector.add(extractor(frame.images))
-                begun, start = start, time.perf_counter()
-                fastest = max(fastest, len(frame.images) / (start - begun))
+                made += len(frame.images)
+                if made >= whole:
+                    begun, start = start, time.perf_counter()
+                    fastest, made = max(fastest, made / (start - begun)), 0
     return collector.statistics(), fastest
 
 

@@ -151,7 +151,7 @@ class Diffusion(nn.Module):
     def guides(
         self, guidance: AnyGuidance | Sequence[AnyGuidance], classifier: PictureClassifier | None, weak: Diffusion | None
     ) -> tuple[tuple[AnyGuidance, ...], PictureClassifier | None, Diffusion | None]:
-        """All the guidance, the classifier and the weaker model for it: those given, else the model's own where they are needed."""
+        """All the guidance, the classifier and the weaker model for it: those given, else the model's own where needed."""
         listed = tuple(guidance) if isinstance(guidance, Sequence) else (guidance,)
         if classifier is None and self.guide is not None and any(isinstance(each, Classifier) for each in listed):
             classifier = self.guide()

@@ -27,8 +27,9 @@ Target = Literal["x0", "epsilon"]
 Taper = Annotated[int, Field(ge=1, le=4)]
 """The order of the step to the lowest noisy level, one more for each step before it; 4, the highest order, for no fall.
 
-On plans even in time that step is by far the widest in λ, and a third order goes wrong there. Published DPM-Solver++ and UniPC
-fall to 1 where there are fewer than 15 steps; diffusers, which counts the step to clean data too, to 2.
+On plans even in time that step is by far the widest in λ, and a third order goes wrong there. Published DPM-Solver++
+falls to 1 where there are fewer than 15 steps (later 10), UniPC always; diffusers, which counts the step to clean data too,
+falls to 2. The step to clean data has at most this order too. Without effect on a sampler of no higher order.
 """
 
 Variable = Literal["ratio", "time"]
@@ -89,7 +90,7 @@ class Sampler(Config, abc.ABC):
 
 
 DROWNED = 1000.0
-"""σ/α above which x says nothing of the picture: a method in ε̂ takes Euler's step from there, which is then as good as any.
+"""σ/α above which x says nothing of the picture: plms, and heun in σ/α, take Euler's step from there, then as good as any.
 
 A second ε̂ would be multiplied by a step of that length, rounding and all: on a cosine chain, whose noisiest level has 20,000,
 that leaves the range of pictures in one step. Published methods in ε̂ are used up to about 160.
@@ -187,10 +188,11 @@ def exponential(t: Level, s: Level, target: Target) -> tuple[float, float, float
 
 
 def single(t: Level, s: Level, x: Tensor, values: Sequence[tuple[float, Tensor]], target: Target, expand: bool) -> list[Term]:
-    """An exponential integrator's step without memory from x at t to s > clean, by the values at t and at up to two stages.
+    """An exponential integrator's step without memory from x at t to s, not clean, by the values at t and at up to two stages.
 
-    values: each with its λ. expand: the changes of the value are weighed as its Taylor expansion has them; if not, by the newest
-    alone.
+    x and the values are [B, ...]; each value comes with its λ. expand: the changes of the value are weighed as its Taylor
+    expansion has them; if not, by the newest alone: with (1 − e^{−h})/2 after one stage, with φ₂ after two (Lu et al. 2022,
+    "DPM-Solver", algorithms 1 and 2; "DPM-Solver++", algorithm 1).
     """
     kept, of, width = exponential(t, s, target)
     gain = -math.expm1(-width)
@@ -211,13 +213,13 @@ def single(t: Level, s: Level, x: Tensor, values: Sequence[tuple[float, Tensor]]
     return [(kept, x), (of * gain - sum(factor for factor, _ in moved), value), *moved]
 
 
-def blocks(steps: Sequence[Transition], size: int, taper: bool = False) -> Iterator[list[Transition]]:
+def blocks(steps: Sequence[Transition], size: int, fast: bool = False) -> Iterator[list[Transition]]:
     """The steps in groups of `size`, a step from pure noise and one to clean data alone: no λ = log(α/σ) spans them.
 
-    taper: where the others are whole groups, the last of these falls to one of size − 1 and one of 1.
+    fast: where the others are whole groups, the last of these falls to one of size − 1 and one of 1.
     """
     spanned = [step for step in steps if step.t.alpha > 0 and step.s.sigma > 0]
-    ends = spanned[-2:-1] if taper and len(spanned) % size == 0 else []
+    ends = spanned[-2:-1] if fast and len(spanned) % size == 0 else []
     block: list[Transition] = []
     for step, after in zip(steps, [*steps[1:], None], strict=True):
         block.append(step)

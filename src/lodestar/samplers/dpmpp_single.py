@@ -3,7 +3,7 @@
 `order` steps of the plan are one step of the solver, whose stages end where they end: from the first of them on, every stage
 begins again at the first x. In even steps of λ = log(α/σ) (plan ``logsnr:N``) they are the published stages, at r = 1/2, or 1/3
 and 2/3. With ε̂ in the place of x̂₀ it is DPM-Solver; of order 2 that is k-diffusion's ``dpm_2``, and
-``order=3,target=epsilon,solver=stages,taper=true`` is DPM-Solver-fast ("DPM-Solver", appendix D), where the steps of the solver
+``order=3,target=epsilon,solver=stages,fast=true`` is DPM-Solver-fast ("DPM-Solver", appendix D), where the steps of the solver
 are even in λ, and those of the plan each a third of one, a half of the one of second order, or all of the one of first.
 """
 
@@ -34,7 +34,7 @@ class DPMppSingle(Sampler):
     newest alone at the end of a step of the solver (DPM-Solver-3 as first published)."""
     target: Target = "x0"
     """What is taken to change slowly: x0, or epsilon (DPM-Solver)."""
-    taper: bool = False
+    fast: bool = False
     """Where the noisy steps are whole steps of the solver, end with one of lower order and one of first (DPM-Solver-fast)."""
 
     @property
@@ -43,7 +43,7 @@ class DPMppSingle(Sampler):
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         index = 0
-        for block in blocks(steps, self.order, self.taper):
+        for block in blocks(steps, self.order, self.fast):
             first, begin = x, block[0].t
             if self.eta > 0:
                 # Where the stages are does not matter: k-diffusion has one below the end of the step.

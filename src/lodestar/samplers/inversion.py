@@ -33,7 +33,8 @@ def check_invertible(sampler: Sampler, steps: Sequence[Transition]) -> None:
 def invert(sampler: Sampler, denoise: Denoise, x0: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
     """Take the steps (noisy to clean, as when sampling) upwards from clean x0 [B, ...].
 
-    Yields as many states as there are steps; the last one's x is at the noisiest level, steps[0].t.
+    Yields as many states as there are steps, unless the sampler chooses its own; the last one's x is at the noisiest level,
+    steps[0].t.
     """
     rising = transitions([step.t for step in reversed(steps)], steps[0].schedule)
     level = steps[-1].t

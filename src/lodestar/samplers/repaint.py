@@ -43,10 +43,11 @@ def repaint(
     """Sample x [B, ...] from the level steps[0].t down to clean data that agrees with `known` exactly wherever `mask` is False.
 
     known: clean data [B, ...]. mask: bool, broadcast over x, True where something is to be made. A state for every step taken. A
-    sampler with a memory begins anew at each of them, because what is pasted and noised is not what it remembers.
+    sampler with a memory begins anew at each of them, because what is pasted and noised is not what it remembers; so does
+    one that chooses its own steps.
     """
     for index, (step, above) in enumerate(walk(steps, jump, resamples)):
-        *_, state = sampler(denoise, x, [step], noise)
+        *_, state = sampler(denoise, x, [step], noise)  # several where the sampler chooses its own
         s = step.s
         pasted = known if s.sigma == 0 else combine((s.alpha, known), (s.sigma, noise(known)))
         x = torch.where(mask, state.x, pasted)

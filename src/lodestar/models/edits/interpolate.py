@@ -21,7 +21,7 @@ from lodestar.core.slerp import slerp
 from lodestar.core.transition import Transition
 from lodestar.models.edits.base import Batch, Edit, Layout
 from lodestar.models.guided import between
-from lodestar.samplers import AnySampler, State
+from lodestar.samplers import AnySampler, State, last
 from lodestar.samplers.inversion import check_invertible, invert
 
 if TYPE_CHECKING:
@@ -55,14 +55,17 @@ class Interpolate(Edit):
         request, x = batch.request, batch.start()
         weights = torch.tensor(request.weights, dtype=torch.float64, device=x.device)
         if len(batch.pictures):
-            upwards = batch.denoise(request.origins, self.guided)
-            *_, top = invert(batch.sampler, upwards, batch.pictures, batch.steps, batch.noise)
-            x = slerp(top.x[:1].expand_as(x), top.x[1:].expand_as(x), weights)
+            # Each by itself: neither depends on the other, whatever the sampler looks at.
+            first, second = (
+                last(invert(batch.sampler, batch.denoise([origin], self.guided), picture, batch.steps, batch.noise))
+                for origin, picture in zip(request.origins, batch.pictures.split(1), strict=True)
+            )
+            x = slerp(first.expand_as(x), second.expand_as(x), weights)
         elif self.to_seed is not None:
             other = replace(batch, noise=SeededNoise([self.to_seed] * len(x), request.temperature)).start()
             x = slerp(x, other, weights)
-        model, (first, second) = batch.model, request.origins
-        denoise = between(model, request.complete_guidance(), (first, second), request.weights, batch.classifier, batch.weak)
+        model, (origin, goal) = batch.model, request.origins
+        denoise = between(model, request.complete_guidance(), (origin, goal), request.weights, batch.classifier, batch.weak)
         yield from batch.sampler(denoise, x, batch.steps, batch.noise)
 
     def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
