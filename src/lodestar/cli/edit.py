@@ -46,7 +46,7 @@ def sdedit(
     """Noise pictures part of the way and sample from there (SDEdit)."""
     from lodestar.models.edits import SDEdit
 
-    make(model, SDEdit(strength=strength), pictures, sampling, sampling.seed, picture=picture, label=label, count=count)
+    make(model, SDEdit(strength=strength), pictures, sampling, picture=picture, label=label, count=count)
 
 
 @flattened
@@ -81,7 +81,7 @@ def interpolate(
     from lodestar.models.edits import Interpolate
 
     make(
-        model, Interpolate(points=points, to_seed=to_seed, guided=guided), pictures or [], sampling, sampling.seed,
+        model, Interpolate(points=points, to_seed=to_seed, guided=guided), pictures or [], sampling,
         picture=picture, origin=None if origin is None else [origin], label=None if to is None else [to],
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ def inpaint(
     from lodestar.models.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)
-    make(model, how, pictures, sampling, sampling.seed, mask=mask, picture=picture, label=label, count=count)
+    make(model, how, pictures, sampling, mask=mask, picture=picture, label=label, count=count)
 
 
 def make(
@@ -112,7 +112,6 @@ def make(
     how: AnyEdit,
     pictures: list[str],
     options: Solving,
-    seed: int = 0,
     *,
     mask: Path | None = None,
     origin: list[str] | None = None,
@@ -127,6 +126,7 @@ def make(
     from lodestar.models.editing import stream
     from lodestar.progress import progress
 
+    seed = options.seed if isinstance(options, Sampling) else 0
     settings = options.settings()
     network = load_diffusion(model, options.device)
     guides = options.guides(model, settings["guidance"])

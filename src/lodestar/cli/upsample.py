@@ -29,4 +29,4 @@ def upsample(
     """Enlarge pictures with an upsampler: numbered PNG files, a grid, and a manifest. Other sizes are brought to the model's."""
     from lodestar.models.edits import Upsample
 
-    make(model, Upsample(), pictures, sampling, sampling.seed, picture=picture, label=label, count=count)
+    make(model, Upsample(), pictures, sampling, picture=picture, label=label, count=count)

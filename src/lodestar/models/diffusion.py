@@ -123,8 +123,8 @@ class Diffusion(nn.Module):
 
         label: a class by name or number, several ("dog+ship", "not cat"), or one for each picture; None takes the classes in
         turn. count: how many pictures (default: as many as labels). Picture k has the seed `seed + k` and is the same whatever
-        the batch size. steps: a plan (`lodestar.core.plan`). temperature: see `Request`. classifier: what "classifier" guidance
-        climbs, and weak what "autoguidance" leads away from, where the model has none of its own.
+        the batch size. steps: a plan (`lodestar.core.plan`). temperature: see `Request`. classifier, weak: what
+        "classifier" guidance climbs and "autoguidance" leads away from; default the model's own, where it has them.
         best_of, judge: of so many candidates for each picture the one is kept that the classifier finds the surest
         (`lodestar.models.rejection`); candidate j of picture k has the seed `seed + k * best_of + j`. Raises Problem.
         """
