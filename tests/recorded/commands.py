@@ -27,7 +27,6 @@ RECORD = HERE / "record.safetensors"
 NUMBERS = HERE / "numbers.json"
 MANIFESTS = HERE / "manifests"
 
-_FEW = "--count 2 --steps 4 --seed 3 --out"
 _GUIDED = {
     "plain": "",
     "cfg": "--guidance cfg:3 --sampler ddim:eta=0.5 --label dog=1 --label ship=1",
@@ -53,12 +52,18 @@ _EDITS = {
     "labels": "interpolate cifar10 --from dog --to cat --seed 2 --to-seed 9 --points 3 --guidance cfg:2",
     "inpaint": "inpaint cifar10 plain/00000.png --mask mask.png --label dog --resamples 2 --jump 2",
 }
+_OTHERS = {
+    "sweep": "sweep cifar10 --guidance cfg --over scale=1,3 --over steps=2,3 --count 20 --batch-size 10 --out sweep",
+    "evaluate": "evaluate cifar10 --count 20 --steps 2 --batch-size 10 --out evaluate",
+    "export": "export cifar10 --to diffusers export",
+    "convert": "convert export --out convert",
+}
 _SMALL = "task.model.{}network.width=16 train.images=256 train.batch_size=64 train.precision=float32 train.log_every=64"
 _RUNS = {
     "denoise": "digits",
     "memory": 'digits task.levels={"kind":"loss_second_moment","history":1} task.objective={"kind":"bound","rescaled":true}',
-    "edm": 'digits task.model.denoiser.prediction={"kind":"edm"} task.model.denoiser.variance=fixed task.model.denoiser.network.out_channels=1'
-    ' task.objective={"kind":"simple"} task.levels={"kind":"log_normal"}',
+    "edm": 'digits task.model.denoiser.prediction={"kind":"edm"} task.model.denoiser.variance=fixed'
+    ' task.model.denoiser.network.out_channels=1 task.objective={"kind":"simple"} task.levels={"kind":"log_normal"}',
     "huber": 'digits task.model.denoiser.prediction={"kind":"x0"} task.objective={"kind":"huber","weighting":{"kind":"min_snr"}}'
     " task.model.denoiser.variance=fixed task.model.denoiser.network.out_channels=1 task.conditional=false",
     "classify": "digits_classifier",
@@ -68,21 +73,16 @@ _RUNS = {
 def commands() -> Iterator[tuple[str, list[str]]]:
     """Names and arguments; each writes into a folder of its name."""
     for name, options in _GUIDED.items():
-        few = "--steps 4 --seed 3 --out" if "--label" in options and name != "best" else _FEW
-        few = few.replace("--count 2 ", "") if name == "best" else few
-        yield name, [word.replace("&", " ") for word in f"sample cifar10 {options} {few} {name}".split()]
+        count = "" if "--label" in options else "--count 2"
+        words = f"sample cifar10 {options} {count} --steps 4 --seed 3 --out {name}".split()
+        yield name, [word.replace("&", " ") for word in words]
     for name, options in _EDITS.items():
         yield name, f"edit {options} --steps 4 --out {name}".split()
     for name, options in _RUNS.items():
-        small = _SMALL.format("" if name == "classify" else "denoiser.").split()
-        yield name, ["train", *options.split(), *small, "--out", name]
-    yield (
-        "sweep",
-        ("sweep cifar10 --guidance cfg --over scale=1,3 --over steps=2,3 --count 20 --batch-size 10 --out sweep").split(),
-    )
-    yield "evaluate", "evaluate cifar10 --count 20 --steps 2 --batch-size 10 --out evaluate".split()
-    yield "export", "export cifar10 --to diffusers export".split()
-    yield "convert", "convert export --out convert".split()
+        small = _SMALL.format("" if name == "classify" else "denoiser.")
+        yield name, f"train {options} {small} --out {name}".split()
+    for name, line in _OTHERS.items():
+        yield name, line.split()
 
 
 def prepare(folder: Path) -> None:
