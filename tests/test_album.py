@@ -9,15 +9,16 @@ from pathlib import Path
 import pytest
 import torch
 
-import lodestar.album as album_module
+import lodestar.generators.album as album_module
 from lodestar import checkpoint, library
-from lodestar.album import Manifest, save
+from lodestar.generators.album import Manifest, save
 from lodestar.config import Problem
 from lodestar.data import open_source
 from lodestar.guidance import CFG, Classifier
 from lodestar.images import load_png
-from lodestar.models.diffusion import Diffusion, Samples
-from lodestar.models.request import Request
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.samples import Samples
+from lodestar.generators.request import Request
 from tests.evaluate import tiny
 
 torch.set_num_threads(1)

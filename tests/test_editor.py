@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 import lodestar
-from lodestar.album import Manifest, read_material
+from lodestar.generators.album import Manifest, read_material
 from lodestar.images import load_png
-from lodestar.models.editing import EditRequest, stream
+from lodestar.generators.edits.request import EditRequest, stream
 from tests.evaluate import tiny
 
 torch.set_num_threads(1)

@@ -17,7 +17,7 @@ from lodestar.evaluate.extractors import DEFAULT, load_extractor
 from lodestar.evaluate.kept import kept
 from lodestar.images import load_png
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion
+from lodestar.generators.diffusion import Diffusion
 from lodestar.presets import RUNS
 from lodestar.tasks import Facts
 

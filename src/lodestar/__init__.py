@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lodestar.album import save
-    from lodestar.config import Problem
-    from lodestar.editor import edit
-    from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Classifier, Clip, Interval, Threshold
+    from lodestar import guidance, samplers
+    from lodestar.config import Note, Problem
+    from lodestar.evaluate import metrics
+    from lodestar.generators import edits
+    from lodestar.generators.edits import Inpaint, Interpolate, Invert, SDEdit, Upsample
+    from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Clamp, Classifier, Interval, Threshold
     from lodestar.library import from_pretrained, load, push_to_hub
-    from lodestar.models.edits import Inpaint, Interpolate, Invert, SDEdit, Upsample
+    from lodestar.python import edit, save
     from lodestar.samplers import (
         DDIM,
         LMS,
@@ -39,13 +41,12 @@ if TYPE_CHECKING:
 
 _HOME = {
     **dict.fromkeys(("from_pretrained", "load", "push_to_hub"), "lodestar.library"),
-    "save": "lodestar.album",
-    "edit": "lodestar.editor",
-    "Problem": "lodestar.config",
+    **dict.fromkeys(("edit", "save"), "lodestar.python"),
+    **dict.fromkeys(("Note", "Problem"), "lodestar.config"),
     **dict.fromkeys(
-        ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Classifier", "Clip", "Interval", "Threshold"), "lodestar.guidance"
+        ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Clamp", "Classifier", "Interval", "Threshold"), "lodestar.guidance"
     ),
-    **dict.fromkeys(("Inpaint", "Interpolate", "Invert", "SDEdit", "Upsample"), "lodestar.models.edits"),
+    **dict.fromkeys(("Inpaint", "Interpolate", "Invert", "SDEdit", "Upsample"), "lodestar.generators.edits"),
     **dict.fromkeys(
         (
             "DDIM", "LMS", "PLMS", "Ancestral", "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun",
@@ -54,12 +55,16 @@ _HOME = {
         "lodestar.samplers",
     ),
 }  # fmt: skip
+_SPACES = {
+    "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance", "metrics": "lodestar.evaluate.metrics",
+    "samplers": "lodestar.samplers",
+}  # fmt: skip
 
 __all__ = [
-    "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Classifier", "Clip",
+    "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Clamp", "Classifier",
     "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint",
-    "Interpolate", "Interval", "Invert", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample", "edit",
-    "from_pretrained", "load", "push_to_hub", "save",
+    "Interpolate", "Interval", "Invert", "Note", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample",
+    "edit", "edits", "from_pretrained", "guidance", "load", "metrics", "push_to_hub", "samplers", "save",
 ]  # fmt: skip
 
 
@@ -67,4 +72,10 @@ def __getattr__(name: str) -> Any:
     # Modules are imported when something of theirs is first asked for: the command line answers before torch is there.
     if name in _HOME:
         return getattr(importlib.import_module(_HOME[name]), name)
+    if name in _SPACES:
+        return importlib.import_module(_SPACES[name])
     raise AttributeError(f"module 'lodestar' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

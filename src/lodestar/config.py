@@ -17,9 +17,10 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic_core import CoreSchema
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
@@ -53,12 +54,19 @@ class Config(BaseModel, metaclass=_Meta):
     """A frozen, strict configuration. Modules are built from theirs; algorithms (samplers, schedules, guidance) *are* theirs."""
 
     model_config = ConfigDict(
-        frozen=True, strict=True, extra="forbid", validate_default=True, allow_inf_nan=False, protected_namespaces=()
+        frozen=True,
+        strict=True,
+        extra="forbid",
+        validate_default=True,
+        allow_inf_nan=False,
+        protected_namespaces=(),
+        use_attribute_docstrings=True,
     )
 
     def replace(self, **changes: Any) -> Self:
-        """A validated copy with these fields changed. Raises Problem."""
-        return decode(type(self), {**{name: getattr(self, name) for name in type(self).model_fields}, **changes})
+        """A validated copy with these fields changed; lists serve as tuples. Raises Problem."""
+        fields = {name: getattr(self, name) for name in type(self).model_fields}
+        return type(self)(**fields | {name: _frozen(value) for name, value in changes.items()})
 
     def to_json(self) -> str:
         """Compact JSON, keys in the order of the fields; `decode` reads it back to an equal configuration."""
@@ -121,6 +129,45 @@ def edit(config: C, overrides: Iterable[str]) -> C:
     return decode(type(config), data)
 
 
+class Kinds:
+    """The kinds of one base, a union that may grow: ``Annotated[Base, Kinds(A, B)]`` is a field that takes either.
+
+    `register` adds one, also from outside of the package: it is then read from files and from the command line as ours are.
+    """
+
+    def __init__(self, *members: type[Config]) -> None:
+        self.members: list[type[Config]] = list(members)
+
+    def register(self, member: type[C]) -> type[C]:
+        """Add a kind; returns it, so that this serves as a decorator. Raises Problem where its name is taken."""
+        name, known = member.model_fields["kind"].default, kinds(Annotated[Config, self])
+        if known.get(name, member) is not member:
+            raise Problem(f"kind {name!r} is taken by {known[name].__name__}: choose another name")
+        if name not in known:
+            self.members.append(member)
+            _rebuild()
+        return member
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """The tagged union of the members that there are."""
+        union: Any = typing.Union[tuple(self.members)]  # noqa: UP007 - of as many as there are
+        return handler.generate_schema(Annotated[union, Field(discriminator="kind")] if len(self.members) > 1 else union)
+
+
+def _rebuild() -> None:
+    """Make all configurations anew, because fields of some take a kind more."""
+    every, todo = [], [Config]
+    while todo:
+        for each in todo.pop().__subclasses__():
+            todo.append(each)
+            every.append(each)
+    for each in every:
+        if "__pydantic_core_schema__" in vars(each):
+            delattr(each, "__pydantic_core_schema__")
+    for each in every:
+        each.model_rebuild(force=True, raise_errors=False)
+
+
 def kinds(union: Any) -> dict[str, type[Config]]:
     """The members of a union of configs, also of a union of unions, by the value of their ``kind`` field."""
     return {member.model_fields["kind"].default: member for member in _members(union)}  # type: ignore[misc]
@@ -158,6 +205,11 @@ def short(config: Config, omit: Collection[str] = ()) -> str:
     kind = fields.pop("kind")
     listed = ",".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items())
     return f"{kind}:{listed}" if listed else kind
+
+
+def _frozen(value: Any) -> Any:
+    """`value` with tuples in the place of lists, which a frozen configuration takes in JSON alone."""
+    return tuple(map(_frozen, value)) if isinstance(value, list) else value
 
 
 def _count(fields: list[str]) -> str:
@@ -238,6 +290,8 @@ def _members(kind: Any) -> list[type[BaseModel]]:
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [kind]
     if typing.get_origin(kind) is typing.Annotated:
+        if grown := [each for each in typing.get_args(kind)[1:] if isinstance(each, Kinds)]:
+            return list(grown[0].members)
         return _members(typing.get_args(kind)[0])
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return [member for one in typing.get_args(kind) for member in _members(one)]

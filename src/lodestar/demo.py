@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lodestar import library
 from lodestar.files import atomic
-from lodestar.guidance import CFG, AnyGuidance, Classifier
+from lodestar.guidance import CFG, Classifier, Guidance
 from lodestar.images import enlarge, grid
 
 SCALES = (0.0, 1.0, 3.0, 10.0)
@@ -22,7 +22,7 @@ FACTOR = 2
 """How often pixels are repeated."""
 
 
-def guidances(scale: float) -> dict[str, tuple[AnyGuidance, ...]]:
+def guidances(scale: float) -> dict[str, tuple[Guidance, ...]]:
     """The two kinds at a scale, by title."""
     return {
         "classifier guidance": (CFG(scale=0.0), Classifier(scale=scale)),
@@ -40,12 +40,11 @@ def demo(
 ) -> Path:
     """Draw the picture. done: called with the number of pictures made so far."""
     model = library.load_diffusion(name)
-    classifier = library.load_classifier(library.companion(name) or "")
     names = model.config.names or ()
     blocks: dict[str, list[Tensor]] = {title: [] for title in guidances(1.0)}
     for scale in SCALES:
         for title, guidance in guidances(scale).items():
-            samples = model.sample(range(len(names)), seed=seed, steps=steps, guidance=guidance, classifier=classifier)
+            samples = model.sample(range(len(names)), seed=seed, steps=steps, guidance=guidance)
             blocks[title].append(samples.images)
             done(sum(len(row) for rows in blocks.values() for row in rows))
     _draw(out, {title: torch.cat(rows) for title, rows in blocks.items()}, names)

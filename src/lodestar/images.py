@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -12,6 +13,9 @@ from torch import Tensor
 
 from lodestar.config import Problem
 from lodestar.files import atomic
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 _SMALL = 128
 """Pictures smaller than this are enlarged in a grid, so that they can be looked at."""
@@ -34,23 +38,38 @@ def enlarge(picture: Tensor, factor: int) -> Tensor:
     return picture.repeat_interleave(factor, dim=-2).repeat_interleave(factor, dim=-1)
 
 
-def save_grid(path: str | Path, pictures: Tensor, columns: int | None = None) -> Tensor:
-    """Write a `grid` of uint8 pictures [N, C, H, W], enlarged by a whole factor where they are small; returns it."""
+def sheet(pictures: Tensor, columns: int | None = None) -> Tensor:
+    """A `grid` of uint8 pictures [N, C, H, W], enlarged by a whole factor where they are small."""
     factor = max(_SMALL // max(pictures.shape[-2:]), 1)
-    sheet = grid(enlarge(pictures, factor), columns, gap=factor)
-    save_png(path, sheet)
-    return sheet
+    return grid(enlarge(pictures, factor), columns, gap=factor)
+
+
+def save_grid(path: str | Path, pictures: Tensor, columns: int | None = None) -> Tensor:
+    """Write the `sheet` of uint8 pictures [N, C, H, W]; returns it."""
+    drawn = sheet(pictures, columns)
+    save_png(path, drawn)
+    return drawn
+
+
+def to_pil(picture: Tensor) -> Image.Image:
+    """uint8 [3, H, W] or [1, H, W] as PIL has it."""
+    from PIL import Image
+
+    array = picture.cpu().permute(1, 2, 0).numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def save_png(path: str | Path, picture: Tensor) -> None:
     """Write uint8 [3, H, W] or [1, H, W] atomically."""
-    from PIL import Image
-
-    array = picture.cpu().permute(1, 2, 0).numpy()
-    buffer = io.BytesIO()
-    Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array).save(buffer, format="PNG")
     with atomic(path) as file:
-        file.write(buffer.getvalue())
+        file.write(png(picture))
+
+
+def png(picture: Tensor) -> bytes:
+    """uint8 [3, H, W] or [1, H, W] as a PNG file has it."""
+    buffer = io.BytesIO()
+    to_pil(picture).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def load_png(path: str | Path) -> Tensor:

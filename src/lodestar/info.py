@@ -93,7 +93,7 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     _row(table, "conditional", f"{denoiser.classes} classes; guidance: {guided}" if denoiser.classes else "no")
     _row(table, "predicts", f"{denoiser.prediction.kind}, variance {denoiser.variance}")
     _row(table, "schedule", f"{schedule.kind}, {schedule.timesteps} steps")
-    _row(table, "sampled with", f"{config.sampler.kind}, plan {config.plan}, unless told otherwise")
+    _row(table, "sampled with", f"{config.sampler.kind}, steps {config.steps}, unless told otherwise")
 
 
 def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: BackboneConfig, channels: int) -> None:

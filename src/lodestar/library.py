@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
 from lodestar import checkpoint
-from lodestar.config import Problem, decode, first_line, nearest
+from lodestar.config import Config, Problem, decode, first_line, nearest
 from lodestar.extras import need
+from lodestar.generators.album import Manifest
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.guide import Guide
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
-from lodestar.nets.precision import best_dtype, choose_device, place
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device, place
 
 WEIGHTS = Path(__file__).parent / "weights"
 """Where the embedded models are."""
@@ -20,7 +25,10 @@ WEIGHTS = Path(__file__).parent / "weights"
 MODEL = "model.safetensors"
 """What a run's folder, or a hub's repository, holds."""
 
-_KINDS = {"diffusion": DiffusionConfig, "classifier": ClassifierModelConfig}
+Loaded = Diffusion | PictureClassifier
+
+_KINDS: dict[str, type[Config]] = {"diffusion": DiffusionConfig, "classifier": ClassifierModelConfig}
+_MADE: dict[str, Callable[[Any], Any]] = {"diffusion": Diffusion, "classifier": PictureClassifier}
 
 
 def embedded() -> list[str]:
@@ -50,7 +58,7 @@ def load(
     device: str | torch.device | None = None,
     kind: str | None = None,
     dtype: torch.dtype | None = None,
-) -> Diffusion | PictureClassifier:
+) -> Loaded:
     """Load a model for inference, to compute in `dtype`, or in the number format that the device is fastest in.
 
     name: see `find`. device: default a GPU where there is one. kind: "diffusion" or "classifier", if only that will do.
@@ -61,16 +69,13 @@ def load(
     header, tensors = checkpoint.load(path, kind)
     settings = _config(path, header)
     with torch.device("meta"):
-        model: Diffusion | PictureClassifier = settings.build()
+        model: Loaded = _MADE[header.kind](settings)
     checkpoint.fill(model, tensors, path)
     place(model.requires_grad_(False).eval(), target)
     (model.denoiser if isinstance(model, Diffusion) else model).lower(dtype or best_dtype(target))
     model.name, model.digest = str(name), header.digest
     if isinstance(model, Diffusion):
-        if (guide := companion(name)) is not None:
-            model.guide = lambda: load_classifier(guide, target, dtype)
-        if (weak := companion(name, "weak")) is not None:
-            model.weaker = lambda: load_diffusion(weak, target, dtype)
+        model.companions = {role: partial(load, other, target, dtype=dtype) for role, other in companions(name).items()}
     return model
 
 
@@ -95,7 +100,7 @@ def from_pretrained(
     device: str | torch.device | None = None,
     kind: str | None = None,
     dtype: torch.dtype | None = None,
-) -> Diffusion | PictureClassifier:
+) -> Loaded:
     """`load` under the name that other libraries have for it: ``owner/repository`` is a hub's if there is no such path here."""
     elsewhere = str(name).count("/") == 1 and not str(name).startswith("hf:") and not Path(name).exists()
     return load(f"hf:{name}" if elsewhere else name, device, kind, dtype)
@@ -107,10 +112,35 @@ def config(name: str | Path) -> Any:
     return _config(path, checkpoint.peek(path))
 
 
-def companion(name: str | Path, role: Literal["classifier", "weak"] = "classifier") -> str | None:
-    """The embedded classifier that guides an embedded model, or the weaker model that it is led away from, if there is one."""
-    other = f"{name}_{role}"
-    return other if other in embedded() else None
+def companions(name: str | Path) -> dict[str, str]:
+    """The embedded guides of an embedded model, by role: those that are called ``NAME_ROLE``."""
+    beside = [other for other in embedded() if other.startswith(f"{name}_")] if str(name) in embedded() else []
+    return {other.removeprefix(f"{name}_"): other for other in beside}
+
+
+def load_guides(
+    names: Mapping[str, str], device: str | torch.device | None = None, dtype: torch.dtype | None = None
+) -> dict[str, Guide]:
+    """Guides by role, of the models with these names (see `find`). Raises Problem."""
+    return {role: load(name, device, dtype=dtype) for role, name in names.items()}
+
+
+def load_origin(manifest: Manifest, device: str | None = None) -> tuple[Diffusion, dict[str, Guide]]:
+    """The model of a manifest's pictures, and the guides that steered it, by role. Raises Problem if they have changed since."""
+    dtype = None if manifest.dtype is None else PRECISIONS[manifest.dtype]
+    for what, name in (
+        ("diffusion model", manifest.model),
+        *((f"{role} model", each.name) for role, each in manifest.guides.items()),
+    ):
+        if name == "":
+            raise Problem(f"the {what} of these pictures was built in code, and not loaded by a name that could be loaded again")
+    model = load_diffusion(manifest.model, device, dtype)
+    guides = load_guides({role: each.name for role, each in manifest.guides.items()}, device, dtype)
+    known = {role: each.digest for role, each in manifest.guides.items()}
+    for loaded, digest in ((model, manifest.model_digest), *((guides[role], digest) for role, digest in known.items())):
+        if loaded.digest != digest:
+            raise Problem(f"{loaded.name} is not the model that made these pictures: its weights have changed since")
+    return model, guides
 
 
 def push_to_hub(name: str | Path, repository: str, *, private: bool = False) -> str:

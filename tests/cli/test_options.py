@@ -45,7 +45,7 @@ def test_every_command_that_samples_has_all_of_them(command: Callable[..., None]
 
 
 def test_they_are_settings_of_a_request() -> None:
-    settings = Sampling(guidance=["cfg:2", "clip"], sampler="ddim:eta=1", steps="7", clip=False, temperature=0.5).settings()
+    settings = Sampling(guidance=["cfg:2", "clamp"], sampler="ddim:eta=1", steps="7", clamp=False, temperature=0.5).settings()
     request = Request(labels=(None,), seeds=(0,), **settings)
     assert {name: getattr(request, name) for name in settings} == settings
     assert (request.plan, request.temperature, len(request.guidance)) == ("7", 0.5, 2)

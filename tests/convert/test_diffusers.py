@@ -21,7 +21,8 @@ from lodestar.convert.unet2d import from_unet2d, to_unet2d, unet_config
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine, Linear, Sigmoid, Warmup
 from lodestar.denoiser import DenoiserConfig
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.generators.diffusion import Diffusion
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNet, UNetConfig
 
 torch.set_num_threads(1)

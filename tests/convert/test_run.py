@@ -17,7 +17,7 @@ from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.convert import FAMILIES, foreign
 from lodestar.convert.run import Converted, convert
-from lodestar.models.diffusion import Diffusion
+from lodestar.generators.diffusion import Diffusion
 
 from .foreign import MODEL, PUBLISHED, STATES, Shapes, state, unet_shapes
 

@@ -27,7 +27,8 @@ from lodestar.data.arrays import ArrayRows
 from lodestar.denoiser import DenoiserConfig
 from lodestar.evaluate import likelihood
 from lodestar.evaluate.likelihood import Likelihood, measure
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.generators.diffusion import Diffusion
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.samplers import DDIM, Ancestral
 
@@ -78,7 +79,7 @@ def test_of_an_exact_gaussian_both_are_its_entropy(monkeypatch: pytest.MonkeyPat
         lambda t: std**2 * t.sigma**2 / (t.alpha**2 * std**2 + t.sigma**2),
     )
     source = pictures(std * torch.randn(100, *SHAPE, generator=torch.Generator().manual_seed(0)))
-    numbers = measure(made, source, count=100, plan=plan, clip=False).numbers
+    numbers = measure(made, source, count=100, plan=plan, clamp=False).numbers
     assert numbers["bpd"] == pytest.approx(entropy, abs=0.03)
     assert numbers["ode"] == pytest.approx(entropy, abs=0.03)
     assert numbers["bpd"] == pytest.approx(numbers["ode"], abs=0.01)
@@ -94,7 +95,7 @@ def test_of_an_exact_mixture_both_are_its_entropy(monkeypatch: pytest.MonkeyPatc
     made = exactly(monkeypatch, truth, plan, lambda t: variance * t.sigma**2 / (t.alpha**2 * variance + t.sigma**2))
     x0 = truth.draw(60, rng).float()
     bits = (-truth.log_density(x0, Level(0.0, 1.0, 0.0)).mean() / 192 / LN2 + math.log2(127.5)).item()
-    numbers = measure(made, pictures(x0), count=60, plan=plan, clip=False).numbers
+    numbers = measure(made, pictures(x0), count=60, plan=plan, clamp=False).numbers
     assert numbers["bpd"] == pytest.approx(bits, abs=0.03)
     assert numbers["ode"] == pytest.approx(bits, abs=0.03)
 
@@ -106,7 +107,7 @@ def test_too_few_steps_for_the_ode_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     reports = []
     for plan in (fine, coarse, "logsnr:2"):
         made = exactly(monkeypatch, gaussian, plan, lambda t: std**2 * t.sigma**2 / (t.alpha**2 * std**2 + t.sigma**2))
-        reports.append(measure(made, source, count=64, plan=plan, clip=False))
+        reports.append(measure(made, source, count=64, plan=plan, clamp=False))
     right, wrong, hopeless = reports
     # An error of the second order is a third of the change.
     assert abs(right.numbers["ode_coarser"]) < 0.02 < 0.05 < abs(wrong.numbers["ode"] - right.numbers["ode"])
@@ -152,7 +153,7 @@ def test_numbers_depend_on_seeds_and_settings_and_not_on_the_batch_size() -> Non
     assert without == pytest.approx({name: value for name, value in plain.items() if not name.startswith("ode")})
     for changed in (
         {"seed": 1},
-        {"clip": False},
+        {"clamp": False},
         {"sampler": Ancestral(variance="large")},
         {"sampler": Ancestral(variance="small")},
     ):

@@ -28,8 +28,8 @@ from lodestar.evaluate.statistics import PARTS, Collector, FeatureSet, Part, Sta
 from lodestar.files import cache_folder
 from lodestar.guidance import CFG, Classifier
 from lodestar.images import load_png, save_png
-from lodestar.models.diffusion import Diffusion
-from lodestar.models.request import Request
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.request import Request
 from lodestar.progress import progress
 from lodestar.samplers import DDIM
 
@@ -68,7 +68,7 @@ def test_a_report_has_every_number_and_what_it_depends_on(tmp_path: Path) -> Non
     )
     assert {"frechet", "score", "kid", "precision", "recall"} <= set(report.numbers)
     assert all(math.isfinite(value) for value in report.numbers.values())
-    assert (report.count, report.seed, report.plan, report.clip) == (20, 5, "2", True)
+    assert (report.count, report.seed, report.plan, report.clamp) == (20, 5, "2", True)
     assert (report.sampler, report.guidance) == ("ddim:eta=0.0,clipped=true", "cfg:scale=2.0,rescale=0.0")
     assert (report.reference_count, report.reference_fingerprint) == (24, reference.fingerprint)
     assert (report.extractor, report.extractor_digest, report.extractor_dtype) == ("tiny", "digest 2", "float32")

@@ -19,9 +19,9 @@ from lodestar.evaluate.plot import Curve, Ticks
 from lodestar.evaluate.reference import collect
 from lodestar.evaluate.statistics import Collector
 from lodestar.evaluate.sweep import Row, sweep
-from lodestar.guidance import CFG, Autoguidance, Classifier, Clip, Interval
-from lodestar.models.diffusion import Diffusion
-from lodestar.models.request import Request
+from lodestar.guidance import CFG, Autoguidance, Classifier, Clamp, Interval
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.request import Request
 from lodestar.samplers import DDIM
 
 from . import tiny
@@ -154,12 +154,12 @@ def test_an_interrupted_sweep_keeps_what_it_has(
 
 
 def test_a_sweep_over_steps(run: Callable[..., list[Row]], tmp_path: Path) -> None:
-    rows = run(steps=["trailing:4", "2", "2,2"], guidance=[CFG(scale=2.0), Clip()])
+    rows = run(steps=["trailing:4", "2", "2,2"], guidance=[CFG(scale=2.0), Clamp()])
     assert [(row.name, row.plan) for row in rows] == [(text, text) for text in ("trailing:4", "2", "2,2")]
     assert [row.steps for row in rows] == [4, 2, 4]
     table = lines(tmp_path / "out")
     assert [line["plan"] for line in table] == ["2", "2,2", "trailing:4"]
-    assert {line["guidance"] for line in table} == {"cfg:scale=2.0,rescale=0.0 clip:limit=1.0,folded=false"}
+    assert {line["guidance"] for line in table} == {"cfg:scale=2.0,rescale=0.0 clamp:limit=1.0,folded=false"}
     assert (tmp_path / "out/samples-trailing-4.png").exists()
     assert (tmp_path / "out/samples-2,2.png").exists()
     assert len({row.numbers["frechet"] for row in rows}) == 3
@@ -217,7 +217,7 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
     ("settings", "words"),
     [
         ({}, "none is given"),
-        ({"over": ["steps=2", "scale=1", "clip=true"], "guidance": [CFG()]}, "one setting or two"),
+        ({"over": ["steps=2", "scale=1", "clamp=true"], "guidance": [CFG()]}, "one setting or two"),
         ({"over": ["steps=2", "steps=3"]}, "two different ones"),
         ({"steps": ("2",), "plan": "3"}, "steps is what this sweep goes over"),
         ({"over": ["guidance=cfg none"], "guidance": [CFG()]}, "guidance is what this sweep goes over"),
@@ -230,7 +230,7 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
             "unknown setting 'stps' to sweep over: choose from guidance, .*; did you mean 'steps'",
         ),
         ({"over": ["scale=1", "guidance=cfg none"]}, "exactly one guidance that has a scale, such as cfg, and guidance is none"),
-        ({"over": ["clip=maybe"]}, "clip is 'maybe'"),
+        ({"over": ["clamp=maybe"]}, "clip is 'maybe'"),
         ({"over": ["temperature=0.9,0"]}, "temperature is 0"),
         ({"over": ["temperature=0.9,1"], "temperature": 0.8}, "temperature is what this sweep goes over"),
         ({"steps": ("2", "2")}, "steps: 2 is given twice"),
@@ -241,7 +241,7 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
         ({"over": ["scale=nan"], "guidance": [CFG()]}, "scale is 'nan'"),
         ({"scale": (1, 1.0), "guidance": [CFG()]}, "scale: 1 is given twice"),
         ({"scale": (1,)}, "guidance is none"),
-        ({"scale": (1,), "guidance": [Clip()]}, "guidance is clip"),
+        ({"scale": (1,), "guidance": [Clamp()]}, "guidance is clip"),
         ({"scale": (1,), "guidance": [CFG(), Classifier()]}, "guidance is cfg classifier"),
         ({"scale": (1,), "guidance": [Classifier()], "classifier": None}, "needs a noise-aware classifier"),
         ({"scale": (1,), "guidance": [CFG()], "model": tiny.diffusion(droppable=False)}, "cfg needs a model"),
@@ -287,7 +287,7 @@ def test_temperature_is_swept_and_is_the_requests(run: Callable[..., list[Row]],
     assert [request.temperature for request in asked[1::2]] == [0.5, 1]
     assert [line["temperature"] for line in lines(tmp_path / "out")] == ["0.5", "1"]
     assert cool.numbers["frechet"] != plain.numbers["frechet"]
-    (alone,) = run(over=["clip=true"], temperature=0.5, out=tmp_path / "alone")
+    (alone,) = run(over=["clamp=true"], temperature=0.5, out=tmp_path / "alone")
     assert alone.numbers["frechet"] == cool.numbers["frechet"]
 
 
@@ -333,18 +333,18 @@ def test_fields_of_guidance_and_sampler_are_swept(run: Callable[..., list[Row]],
 def test_what_a_reference_cannot_give_is_left_empty(run: Callable[..., list[Row]], tmp_path: Path) -> None:
     path = tmp_path / "stats.safetensors"
     keep(path, tiny.reference(), collect(tiny.reference(), tiny.extractor(), Collector({"moments"})), tiny.extractor())
-    rows = run(over=["clip=true,false"], reference=load(path), plotted=True)
+    rows = run(over=["clamp=true,false"], reference=load(path), plotted=True)
     assert set(rows[0].numbers) == {"frechet", "score", "score_std", "seconds", "images_per_second"}
     assert {line["precision"] for line in lines(tmp_path / "out")} == {""}
-    assert run(over=["clip=true,false"], reference=load(path)) == rows
+    assert run(over=["clamp=true,false"], reference=load(path)) == rows
 
 
 def test_repeats_give_intervals(run: Callable[..., list[Row]], tmp_path: Path) -> None:
-    (row,) = run(over=["clip=true"], repeats=2)
+    (row,) = run(over=["clamp=true"], repeats=2)
     assert row.intervals["frechet"] > 0
     (line,) = lines(tmp_path / "out")
-    assert (line["clip"], line["repeats"], float(line["frechet_interval"])) == ("true", "2", row.intervals["frechet"])
-    assert run(over=["clip=true"], repeats=2) == [row]
+    assert (line["clamp"], line["repeats"], float(line["frechet_interval"])) == ("true", "2", row.intervals["frechet"])
+    assert run(over=["clamp=true"], repeats=2) == [row]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,8 @@ from lodestar.denoiser import DenoiserConfig
 from lodestar.evaluate.extractors import ClassifierExtractor
 from lodestar.images import save_png
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.generators.diffusion import Diffusion
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 

@@ -23,7 +23,7 @@ from lodestar.core.plan import LogSNR, Trailing, parse_plan
 from lodestar.core.prediction import EDM, X0, Epsilon
 from lodestar.core.schedule import AnySchedule, Schedule
 from lodestar.core.transition import Transition, transitions
-from lodestar.guidance import CFG, Classifier, Clip, Context, Guidance, Threshold, compose
+from lodestar.guidance import CFG, Classifier, Clamp, Context, Guidance, Threshold, compose
 from lodestar.guidance.threshold import quantile
 from lodestar.samplers import (
     DDIM,
@@ -181,7 +181,7 @@ def sample_loop(case: Case) -> Iterator[Check | Left]:
         previous = settings["model_mean_type"] == "PREVIOUS_X"
         guidances: list[Guidance] = []
         if settings["clip_denoised"] and not previous:
-            guidances.append(Clip())
+            guidances.append(Clamp())
         if settings["cond_fn"]:
             guidances.append(Classifier(scale=float(case.config["classifier_scale"])))
         denoise = _guided(denoise, *guidances, critic=_classifier(case, label))
@@ -207,7 +207,7 @@ def inversion(case: Case) -> Iterator[Check | Left]:
         steps = _steps(settings)
         denoise = _denoiser(_toy(case, settings["network"]), settings, steps)
         if settings["clip_denoised"]:
-            denoise = _guided(denoise, Clip())
+            denoise = _guided(denoise, Clamp())
         # The picture counts as if it were at the cleanest noisy level; the last level is pure noise.
         rising = [step.t for step in reversed(steps)]
         rising.append(Level(rising[-1].time + 1, 0.0, 1.0))
@@ -281,7 +281,7 @@ def _doubled(case: Case, scale: float, known: tuple[Tensor, Tensor] | None) -> D
 
 
 def _clip(case: Case) -> list[Guidance]:
-    return [Clip()] if case.config.get("clip_denoised", True) else []
+    return [Clamp()] if case.config.get("clip_denoised", True) else []
 
 
 def _upsampling(case: Case) -> Iterator[Check | Left]:
@@ -547,7 +547,7 @@ def _unclip(case: Case, name: str, settings: dict[str, Any], unit: Tensor) -> It
     steps = schedule.steps(parse_plan(f"linspace:{settings['num_inference_steps']},whole=true"))
     kinds = {"model_mean_type": {"sample": "START_X", "epsilon": "EPSILON"}[settings["prediction_type"]]}
     denoise = _denoiser(_toy(case, "netC"), {**kinds, "model_var_type": "FIXED_SMALL"}, ())
-    denoise = _guided(denoise, Clip(limit=settings["clip_sample_range"]))
+    denoise = _guided(denoise, Clamp(limit=settings["clip_sample_range"]))
     states = list(Ancestral(variance="small")(denoise, unit, steps, _tape(case.inputs[f"{name}/noise"])))
     xs = _xs(states)
     # At time 0 the factor of x̂₀ is β/(1 − ᾱ), which is 1, but for the rounding of 1 − ᾱ to float32.
@@ -642,7 +642,7 @@ def _diffusers_run(
     if settings.get("thresholding"):
         denoise = _guided(denoise, _threshold(settings))
     elif clips and settings.get("clip_sample", True):
-        denoise = _guided(denoise, Clip(limit=settings.get("clip_sample_range", 1.0)))
+        denoise = _guided(denoise, Clamp(limit=settings.get("clip_sample_range", 1.0)))
     # These work in x/α, and begin a little noisier where the spacing does not reach the noisiest level.
     scales = scheduler.startswith(("Euler", "Heun", "LMS"))
     start = (grid.ratios[0] ** 2 + 1) ** 0.5 if settings.get("timestep_spacing") == "leading" else grid.ratios[0]

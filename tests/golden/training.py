@@ -18,7 +18,7 @@ from lodestar.core.level import Level, log, spread
 from lodestar.core.prediction import AnyPrediction, Epsilon, Output, Prediction, Previous
 from lodestar.core.schedule import Constant, Schedule
 from lodestar.core.transition import FixedVariance
-from lodestar.guidance import Clip, Context
+from lodestar.guidance import Clamp, Context
 from lodestar.objectives import Bound, Draw, Hybrid, Objective, Simple
 from lodestar.objectives.bound import bits_per_dimension, reverse_logvar
 from lodestar.samplers import Ancestral
@@ -73,7 +73,7 @@ def _fixed(settings: dict[str, Any]) -> FixedVariance:
 
 
 def _clipped(denoise: Denoise, settings: dict[str, Any]) -> Denoise:
-    return Clip()(denoise, Context(denoise)) if settings["clip_denoised"] else denoise
+    return Clamp()(denoise, Context(denoise)) if settings["clip_denoised"] else denoise
 
 
 @adapter("gd_q")

@@ -16,7 +16,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.core.transition import transitions
-from lodestar.guidance import APG, CFG, PAG, Autoguidance, CFGpp, Classifier, Clip, Context, Guidance, Threshold, compose
+from lodestar.guidance import APG, CFG, PAG, Autoguidance, CFGpp, Classifier, Clamp, Context, Guidance, Threshold, compose
 from lodestar.guidance.apg import along
 from lodestar.samplers import DDIM, Ancestral, AnySampler, DPMpp, Euler, Heun, Sampler, last
 
@@ -59,7 +59,7 @@ def test_cfgpp_puts_the_unconditional_noise_back() -> None:
 def test_cfgpp_where_the_condition_says_nothing_is_no_guidance() -> None:
     same = replace(CONTEXT, pair=lambda x, level: (cond(x, level), cond(x, level)))
     for sampler in (DDIM(), DDIM(eta=0.5), Euler(), Euler(variable="time"), Ancestral(), DPMpp(), DPMpp(eta=1.0)):
-        for limits in ([], [Clip(limit=0.8)], [Threshold(ratio=0.5)]):
+        for limits in ([], [Clamp(limit=0.8)], [Threshold(ratio=0.5)]):
             ours = run(sampler, [CFGpp(scale=0.4), *limits], context=same)
             torch.testing.assert_close(ours, run(sampler, limits, context=same))
 
@@ -100,7 +100,7 @@ def test_what_follows_cfgpp_keeps_the_noise() -> None:
     estimate = guided(CFGpp(scale=0.5), PAG(scale=1.0))
     assert estimate.renoise is not None
     torch.testing.assert_close(estimate.renoise, WHOLE(X, LEVEL).x0)
-    clipped = guided(CFGpp(scale=0.5), Clip(limit=0.3)).renoise
+    clipped = guided(CFGpp(scale=0.5), Clamp(limit=0.3)).renoise
     assert clipped is not None
     assert float(clipped.abs().max()) == pytest.approx(0.3)
 
@@ -113,7 +113,7 @@ AFTER: list[list[Guidance]] = [[], [Classifier(scale=0.5)], [Classifier(scale=0.
 
 @pytest.mark.parametrize("after", AFTER, ids=str)
 @pytest.mark.parametrize("first", FIRST, ids=str)
-@pytest.mark.parametrize("limit", [Clip(limit=0.3), Clip(limit=0.3, folded=True), Threshold(ratio=0.5)], ids=str)
+@pytest.mark.parametrize("limit", [Clamp(limit=0.3), Clamp(limit=0.3, folded=True), Threshold(ratio=0.5)], ids=str)
 def test_ddim_can_put_back_the_noise_of_before_clipping(limit: Guidance, first: list[Guidance], after: list[Guidance]) -> None:
     step = STEPS[2]
     limited, free = (compose([*first, *between, *after], CONTEXT)(NOISE, step.t).folded(True) for between in ([limit], []))
@@ -124,15 +124,15 @@ def test_ddim_can_put_back_the_noise_of_before_clipping(limit: Guidance, first: 
         drawn = SeededNoise(range(5, 10))(NOISE)
         found, usual = (run(DDIM(eta=eta, clipped=clipped), [*first, limit, *after], slice(2, 3)) for clipped in (False, True))
         torch.testing.assert_close(found, step.s.alpha * limited.x0 + deviation * noise + std * drawn)
-        if isinstance(limit, Clip):  # the unconditional model alone has little to threshold
+        if isinstance(limit, Clamp):  # the unconditional model alone has little to threshold
             assert not torch.allclose(found, usual, rtol=1e-3)
 
 
 def test_what_is_clipped_away_is_all_that_the_two_noises_of_ddim_differ_in() -> None:
-    for guidance in ([], [CFG()], [CFG(), Clip(limit=100.0)], [CFGpp(), Clip(limit=100.0), Classifier()]):
+    for guidance in ([], [CFG()], [CFG(), Clamp(limit=100.0)], [CFGpp(), Clamp(limit=100.0), Classifier()]):
         torch.testing.assert_close(run(DDIM(clipped=False), guidance), run(DDIM(), guidance))
     # To clean data there is no noise to put back.
-    clip: list[Guidance] = [Clip(limit=0.3)]
+    clamp: list[Guidance] = [Clamp(limit=0.3)]
     assert torch.equal(run(DDIM(clipped=False), clip, slice(5, 6)), run(DDIM(), clip, slice(5, 6)))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lodestar.core.estimate import Estimate
 from lodestar.core.exact import Gaussian, Mixture
 from lodestar.core.level import Level
-from lodestar.guidance import CFG, PAG, SAG, Autoguidance, Classifier, Clip, Composition, Context, Interval, compose
+from lodestar.guidance import CFG, PAG, SAG, Autoguidance, Classifier, Clamp, Composition, Context, Interval, compose
 from lodestar.guidance.sag import blur
 
 torch.set_num_threads(1)
@@ -60,7 +60,7 @@ def test_with_nothing_before_it_a_comparison_evaluates_the_model_once() -> None:
         return cond(x, level)
 
     context = replace(CONTEXT, plain=counted)
-    for guidances in ([PAG()], [Autoguidance(), Clip()]):
+    for guidances in ([PAG()], [Autoguidance(), Clamp()]):
         calls.clear()
         compose(guidances, context)(X, LEVEL)
         assert len(calls) == 1

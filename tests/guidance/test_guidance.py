@@ -25,7 +25,7 @@ from lodestar.guidance import (
     Autoguidance,
     CFGpp,
     Classifier,
-    Clip,
+    Clamp,
     Context,
     Critic,
     Guidance,
@@ -192,7 +192,7 @@ def test_gradients_are_taken_where_none_are_wanted(mode: Any) -> None:
 
 
 def test_clip() -> None:
-    x0 = guided(Clip(limit=0.3)).x0
+    x0 = guided(Clamp(limit=0.3)).x0
     assert float(x0.abs().max()) == 0.3
     torch.testing.assert_close(x0, cond(X, LEVEL).x0.clamp(-0.3, 0.3))
 
@@ -241,7 +241,7 @@ def test_outside_of_the_interval_is_the_model_alone() -> None:
     for level in (outside, Level(3.0, 0.99, 0.1)):
         assert torch.equal(guided(*guidances, level=level, context=alone).x0, cond(X, level).x0)
     # Limits act everywhere, on whichever side of it they stand.
-    for order in ((*guidances, Clip(limit=0.1)), (CFG(scale=4.0), Clip(limit=0.1), Interval(low=0.3, high=0.9))):
+    for order in ((*guidances, Clamp(limit=0.1)), (CFG(scale=4.0), Clamp(limit=0.1), Interval(low=0.3, high=0.9))):
         for level in (inside, outside):
             assert float(guided(*order, level=level).x0.abs().max()) == 0.1
 
@@ -260,7 +260,7 @@ def test_outside_of_the_interval_is_the_model_alone() -> None:
         SAG(),
         Classifier(),
         Classifier(sees="clean"),
-        Clip(),
+        Clamp(),
         Threshold(),
         Interval(low=0.1, high=3.0),
     ],
@@ -283,7 +283,7 @@ def test_contract(guidance: Guidance) -> None:
 
 def test_every_kind_has_its_contract_tested() -> None:
     blends, comparisons = {"cfg", "cfgpp", "apg"}, {"autoguidance", "pag", "sag"}
-    assert set(kinds(AnyGuidance)) == blends | comparisons | {"classifier", "clip", "threshold", "interval"}
+    assert set(kinds(AnyGuidance)) == blends | comparisons | {"classifier", "clamp", "threshold", "interval"}
 
 
 def test_w_is_accepted_by_that_name() -> None:
@@ -309,7 +309,7 @@ def test_w_is_accepted_by_that_name() -> None:
         ("cfg:3,rescale=1.5", "rescale is 1.5"),
         ("classifier:-2", "scale is -2"),
         ("classifier:2,form=men", "did you mean 'mean'"),
-        ("clip:0", "limit is 0"),
+        ("clamp:0", "limit is 0"),
         ("threshold:1.5", "ratio is 1.5"),
         ("threshold:0.9,0.5", "maximum is 0.5"),
         ("cfgpp:1.5", "scale is 1.5"),
@@ -333,20 +333,20 @@ def test_bad_text_is_one_line_that_names_the_value(text: str, message: str) -> N
 
 BAND = Interval(low=0.1, high=3.0)
 REFUSED: dict[str, tuple[list[Guidance], str]] = {
-    "cfg after clip": ([Clip(), CFG()], "cfg has to come first"),
+    "cfg after clip": ([Clamp(), CFG()], "cfg has to come first"),
     "cfg twice": ([CFG(), CFG()], "only once"),
     "classifier twice": ([Classifier(), Classifier()], "only once"),
     "interval alone": ([BAND], "there is none"),
-    "interval of nothing but a limit": ([Clip(), BAND], "there is none"),
+    "interval of nothing but a limit": ([Clamp(), BAND], "there is none"),
     "interval twice": ([CFG(), BAND, BAND], "there is none"),
-    "clip after classifier": ([Classifier(), Clip()], "before classifier"),
+    "clip after classifier": ([Classifier(), Clamp()], "before classifier"),
     "threshold after classifier": ([Classifier(), Threshold()], "before classifier"),
-    "clip and threshold": ([Clip(), Threshold()], "give one of them"),
+    "clip and threshold": ([Clamp(), Threshold()], "give one of them"),
     "two blends of the same estimates": ([CFG(), APG()], "apg and cfg blend the same two estimates"),
     "cfgpp twice": ([CFGpp(), CFGpp()], "only once"),
     "cfgpp after a comparison": ([PAG(), CFGpp()], "cfgpp has to come first"),
     "a comparison twice": ([SAG(), PAG(), SAG()], "sag can be given only once"),
-    "a comparison after clip": ([Clip(), Autoguidance()], "autoguidance has to come before clip"),
+    "a comparison after clip": ([Clamp(), Autoguidance()], "autoguidance has to come before clip"),
     "a comparison after classifier": ([Classifier(), PAG()], "pag has to come before classifier"),
 }
 
@@ -381,16 +381,16 @@ def test_guidance_that_the_model_cannot_have_is_refused() -> None:
     "guidances",
     [
         [],
-        [CFG(), Clip(), Classifier()],
-        [CFG(), BAND, Clip()],
-        [CFG(), Clip(), BAND],
+        [CFG(), Clamp(), Classifier()],
+        [CFG(), BAND, Clamp()],
+        [CFG(), Clamp(), BAND],
         [CFG(), Classifier(), BAND],
-        [Clip(), Classifier()],
+        [Clamp(), Classifier()],
         [CFG(), Threshold()],
         [CFG(), BAND, Classifier(), Interval(low=0.5, high=9.0)],
-        [CFGpp(), PAG(), Clip(), Classifier(form="score")],
+        [CFGpp(), PAG(), Clamp(), Classifier(form="score")],
         [APG(), BAND, Autoguidance(), SAG(), Threshold(), Classifier(sees="clean")],
-        [SAG(), PAG(), Autoguidance(), BAND, Clip()],
+        [SAG(), PAG(), Autoguidance(), BAND, Clamp()],
     ],
 )
 def test_orders_that_make_sense(guidances: list[Guidance]) -> None:
@@ -401,7 +401,7 @@ def test_a_folded_clip_keeps_the_gradient_among_the_data() -> None:
     level = Level(999.0, 1e-4, (1 - 1e-8) ** 0.5)
     x = torch.randn(4, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     context = Context(lambda x, level: Estimate(x, level, x), critic=lambda x, level: x.sum(dim=1))
-    published, safe = ([Clip(folded=folded), Classifier(scale=1.0)] for folded in (False, True))
+    published, safe = ([Clamp(folded=folded), Classifier(scale=1.0)] for folded in (False, True))
     assert compose(published, context)(x, level).folded().x0.abs().min() > 1000
     assert compose(safe, context)(x, level).folded().x0.abs().max() <= 1
     assert torch.equal(compose(safe, context)(x, level).x0, x.clamp(-1, 1))

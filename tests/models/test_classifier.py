@@ -5,7 +5,7 @@ import torch
 
 from lodestar.core.level import Level
 from lodestar.core.schedule import Cosine
-from lodestar.models.classifier import PLAIN, ClassifierModelConfig, PictureClassifier
+from lodestar.models.classifier import CLEAN, ClassifierModelConfig, PictureClassifier
 from lodestar.nets.classifier import ClassifierConfig, Pool
 
 torch.set_num_threads(1)
@@ -58,7 +58,7 @@ def test_signs_add_what_is_wanted_and_take_away_what_is_not(x: torch.Tensor) -> 
 
 def test_a_plain_classifier_knows_clean_pictures_alone(x: torch.Tensor) -> None:
     model = classifier(noised=False)
-    assert torch.allclose(model.logp(x, PLAIN, torch.eye(4)).exp(), model.logits(x).softmax(1).diagonal())
+    assert torch.allclose(model.logp(x, CLEAN, torch.eye(4)).exp(), model.logits(x).softmax(1).diagonal())
     with pytest.raises(AssertionError, match="knows no noise"):
         model.logp(x, Cosine().at(300), torch.eye(4))
 

@@ -13,13 +13,13 @@ from lodestar.config import Note, Problem, decode
 from lodestar.core import prediction
 from lodestar.core.schedule import EDMSigma, Linear
 from lodestar.denoiser import Denoiser
-from lodestar.editor import edit
+from lodestar.generators.edits.arrange import edit
 from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion
-from lodestar.models.edits import SDEdit
-from lodestar.models.guided import bind
-from lodestar.models.request import Request
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.edits import SDEdit
+from lodestar.generators.guided import bind
+from lodestar.generators.request import Request
 from lodestar.samplers import DDIM, Ancestral, Consistency, DPMAdaptive, DPMpp, Heun
 from tests.evaluate import tiny
 
@@ -122,7 +122,7 @@ def test_autoguidance_by_the_model_itself_is_none() -> None:
 def test_a_request_with_composed_labels_survives_json_and_an_old_one_is_read() -> None:
     request = ask(0, None, Composed(wanted=(1,), unwanted=(0,)), temperature=0.9, guidance=(CFGpp(), PAG(part="up")))
     assert decode(Request, request.to_json()) == request
-    assert decode(Request, '{"labels": [1, null], "seeds": [0, 1], "clip": true}') == Request(labels=(1, None), seeds=(0, 1))
+    assert decode(Request, '{"labels": [1, null], "seeds": [0, 1], "clamp": true}') == Request(labels=(1, None), seeds=(0, 1))
 
 
 def test_labels_beside_a_composed_one_are_what_they_are_alone() -> None:
@@ -195,7 +195,7 @@ def test_temperature_scales_all_noise() -> None:
     model = tiny.diffusion()
     for parameter in model.denoiser.network.parameters():
         parameter.zero_()
-    one, half = (floats(model, ask(0, sampler=Ancestral(), clip=False, temperature=temperature)) for temperature in (1.0, 0.5))
+    one, half = (floats(model, ask(0, sampler=Ancestral(), clamp=False, temperature=temperature)) for temperature in (1.0, 0.5))
     torch.testing.assert_close(half, one / 2)
     with pytest.raises(Problem, match="temperature is 0"):
         ask(0, temperature=0.0)

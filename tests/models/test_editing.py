@@ -13,11 +13,11 @@ from lodestar.config import Problem, decode, kinds
 from lodestar.core.exact import Gaussian
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import Bound
-from lodestar.editor import arrange, edit
+from lodestar.generators.edits.arrange import arrange, edit
 from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
-from lodestar.models.diffusion import Diffusion
-from lodestar.models.editing import Edited, Material, stream
-from lodestar.models.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit, Upsample
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.edits.request import Edited, Material, stream
+from lodestar.generators.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit, Upsample
 from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, DPMpp, Heun
 from tests.evaluate import tiny
 
@@ -136,11 +136,11 @@ def test_every_picture_is_made_into_every_label() -> None:
 def test_inversion_and_resynthesis_under_the_same_label_return_the_picture() -> None:
     model = exact()
     apart = [
-        float((run("invert", model, steps=steps, sampler=DDIM(), clip=False).images.float() - PICTURES).abs().mean())
+        float((run("invert", model, steps=steps, sampler=DDIM(), clamp=False).images.float() - PICTURES).abs().mean())
         for steps in (10, 40, 160)
     ]
     assert apart[0] > 3 * apart[1] > 9 * apart[2]
-    assert near(run("invert", model, steps=160, sampler=Heun(), clip=False).images, PICTURES)
+    assert near(run("invert", model, steps=160, sampler=Heun(), clamp=False).images, PICTURES)
 
 
 def test_labels_and_guidance_of_inversion_tell() -> None:

@@ -13,8 +13,9 @@ from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import EDM, Consistency
 from lodestar.core.schedule import EDMSigma
 from lodestar.denoiser import Denoiser, DenoiserConfig
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
-from lodestar.models.request import Request
+from lodestar.generators.diffusion import Diffusion
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.generators.request import Request
 from lodestar.presets.consistency import distilled, trained
 from lodestar.samplers import Heun, last
 from tests.evaluate.tiny import randomized

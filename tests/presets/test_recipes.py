@@ -12,7 +12,7 @@ from rich.console import Console
 
 from lodestar import library
 from lodestar.__main__ import main
-from lodestar.models.diffusion import Diffusion
+from lodestar.generators.diffusion import Diffusion
 from lodestar.presets import PUBLISHED, recipes
 from lodestar.presets.recipes import RECIPES, Recipe
 
@@ -39,7 +39,7 @@ def test_it_samples_classes_at_random_and_clamps_as_published() -> None:
     counts = np.bincount([label or 0 for label in drawn.labels], minlength=10)
     assert counts.min() > 60 and counts.max() < 140 and len(set(counts)) > 3
     assert drawn == recipes.request(recipe, model, None, 1000, 7) != recipes.request(recipe, model, None, 1000, 8)
-    assert [each.kind for each in drawn.guidance] == ["clip", "classifier"]
+    assert [each.kind for each in drawn.guidance] == ["clamp", "classifier"]
     assert (drawn.plan, drawn.seeds[:2]) == ("250", (7, 8))
 
 

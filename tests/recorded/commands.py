@@ -37,11 +37,11 @@ _GUIDED = {
     "pag": "--guidance pag:1,up --sampler lms",
     "sag": "--guidance sag:0.5 --sampler edm",
     "classifier": "--guidance classifier:3 --sampler ancestral",
-    "score": "--guidance cfg:2 --guidance clip --guidance classifier:1,score --sampler ddim",
+    "score": "--guidance cfg:2 --guidance clamp --guidance classifier:1,score --sampler ddim",
     "clean": "--guidance classifier:2,sees=clean --sampler dpmpp:eta=1",
     "threshold": "--guidance cfg:5 --guidance threshold:0.99 --sampler plms",
     "composed": "--label dog+ship --label not&cat --guidance cfg:2 --sampler dpmpp_sde",
-    "none": "--label none --no-clip --sampler dpmpp_single --temperature 0.9",
+    "none": "--label none --no-clamp --sampler dpmpp_single --temperature 0.9",
     "corrected": "--sampler predictor_corrector",
     "best": "--best-of 2 --label dog --label cat",
 }

@@ -15,8 +15,9 @@ from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
-from lodestar.models.request import Request
+from lodestar.generators.diffusion import Diffusion
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.generators.request import Request
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill
 from lodestar.train import loop

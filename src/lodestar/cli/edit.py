@@ -10,7 +10,7 @@ import typer
 from lodestar.cli.options import Count, Model, Sampling, Solving, ask, flattened
 
 if TYPE_CHECKING:
-    from lodestar.models.edits import AnyEdit
+    from lodestar.generators.edits import AnyEdit
 
 app = typer.Typer(
     help="Make pictures of pictures, without training: numbered PNG files, a grid beside what they are made of, a manifest."
@@ -44,7 +44,7 @@ def sdedit(
     sampling: Sampling = Sampling(),
 ) -> None:
     """Noise pictures part of the way and sample from there (SDEdit)."""
-    from lodestar.models.edits import SDEdit
+    from lodestar.generators.edits import SDEdit
 
     make(model, SDEdit(strength=strength), pictures, sampling, picture=picture, label=label, count=count)
 
@@ -60,7 +60,7 @@ def invert(
     solving: Solving = Solving(),
 ) -> None:
     """Find the noise that pictures are made of, and sample from it under another label (DDIM inversion)."""
-    from lodestar.models.edits import Invert
+    from lodestar.generators.edits import Invert
 
     make(model, Invert(guided=guided), pictures, solving, origin=origin, picture=picture, label=label)
 
@@ -78,7 +78,7 @@ def interpolate(
     sampling: Sampling = Sampling(),
 ) -> None:
     """Go from one picture to another, from one seed to another, from one label to another, or both."""
-    from lodestar.models.edits import Interpolate
+    from lodestar.generators.edits import Interpolate
 
     make(
         model, Interpolate(points=points, to_seed=to_seed, guided=guided), pictures or [], sampling,
@@ -101,7 +101,7 @@ def inpaint(
     sampling: Sampling = Sampling(),
 ) -> None:
     """Fill in what a mask shows white, and keep the rest as it is (RePaint); the usual sampler is ancestral."""
-    from lodestar.models.edits import Inpaint
+    from lodestar.generators.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)
     make(model, how, pictures, sampling, mask=mask, picture=picture, label=label, count=count)
@@ -120,23 +120,22 @@ def make(
     count: int | None = None,
 ) -> None:
     """Make the pictures of an edit, and save them with their grid and manifest; prints where. Raises Problem."""
-    from lodestar.album import Album, Manifest, free_folder
-    from lodestar.editor import arrange, gather
+    from lodestar.generators.album import Album, Manifest, free_folder
+    from lodestar.generators.edits.arrange import arrange, gather
+    from lodestar.generators.edits.editing import shape_of
     from lodestar.library import load_diffusion
-    from lodestar.models.editing import stream
     from lodestar.progress import progress
 
     seed = options.seed if isinstance(options, Sampling) else 0
-    settings = options.settings()
+    how_made = options.settings()
     network = load_diffusion(model, options.device)
-    guides = options.guides(model, settings["guidance"])
-    material = gather(network, how, pictures, mask, picture or ())
-    asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides["classifier"])
-    request = asked.replace(**settings)
-    frames = stream(network, request, material, batch_size=options.batch_size, **guides)
-    folder = options.out or free_folder("out", how.kind)
-    album = Album(folder, Manifest.of(request, network, **guides), network.classes(guides["classifier"])[0], material)
-    with progress("enlarging" if how.enlarges else "editing", len(request.labels)) as done:
+    guides = options.guides(model, how_made.guidance)
+    material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or ())
+    asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides).replace(settings=how_made)
+    frames = network.prepare_edit(asked, material, guides).frames(options.batch_size)
+    made_by = network.origin(guides)
+    album = Album(options.out or free_folder("out", how.kind), Manifest.of(asked, made_by), made_by.names, material)
+    with progress("enlarging" if how.enlarges else "editing", len(asked.asks)) as done:
         for frame in frames:
             done(frame.done)
             if frame.final:

@@ -81,7 +81,7 @@ def evaluate(
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
     metrics = [parse("metric", text, Metric | likelihood.BPD) for text in metric] if metric else None
-    settings, batch_size, device, out = sampling.settings(), sampling.batch_size, sampling.device, sampling.out
+    how, batch_size, device, out = sampling.settings(), sampling.batch_size, sampling.device, sampling.out
     if bpd := next((each for each in metrics or () if isinstance(each, likelihood.BPD)), None):
         beside = {"another --metric": len(metrics or ()) > 1, "--samples": samples, "--extractor": extractor, **guided}
         for option in (name for name, value in beside.items() if value):
@@ -92,8 +92,7 @@ def evaluate(
         network = load_diffusion(model, device)
         found = likelihood.measure(
             network, open_source(reference, channels=network.config.denoiser.channels), ode=bpd.ode, seed=sampling.seed,
-            count=count or likelihood.COUNT, batch_size=batch_size,
-            **{name: settings[name] for name in ("plan", "sampler", "clip")},
+            count=count or likelihood.COUNT, batch_size=batch_size, how=how,
         )  # fmt: skip
         folder = out or Path("out") / f"bpd-{Path(model).stem}"
         found.save(folder)
@@ -110,9 +109,10 @@ def evaluate(
         assert model is not None
         network = load_diffusion(model, device)
         source = open_reference(reference, model, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
+        measurement = run.Measurement(metrics=metrics, batch_size=batch_size, repeats=seeds, out=out)
         report = run.evaluate(
-            network, source, measured_with, count=count or 5_000, seed=sampling.seed, batch_size=batch_size, metrics=metrics,
-            repeats=seeds, out=out, **settings, **sampling.guides(model, settings["guidance"]),
+            network, source, measured_with, how, count=count or 5_000, seed=sampling.seed, run=measurement,
+            guides=sampling.guides(model, how.guidance),
         )  # fmt: skip
     tell(report, out)
 
@@ -161,7 +161,7 @@ def sweep(
         typer.Option(
             "--over",
             help="A setting to go through, or two: scale=0,1,5; steps=5,10,20; sampler=ddim,heun; guidance='cfg:2 "
-            "cfg:2+interval:0.3,5'; clip; temperature; a field such as interval.low=0.1,0.3 or sampler.eta=0,1.",
+            "cfg:2+interval:0.3,5'; clamp; temperature; a field such as interval.low=0.1,0.3 or sampler.eta=0,1.",
         ),
     ] = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,
@@ -175,10 +175,11 @@ def sweep(
     from lodestar.evaluate import extractors
     from lodestar.evaluate.axes import axis, parse_axis, parse_guidances
     from lodestar.evaluate.reference import open_reference
+    from lodestar.evaluate.run import Measurement
     from lodestar.evaluate.sweep import sweep as run
     from lodestar.library import load_diffusion
 
-    settings = sampling.settings()
+    how = sampling.settings()
     axes = [parse_axis(text) for text in over or []]
     axes += [parse_axis(f"scale={scales}")] if scales else []
     axes += [axis("steps", plans.split())] if plans else []
@@ -186,10 +187,10 @@ def sweep(
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, sampling.device)
     network = load_diffusion(model, sampling.device)
     source = open_reference(reference, model, measured_with, network.config.size)
-    guides = sampling.guides(model, (*settings["guidance"], *listed))
+    guides = sampling.guides(model, (*how.guidance, *listed))
     folder = sampling.out or Path("out") / f"sweep-{Path(model).stem}"
     run(
-        network, source, measured_with, folder, over=axes, count=count, seed=sampling.seed, repeats=seeds,
-        batch_size=sampling.batch_size, **settings, **guides,
+        network, source, measured_with, folder, over=axes, how=how, count=count, seed=sampling.seed, guides=guides,
+        run=Measurement(batch_size=sampling.batch_size, repeats=seeds),
     )  # fmt: skip
     print(folder / "sweep.png")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import wraps
 from pathlib import Path
@@ -15,10 +15,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from lodestar.evaluate.report import Report
-    from lodestar.guidance import AnyGuidance
-    from lodestar.models.classifier import PictureClassifier
-    from lodestar.models.diffusion import Diffusion
-    from lodestar.samplers import AnySampler
+    from lodestar.generators.guide import Guide
+    from lodestar.generators.request import Settings
+    from lodestar.guidance import Guidance
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
 PICTURES = "A parquet, .npz or .zip file, a folder (by class), hf:owner/name, or digits."
@@ -47,7 +46,7 @@ GuidanceTexts = Annotated[
     list[str] | None,
     typer.Option(
         "--guidance",
-        help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, clip:1, "
+        help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, clamp:1, "
         "threshold:0.995, classifier:2 (classifier:2,sees=clean), interval:LOW,HIGH; in this order.",
     ),
 ]
@@ -56,6 +55,10 @@ ClassifierName = Annotated[
     typer.Option(
         "--classifier", "--critic", help="The classifier that guides (a name, run or file): noise-aware, but for sees=clean."
     ),
+]
+GuideNames = Annotated[
+    list[str] | None,
+    typer.Option("--guide", help="ROLE=MODEL: the model that guidance asks for under a role (classifier, weak). Repeatable."),
 ]
 WeakName = Annotated[
     str | None,
@@ -66,7 +69,7 @@ WeakName = Annotated[
 Temperature = Annotated[
     float, typer.Option("--temperature", help="Deviation of all noise that is drawn; below 1 is likelier, less diverse.")
 ]
-Clip = Annotated[bool, typer.Option("--clip/--no-clip", help="Clamp what the model believes to the range of pictures.")]
+Clamp = Annotated[bool, typer.Option("--clamp/--no-clamp", help="Clamp what the model believes to the range of pictures.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one.")]
 Reference = Annotated[
     str | None,
@@ -97,21 +100,55 @@ class Solving:
     batch_size: BatchSize = 32
     classifier: ClassifierName = None
     weak: WeakName = None
-    clip: Clip = True
+    guide: GuideNames = None
+    clamp: Clamp = True
     device: Device = None
     out: Out = None
 
-    def settings(self) -> dict[str, Any]:
-        """What they say of a `Request`, by the names of its fields. Raises Problem."""
-        guidance, sampler = parse_guidance(self.guidance), parse_sampler(self.sampler)
-        return {"plan": self.steps, "sampler": sampler, "guidance": guidance, "clip": self.clip}
+    def settings(self) -> Settings:
+        """How pictures are made. Raises Problem."""
+        from lodestar.generators.request import settings
 
-    def guides(self, model: str, guidance: tuple[AnyGuidance, ...]) -> dict[str, Any]:
-        """The classifier and the weaker model that this guidance of a model asks for, by these names. Raises Problem."""
-        return {
-            "classifier": load_guide(model, self.classifier, guidance, self.device),
-            "weak": load_weak(model, self.weak, guidance, self.device),
-        }
+        return settings(steps=self.steps, sampler=self.sampler, guidance=self.guidance or (), clamp=self.clamp)
+
+    def guides(self, model: str, guidance: Sequence[Guidance]) -> dict[str, Guide]:
+        """The guides that this guidance of a model asks for, by role: those given, else the model's own. Raises Problem."""
+        from lodestar.config import Problem
+        from lodestar.generators.guide import roles
+        from lodestar.library import companions, load_guides
+
+        asked, given = roles(guidance), self._given()
+        for role, (option, name) in given.items():
+            if role not in asked:
+                raise Problem(
+                    f"{option} {name} has no effect without guidance that asks for it, such as {_ASKING.get(role, 'none')}"
+                )
+        own = companions(model)
+        for each in guidance:
+            if each.role is not None and each.role not in own | given:
+                option = f"--{each.role}" if each.role in _ASKING else f"--guide {each.role}=MODEL"
+                raise Problem(f"guidance {each.kind}: {model} has no {each.role} of its own: give one with {option}")
+        names = {role: given[role][1] if role in given else own[role] for role in asked}
+        return load_guides(names, self.device)
+
+    def _given(self) -> dict[str, tuple[str, str]]:
+        """The options that name guides, and the names, by role. Raises Problem."""
+        from lodestar.config import Problem
+
+        given = {"classifier": ("--classifier", self.classifier), "weak": ("--weak", self.weak)}
+        found = {role: (option, name) for role, (option, name) in given.items() if name is not None}
+        for text in self.guide or ():
+            role, separator, name = text.partition("=")
+            if not (role and separator and name):
+                raise Problem(f"--guide {text!r}: write it as ROLE=MODEL, such as classifier=runs/mine")
+            if role in found:
+                raise Problem(f"--guide {text}: {found[role][0]} {found[role][1]} is given for this role already")
+            found[role] = ("--guide", text)
+        return {role: (option, name.partition("=")[2] if option == "--guide" else name) for role, (option, name) in found.items()}
+
+
+_ASKING = {"classifier": "--guidance classifier:SCALE", "weak": "--guidance autoguidance:SCALE"}
+"""Guidance that asks for the guides which have an option of their own."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +158,8 @@ class Sampling(Solving):
     seed: Seed = 0
     temperature: Temperature = 1.0
 
-    def settings(self) -> dict[str, Any]:
-        return super().settings() | {"temperature": self.temperature}
+    def settings(self) -> Settings:
+        return super().settings().replace(temperature=self.temperature)
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:
@@ -175,66 +212,19 @@ def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
     return asked
 
 
-def parse_guidance(texts: list[str] | None) -> tuple[AnyGuidance, ...]:
-    """Guidance in its short form. Raises Problem."""
-    from lodestar.config import parse
-    from lodestar.guidance import AnyGuidance
-
-    return tuple(parse("guidance", text, AnyGuidance) for text in texts or [])
-
-
-def parse_sampler(text: str | None) -> AnySampler | None:
-    """A sampler in its short form. Raises Problem."""
-    from lodestar.config import parse
-    from lodestar.samplers import AnySampler
-
-    return None if text is None else parse("sampler", text, AnySampler)
-
-
-def load_guide(
-    model: str, classifier: str | None, guidance: tuple[AnyGuidance, ...], device: str | None
-) -> PictureClassifier | None:
-    """The classifier that guides: the one given, else the model's companion; None where no guidance asks for one."""
-    asks = "guidance classifier" if any(each.kind == "classifier" for each in guidance) else None
-    return _classifier(model, "--classifier", classifier, asks, "--guidance classifier:SCALE", device)
-
-
-def load_judge(model: str, judge: str | None, best_of: int, device: str | None) -> PictureClassifier | None:
-    """The classifier that judges candidates: the one given, else the model's companion; None where there is nothing to judge."""
-    asks = f"--best-of {best_of}" if best_of > 1 else None
-    return _classifier(model, "--judge", judge, asks, "--best-of", device)
-
-
-def _classifier(
-    model: str, option: str, given: str | None, asks: str | None, asked_by: str, device: str | None
-) -> PictureClassifier | None:
-    """The classifier of an option, else the model's companion; None where nothing `asks` for one. Raises Problem."""
+def load_judge(model: str, judge: str | None, best_of: int, device: str | None) -> Guide | None:
+    """The judge of candidates: the one given, else the model's classifier; None where nothing is to be judged. Raises Problem."""
     from lodestar import library
     from lodestar.config import Problem
 
-    if asks is None:
-        if given is not None:
-            raise Problem(f"{option} {given} has no effect without {asked_by}")
+    if best_of == 1:
+        if judge is not None:
+            raise Problem(f"--judge {judge} has no effect without --best-of")
         return None
-    name = given or library.companion(model)
+    name = judge or library.companions(model).get("classifier")
     if name is None:
-        raise Problem(f"{asks}: {model} has no classifier of its own: give one with {option}")
+        raise Problem(f"--best-of {best_of}: {model} has no classifier of its own: give one with --judge")
     return library.load_classifier(name, device)
-
-
-def load_weak(model: str, weak: str | None, guidance: tuple[AnyGuidance, ...], device: str | None) -> Diffusion | None:
-    """Autoguidance's weaker model: the one given, else the model's companion; None where none is asked for. Raises Problem."""
-    from lodestar import library
-    from lodestar.config import Problem
-
-    if any(each.kind == "autoguidance" for each in guidance):
-        name = weak or library.companion(model, "weak")
-        if name is None:
-            raise Problem("guidance autoguidance: give a smaller or less trained model with --weak")
-        return library.load_diffusion(name, device)
-    if weak is not None:
-        raise Problem(f"--weak {weak} has no effect without --guidance autoguidance:SCALE")
-    return None
 
 
 def show(table: Table) -> None:

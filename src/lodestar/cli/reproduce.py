@@ -34,14 +34,13 @@ def reproduce(
         show(recipes.listing())
         return
     recipe = choose("row", row, recipes.RECIPES)
-    network, critic = recipes.load(recipe, models, device)
+    network, guides = recipes.load(recipe, models, device)
     against = str(recipes.reference_file(recipe, reference))
     measured_with = extractors.load_extractor(extractor or "inception", device)
     metrics = (Frechet(), SpatialFrechet(), Score(), PrecisionRecall())
     source = open_reference(against, None, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
-    request = recipes.request(recipe, network, critic, count, seed)
-    report = run.measure(
-        network, request, source, measured_with, batch_size=batch_size, classifier=critic, metrics=metrics, what=row
-    )  # fmt: skip
+    asked = recipes.drawn(recipe, network, guides, count, seed)
+    how = run.Measurement(metrics=metrics, batch_size=batch_size, title=row)
+    report = run.measure(network, asked, source, measured_with, guides=guides, run=how)
     show(recipes.comparison(recipe, report.numbers, count))
     tell(report, out)

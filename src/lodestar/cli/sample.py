@@ -11,7 +11,7 @@ import typer
 from lodestar.cli.options import Count, Device, Model, Out, Sampling, ask, flattened, load_judge
 
 if TYPE_CHECKING:
-    from lodestar.models.request import Frame
+    from lodestar.generators.request import Frame
 
 
 @flattened
@@ -36,24 +36,24 @@ def sample(
     """Sample pictures: numbered PNG files, a grid, and a manifest."""
     from contextlib import nullcontext
 
-    from lodestar.album import Album, Manifest, free_folder
     from lodestar.config import Problem
+    from lodestar.generators.album import Album, Manifest, free_folder
+    from lodestar.generators.rejection import candidates
+    from lodestar.generators.request import request
     from lodestar.library import load_diffusion
-    from lodestar.models.rejection import candidates, surest
-    from lodestar.models.request import Request
     from lodestar.progress import progress
 
     if npz and best_of > 1:
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
-    settings = sampling.settings()
+    how = sampling.settings()
     network = load_diffusion(model, sampling.device)
-    guides = sampling.guides(model, settings["guidance"])
+    guides = sampling.guides(model, how.guidance)
     judging = load_judge(model, judge, best_of, sampling.device)
-    labels = candidates(network.labels(ask(label, count), count, guides["classifier"]), best_of)
-    request = Request(labels=labels, seeds=tuple(range(sampling.seed, sampling.seed + len(labels))), **settings)
-    frames = network.stream(request, batch_size=sampling.batch_size, **guides)
-    folder = sampling.out or free_folder("out", Path(model).stem)
-    album = Album(folder, Manifest.of(request, network, **guides), network.classes(guides["classifier"])[0])
+    labels = candidates(network.labels(ask(label, count), count, guides), best_of)
+    asked = request(labels, sampling.seed, how)
+    frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
+    origin = network.origin(guides)
+    album = Album(sampling.out or free_folder("out", Path(model).stem), Manifest.of(asked, origin), origin.names)
     with progress("sampling", len(labels)) as done, album.npz() if npz else nullcontext(album.add) as add:
 
         def counted() -> Iterator[Frame]:
@@ -62,8 +62,8 @@ def sample(
                 yield frame
 
         if best_of > 1:
-            images, kept = surest(counted(), request, best_of, network, judging)
-            album.manifest = Manifest.of(kept, network, **guides)
+            images, kept = network.surest(counted(), asked, best_of, judging)
+            album.manifest = Manifest.of(kept, origin)
             album.write(0, images)
         else:
             for frame in counted():
@@ -79,21 +79,22 @@ def remake(
     device: Device = None,
 ) -> None:
     """Make one picture of a manifest again, alone."""
-    from lodestar.album import Manifest, free_folder, read_material
     from lodestar.config import Problem
+    from lodestar.generators.album import Manifest, free_folder, read_material
+    from lodestar.generators.edits.request import EditRequest
     from lodestar.images import save_png
-    from lodestar.models.editing import EditRequest, stream
+    from lodestar.library import load_origin
 
     known = Manifest.read(manifest)
-    if picture >= len(known.request.labels):
-        raise Problem(f"picture {picture}: this manifest has 0 to {len(known.request.labels) - 1}")
-    network, guide, worse = known.load(device)
+    if picture >= len(known.request.asks):
+        raise Problem(f"picture {picture}: this manifest has 0 to {len(known.request.asks) - 1}")
+    network, guides = load_origin(known, device)
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
-    request = known.request.only(picture)
-    if isinstance(request, EditRequest):
-        frames = stream(network, request, read_material(manifest, request), classifier=guide, weak=worse)
+    asked = known.request.only(picture)
+    if isinstance(asked, EditRequest):
+        frames = network.prepare_edit(asked, read_material(manifest, asked), guides).frames()
     else:
-        frames = network.stream(request, classifier=guide, weak=worse)
+        frames = network.stream(asked, guides=guides)
     for frame in frames:
         if frame.final:
             save_png(path, frame.images[0])

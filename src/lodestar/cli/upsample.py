@@ -27,6 +27,6 @@ def upsample(
     sampling: Sampling = Sampling(batch_size=8),
 ) -> None:
     """Enlarge pictures with an upsampler: numbered PNG files, a grid, and a manifest. Other sizes are brought to the model's."""
-    from lodestar.models.edits import Upsample
+    from lodestar.generators.edits import Upsample
 
     make(model, Upsample(), pictures, sampling, picture=picture, label=label, count=count)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from lodestar.conditions.ask import SEEDS, Ask
 from lodestar.conditions.label import Composed, Label, LabelCondition, sign_table, signs
 
 Cond = Mapping[str, Tensor]
@@ -23,4 +24,4 @@ class Signals:
     """Pictures to see beside x, float32 [B, P, h, w] of any size, in [−1, 1]; None where the network takes none."""
 
 
-__all__ = ["Composed", "Cond", "Label", "LabelCondition", "Signals", "sign_table", "signs"]
+__all__ = ["SEEDS", "Ask", "Composed", "Cond", "Label", "LabelCondition", "Signals", "sign_table", "signs"]

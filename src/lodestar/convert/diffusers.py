@@ -23,7 +23,8 @@ from lodestar.core.prediction import AnyPrediction
 from lodestar.core.schedule import AnySchedule
 from lodestar.denoiser import DenoiserConfig, Variance
 from lodestar.files import atomic, write_text
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.generators.diffusion import Diffusion
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.layers import timestep_embedding
 
 _UNET, _SCHEDULER, _INDEX = "unet/config.json", "scheduler/scheduler_config.json", "model_index.json"

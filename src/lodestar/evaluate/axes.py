@@ -1,7 +1,7 @@
-"""What a sweep goes through: a setting of a request by name, and its values as text.
+"""What a sweep goes through: a setting by name, and its values as text.
 
 ``scale=0,1,5``, ``steps=5,10,20``, ``sampler=ddim,heun``, ``sampler.eta=0,0.5,1``, ``guidance=cfg:2 cfg:2+interval:0.3,5``,
-``interval.low=0.1,0.3``, ``clip=true,false``. Commas separate the values, or spaces where there are any: values may then hold
+``interval.low=0.1,0.3``, ``clamp=true,false``. Commas separate the values, or spaces where there are any: values may then hold
 commas.
 """
 
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from lodestar.config import Config, Problem, edit, nearest, parse
-from lodestar.guidance import AnyGuidance
-from lodestar.models.request import Request
+from lodestar.generators.request import Settings
+from lodestar.guidance import AnyGuidance, Guidance
 from lodestar.samplers import AnySampler
 
 C = TypeVar("C", bound=Config)
 
-_WHOLE = ("guidance", "sampler", "steps", "clip", "temperature")
+_WHOLE = ("guidance", "sampler", "steps", "clamp", "temperature")
 """Settings that are a request's own, in the order in which they take effect: fields of guidance and sampler come after them."""
 
 
@@ -43,33 +43,33 @@ class Axis:
         """Whether it replaces a setting, and is not a number within one."""
         return self.name in _WHOLE
 
-    def place(self, request: Request, value: str) -> Request:
-        """The request with this value. Raises Problem where the setting is not there, or cannot have it."""
+    def place(self, how: Settings, value: str) -> Settings:
+        """The settings with this value. Raises Problem where the setting is not there, or cannot have it."""
         match self.name:
             case "guidance":
-                return request.replace(guidance=parse_guidances(value))
+                return how.replace(guidance=parse_guidances(value))
             case "sampler":
-                return request.replace(sampler=parse("sampler", value, AnySampler))
+                return how.replace(sampler=parse("sampler", value, AnySampler))
             case "steps":
-                return request.replace(plan=value)
-            case "clip" | "temperature":
-                return edit(request, [f"{self.name}={value}"])
+                return how.replace(steps=value)
+            case "clamp" | "temperature":
+                return edit(how, [f"{self.name}={value}"])
         owner, _, field = self.name.rpartition(".")
         if owner == "sampler":
-            assert request.sampler is not None, "a sweep names it"
-            return request.replace(sampler=_with(request.sampler, field, value))
-        place = self._owner(request.guidance)
-        changed = _with(request.guidance[place], field, value)
-        return request.replace(guidance=(*request.guidance[:place], changed, *request.guidance[place + 1 :]))
+            assert how.sampler is not None, "a sweep names it"
+            return how.replace(sampler=_with(how.sampler, field, value))
+        place = self._owner(how.guidance)
+        changed = _with(how.guidance[place], field, value)
+        return how.replace(guidance=(*how.guidance[:place], changed, *how.guidance[place + 1 :]))
 
-    def within(self, request: Request) -> tuple[Config | None, str]:
-        """The guidance or sampler of a request that it changes a field of, and the field; None if it is a whole setting."""
+    def within(self, how: Settings) -> tuple[Config | None, str]:
+        """The guidance or sampler of settings that it changes a field of, and the field; None if it is a whole setting."""
         owner, _, field = self.name.rpartition(".")
         if self.whole:
             return None, ""
-        return (request.sampler if owner == "sampler" else request.guidance[self._owner(request.guidance)]), field
+        return (how.sampler if owner == "sampler" else how.guidance[self._owner(how.guidance)]), field
 
-    def _owner(self, guidance: Sequence[AnyGuidance]) -> int:
+    def _owner(self, guidance: Sequence[Guidance]) -> int:
         """The place of the guidance that has this setting. Raises Problem unless there is exactly one."""
         given = " ".join(each.kind for each in guidance) or "none"
         owner, _, field = self.name.rpartition(".")
@@ -104,7 +104,7 @@ def parse_axis(text: str) -> Axis:
     return axis(name, parts)
 
 
-def parse_guidances(text: str) -> tuple[AnyGuidance, ...]:
+def parse_guidances(text: str) -> tuple[Guidance, ...]:
     """Read ``cfg:2+interval:0.3,5``, or ``none``. Raises Problem."""
     return () if text == "none" else tuple(parse("guidance", part, AnyGuidance) for part in text.split("+"))
 

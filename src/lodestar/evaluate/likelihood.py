@@ -28,15 +28,15 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
-from lodestar.evaluate.report import digest, number_format, report_table
+from lodestar.evaluate.report import digest, report_table
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
-from lodestar.models.diffusion import Diffusion
-from lodestar.models.guided import guided
-from lodestar.models.request import Request
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.guided import Guided
+from lodestar.generators.request import Settings, request
 from lodestar.objectives.bound import BitsPerDimension, bits_per_dimension
 from lodestar.progress import progress
-from lodestar.samplers import Ancestral, AnySampler
+from lodestar.samplers import Ancestral, Sampler
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -102,7 +102,7 @@ class Likelihood:
     steps: int
     variance: str
     """Of the reverse chain: learned, small or large."""
-    clip: bool
+    clamp: bool
     seed: int
     """Of the first picture's noise; picture k has seed + k."""
     seconds: float
@@ -136,28 +136,27 @@ def measure(
     count: int = COUNT,
     seed: int = 0,
     batch_size: int = 64,
-    plan: str | None = None,
-    sampler: AnySampler | None = None,
-    clip: bool = True,
+    how: Settings | None = None,
     ode: bool = True,
 ) -> Likelihood:
     """Bits per dimension of `count` pictures of the reference, resized and cropped to the model's size.
 
-    plan: the levels (default: `PLAN`, or the whole chain where the model has learned its variances outright). sampler: an
-    `Ancestral` with the variance of the reverse chain; by default the model's own, else β̃. clip: clamp x̂₀, as in sampling. A
-    model of classes is told those of the pictures where they have the same. Progress goes to standard error. Raises Problem.
+    how: of its settings, steps are the levels (default: `PLAN`, or the whole chain where the model has learned its variances
+    outright), the sampler an `Ancestral` with the variance of the reverse chain (by default the model's own, else β̃), and clamp
+    whether x̂₀ is clamped, as in sampling. A model of classes is told those of the pictures where they have the same. Progress
+    goes to standard error. Raises Problem.
     """
     need("matplotlib")
-    config = model.config
+    how, config = how or Settings(), model.config
     if not 2 <= count <= len(reference):
         raise Problem(f"count is {count}: bits per dimension need 2 pictures at least, and {reference.spec} has {len(reference)}")
-    variance = _variance(model, sampler)
+    variance = _variance(model, how.sampler)
     own = config.denoiser.variance == "learned" and variance == "learned"
-    plan = plan or (str(config.schedule.timesteps) if own else PLAN)
+    plan = how.steps or (str(config.schedule.timesteps) if own else PLAN)
     places = np.arange(count) * len(reference) // count
     labels, classes = _labels(model, reference, places)
-    request = Request(labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, clip=clip)
-    steps, guidance = model.steps(request), request.complete_guidance()
+    asked = request(labels, seed, Settings(steps=plan, clamp=how.clamp))
+    steps, guided = model.transitions(asked.settings), Guided(model, asked.settings.complete())
     if own and len(steps) != config.schedule.timesteps:
         raise Problem(
             f"steps {plan!r}: this model has learned the variances of its chain's own {config.schedule.timesteps} steps: "
@@ -173,15 +172,15 @@ def measure(
     with progress("likelihood", count * calls) as tick:
         for number, batch in enumerate(sequential(pictures, batch_size)):
             rows = slice(number * batch_size, number * batch_size + len(batch.image))
-            denoise = _counting(guided(model, guidance, labels[rows], None), tick, rows.start * calls)
-            noise, x0 = SeededNoise(request.seeds[rows]), pixels.encode(batch.image.to(model.device))
+            denoise = _counting(guided.denoise(asked.asks[rows]), tick, rows.start * calls)
+            noise, x0 = SeededNoise(asked.seeds[rows]), pixels.encode(batch.image.to(model.device))
             chain = denoise if variance == "learned" else _fixed(denoise)
             bounds.append(bits_per_dimension(chain, steps, x0, noise, "large" if variance == "large" else "small"))
             if ode:
                 flows.append(ode_bits(denoise, levels, x0, noise))
             if ode and len(levels) > 2 and rows.start < _PROBED:
                 few = slice(rows.start, min(rows.stop, _PROBED))
-                seeds, plain = request.seeds[few], guided(model, guidance, labels[few], None)
+                seeds, plain = asked.seeds[few], guided.denoise(asked.asks[few])
                 changes.append(ode_bits(plain, coarser, x0[: len(seeds)], SeededNoise(seeds)) - flows[-1][: len(seeds)])
     numbers, terms = _numbers(bounds, flows, changes, steps)
     return Likelihood(
@@ -191,12 +190,12 @@ def measure(
         reference=reference.spec,
         reference_fingerprint=reference.fingerprint,
         model_digest=digest(model),
-        model_dtype=number_format(model),
+        model_dtype=model.precision,
         classes=classes,
         plan=plan,
         steps=len(steps),
         variance=variance,
-        clip=clip,
+        clamp=how.clamp,
         seed=seed,
         seconds=time.perf_counter() - start,
         warnings=tuple(_warnings(model, reference, steps, numbers)),
@@ -253,7 +252,7 @@ def plot(path: Path, report: Likelihood) -> None:
         figure.savefig(file, format="png")
 
 
-def _variance(model: Diffusion, sampler: AnySampler | None) -> str:
+def _variance(model: Diffusion, sampler: Sampler | None) -> str:
     """Of the reverse chain: "learned", "small" or "large". Raises Problem."""
     if sampler is not None and not isinstance(sampler, Ancestral):
         raise Problem(

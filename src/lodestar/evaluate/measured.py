@@ -13,9 +13,9 @@ from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import Frechet
-from lodestar.evaluate.run import evaluate
+from lodestar.evaluate.run import Measurement, evaluate
 from lodestar.files import write_text
-from lodestar.samplers import AnySampler
+from lodestar.generators.request import Settings
 
 
 def measured(
@@ -27,23 +27,22 @@ def measured(
     count: int,
     seed: int = 0,
     batch_size: int = 64,
-    plan: str | None = None,
-    sampler: AnySampler | None = None,
+    how: Settings | None = None,
     device: str | None = None,
     cache: Path | None = None,
 ) -> Mapping[str, Any]:
     """The report (`lodestar.evaluate.report.Report`, as data) that is kept at `path`, or one made now and kept there.
 
-    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; the settings are `evaluate`'s. One of other
+    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps and sampler. One of other
     settings, or of other weights, is made again. Raises Problem.
     """
-    config, found = library.config(name), library.find(name)
+    how, config, found = how or Settings(), library.config(name), library.find(name)
     asked = {
         "model_digest": checkpoint.peek(found).digest,
         "count": count,
         "seed": seed,
-        "plan": plan or config.plan,
-        "sampler": short(sampler or config.sampler),
+        "steps": how.steps or config.steps,
+        "sampler": short(how.sampler or config.sampler),
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
         "reference_fingerprint": reference.fingerprint,
@@ -55,13 +54,10 @@ def measured(
         library.load_diffusion(name, device),
         reference,
         extractor,
+        how,
         count=count,
         seed=seed,
-        batch_size=batch_size,
-        plan=plan,
-        sampler=sampler,
-        metrics=(Frechet(),),
-        cache=cache,
+        run=Measurement(metrics=(Frechet(),), batch_size=batch_size, cache=cache),
     )
     write_text(path, report.to_json() + "\n")
     return json.loads(report.to_json())

@@ -9,9 +9,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
-from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion
+from lodestar.config import Config
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,17 +40,16 @@ class Report:
     """Of the model's file, as `lodestar info` shows it; of its configuration and weights where it was built in code."""
     model_dtype: str | None = None
     """The number format that it computes in."""
-    classifier_digest: str | None = None
-    """Likewise, of the classifier that guides."""
-    weak_digest: str | None = None
-    """Likewise, of the weaker model of autoguidance."""
+    guide_digests: Mapping[str, str] | None = None
+    """Likewise, of the guides that steer it, by role."""
     seed: int | None = None
     """Of the first picture; picture k has seed + k, and class k modulo the number of classes. Run r begins at seed + r·count."""
     sampler: str | None = None
-    plan: str | None = None
+    steps: str | None = None
+    """The sampling plan."""
     guidance: str | None = None
     """In the order of application, separated by spaces; empty for none."""
-    clip: bool | None = None
+    clamp: bool | None = None
     temperature: float | None = None
     seconds: float | None = None
     """Sampling the pictures and passing them through the extractor took so long."""
@@ -78,6 +77,7 @@ class Report:
             numbers.append(("", f"mean and 95 % interval over {len(self.runs)} runs with different seeds"))
         told = ("numbers", "warnings", "images_per_second", "runs", "intervals")
         settings = {name: setting for name, setting in asdict(self).items() if name not in told}
+        settings |= {f"{role}_digest": known for role, known in (settings.pop("guide_digests") or {}).items()}
         if self.seconds is not None:
             settings["seconds"] = f"{self.seconds:.1f} ({self.images_per_second:.3g} images/s in the fastest batch)"
         return report_table(numbers, settings, self.warnings)
@@ -106,17 +106,14 @@ def report_table(numbers: Iterable[tuple[str, str]], settings: Mapping[str, Any]
     return table
 
 
-def digest(model: Diffusion | PictureClassifier) -> str:
-    """That of the file that a model was loaded from, else SHA-256 of its configuration and of its weights as they are held."""
+def digest(model: Any) -> str:
+    """SHA-256 of the file that a generator or a guide was loaded from, else of its configuration and weights, if it has any."""
     if model.digest:
-        return model.digest
-    total = hashlib.sha256(model.config.to_json().encode())
+        return str(model.digest)
+    if not isinstance(model, nn.Module):
+        return ""
+    total = hashlib.sha256(getattr(model, "config", Config()).to_json().encode())
     for name, tensor in sorted(model.state_dict().items()):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()
-
-
-def number_format(model: Diffusion) -> str:
-    """What a model computes in: "float32" or "bfloat16"."""
-    return str(model.denoiser.dtype).removeprefix("torch.")

@@ -7,7 +7,8 @@ metrics need.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,123 +25,125 @@ from lodestar.evaluate.metrics.base import WORDS, compared, needed
 from lodestar.evaluate.neighbours import nearest
 from lodestar.evaluate.reference import known_of
 from lodestar.evaluate.repeats import check, half_width
-from lodestar.evaluate.report import Report, digest, number_format
-from lodestar.evaluate.statistics import Collector, Moments, Statistics
-from lodestar.guidance import AnyGuidance
+from lodestar.evaluate.report import Report, digest
+from lodestar.evaluate.statistics import Collector, Moments, Part, Statistics
+from lodestar.generators.base import Generator, Prepared
+from lodestar.generators.guide import Guides, chosen
+from lodestar.generators.request import Request, Settings, request
 from lodestar.images import save_grid
-from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion
-from lodestar.models.request import Request
 from lodestar.progress import progress
-from lodestar.samplers import AnySampler
 
 _CLOSEST, _NEIGHBOURS = 10, 6
 """Pictures drawn beside their nearest neighbours, and how many of these."""
 
 
 def evaluate(
-    model: Diffusion,
+    model: Generator,
     reference: Source | Kept,
     extractor: Extractor,
+    how: Settings | None = None,
     *,
     count: int = 10_000,
     seed: int = 0,
-    batch_size: int = 64,
-    plan: str | None = None,
-    sampler: AnySampler | None = None,
-    guidance: Sequence[AnyGuidance] = (),
-    clip: bool = True,
-    temperature: float = 1.0,
-    classifier: PictureClassifier | None = None,
-    weak: Diffusion | None = None,
-    metrics: Sequence[Metric] | None = None,
-    repeats: int = 1,
-    cache: Path | None = None,
-    out: Path | None = None,
+    guides: Guides | None = None,
+    run: Measurement | None = None,
 ) -> Report:
     """Sample `count` pictures, classes in turn, and measure them against `reference`.
 
-    plan, sampler, guidance, clip, temperature: as in `Request`; classifier, weak: as in `Diffusion.sample`. metrics: default
-    those of `METRICS` that the extractor and the reference can give. repeats: measure so often, with new seeds, for means and
-    intervals. cache: where what is known of the reference is kept (default: `cache_folder`). out: a folder for pictures beside
-    their nearest neighbours, where the metric "nearest" is asked for. Progress goes to standard error. Raises Problem, as early
-    as it can.
+    how, guides: as a `Request` has them. run: how it is measured. Progress goes to standard error. Raises Problem, as early as it
+    can.
     """
-    labels = model.labels(None, count, classifier)
-    request = Request(
-        labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, sampler=sampler, guidance=tuple(guidance), clip=clip,
-        temperature=temperature,
-    )  # fmt: skip
-    return measure(
-        model, request, reference, extractor, batch_size=batch_size, classifier=classifier, weak=weak, metrics=metrics,
-        repeats=repeats, cache=cache, out=out,
-    )  # fmt: skip
+    how = how or Settings()
+    guiding = chosen(how.guidance, guides or {}, model.companions)
+    asked = request(model.labels(None, count, guiding), seed, how)
+    return measure(model, asked, reference, extractor, guides=guiding, run=run)
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """How pictures are measured."""
+
+    metrics: Sequence[Metric] | None = None
+    """Default: those of `METRICS` that the extractor and the reference can give."""
+    batch_size: int = 64
+    repeats: int = 1
+    """Measure so often, with new seeds, for means and intervals."""
+    cache: Path | None = None
+    """Where what is known of the reference is kept (default: `cache_folder`)."""
+    out: Path | None = None
+    """A folder for pictures beside their nearest neighbours, where the metric "nearest" is asked for."""
+    title: str = "sampling"
+    """Of the progress bar."""
 
 
 def measure(
-    model: Diffusion,
-    request: Request,
+    model: Generator,
+    asked: Request,
     reference: Source | Kept,
     extractor: Extractor,
     *,
-    batch_size: int = 64,
-    classifier: PictureClassifier | None = None,
-    weak: Diffusion | None = None,
-    metrics: Sequence[Metric] | None = None,
-    repeats: int = 1,
-    cache: Path | None = None,
-    out: Path | None = None,
-    what: str = "sampling",
+    guides: Guides | None = None,
+    run: Measurement | None = None,
 ) -> Report:
-    """Answer a request and measure the pictures; see `evaluate`. what: the progress bar's title."""
-    config = model.config
-    count = len(request.labels)
+    """Answer a request and measure the pictures; see `evaluate`."""
+    run = run or Measurement()
+    channels, *size = model.shape
+    count, repeats = len(asked.asks), run.repeats
     check(repeats)
-    model.check(request, classifier, weak)
+    prepared: Prepared | None = model.prepare(asked, guides)
     notes = (
-        note(extractor, "generated", config.denoiser.channels, config.size),
+        note(extractor, "generated", channels, (size[0], size[1])),
         note(extractor, "reference", reference.channels, reference.size),
     )
-    chosen, left_out = choose(metrics or METRICS, extractor, reference, count, asked=bool(metrics))
-    theirs = known_of(reference, extractor, compared(chosen), batch_size=batch_size, cache=cache)
-    runs: list[dict[str, float]] = []
+    metrics, left_out = choose(run.metrics or METRICS, extractor, reference, count, asked=bool(run.metrics))
+    theirs = known_of(reference, extractor, compared(metrics), batch_size=run.batch_size, cache=run.cache)
+    numbers: list[dict[str, float]] = []
     seconds = fastest = 0.0
-    for run in range(repeats):
-        seeds = tuple(seed + run * count for seed in request.seeds)
+    for number in range(repeats):
+        again = asked.replace(asks=tuple(ask.replace(seed=ask.seed + number * count) for ask in asked.asks)) if number else asked
         start = time.perf_counter()
-        title = what if repeats == 1 else f"{what}, run {run + 1} of {repeats}"
-        made, rate = _sampled(model, request.replace(seeds=seeds), extractor, batch_size, classifier, weak, title, chosen)
+        title = run.title if repeats == 1 else f"{run.title}, run {number + 1} of {repeats}"
+        made, rate = _sampled(prepared or model.prepare(again, guides), again, extractor, needed(metrics), run.batch_size, title)
+        prepared = None
         seconds, fastest = seconds + time.perf_counter() - start, max(fastest, rate)
-        if not runs:
+        if not numbers:
             ours = made
-        runs.append(_numbers(chosen, made, theirs))
-    if out is not None:
+        numbers.append(_numbers(metrics, made, theirs))
+    if run.out is not None:
 
         def picture(index: int) -> Tensor:
-            (*_, last) = model.stream(request.only(index), classifier=classifier, weak=weak)
+            (*_, last) = model.stream(asked.only(index), guides=guides)
             return last.images[0]
 
-        left_out += _draw_neighbours(out, chosen, picture, ours, theirs, reference)
+        left_out += _draw_neighbours(run.out, metrics, picture, ours, theirs, reference)
     several = repeats > 1
     return Report(
-        numbers={name: sum(run[name] for run in runs) / repeats for name in runs[0]},
+        numbers={name: sum(each[name] for each in numbers) / repeats for name in numbers[0]},
         **_common(ours, theirs, reference, extractor),
-        warnings=(*filter(None, notes), *left_out, *_warnings(chosen, ours, theirs, reference, extractor)),
-        model_digest=digest(model),
-        model_dtype=number_format(model),
-        classifier_digest=None if classifier is None else digest(classifier),
-        weak_digest=None if weak is None else digest(weak),
-        seed=request.seeds[0],
-        sampler=short(request.sampler or config.sampler),
-        plan=request.plan or config.plan,
-        guidance=" ".join(short(each) for each in request.guidance),
-        clip=request.clip,
-        temperature=request.temperature,
+        **_made_by(model, asked, guides or {}),
+        warnings=(*filter(None, notes), *left_out, *_warnings(metrics, ours, theirs, reference, extractor)),
         seconds=seconds,
         images_per_second=fastest,
-        runs=tuple(runs) if several else (),
-        intervals={name: half_width([run[name] for run in runs]) for name in runs[0]} if several else None,
+        runs=tuple(numbers) if several else (),
+        intervals={name: half_width([each[name] for each in numbers]) for name in numbers[0]} if several else None,
     )
+
+
+def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]:
+    """What a report tells of who made the pictures, and how."""
+    how = model.complete(asked.settings)
+    assert how.sampler is not None
+    return {
+        "model_digest": digest(model),
+        "model_dtype": model.precision,
+        "guide_digests": {role: digest(guide) for role, guide in guides.items()} or None,
+        "seed": asked.asks[0].seed,
+        "sampler": short(how.sampler),
+        "steps": how.steps,
+        "guidance": " ".join(short(each) for each in how.guidance),
+        "clamp": how.clamp,
+        "temperature": how.temperature,
+    }
 
 
 def evaluate_pictures(
@@ -213,23 +216,16 @@ def evaluate_batches(
 
 
 def _sampled(
-    model: Diffusion,
-    request: Request,
-    extractor: Extractor,
-    batch_size: int,
-    classifier: PictureClassifier | None,
-    weak: Diffusion | None,
-    what: str,
-    metrics: Sequence[Metric],
+    prepared: Prepared, asked: Request, extractor: Extractor, parts: Collection[Part], batch_size: int, title: str
 ) -> tuple[Statistics, float]:
     """Statistics of the pictures of a request, and how many pictures a second the fastest batch made.
 
     A shorter last batch is no measure, and the batches of one that an adaptive sampler takes are counted together.
     """
-    collector, fastest, start = Collector(needed(metrics)), 0.0, time.perf_counter()
-    whole, made = min(batch_size, len(request.labels)), 0
-    with progress(what, len(request.labels)) as done:
-        for frame in model.stream(request, batch_size=batch_size, classifier=classifier, weak=weak):
+    collector, fastest, start = Collector(parts), 0.0, time.perf_counter()
+    whole, made = min(batch_size, len(asked.asks)), 0
+    with progress(title, len(asked.asks)) as done:
+        for frame in prepared.frames(batch_size):
             done(frame.done)
             if frame.final:
                 collector.add(extractor(frame.images))

@@ -10,14 +10,14 @@ import csv
 import itertools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 
-from lodestar.config import Problem, short
-from lodestar.core.plan import parse_plan
+from lodestar.conditions import Ask
+from lodestar.config import Config, Problem, short
 from lodestar.data import Source
 from lodestar.evaluate.axes import Axis
 from lodestar.evaluate.extractors import Extractor
@@ -25,16 +25,14 @@ from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score
 from lodestar.evaluate.plot import Curve, Ticks, curves, heat_maps
 from lodestar.evaluate.repeats import check
-from lodestar.evaluate.report import Report, digest, number_format
-from lodestar.evaluate.run import choose, measure
+from lodestar.evaluate.report import Report, digest
+from lodestar.evaluate.run import Measurement, choose, measure
 from lodestar.extras import need
 from lodestar.files import write_csv
-from lodestar.guidance import AnyGuidance
+from lodestar.generators.base import Generator
+from lodestar.generators.guide import Guides
+from lodestar.generators.request import Request, Settings, request
 from lodestar.images import save_grid
-from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion
-from lodestar.models.request import Request
-from lodestar.samplers import AnySampler
 
 _METRICS = (Frechet(), Score(), PrecisionRecall())
 _NUMBERS = ("frechet", "score", "score_std", "precision", "recall", "f_score", "seconds", "images_per_second")
@@ -54,9 +52,10 @@ class Row:
 
     values: tuple[str, ...]
     """Of the swept settings, in their order."""
-    plan: str
-    steps: int
-    """How many steps the plan takes."""
+    steps: str
+    """The sampling plan."""
+    step_count: int
+    """How many steps it takes."""
     numbers: Mapping[str, float]
     """frechet, score, score_std, precision, recall, f_score, as far as extractor and reference go; seconds, images_per_second."""
     intervals: Mapping[str, float]
@@ -71,55 +70,43 @@ class Row:
 
 
 def sweep(
-    model: Diffusion,
+    model: Generator,
     reference: Source | Kept,
     extractor: Extractor,
     out: Path,
     *,
     over: Sequence[Axis],
-    guidance: Sequence[AnyGuidance] = (),
+    how: Settings | None = None,
     count: int = 2_000,
     seed: int = 0,
-    repeats: int = 1,
-    batch_size: int = 64,
-    plan: str | None = None,
-    sampler: AnySampler | None = None,
-    clip: bool = True,
-    temperature: float = 1.0,
-    classifier: PictureClassifier | None = None,
-    weak: Diffusion | None = None,
-    cache: Path | None = None,
+    guides: Guides | None = None,
+    run: Measurement | None = None,
 ) -> list[Row]:
     """Measure `count` pictures at each value of one setting, or at each pair of values of two; rows in their order.
 
     over: the settings (`lodestar.evaluate.axes`); those of whole settings take effect before those of their fields. Writes into
-    the folder `out`: sweep.csv, sweep.png and samples-<values>.png (rows are classes, columns seeds). The other settings are
-    `evaluate`'s. Raises Problem, also where `out` holds another sweep, or something else.
+    the folder `out`: sweep.csv, sweep.png and samples-<values>.png (rows are classes, columns seeds). how: the other settings.
+    The rest is `evaluate`'s; the metrics are those that are drawn. Raises Problem, also where `out` holds another sweep, or
+    something else.
     """
     need("matplotlib")
-    plain = Request(
-        labels=model.labels(None, count, classifier),
-        seeds=tuple(range(seed, seed + count)),
-        plan=plan or model.config.plan,
-        sampler=sampler or model.config.sampler,
-        guidance=tuple(guidance),
-        clip=clip,
-        temperature=temperature,
-    )
-    check(repeats)
-    _check_axes(over, {"steps": plan, "sampler": sampler, "guidance": guidance, "temperature": temperature != 1})
-    requests = _requests(model, over, plain)
-    for _, request in requests:
-        model.check(request, classifier, weak)
+    how, run, guides = how or Settings(), run or Measurement(), guides or {}
+    check(run.repeats)
+    _check_axes(over, how)
+    plain, rows_asked = model.complete(how), list[tuple[Row, Request]]()
+    for values, settings in _settings(over, plain):
+        assert settings.steps is not None, "the plain one has the model's"
+        asked = request(model.labels(None, count, guides), seed, settings)
+        taken = model.prepare(asked, guides).length
+        rows_asked.append((Row(values, settings.steps, taken, {}, {}), asked))
     metrics, _ = choose(_METRICS, extractor, reference, count, asked=False)
     fixed = _fixed(plain, over) | {
         "count": str(count),
         "seed": str(seed),
-        "repeats": str(repeats),
+        "repeats": str(run.repeats),
         "model_digest": digest(model),
-        "model_dtype": number_format(model),
-        "classifier_digest": "" if classifier is None else digest(classifier),
-        "weak_digest": "" if weak is None else digest(weak),
+        "model_dtype": model.precision,
+        "guide_digests": " ".join(f"{role}={digest(guide)}" for role, guide in sorted(guides.items())),
         "extractor": extractor.name,
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
@@ -127,76 +114,57 @@ def sweep(
         "reference_fingerprint": reference.fingerprint,
     }
     rows = _read(out, over, fixed)
-    for number, (row, request) in enumerate(requests, start=1):
+    for number, (row, asked) in enumerate(rows_asked, start=1):
         picture = out / f"samples-{'_'.join(re.sub(r'[^0-9A-Za-z.,+-]', '-', value) for value in row.values)}.png"
         if row.values not in rows or not picture.exists():
-            _save_grid(picture, model, request, batch_size, classifier, weak)
+            _save_grid(picture, model, asked, guides, run.batch_size)
         if row.values not in rows:
-            report = measure(
-                model,
-                request,
-                reference,
-                extractor,
-                batch_size=batch_size,
-                classifier=classifier,
-                weak=weak,
-                metrics=metrics,
-                repeats=repeats,
-                cache=cache,
-                what=f"{fixed['swept']} {row.name} ({number} of {len(requests)})",
-            )
+            title = f"{fixed['swept']} {row.name} ({number} of {len(rows_asked)})"
+            measured = replace(run, metrics=metrics, title=title)
+            report = measure(model, asked, reference, extractor, guides=guides, run=measured)
             rows[row.values] = _filled(row, report)
             _write(out, rows, over, fixed)
     _plot(out, rows, over, fixed)
-    return [rows[row.values] for row, _ in requests]
+    return [rows[row.values] for row, _ in rows_asked]
 
 
-def _check_axes(over: Sequence[Axis], given: Mapping[str, object]) -> None:
+def _check_axes(over: Sequence[Axis], how: Settings) -> None:
     names = [axis.name for axis in over]
     if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
         raise Problem(f"a sweep goes over one setting or two different ones: {', '.join(names) or 'none is given'}")
     for name in names:
-        if given.get(name):
+        if name in Settings.model_fields and name != "clamp" and getattr(how, name) != getattr(Settings(), name):
             raise Problem(f"{name} is what this sweep goes over, so it cannot be given as well")
 
 
-def _requests(model: Diffusion, over: Sequence[Axis], plain: Request) -> list[tuple[Row, Request]]:
-    """What is sampled at each value, everything checked that can be before sampling."""
-    requests = []
+def _settings(over: Sequence[Axis], plain: Settings) -> Iterator[tuple[tuple[str, ...], Settings]]:
+    """The values, and the settings with them."""
     for values in itertools.product(*(axis.values for axis in over)):
-        request = plain
+        how = plain
         # A field can be set only once it is known whose.
         for axis, value in sorted(zip(over, values, strict=True), key=lambda pair: not pair[0].whole):
-            request = axis.place(request, value)
-        assert request.plan is not None, "the plain one has the model's"
-        steps = len(model.config.schedule.steps(parse_plan(request.plan)))
-        requests.append((Row(values, request.plan, steps, {}, {}), request))
-    return requests
+            how = axis.place(how, value)
+        yield values, how
 
 
-def _fixed(plain: Request, over: Sequence[Axis]) -> dict[str, str]:
+def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
     """What is the same at all values of what can be swept: whole settings, and without the fields that are swept."""
     swept = {axis.name for axis in over}
     within = [axis.within(plain) for axis in over if not axis.whole and "guidance" not in swept]
 
-    def told(config: AnyGuidance | AnySampler) -> str:
+    def told(config: Config) -> str:
         return short(config, omit=[field for owner, field in within if owner is config])
 
-    assert plain.sampler is not None and plain.plan is not None
+    assert plain.sampler is not None and plain.steps is not None
     settings = {
         "sampler": told(plain.sampler),
         "guidance": " ".join(told(each) for each in plain.guidance),
-        "clip": str(plain.clip),
+        "clamp": str(plain.clamp),
         "temperature": f"{plain.temperature:g}",
-        "steps": plain.plan,
+        "steps": plain.steps,
     }
-    kept = {_column(name): text for name, text in settings.items() if name not in swept}
+    kept = {name: text for name, text in settings.items() if name not in swept}
     return {"swept": " ".join(axis.name for axis in over), **kept}
-
-
-def _column(name: str) -> str:
-    """What the CSV calls a setting: how many steps a plan takes is another column."""
-    return "plan" if name == "steps" else name
 
 
 def _filled(row: Row, report: Report) -> Row:
@@ -242,9 +210,7 @@ def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tup
 def _row(line: Mapping[str, str], over: Sequence[Axis]) -> Row:
     numbers = {name: float(line[name]) for name in _NUMBERS if line[name]}
     intervals = {name: float(line[_interval(name)]) for name in _PANELS if line.get(_interval(name))}
-    return Row(
-        tuple(line[_column(axis.name)] for axis in over), line["plan"], int(line["steps"]), numbers, intervals, line["notes"]
-    )
+    return Row(tuple(line[axis.name] for axis in over), line["steps"], int(line["step_count"]), numbers, intervals, line["notes"])
 
 
 def _interval(name: str) -> str:
@@ -256,38 +222,29 @@ def _brief(text: str | None) -> str:
 
 
 def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:
-    names = [_column(axis.name) for axis in over]
+    names = [axis.name for axis in over]
     lines = []
     for row in sorted(rows.values(), key=lambda row: [_order(axis, row, place) for place, axis in enumerate(over)]):
-        swept = {**dict(zip(names, row.values, strict=True)), "plan": row.plan, "steps": row.steps}
+        swept = {**dict(zip(names, row.values, strict=True)), "steps": row.steps, "step_count": row.step_count}
         intervals = {_interval(name): value for name, value in row.intervals.items()}
         lines.append({**swept, **dict.fromkeys(_NUMBERS, ""), **row.numbers, **intervals, **fixed, "notes": row.notes})
     write_csv(out / "sweep.csv", lines)
 
 
-def _save_grid(
-    path: Path,
-    model: Diffusion,
-    request: Request,
-    batch_size: int,
-    classifier: PictureClassifier | None,
-    weak: Diffusion | None,
-) -> None:
+def _save_grid(path: Path, model: Generator, asked: Request, guides: Guides, batch_size: int) -> None:
     """Classes, evenly chosen where there are many, by the first seeds."""
-    _, classes = model.classes(classifier)
+    _, classes = model.classes(guides)
     height = min(classes or 1, _GRID_ROWS)
     labels = [None] if classes is None else [row * classes // height for row in range(height)]
-    seeds = range(request.seeds[0], request.seeds[0] + _GRID_COLUMNS)
-    pairs = [(label, seed) for label in labels for seed in seeds]
-    asked = request.replace(labels=tuple(label for label, _ in pairs), seeds=tuple(seed for _, seed in pairs))
-    frames = model.stream(asked, batch_size=batch_size, classifier=classifier, weak=weak)
-    pictures = torch.cat([frame.images for frame in frames if frame.final])
-    save_grid(path, pictures, columns=_GRID_COLUMNS)
+    first = asked.asks[0].seed
+    asks = tuple(Ask(label=label, seed=seed) for label in labels for seed in range(first, first + _GRID_COLUMNS))
+    frames = model.stream(asked.replace(asks=asks), guides=guides, batch_size=batch_size)
+    save_grid(path, torch.cat([frame.images for frame in frames if frame.final]), columns=_GRID_COLUMNS)
 
 
 def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:
     told = [fixed[name] or f"no {name}" for name in ("guidance", "sampler") if name in fixed]
-    plan = [f"plan {fixed['plan']}"] if "plan" in fixed else []
+    plan = [f"steps {fixed['steps']}"] if "steps" in fixed else []
     runs = f" in each of {fixed['repeats']} runs" if fixed["repeats"] != "1" else ""
     title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}, extractor {fixed['extractor']}"
     ticks = [_ticks(axis, place, rows.values()) for place, axis in enumerate(over)]
@@ -344,7 +301,7 @@ def _order(axis: Axis, row: Row, place: int) -> tuple[float, str]:
     """Numbers by size, and plans by their steps; what is no number after them, by name."""
     text = row.values[place]
     if axis.name == "steps":
-        return row.steps, text
+        return row.step_count, text
     try:
         return float(text), ""
     except ValueError:

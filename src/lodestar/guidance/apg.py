@@ -20,10 +20,10 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level, spread
-from lodestar.guidance.base import Context, Guidance
+from lodestar.guidance.base import Blend, Context
 
 
-class APG(Guidance):
+class APG(Blend):
     """Adaptive projected guidance. η = 1 without momentum and radius is classifier-free guidance."""
 
     kind: Literal["apg"] = "apg"

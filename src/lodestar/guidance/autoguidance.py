@@ -6,16 +6,18 @@ rises and diversity stays. After other guidance it adds (s − 1)·(model − we
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from lodestar.core.estimate import Denoise
-from lodestar.guidance.base import Context, Guidance, away
+from lodestar.guidance.base import Comparison, Context, away
 
 
-class Autoguidance(Guidance):
+class Autoguidance(Comparison):
     """Guidance by a weaker model, which has to be given. Costs one evaluation of it."""
+
+    role: ClassVar[str | None] = "weak"
 
     kind: Literal["autoguidance"] = "autoguidance"
     scale: float = Field(default=2.0, ge=0)
@@ -24,5 +26,9 @@ class Autoguidance(Guidance):
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         if self.scale == 1:
             return inner
-        assert context.weak is not None
-        return away(inner, context, context.weak, self.scale - 1)
+        return away(inner, context, context.denoisers["weak"], self.scale - 1)
+
+    def lacking(self, context: Context) -> str | None:
+        if "weak" in context.denoisers:
+            return None
+        return 'autoguidance needs a weaker model, and none is given: --weak MODEL, or guides={"weak": model} in Python'

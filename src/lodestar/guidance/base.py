@@ -1,21 +1,29 @@
-"""What guidance is: a denoiser in, another denoiser out."""
+"""What guidance is: a denoiser in, another denoiser out; and what the ways of guiding have to do with each other."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal
 
+import torch
 from torch import Tensor
 
 from lodestar.config import Config
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level
 
+Sees = Literal["noisy", "clean"]
+"""What a critic looks at: x itself, or the clean estimate x̂₀."""
+
+LogP = Callable[[Tensor, Level], Tensor]
+"""(x [B, ...], level) → log p(y | x) [B], differentiable in x."""
+
 
 @dataclass(frozen=True)
 class Context:
-    """What a guidance may need besides the denoiser that it wraps. All are bound to the conditions of one batch."""
+    """What a guidance may need besides the denoiser that it wraps. All are bound to what one batch is asked to be."""
 
     plain: Denoise
     """The conditional denoiser before any guidance."""
@@ -23,12 +31,10 @@ class Context:
     """The unconditional denoiser; None where the model cannot be unconditional."""
     pair: Callable[[Tensor, Level], tuple[Estimate, Estimate]] | None = None
     """Conditional and unconditional estimates, from one doubled batch; None where `null` is."""
-    critic: Callable[[Tensor, Level], Tensor] | None = None
-    """log p(y | x_t) per sample [B] of a noise-aware classifier, for x [B, ...]; None where none is loaded."""
-    clean: Callable[[Tensor, Level], Tensor] | None = None
-    """log p(y | x₀) per sample [B] of any classifier, told that x₀ [B, ...] has no noise; None where none is loaded."""
-    weak: Denoise | None = None
-    """A worse model of the same data under the same conditions; None where none is loaded."""
+    critics: Mapping[tuple[str, Sees], LogP] = field(default_factory=dict)
+    """Log-probabilities by the role of the guide that tells them, and by what it looks at."""
+    denoisers: Mapping[str, Denoise] = field(default_factory=dict)
+    """Other models of the same data under the same conditions, by the role of the guide."""
     perturbed: Mapping[str, Denoise] = field(default_factory=dict)
     """`plain` with the attention maps of one part of its network replaced by the identity, for every part that attends."""
     attended: Callable[[Tensor, Level], tuple[Estimate, Tensor]] | None = None
@@ -36,14 +42,124 @@ class Context:
     it is no network of pictures."""
 
 
+@dataclass(frozen=True)
+class Critic:
+    """One log-probability to climb."""
+
+    logp: LogP
+    scale: float = 1.0
+    sees: Sees = "noisy"
+    """x itself, or the clean estimate x̂₀; the gradient of the latter runs through the denoiser."""
+
+
 class Guidance(Config, abc.ABC):
     """A way of changing what a denoiser believes."""
 
     kind: str
+    role: ClassVar[str | None] = None
+    """The role of the guide that it needs, such as "classifier"; None for none."""
 
     @abc.abstractmethod
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         """The guided denoiser around `inner`."""
+
+    @property
+    def active(self) -> bool:
+        """Whether it changes anything: at some scales a guidance is none, and what it needs is not needed."""
+        return True
+
+    @property
+    def renoises(self) -> bool:
+        """Whether it puts back other noise than that of x̂₀ (`Estimate.renoise`), which not all samplers can."""
+        return False
+
+    def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
+        """Why it cannot stand after the guidance listed before it, or lacks something; None where it can."""
+        return None
+
+
+class Blend(Guidance):
+    """A guidance that blends the conditional and the unconditional estimate of the bare model."""
+
+    def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
+        if blends := [each.kind for each in before if isinstance(each, Blend)]:
+            if blends == [self.kind]:
+                return f"{self.kind} can be given only once, because it blends the bare model's two estimates"
+            return f"{self.kind} and {blends[0]} blend the same two estimates: give one of them"
+        if before:
+            return f"{self.kind} has to come first, because it blends the bare model's two estimates"
+        if context.pair is None:
+            return f"{self.kind} needs a model that was also trained without its conditions, and this one was not: try classifier"
+        return None
+
+
+class Comparison(Guidance):
+    """A guidance that leads away from a worse model."""
+
+    def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
+        if any(type(each) is type(self) for each in before):
+            return f"{self.kind} can be given only once: add the two scales"
+        if late := [each.kind for each in before if isinstance(each, Limit | Steering)]:
+            return f"{self.kind} has to come before {late[0]}, because it is the bare model that it compares with a worse one"
+        return self.lacking(context)
+
+    @abc.abstractmethod
+    def lacking(self, context: Context) -> str | None:
+        """What it needs and has not; None where it has all."""
+
+
+class Limit(Guidance):
+    """A guidance that keeps x̂₀ within limits."""
+
+    def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
+        if any(isinstance(each, Limit) for each in before):
+            return "clamp and threshold limit the same estimate: give one of them, once"
+        if steering := [each.kind for each in before if isinstance(each, Steering)]:
+            return f"clamp and threshold have to come before {steering[0]}, because its gradient is not clipped (as in ADM)"
+        return None
+
+
+class Steering(Guidance):
+    """A guidance by the gradient of a log-probability, which a guide of its role tells.
+
+    Neighbours in the order of guidance that apply their gradients alike share one backward pass.
+    """
+
+    @property
+    @abc.abstractmethod
+    def looks_at(self) -> Sees:
+        """What the guide looks at."""
+
+    @property
+    def at_once(self) -> bool:
+        """Whether the gradient moves x̂₀ at once, whatever the sampler would do with it."""
+        return False
+
+    @abc.abstractmethod
+    def critic(self, context: Context) -> Critic:
+        """What to climb."""
+
+    def __call__(self, inner: Denoise, context: Context) -> Denoise:
+        return steered(inner, [self], context)
+
+    def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
+        if any(type(each) is type(self) for each in before):
+            return f"{self.kind} can be given only once: add the two scales"
+        if (self.role, self.looks_at) not in context.critics:
+            what = f"noise-aware {self.role}" if self.looks_at == "noisy" else f"{self.role}"
+            return f"{self.kind} needs a {what}, and none is loaded for this model: try cfg"
+        return None
+
+
+def steered(inner: Denoise, steerings: Sequence[Steering], context: Context) -> Denoise:
+    """`inner` steered by all of these, which apply their gradients alike, in one backward pass."""
+    critics = [each.critic(context) for each in steerings if each.active]
+    if not critics:
+        return inner
+    moved = steer(inner, *critics)
+    if not steerings[0].at_once:
+        return moved
+    return lambda x, level: moved(x, level).folded(renoises=True)
 
 
 def away(inner: Denoise, context: Context, worse: Denoise, weight: float) -> Denoise:
@@ -58,3 +174,43 @@ def away(inner: Denoise, context: Context, worse: Denoise, weight: float) -> Den
         return replace(estimate, x0=estimate.x0 + weight * (plain.x0 - worse(x, level).x0))
 
     return denoise
+
+
+def steer(inner: Denoise, *critics: Critic) -> Denoise:
+    """`inner` with the gradient Σ scale·∇ₓ log p of the critics added to its estimates' shift.
+
+    The shift carries no graph of its own. With a critic that sees the clean estimate, the whole estimate carries none.
+    """
+    through = any(critic.sees == "clean" for critic in critics)
+
+    def denoise(x: Tensor, level: Level) -> Estimate:
+        estimate = None if through else inner(x, level)
+        # A copy made outside of inference mode is an ordinary tensor, which may require gradients.
+        with torch.inference_mode(False), torch.enable_grad():
+            z = x.clone().detach().requires_grad_()
+            believed = inner(z, level) if estimate is None else estimate
+            total = torch.stack(
+                [critic.scale * critic.logp(believed.x0 if critic.sees == "clean" else z, level).sum() for critic in critics]
+            ).sum()
+            shift = torch.autograd.grad(total, z)[0]
+        if estimate is None:
+            estimate = _detached(believed, x)
+        return replace(estimate, shift=shift if estimate.shift is None else estimate.shift + shift)
+
+    return denoise
+
+
+def _detached(estimate: Estimate, x: Tensor) -> Estimate:
+    def cut(value: Tensor | None) -> Tensor | None:
+        return None if value is None else value.detach()
+
+    return replace(
+        estimate,
+        x=x,
+        x0=estimate.x0.detach(),
+        frac=cut(estimate.frac),
+        logvar=cut(estimate.logvar),
+        shift=cut(estimate.shift),
+        renoise=cut(estimate.renoise),
+        unclipped=cut(estimate.unclipped),
+    )

@@ -15,10 +15,10 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level, spread
-from lodestar.guidance.base import Context, Guidance
+from lodestar.guidance.base import Blend, Context
 
 
-class CFG(Guidance):
+class CFG(Blend):
     """Classifier-free guidance. Everything but x̂₀ (a learned variance, say) is the conditional model's."""
 
     kind: Literal["cfg"] = "cfg"

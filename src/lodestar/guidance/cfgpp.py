@@ -16,15 +16,19 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level
-from lodestar.guidance.base import Context, Guidance
+from lodestar.guidance.base import Blend, Context
 
 
-class CFGpp(Guidance):
+class CFGpp(Blend):
     """CFG++, for samplers that can put back other noise than x̂₀'s own. The learned variance is the conditional model's."""
 
     kind: Literal["cfgpp"] = "cfgpp"
     scale: float = Field(default=0.6, ge=0, le=1)
     """λ; 0 is the unconditional model. There is no value that means the conditional one."""
+
+    @property
+    def renoises(self) -> bool:
+        return True
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         pair = context.pair

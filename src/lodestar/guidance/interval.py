@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -9,7 +10,7 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level
-from lodestar.guidance.base import Context, Guidance
+from lodestar.guidance.base import Context, Guidance, Limit
 
 
 class Interval(Guidance):
@@ -30,6 +31,12 @@ class Interval(Guidance):
             return inner(x, level) if self.holds(level) else context.plain(x, level)
 
         return denoise
+
+    def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
+        limited = [each for each in before if not isinstance(each, Limit)]
+        if not limited or isinstance(limited[-1], Interval):
+            return "interval limits the guidance listed before it, and there is none: write cfg or classifier in front"
+        return None
 
     def holds(self, level: Level) -> bool:
         """Whether a level, one for a whole batch, is inside."""

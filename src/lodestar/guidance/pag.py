@@ -11,10 +11,10 @@ from typing import Literal
 from pydantic import Field
 
 from lodestar.core.estimate import Denoise
-from lodestar.guidance.base import Context, Guidance, away
+from lodestar.guidance.base import Comparison, Context, away
 
 
-class PAG(Guidance):
+class PAG(Comparison):
     """Perturbed-attention guidance. Costs one more evaluation."""
 
     kind: Literal["pag"] = "pag"
@@ -27,3 +27,10 @@ class PAG(Guidance):
         if self.scale == 0:
             return inner
         return away(inner, context, context.perturbed[self.part], self.scale)
+
+    def lacking(self, context: Context) -> str | None:
+        if not context.perturbed:
+            return "pag needs a network with attention, and this model has none"
+        if self.part not in context.perturbed:
+            return f"pag cannot perturb part {self.part!r}: this network attends in {', '.join(context.perturbed)}"
+        return None

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level, spread
-from lodestar.guidance.base import Context, Guidance
+from lodestar.guidance.base import Comparison, Context
 
 
-class SAG(Guidance):
+class SAG(Comparison):
     """Self-attention guidance. Costs one more evaluation."""
 
     kind: Literal["sag"] = "sag"
@@ -51,6 +51,9 @@ class SAG(Guidance):
             return replace(estimate, x0=estimate.x0 - self.scale * sigma / alpha * change)
 
         return denoise
+
+    def lacking(self, context: Context) -> str | None:
+        return None if context.attended else "sag needs a network with attention, and this model has none"
 
 
 def blur(x: Tensor, deviation: float) -> Tensor:

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level, spread
-from lodestar.guidance.base import Context, Guidance
-from lodestar.guidance.clip import limit
+from lodestar.guidance.base import Context, Limit
+from lodestar.guidance.clamp import limit
 
 
-class Threshold(Guidance):
+class Threshold(Limit):
     """clamp(x̂₀, −q, q)/q per sample, where q is the quantile `ratio` of |x̂₀|, at least 1 and at most `maximum`.
 
     What a classifier's gradient makes of x̂₀ afterwards is clamped to [−1, 1].

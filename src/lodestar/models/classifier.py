@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from lodestar.conditions import Ask, sign_table
 from lodestar.config import Config, Problem
-from lodestar.core.level import Level
+from lodestar.core.level import CLEAN, Level
 from lodestar.core.schedule import AnySchedule, Linear
+from lodestar.guidance import LogP, Sees
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.labels import check_classes
 from lodestar.nets.classifier import ClassifierConfig
-
-PLAIN = Level(0.0, 1.0, 0.0)
-"""What a classifier is told of pictures without noise: the chain has no time for them, so that of its first step."""
 
 
 class ClassifierModelConfig(Config):
@@ -69,23 +71,51 @@ class PictureClassifier(nn.Module):
         self.digest = ""
         """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
 
-    def logits(self, x: Tensor, level: Level = PLAIN) -> Tensor:
+    def logits(self, x: Tensor, level: Level = CLEAN) -> Tensor:
         """Unnormalised log-probabilities of the classes [B, classes]."""
         return self.network(x, _times(x, level), self.dtype)
 
-    def logp(self, x: Tensor, level: Level, signs: Tensor) -> Tensor:
+    def log_probability(self, x: Tensor, level: Level, signs: Tensor) -> Tensor:
         """Σ sign·log p(class | x) [B], differentiable in x, for signs [B, classes]: 1 for a wanted class, −1 for an unwanted one.
 
-        A classifier of clean pictures knows no other level than `PLAIN`.
+        A classifier of clean pictures knows no other level than `CLEAN`.
         """
-        assert self.config.noised or level == PLAIN, "a classifier of clean pictures knows no noise"
+        assert self.config.noised or level == CLEAN, "a classifier of clean pictures knows no noise"
         return (self.logits(x, level).log_softmax(dim=-1) * signs).sum(dim=-1)
 
-    def features(self, x: Tensor, level: Level = PLAIN) -> Tensor:
+    @property
+    def known(self) -> tuple[tuple[str, ...], int | None]:
+        """The names of its classes (empty for none), and their number."""
+        return self.config.names or (), self.config.network.classes
+
+    def agree(self, model: DiffusionConfig, sees: Sees) -> None:
+        """Raise Problem unless it knows what a diffusion model makes; sees "noisy": also what is made on the way."""
+        ours = self.config
+        if sees == "noisy" and not ours.noised:
+            raise Problem("this classifier was trained on clean pictures alone, and noised ones are new to it: try sees=clean")
+        if model.denoiser.classes is not None:
+            check_classes("classifier", self.known, (model.names or (), model.denoiser.classes))
+        if sees == "noisy" and ours.schedule != model.schedule:
+            raise Problem(
+                f"this classifier knows another noise schedule ({ours.schedule.kind}) than the model ({model.schedule.kind})"
+            )
+        channels = model.denoiser.channels
+        if (ours.network.in_channels, ours.size) != (channels, model.size):
+            raise Problem(
+                f"this classifier sees pictures of {ours.network.in_channels} channels and size {ours.size}, "
+                f"the model makes {channels} and {model.size}"
+            )
+
+    def logp(self, asks: Sequence[Ask], sees: Sees, device: torch.device) -> LogP:
+        """log p(labels | x) of pictures under noise, or of clean ones whatever the level."""
+        table = sign_table([ask.label for ask in asks], self.config.network.classes).to(device)
+        return lambda x, level: self.log_probability(x, level if sees == "noisy" else CLEAN, table)
+
+    def features(self, x: Tensor, level: Level = CLEAN) -> Tensor:
         """What the classes are told from [B, D]; maps are averaged over their places, so that D is their channels."""
         return self.told(x, level).features
 
-    def told(self, x: Tensor, level: Level = PLAIN) -> Told:
+    def told(self, x: Tensor, level: Level = CLEAN) -> Told:
         """`features`, `logits` and maps, from one pass."""
         given = self.network.features(x, _times(x, level), self.dtype)
         logits = self.network.classify(given)
@@ -100,4 +130,7 @@ class PictureClassifier(nn.Module):
 
 
 def _times(x: Tensor, level: Level) -> Tensor:
-    return level.time.to(x) if isinstance(level.time, Tensor) else torch.full((len(x),), level.time, device=x.device)
+    """What the network is told [B]: clean pictures have no time in the chain, so that of its first step stands in."""
+    if isinstance(level.time, Tensor):
+        return torch.where(torch.as_tensor(level.sigma) == 0, 0.0, level.time).to(x)
+    return torch.full((len(x),), 0.0 if level.sigma == 0 else level.time, device=x.device)

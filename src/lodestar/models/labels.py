@@ -64,3 +64,11 @@ def listed(names: Sequence[str]) -> str:
     """Names without their synonyms, for messages: all of them where they are few, else how many there are and the first."""
     short = ", ".join(name.split(", ")[0] for name in names[:_SHOWN])
     return short if len(names) <= _SHOWN else f"{len(names)} names ({short}, …)"
+
+
+def check_classes(what: str, theirs: tuple[tuple[str, ...], int | None], ours: tuple[tuple[str, ...], int | None]) -> None:
+    """Raise Problem unless a guide knows a model's classes, each given as names (empty for none) and number; what: the guide."""
+    if theirs == ours:
+        return
+    told = [f"{number}: {listed(names)}" if names else f"{number}, without names" for names, number in (theirs, ours)]
+    raise Problem(f"this {what} knows other classes ({told[0]}) than the model ({told[1]})")

@@ -38,7 +38,7 @@ def _model(
     classes: int | None = 1000,
     low_res: int | None = None,
     schedule: AnySchedule = _LINEAR,
-    plan: str = "250",
+    steps: str = "250",
 ) -> DiffusionConfig:
     # The larger upsampler has the widths of a network for 256.
     multipliers = MULTIPLIERS[size if low_res is None else 256]
@@ -52,7 +52,7 @@ def _model(
         layout=layout,
         dropout=dropout,
     )
-    return openai(network, size, classes=classes, low_res=low_res, schedule=schedule, plan=plan)
+    return openai(network, size, classes=classes, low_res=low_res, schedule=schedule, steps=steps)
 
 
 def imagenet64() -> Run:
@@ -102,7 +102,7 @@ def lsun_horse_nodropout() -> Run:
 
 
 def _lsun(iterations: int, dropout: float = 0.1) -> Run:
-    model = _model(256, classes=None, dropout=dropout, plan="1000")
+    model = _model(256, classes=None, dropout=dropout, steps="1000")
     return denoise(model, images=256 * iterations, batch_size=256, rate=1e-4)
 
 

@@ -31,7 +31,7 @@ _URL = "https://openaipublic.blob.core.windows.net/consistency/"
 
 
 def _model(
-    size: int, *, prediction: AnyPrediction, timesteps: int, dropout: float, sampler: samplers.AnySampler, plan: str
+    size: int, *, prediction: AnyPrediction, timesteps: int, dropout: float, sampler: samplers.AnySampler, steps: str
 ) -> DiffusionConfig:
     imagenet = size == 64
     network = UNetConfig(
@@ -50,13 +50,13 @@ def _model(
         size=(size, size),
         names=NAMES if imagenet else None,
         sampler=sampler,
-        plan=plan,
+        steps=steps,
     )
 
 
 def _edm(size: int, iterations: int, batch_size: int) -> Run:
     return denoise(
-        _model(size, prediction=EDM(), timesteps=1000, dropout=0.1, sampler=samplers.Heun(), plan="karras:40"),
+        _model(size, prediction=EDM(), timesteps=1000, dropout=0.1, sampler=samplers.Heun(), steps="karras:40"),
         images=batch_size * iterations,
         batch_size=batch_size,
         rate=1e-4,
@@ -93,7 +93,7 @@ def trained(size: int, timesteps: int) -> DiffusionConfig:
 
 def _consistency(size: int, timesteps: int) -> DiffusionConfig:
     return _model(
-        size, prediction=Consistency(), timesteps=timesteps, dropout=0.0, sampler=samplers.Consistency(), plan="trailing:1"
+        size, prediction=Consistency(), timesteps=timesteps, dropout=0.0, sampler=samplers.Consistency(), steps="trailing:1"
     )
 
 

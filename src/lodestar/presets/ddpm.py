@@ -31,7 +31,7 @@ def cifar10() -> Run:
         denoiser=DenoiserConfig(network=network),
         schedule=Linear(single=True),
         sampler=Ancestral(variance="large"),
-        plan="1000",
+        steps="1000",
     )
     return denoise(
         model,

@@ -37,7 +37,7 @@ def _model(
     dropout: float = 0.0,
     low_res: int | None = None,
     schedule: AnySchedule = _CHAIN,
-    plan: str = "250",
+    steps: str = "250",
 ) -> DiffusionConfig:
     network = UNetConfig(
         width=width,
@@ -51,7 +51,7 @@ def _model(
         adaptive_norm=adaptive,
         dropout=dropout,
     )
-    return openai(network, size, classes=classes, low_res=low_res, schedule=schedule, plan=plan)
+    return openai(network, size, classes=classes, low_res=low_res, schedule=schedule, steps=steps)
 
 
 def imagenet64() -> Run:
@@ -97,7 +97,7 @@ def lsun_bedroom_slow() -> Run:
 
 
 def _lsun() -> DiffusionConfig:
-    return _model(256, blocks=2, heads=1, sides=(16,), adaptive=False, schedule=Linear(), plan="1000")
+    return _model(256, blocks=2, heads=1, sides=(16,), adaptive=False, schedule=Linear(), steps="1000")
 
 
 def _run(

@@ -42,7 +42,7 @@ def openai(
     classes: int | None,
     low_res: int | None,
     schedule: AnySchedule,
-    plan: str,
+    steps: str,
 ) -> DiffusionConfig:
     """A model of square pictures as OpenAI's code has them: ε with a learned range of variances, ImageNet's classes or none.
 
@@ -55,7 +55,7 @@ def openai(
         low_res=None if low_res is None else (low_res, low_res),
     )
     names = NAMES if classes is not None else None
-    return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), plan=plan)
+    return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), steps=steps)
 
 
 def denoise(

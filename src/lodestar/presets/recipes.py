@@ -18,11 +18,11 @@ from rich.table import Column, Table
 from lodestar import library
 from lodestar.config import Config, Problem
 from lodestar.download import place
-from lodestar.guidance import AnyGuidance, Classifier, Clip
-from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion
-from lodestar.models.request import Request
-from lodestar.samplers import DDIM, Ancestral, AnySampler
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.guide import Guide, Guides
+from lodestar.generators.request import Request, Settings, request
+from lodestar.guidance import Clamp, Classifier, Guidance
+from lodestar.samplers import DDIM, Ancestral, Sampler
 
 _BATCHES = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/"
 
@@ -44,7 +44,7 @@ class Recipe(Config):
     """That of the classifier that guides."""
     scale: float = Field(default=0.0, ge=0)
     """Of the classifier's guidance; 0 without one."""
-    plan: str = "250"
+    steps: str = "250"
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     reference: str
     """Name of the reference batch's file."""
@@ -54,12 +54,12 @@ class Recipe(Config):
     """The published numbers, by the names of our metrics."""
 
     @property
-    def guidance(self) -> tuple[AnyGuidance, ...]:
+    def guidance(self) -> tuple[Guidance, ...]:
         """What to sample it with."""
         return (Classifier(scale=self.scale),) if self.critic else ()
 
     @property
-    def samples_by(self) -> AnySampler:
+    def samples_by(self) -> Sampler:
         """The sampler."""
         return Ancestral() if self.sampler == "ancestral" else DDIM()
 
@@ -69,10 +69,10 @@ class Recipe(Config):
         return f"{_BATCHES}{self.folder}/{self.reference}"
 
 
-def load(recipe: Recipe, folder: Path, device: str | None = None) -> tuple[Diffusion, PictureClassifier | None]:
-    """The model of a row, and the classifier that guides it, from a folder of converted ones. Raises Problem where none is."""
-    model = library.load_diffusion(_converted(recipe.model, folder), device)
-    return model, None if recipe.critic is None else library.load_classifier(_converted(recipe.critic, folder), device)
+def load(recipe: Recipe, folder: Path, device: str | None = None) -> tuple[Diffusion, dict[str, Guide]]:
+    """The model of a row, and its guides by role, from a folder of converted ones. Raises Problem where one is missing."""
+    guides = {} if recipe.critic is None else {"classifier": str(_converted(recipe.critic, folder))}
+    return library.load_diffusion(_converted(recipe.model, folder), device), library.load_guides(guides, device)
 
 
 def reference_file(recipe: Recipe, given: str | None) -> Path:
@@ -83,20 +83,15 @@ def reference_file(recipe: Recipe, given: str | None) -> Path:
     return path
 
 
-def request(recipe: Recipe, model: Diffusion, critic: PictureClassifier | None, count: int, seed: int) -> Request:
+def drawn(recipe: Recipe, model: Diffusion, guides: Guides, count: int, seed: int) -> Request:
     """What a row samples: classes drawn at random, as its authors drew them, and picture k with the seed seed + k."""
-    classes = model.classes(critic)[1]
-    drawn: list[int | None] = [None] * count
+    classes = model.classes(guides)[1]
+    labels: list[int | None] = [None] * count
     if classes is not None:
-        drawn = torch.randint(classes, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
-    return Request(
-        labels=tuple(drawn),
-        seeds=tuple(range(seed, seed + count)),
-        plan=recipe.plan,
-        sampler=recipe.samples_by,
-        # The published code clamps before the gradient and not after it.
-        guidance=(Clip(), *recipe.guidance),
-    )
+        labels = torch.randint(classes, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+    # The published code clamps before the gradient and not after it.
+    how = Settings(steps=recipe.steps, sampler=recipe.samples_by, guidance=(Clamp(), *recipe.guidance))
+    return request(labels, seed, how)
 
 
 def within(name: str, measured: float, expected: float) -> bool:
@@ -124,7 +119,7 @@ def listing() -> Table:
     for name, recipe in RECIPES.items():
         guided = "" if recipe.critic is None else f"{recipe.scale:g}"
         printed = (f"{recipe.expected[key]:g}" if key in recipe.expected else "" for key in short)
-        table.add_row(name, guided, recipe.plan, *printed)
+        table.add_row(name, guided, recipe.steps, *printed)
     return table
 
 
@@ -149,13 +144,13 @@ def _guided(size: int, scale: float, *numbers: float | None, **settings: object)
 
 
 def _fast(size: int, scale: float, *numbers: float | None) -> Recipe:
-    return _guided(size, scale, *numbers, plan="ddim25", sampler="ddim")
+    return _guided(size, scale, *numbers, steps="ddim25", sampler="ddim")
 
 
 def _lsun(name: str, *numbers: float) -> Recipe:
     expected = dict(zip(("frechet", "spatial_frechet", "precision", "recall"), numbers, strict=True))
     file = f"VIRTUAL_lsun_{name}256.npz"
-    return Recipe(model=f"adm-lsun-{name}", plan="1000", reference=file, folder=f"lsun/{name}", expected=expected)
+    return Recipe(model=f"adm-lsun-{name}", steps="1000", reference=file, folder=f"lsun/{name}", expected=expected)
 
 
 RECIPES: Mapping[str, Recipe] = {

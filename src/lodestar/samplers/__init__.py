@@ -1,11 +1,10 @@
-"""Samplers, one algorithm a file. The union is the list of kinds: a new one is written and named here, and is then everywhere."""
+"""Samplers, one algorithm a file. `KINDS` is the list of kinds: a new one is written and named here, and is then everywhere."""
 
 from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
-
+from lodestar.config import Kinds
 from lodestar.samplers.ancestral import Ancestral
 from lodestar.samplers.base import Sampler, State, last
 from lodestar.samplers.consistency import Consistency
@@ -19,30 +18,18 @@ from lodestar.samplers.euler import Euler
 from lodestar.samplers.euler_ancestral import EulerAncestral
 from lodestar.samplers.heun import Heun
 from lodestar.samplers.lms import LMS
+from lodestar.samplers.own import Own
 from lodestar.samplers.plms import PLMS
 from lodestar.samplers.predictor_corrector import PredictorCorrector
 from lodestar.samplers.unipc import UniPC
 
-AnySampler = Annotated[
-    Ancestral
-    | DDIM
-    | PLMS
-    | Euler
-    | EulerAncestral
-    | Heun
-    | EDMHeun
-    | DPMpp
-    | DPMppSingle
-    | DPMppSDE
-    | DPMAdaptive
-    | UniPC
-    | LMS
-    | PredictorCorrector
-    | Consistency,
-    Field(discriminator="kind"),
-]
+KINDS = Kinds(
+    Ancestral, DDIM, PLMS, Euler, EulerAncestral, Heun, EDMHeun, DPMpp, DPMppSingle, DPMppSDE, DPMAdaptive, UniPC, LMS,
+    PredictorCorrector, Consistency, Own,
+)  # fmt: skip
+AnySampler = Annotated[Sampler, KINDS]
 
 __all__ = [
-    "DDIM", "LMS", "PLMS", "Ancestral", "AnySampler", "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle",
-    "EDMHeun", "Euler", "EulerAncestral", "Heun", "PredictorCorrector", "Sampler", "State", "UniPC", "last",
+    "DDIM", "KINDS", "LMS", "PLMS", "Ancestral", "AnySampler", "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle",
+    "EDMHeun", "Euler", "EulerAncestral", "Heun", "Own", "PredictorCorrector", "Sampler", "State", "UniPC", "last",
 ]  # fmt: skip

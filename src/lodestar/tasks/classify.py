@@ -11,8 +11,8 @@ from torch.nn.functional import cross_entropy
 
 from lodestar.codecs import pixels
 from lodestar.config import Problem
-from lodestar.core.level import Level
-from lodestar.models.classifier import PLAIN, ClassifierModelConfig, PictureClassifier
+from lodestar.core.level import CLEAN, Level
+from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
@@ -87,7 +87,7 @@ class ClassifyLearner(Learner):
     def _classify(self, batch: Pictures, rng: torch.Generator) -> tuple[Tensor, Tensor, Level]:
         """Labels [B], logits [B, classes] and the level at which they were given."""
         assert batch.label is not None
-        x, level, schedule = pixels.encode(batch.image.to(self.device)), PLAIN, self.task.model.schedule
+        x, level, schedule = pixels.encode(batch.image.to(self.device)), CLEAN, self.task.model.schedule
         if self.task.model.noised:
             level = schedule.draw(len(x), rng)
             x = schedule.forward(x, level, torch.randn(x.shape, generator=rng, device=self.device))

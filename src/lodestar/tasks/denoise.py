@@ -14,7 +14,8 @@ from lodestar.codecs import pixels
 from lodestar.conditions.low_res import shrink
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.generators.diffusion import Diffusion
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
 from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size

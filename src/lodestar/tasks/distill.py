@@ -19,8 +19,9 @@ from lodestar.core.estimate import Denoise as Teacher
 from lodestar.core.level import Level
 from lodestar.core.plan import Trailing
 from lodestar.core.schedule import Schedule
-from lodestar.guidance import Clip, Context, compose
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.generators.diffusion import Diffusion
+from lodestar.guidance import Clamp, Context, compose
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.objectives.base import mean_flat
@@ -63,7 +64,7 @@ class Distill(Task):
         if classes is not None and (facts.names is None or (model.names or facts.names) != facts.names):
             raise Problem(f"teacher {self.teacher} knows other classes ({model.names or classes}) than the data ({facts.names})")
         Trailing(count=2 * self.steps).indices(model.schedule.timesteps)  # raises where the chain is too short for the teacher
-        model = model.replace(sampler=DDIM(), plan=f"trailing:{self.steps}")
+        model = model.replace(sampler=DDIM(), steps=f"trailing:{self.steps}")
         return self.replace(model=model, label_drop=self.label_drop if model.droppable else 0.0)
 
     def build(self, device: torch.device, dtype: torch.dtype) -> DistillLearner:
@@ -97,7 +98,7 @@ class DistillLearner(DenoiseLearner):
         with torch.no_grad():
             plain = self.teacher.denoiser.bind(cond, keep)
             # As it is sampled: what it believes is clamped to the range of pictures.
-            target = two_steps(compose([Clip()], Context(plain=plain)), x, t, halfway, s)
+            target = two_steps(compose([Clamp()], Context(plain=plain)), x, t, halfway, s)
         estimate = self.model.denoiser(x, t, self.model.denoiser.encode(cond, keep))
         error = mean_flat((estimate.x0 - target) ** 2)
         snr = (t.alpha / t.sigma) ** 2

@@ -21,6 +21,7 @@ from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.measured import measured
 from lodestar.files import is_temporary, write_csv
+from lodestar.generators.request import Settings
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill
@@ -113,8 +114,7 @@ def measure(
                 count=count,
                 seed=seed,
                 batch_size=batch_size,
-                plan=f"trailing:{steps}",
-                sampler=DDIM(),
+                how=Settings(steps=f"trailing:{steps}", sampler=DDIM()),
                 device=device,
                 cache=cache,
             )

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from lodestar.config import Problem
 from lodestar.core.transition import Transition
-from lodestar.models.edits.base import Batch, Edit
-from lodestar.samplers import Ancestral, AnySampler, State
+from lodestar.generators.edits.base import Edit, EditJob, Sourced
+from lodestar.samplers import Ancestral, Sampler, State
 from lodestar.samplers.repaint import repaint, walk
-
-if TYPE_CHECKING:
-    from lodestar.models.editing import EditRequest
 
 
 class Inpaint(Edit):
@@ -28,21 +25,21 @@ class Inpaint(Edit):
     """j, how many steps long a stretch is."""
 
     @property
-    def usual(self) -> AnySampler:
+    def usual(self) -> Sampler:
         """The paper's."""
         return Ancestral()
 
     def length(self, steps: Sequence[Transition]) -> int:
         return sum(1 for _ in walk(steps, self.jump, self.resamples))
 
-    def states(self, batch: Batch) -> Iterator[State]:
-        assert batch.mask is not None
+    def states(self, job: EditJob) -> Iterator[State]:
+        assert job.mask is not None
         yield from repaint(
-            batch.sampler, batch.denoise(batch.request.labels), batch.start(), batch.steps, batch.noise,
-            batch.sources, batch.mask, self.jump, self.resamples,
+            job.sampler, job.denoise(job.request.asks), job.start(), job.steps, job.noise,
+            job.sources, job.mask, self.jump, self.resamples,
         )  # fmt: skip
 
-    def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
+    def check(self, request: Sourced, sampler: Sampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         if mask is None:
             raise Problem("inpaint needs a mask, white where the picture is to be filled in, and none is given")
         if not mask.any():

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from lodestar.core.transition import Transition
-from lodestar.models.edits.base import Batch, Edit
-from lodestar.models.guided import check_intervals
-from lodestar.samplers import AnySampler, State
-
-if TYPE_CHECKING:
-    from lodestar.models.editing import EditRequest
+from lodestar.generators.edits.base import Edit, EditJob, Sourced
+from lodestar.generators.guided import check_intervals
+from lodestar.samplers import Sampler, State
 
 
 class SDEdit(Edit):
@@ -28,15 +25,15 @@ class SDEdit(Edit):
     def length(self, steps: Sequence[Transition]) -> int:
         return max(round(self.strength * len(steps)), 1)
 
-    def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
+    def check(self, request: Sourced, sampler: Sampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         super().check(request, sampler, steps, mask)
         taken = steps[-self.length(steps) :]
-        check_intervals(request.guidance, sampler, taken, f"the {len(taken)} that strength {self.strength:g} takes")
+        check_intervals(request.settings.guidance, sampler, taken, f"the {len(taken)} that strength {self.strength:g} takes")
 
-    def states(self, batch: Batch) -> Iterator[State]:
-        steps = batch.steps[-self.length(batch.steps) :]
+    def states(self, job: EditJob) -> Iterator[State]:
+        steps = job.steps[-self.length(job.steps) :]
         if self.strength < 1:
-            x = batch.model.config.schedule.forward(batch.sources, steps[0].t, batch.noise(batch.sources))
+            x = job.guided.model.config.schedule.forward(job.sources, steps[0].t, job.noise(job.sources))
         else:
-            x = batch.start()
-        yield from batch.sampler(batch.denoise(batch.request.labels), x, steps, batch.noise)
+            x = job.start()
+        yield from job.sampler(job.denoise(job.request.asks), x, steps, job.noise)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
+from lodestar.conditions import Ask, Label
 from lodestar.config import Problem
 from lodestar.core.transition import Transition
-from lodestar.models.edits.base import Batch, Edit, Layout
+from lodestar.generators.edits.base import Edit, EditJob
 from lodestar.samplers import State
 
 
@@ -20,19 +21,15 @@ class Upsample(Edit):
     def enlarges(self) -> bool:
         return True
 
-    def layout(self, pictures: int, labels: int, count: int | None) -> Layout:
+    def asks(self, pictures: int, labels: Sequence[Label], count: int | None, seed: int) -> tuple[Ask, ...]:
         """Every picture once, or over again until there are `count` results, each with the next of the labels."""
         if not pictures:
             raise Problem("upsample needs a picture to enlarge, and none is given")
         numbers = range(pictures if count is None else count)
-        return Layout(
-            sources=tuple(k % pictures for k in numbers),
-            labels=tuple(k % labels for k in numbers),
-            seeds=tuple(numbers),
-        )
+        return tuple(Ask(seed=seed + k, label=labels[k % len(labels)], source=k % pictures) for k in numbers)
 
     def length(self, steps: Sequence[Transition]) -> int:
         return len(steps)
 
-    def states(self, batch: Batch) -> Iterator[State]:
-        yield from batch.sampler(batch.denoise(batch.request.labels), batch.start(), batch.steps, batch.noise)
+    def states(self, job: EditJob) -> Iterator[State]:
+        yield from job.sampler(job.denoise(job.request.asks), job.start(), job.steps, job.noise)

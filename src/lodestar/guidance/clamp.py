@@ -11,10 +11,10 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level
-from lodestar.guidance.base import Context, Guidance
+from lodestar.guidance.base import Context, Limit
 
 
-class Clip(Guidance):
+class Clamp(Limit):
     """x̂₀ clamped to [−limit, limit].
 
     Published code clamps before a classifier's gradient and never after. At the noisiest levels of a chain that ends near pure
@@ -22,7 +22,7 @@ class Clip(Guidance):
     first step: `folded` clamps what comes of the gradient as well.
     """
 
-    kind: Literal["clip"] = "clip"
+    kind: Literal["clamp"] = "clamp"
     limit: float = Field(default=1.0, gt=0)
     folded: bool = False
 

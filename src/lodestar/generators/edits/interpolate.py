@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.conditions import Composed
+from lodestar.conditions import Ask, Composed, Label
 from lodestar.config import Problem
 from lodestar.core.noise import SeededNoise
 from lodestar.core.slerp import slerp
 from lodestar.core.transition import Transition
-from lodestar.models.edits.base import Batch, Edit, Layout
-from lodestar.models.guided import between
-from lodestar.samplers import AnySampler, State, last
+from lodestar.generators.edits.base import Edit, EditJob, Sourced
+from lodestar.samplers import Sampler, State, last
 from lodestar.samplers.inversion import check_invertible, invert
-
-if TYPE_CHECKING:
-    from lodestar.models.editing import EditRequest
 
 
 class Interpolate(Edit):
@@ -39,11 +35,11 @@ class Interpolate(Edit):
     guided: bool = False
     """Guide the inversion of pictures too."""
 
-    def layout(self, pictures: int, labels: int, count: int | None) -> Layout:
+    def asks(self, pictures: int, labels: Sequence[Label], count: int | None, seed: int) -> tuple[Ask, ...]:
         if count is not None:
             raise Problem(f"count is {count}: an interpolation makes as many pictures as it has points, {self.points}")
         weights = tuple(k / (self.points - 1) for k in range(self.points))
-        return Layout(sources=(), labels=tuple(map(round, weights)), seeds=(0,) * self.points, weights=weights)
+        return tuple(Ask(seed=seed, label=labels[round(weight)], weight=weight) for weight in weights)
 
     def draws(self, pictures: int) -> bool:
         return not pictures
@@ -51,26 +47,26 @@ class Interpolate(Edit):
     def length(self, steps: Sequence[Transition]) -> int:
         return len(steps)
 
-    def states(self, batch: Batch) -> Iterator[State]:
-        request, x = batch.request, batch.start()
+    def states(self, job: EditJob) -> Iterator[State]:
+        request, x = job.request, job.start()
         weights = torch.tensor(request.weights, dtype=torch.float64, device=x.device)
-        if len(batch.pictures):
+        if len(job.pictures):
             # Each by itself: neither depends on the other, whatever the sampler looks at.
             first, second = (
-                last(invert(batch.sampler, batch.denoise([origin], self.guided), picture, batch.steps, batch.noise))
-                for origin, picture in zip(request.origins, batch.pictures.split(1), strict=True)
+                last(invert(job.sampler, job.denoise([origin], self.guided), picture, job.steps, job.noise))
+                for origin, picture in zip(request.origins, job.pictures.split(1), strict=True)
             )
             x = slerp(first.expand_as(x), second.expand_as(x), weights)
         elif self.to_seed is not None:
-            other = replace(batch, noise=SeededNoise([self.to_seed] * len(x), request.temperature)).start()
+            other = replace(job, noise=SeededNoise([self.to_seed] * len(x), request.settings.temperature)).start()
             x = slerp(x, other, weights)
-        model, (origin, goal) = batch.model, request.origins
-        denoise = between(model, request.complete_guidance(), (origin, goal), request.weights, batch.classifier, batch.weak)
-        yield from batch.sampler(denoise, x, batch.steps, batch.noise)
+        begin, end = request.origins
+        denoise = job.guided.between((begin, end), request.weights)
+        yield from job.sampler(denoise, x, job.steps, job.noise)
 
-    def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
+    def check(self, request: Sourced, sampler: Sampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         super().check(request, sampler, steps, mask)
-        if any(isinstance(origin, Composed) for origin in request.origins):
+        if any(isinstance(origin.label, Composed) for origin in request.origins):
             raise Problem("interpolate goes from one class to one class, and a composed label is several")
         if len(request.pictures) not in (0, 2):
             raise Problem(f"interpolate goes between two pictures, and the number given is {len(request.pictures)}")

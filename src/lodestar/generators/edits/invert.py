@@ -7,17 +7,14 @@ again from that noise under the label that it is to have.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from torch import Tensor
 
 from lodestar.core.transition import Transition
-from lodestar.models.edits.base import Batch, Edit
-from lodestar.samplers import AnySampler, State
+from lodestar.generators.edits.base import Edit, EditJob, Sourced
+from lodestar.samplers import Sampler, State
 from lodestar.samplers.inversion import check_invertible, invert
-
-if TYPE_CHECKING:
-    from lodestar.models.editing import EditRequest
 
 
 class Invert(Edit):
@@ -37,14 +34,14 @@ class Invert(Edit):
     def length(self, steps: Sequence[Transition]) -> int:
         return 2 * len(steps)
 
-    def states(self, batch: Batch) -> Iterator[State]:
-        request, steps = batch.request, batch.steps
-        upwards = batch.denoise([request.origins[source] for source in request.sources], self.guided)
-        for state in invert(batch.sampler, upwards, batch.sources, steps, batch.noise):
+    def states(self, job: EditJob) -> Iterator[State]:
+        request, steps = job.request, job.steps
+        upwards = job.denoise([request.origins[source] for source in request.sources], self.guided)
+        for state in invert(job.sampler, upwards, job.sources, steps, job.noise):
             yield state
-        for down in batch.sampler(batch.denoise(request.labels), state.x, steps, batch.noise):
+        for down in job.sampler(job.denoise(request.asks), state.x, steps, job.noise):
             yield State(down.x, down.estimate, len(steps) + down.index)
 
-    def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
+    def check(self, request: Sourced, sampler: Sampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         super().check(request, sampler, steps, mask)
         check_invertible(sampler, steps)

@@ -5,44 +5,54 @@ from __future__ import annotations
 import abc
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Self
 
+from pydantic import model_validator
 from torch import Tensor
 
-from lodestar.conditions import Label
+from lodestar.conditions import Ask, Label
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
-from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion
-from lodestar.models.guided import guided
-from lodestar.samplers import AnySampler, State
+from lodestar.generators.guided import Guided
+from lodestar.generators.request import Request
+from lodestar.samplers import Sampler, State
 
-if TYPE_CHECKING:
-    from lodestar.models.editing import EditRequest
+
+class Sourced(Request):
+    """What to make of pictures, whatever the way."""
+
+    pictures: tuple[str, ...] = ()
+    """The pictures that results are made of, each by the SHA-256 of its values."""
+    mask: str | None = None
+    """Likewise, where there is one."""
+    origins: tuple[Ask, ...] = ()
+    """What each of them is, where it is inverted; of an interpolation, what is asked for at its two ends."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        assert all(ask.source is None or ask.source < len(self.pictures) for ask in self.asks)
+        return self
+
+    @property
+    def sources(self) -> list[int]:
+        """The number of the picture that each result is made of, where each is made of one."""
+        return [ask.source for ask in self.asks if ask.source is not None]
+
+    @property
+    def weights(self) -> list[float]:
+        """Where each result is between two ends, in [0, 1], where there are ends."""
+        return [ask.weight for ask in self.asks if ask.weight is not None]
 
 
 @dataclass(frozen=True)
-class Layout:
-    """Which of the pictures and labels given, and which seed, each result is made of; one entry a result."""
-
-    sources: tuple[int, ...]
-    """Numbers of pictures; empty where no result is made of one of them alone."""
-    labels: tuple[int, ...]
-    """Places among the labels asked for."""
-    seeds: tuple[int, ...]
-    """What is added to the first seed."""
-    weights: tuple[float, ...] = ()
-    """How far from one end to the other, in [0, 1]."""
-
-
-@dataclass(frozen=True)
-class Batch:
+class EditJob:
     """Some results of a request, and what there is to make them of."""
 
-    model: Diffusion
-    request: EditRequest
+    guided: Guided
+    """The model, with the guidance of the request."""
+    request: Sourced
     """For these results alone."""
     pictures: Tensor
     """All the pictures that the request is made of, float32 [P, C, H, W] in [−1, 1]."""
@@ -50,27 +60,27 @@ class Batch:
     """The one that each result is enlarged from, uint8 [B, C, h, w]; None where none is."""
     mask: Tensor | None
     """bool [H, W], True where something is to be made."""
-    classifier: PictureClassifier | None
-    weak: Diffusion | None
     noise: SeededNoise
     """Of which nothing has been drawn."""
     steps: Sequence[Transition]
-    sampler: AnySampler
+    sampler: Sampler
 
     @property
     def sources(self) -> Tensor:
         """The picture that each result is made of [B, C, H, W]."""
-        return self.pictures[list(self.request.sources)]
+        return self.pictures[self.request.sources]
 
     def start(self) -> Tensor:
         """Where sampling begins: each result's first draw [B, C, H, W]."""
-        return self.noise.start(self.model.shape, self.model.device) * self.model.config.schedule.start_sigma
+        model = self.guided.model
+        return self.noise.start(model.shape, model.device) * model.config.schedule.start_sigma
 
-    def denoise(self, labels: Sequence[Label], guidance: bool = True) -> Denoise:
-        """A `Denoise` under these labels, with the guidance of the request or without."""
+    def denoise(self, asks: Sequence[Ask], guidance: bool = True) -> Denoise:
+        """A `Denoise` of what is asked, with the guidance of the request or without."""
         if not guidance:
-            return guided(self.model, self.request.replace(guidance=()).complete_guidance(), labels, None, self.low_res)
-        return guided(self.model, self.request.complete_guidance(), labels, self.classifier, self.low_res, self.weak)
+            bare = self.request.settings.replace(guidance=()).complete()
+            return Guided(self.guided.model, bare).denoise(asks, self.low_res)
+        return self.guided.denoise(asks, self.low_res)
 
 
 class Edit(Config, abc.ABC):
@@ -93,33 +103,30 @@ class Edit(Config, abc.ABC):
         return True
 
     @property
-    def usual(self) -> AnySampler | None:
+    def usual(self) -> Sampler | None:
         """The sampler where none is asked for; None is the model's own."""
         return None
 
-    def layout(self, pictures: int, labels: int, count: int | None) -> Layout:
+    def asks(self, pictures: int, labels: Sequence[Label], count: int | None, seed: int) -> tuple[Ask, ...]:
         """Every picture under every label, once, or over again until there are `count` results, each with a seed of its own.
 
         Raises Problem where that makes none.
         """
         if not pictures:
             raise Problem(f"{self.kind} needs a picture to start from, and none is given")
-        numbers = range(pictures * labels if count is None else count)
-        return Layout(
-            sources=tuple(k // labels % pictures for k in numbers),
-            labels=tuple(k % labels for k in numbers),
-            seeds=tuple(numbers),
-        )
+        each = len(labels)
+        numbers = range(pictures * each if count is None else count)
+        return tuple(Ask(seed=seed + k, label=labels[k % each], source=k // each % pictures) for k in numbers)
 
     @abc.abstractmethod
     def length(self, steps: Sequence[Transition]) -> int:
         """How many steps `states` takes: a state for each, unless the sampler chooses its own, and the last one's is the last."""
 
     @abc.abstractmethod
-    def states(self, batch: Batch) -> Iterator[State]:
+    def states(self, job: EditJob) -> Iterator[State]:
         """Make the results: the last state's x, float32 [B, C, H, W]."""
 
-    def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
+    def check(self, request: Sourced, sampler: Sampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         """Raise Problem where this cannot be done with this sampler, or without a mask or with one."""
         if mask is not None:
             raise Problem(f"a mask has no effect on {self.kind}: leave it out, or inpaint")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -13,17 +13,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lodestar import __version__, library
+from lodestar import __version__
+from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, decode
 from lodestar.data.npz import write_npz
 from lodestar.files import is_temporary, write_text
+from lodestar.generators import first
+from lodestar.generators.edits.request import EditRequest, Material
+from lodestar.generators.guide import roles
+from lodestar.generators.origin import Origin
+from lodestar.generators.request import Frame, Request
 from lodestar.images import load_png, save_grid, save_png
-from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion, Samples
-from lodestar.models.editing import Edited, EditRequest, Material
 from lodestar.models.labels import spell
-from lodestar.models.request import Frame, Request
-from lodestar.nets.precision import PRECISIONS
 
 MANIFEST = "manifest.json"
 """The manifest's file; `lodestar.data.folder` knows it too."""
@@ -33,6 +34,14 @@ _HOLE = 128
 """What the grid shows there: grey."""
 IN_GRID = 400
 """The grid shows so many pictures at most, the first: it is for looking at, and is held in memory."""
+
+
+class Guided(Config):
+    """A guide of the pictures."""
+
+    name: str
+    """As given; empty if it was built in code."""
+    digest: str
 
 
 class Manifest(Config):
@@ -45,30 +54,20 @@ class Manifest(Config):
     model_digest: str
     dtype: Literal["float32", "bfloat16"] | None = None
     """The number format that the model computed in, which tells on pictures; None if that was not written down."""
-    classifier: str | None = None
-    """The classifier that guided, as given."""
-    classifier_digest: str | None = None
-    weak: str | None = None
-    """The weaker model that autoguidance led away from, as given."""
-    weak_digest: str | None = None
+    guides: Mapping[str, Guided] = {}
+    """The guides, by role."""
     request: EditRequest | Request
 
     @classmethod
-    def of(
-        cls, request: Request, model: Diffusion, classifier: PictureClassifier | None = None, weak: Diffusion | None = None
-    ) -> Self:
-        """The manifest of a request to a model. The classifier and the weaker model are written down only where they guide."""
-        kinds = {guidance.kind for guidance in request.guidance}
-        guide, worse = classifier if "classifier" in kinds else None, weak if "autoguidance" in kinds else None
+    def of(cls, request: Request, origin: Origin) -> Self:
+        """The manifest of a request to a generator; of the guides, those that the guidance asks for."""
+        asked = roles(request.settings.guidance)
         return cls(
             lodestar=__version__,
-            model=model.name,
-            model_digest=model.digest,
-            dtype="bfloat16" if model.denoiser.dtype == torch.bfloat16 else "float32",
-            classifier=None if guide is None else guide.name,
-            classifier_digest=None if guide is None else guide.digest,
-            weak=None if worse is None else worse.name,
-            weak_digest=None if worse is None else worse.digest,
+            model=origin.name,
+            model_digest=origin.digest,
+            dtype=origin.dtype,
+            guides={role: Guided(name=guide.name, digest=guide.digest) for role, guide in origin.guides.items() if role in asked},
             request=request,
         )
 
@@ -77,32 +76,19 @@ class Manifest(Config):
         """Read a manifest, given it or its folder. Raises Problem."""
         path = Path(path) / MANIFEST if Path(path).is_dir() else Path(path)
         try:
-            return decode(cls, json.dumps(json.loads(path.read_text(encoding="utf-8"))["manifest"]), str(path))
+            whole = json.loads(path.read_text(encoding="utf-8"))
+            manifest = whole["manifest"]
+            if "labels" in manifest["request"]:
+                manifest = first.read(manifest)
+            else:
+                manifest["request"]["asks"] = [_ask(picture) for picture in whole["pictures"]]
+            return decode(cls, json.dumps(manifest), str(path))
         except OSError as error:
             raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             if isinstance(error, Problem):
                 raise
             raise Problem(f"{path} is not a manifest of pictures") from None
-
-    def load(self, device: str | None = None) -> tuple[Diffusion, PictureClassifier | None, Diffusion | None]:
-        """The model of the pictures, and the classifier and the weaker model that guided it.
-
-        Raises Problem if they are not the same any more.
-        """
-        dtype = None if self.dtype is None else PRECISIONS[self.dtype]
-        given = ((self.model, "diffusion"), (self.classifier, "classifier"), (self.weak, "weaker"))
-        for kind in (kind for name, kind in given if name == ""):
-            raise Problem(
-                f"the {kind} model of these pictures was built in code, and not loaded by a name that could be loaded again"
-            )
-        model = library.load_diffusion(self.model, device, dtype)
-        classifier = None if self.classifier is None else library.load_classifier(self.classifier, device, dtype)
-        weak = None if self.weak is None else library.load_diffusion(self.weak, device, dtype)
-        digests = ((model, self.model_digest), (classifier, self.classifier_digest), (weak, self.weak_digest))
-        for name in (loaded.name for loaded, digest in digests if loaded is not None and loaded.digest != digest):
-            raise Problem(f"{name} is not the model that made these pictures: its weights have changed since")
-        return model, classifier, weak
 
 
 class Album:
@@ -158,7 +144,7 @@ class Album:
 
     def finish(self) -> Path:
         """Write the grid of the pictures, of the first where there are many, and return its path."""
-        path, count = self.folder / "grid.png", min(len(self.manifest.request.labels), IN_GRID)
+        path, count = self.folder / "grid.png", min(len(self.manifest.request.asks), IN_GRID)
         made, columns = torch.stack([load_png(self.path(k)) for k in range(count)]), None
         if isinstance(self.manifest.request, EditRequest) and self.material is not None:
             made, columns = _beside(made, self.manifest.request, self.material)
@@ -166,21 +152,30 @@ class Album:
         return path
 
     def _write_manifest(self, listed: bool = True) -> None:
-        request, names = self.manifest.request, self.names
-        pictures: list[dict[str, Any]] = [
-            {"file": self.path(k).name, "label": spell(label, names), "seed": seed}
-            for k, (label, seed) in enumerate(zip(request.labels, request.seeds, strict=True))
-            if listed
+        """The manifest's pictures are the asks of its request; listed: each with its file."""
+        manifest = json.loads(self.manifest.to_json())
+        pictures = [
+            ({"file": self.path(k).name} if listed else {}) | _entry(ask, self.names or ())
+            for k, ask in enumerate(self.manifest.request.asks)
         ]
-        whole: dict[str, Any] = {"manifest": json.loads(self.manifest.to_json()), "pictures": pictures}
-        if isinstance(request, EditRequest):
-            for picture, source in zip(pictures, request.sources, strict=False):
-                picture["source"] = _source(source)
-            for picture, weight in zip(pictures, request.weights, strict=False):
-                picture["weight"] = weight
+        del manifest["request"]["asks"]
+        whole: dict[str, Any] = {"manifest": manifest, "pictures": pictures}
         if self.material is not None:
             whole["sources"] = [{"file": _source(k), "from": name} for k, name in enumerate(self.material.names)]
         write_text(self.folder / MANIFEST, json.dumps(whole, indent=1) + "\n")
+
+
+def _entry(ask: Ask, names: tuple[str, ...]) -> dict[str, Any]:
+    """An ask as a manifest lists it: a class by its name, and what it is numbered beside it."""
+    told = json.loads(ask.model_dump_json(exclude_defaults=True))
+    number = told.pop("label", None)
+    return {"label": spell(ask.label, names), "class": number, "seed": ask.seed, **told}
+
+
+def _ask(picture: dict[str, Any]) -> dict[str, Any]:
+    """What `_entry` told of an ask."""
+    told = {name: value for name, value in picture.items() if name not in ("file", "class", "label")}
+    return told | {"label": picture["class"]}
 
 
 def read_material(manifest: str | Path, request: EditRequest) -> Material:
@@ -205,27 +200,13 @@ def _source(number: int) -> str:
 
 def _beside(made: Tensor, request: EditRequest, material: Material) -> tuple[Tensor, int]:
     """Results uint8 [N, C, H, W] beside what they are made of, and in how many columns to show them."""
-    if not request.sources:  # a path from one end to the other
+    if request.asks[0].source is None:  # a path from one end to the other
         return torch.cat([material.pictures[:1], made, material.pictures[1:]]), len(made) + len(material.pictures)
-    sources = F.interpolate(material.pictures[list(request.sources[: len(made)])], made.shape[-2:])  # where it is enlarged
+    sources = F.interpolate(material.pictures[request.sources[: len(made)]], made.shape[-2:])  # where it is enlarged
     columns = [sources, made] if material.mask is None else [sources, sources.masked_fill(material.mask, _HOLE), made]
     # As square as it gets in whole groups.
     groups = math.ceil(math.sqrt(len(made) / len(columns)))
     return torch.stack(columns, dim=1).flatten(0, 1), groups * len(columns)
-
-
-def save(samples: Samples, folder: str | Path) -> Path:
-    """Write samples as numbered PNG files, a grid and a manifest; returns the folder.
-
-    Raises Problem if the folder holds anything but these pictures.
-    """
-    names, _ = samples.model.classes(samples.classifier)
-    material = samples.material if isinstance(samples, Edited) else None
-    manifest = Manifest.of(samples.request, samples.model, samples.classifier, samples.weak)
-    album = Album(folder, manifest, names, material)
-    album.write(0, samples.images)
-    album.finish()
-    return album.folder
 
 
 def free_folder(parent: str | Path, name: str) -> Path:

@@ -1,0 +1,185 @@
+"""What a generator is: whoever answers a request with a stream of frames."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator, Sequence
+from types import MappingProxyType
+from typing import Literal, Protocol, Unpack
+
+import torch
+from torch import Tensor
+
+from lodestar.conditions import SEEDS, Label
+from lodestar.config import Problem
+from lodestar.generators.guide import Companions, Critic, Guide, Guides, chosen
+from lodestar.generators.origin import Origin
+from lodestar.generators.rejection import candidates, check_judge, surest
+from lodestar.generators.request import Asked, Frame, Request, Settings, request, settings
+from lodestar.generators.samples import Samples
+from lodestar.guidance import Sees
+
+
+class Prepared(Protocol):
+    """A request that can be answered: all that could be refused has been checked."""
+
+    @property
+    def length(self) -> int:
+        """How many steps each picture takes."""
+
+    def frames(self, batch_size: int = 32, start: Tensor | None = None) -> Iterator[Frame]:
+        """The answer, batch by batch, a frame for every step.
+
+        start: the noise that sampling begins with, float32 [N, C, H, W] of deviation 1; default, what the seeds draw.
+        """
+
+
+class Generator(abc.ABC):
+    """Whoever answers a `Request`."""
+
+    name: str = ""
+    """What it was loaded by; empty if it was built in code."""
+    digest: str = ""
+    """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
+    companions: Companions = MappingProxyType({})
+    """What loads the guides that belong to it, by role."""
+
+    @property
+    @abc.abstractmethod
+    def shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of its pictures."""
+
+    @property
+    @abc.abstractmethod
+    def device(self) -> torch.device:
+        """Where its weights are."""
+
+    @property
+    @abc.abstractmethod
+    def precision(self) -> Literal["float32", "bfloat16"]:
+        """The number format that it computes in."""
+
+    @property
+    @abc.abstractmethod
+    def known(self) -> tuple[tuple[str, ...], int | None]:
+        """The names of the classes that it may be asked for (empty for none), and their number (None for none)."""
+
+    @property
+    @abc.abstractmethod
+    def defaults(self) -> Settings:
+        """How its pictures are made where nothing else is asked for."""
+
+    @abc.abstractmethod
+    def prepare(self, asked: Request, guides: Guides | None = None) -> Prepared:
+        """Check a request, before any work is done. guides: by role; default its own. Raises Problem if it cannot be answered."""
+
+    @abc.abstractmethod
+    def agree(self, critic: Critic, sees: Sees) -> None:
+        """Raise Problem unless a critic knows what is made here; sees "noisy": also what is made on the way."""
+
+    @abc.abstractmethod
+    def label(self, asked: str | int | None, guides: Guides) -> Label:
+        """A class, or several, by name or number; "none" and None are none. Raises Problem."""
+
+    def sample(
+        self,
+        label: str | int | Sequence[str | int | None] | None = None,
+        count: int | None = None,
+        *,
+        seed: int | torch.Generator = 0,
+        batch_size: int = 32,
+        guides: Guides | None = None,
+        best_of: int = 1,
+        start: Tensor | None = None,
+        callback: Callable[[Frame], None] | None = None,
+        **how: Unpack[Asked],
+    ) -> Samples:
+        """Sample pictures.
+
+        label: a class by name or number, several ("dog+ship", "not cat"), or one for each picture; None takes the classes in
+        turn. count: how many pictures (default: as many as labels). Picture k has the seed `seed` + k and is the same whatever
+        the batch size; a generator of torch draws the first seed. guides: the models that guidance asks for, by role; default
+        its own, where it has them. best_of: of so many candidates for each picture the one is kept that the guide "judge"
+        finds the surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
+        start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
+        with each `Frame`. how: steps, sampler, guidance, clamp, temperature, see `settings`. Raises Problem.
+        """
+        given, chosen_settings = dict(guides or {}), settings(**how)
+        judge = given.pop("judge", None) or (self.judge() if best_of > 1 else None)
+        guiding = chosen(chosen_settings.guidance, given, self.companions)
+        labels = self.labels([label] if isinstance(label, str | int) else label, count, guiding)
+        asked = request(candidates(labels, best_of), _first_seed(seed), chosen_settings)
+        frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
+        if best_of > 1:
+            images, asked = self.surest(frames, asked, best_of, judge)
+        else:
+            images = torch.cat([frame.images for frame in frames if frame.final])
+        return Samples(images, asked, self.origin(guiding))
+
+    def stream(
+        self, asked: Request, *, guides: Guides | None = None, batch_size: int = 32, start: Tensor | None = None
+    ) -> Iterator[Frame]:
+        """Answer a request batch by batch, a frame for every step. Raises Problem at once if it cannot be answered."""
+        if batch_size < 1:
+            raise Problem(f"batch size is {batch_size}: at least 1")
+        if start is not None and start.shape != (len(asked.asks), *self.shape):
+            raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.shape)}")
+        return self.prepare(asked, guides).frames(batch_size, start)
+
+    def labels(
+        self, asked: Sequence[str | int | None] | None, count: int | None, guides: Guides | None = None
+    ) -> tuple[Label, ...]:
+        """A label for each of `count` pictures: those asked for, in turn; all classes in turn where none is. Raises Problem.
+
+        The classes are its own, or those of a guide where it knows none.
+        """
+        if count is not None and count < 1:
+            raise Problem(f"count is {count}: at least 1")
+        _, classes = self.classes(guides)
+        numbers: list[Label] = [None] if classes is None else list(range(classes))
+        if asked is not None:
+            numbers = [self.label(each, guides or {}) for each in asked]
+        return tuple(numbers[k % len(numbers)] for k in range(len(numbers) if count is None else count))
+
+    def classes(self, guides: Guides | None = None) -> tuple[tuple[str, ...], int | None]:
+        """The names of the classes that may be asked for, and their number: its own, or those of a guide where it knows none."""
+        every = (self.known, *(guide.known for guide in (guides or {}).values()))
+        return next((known for known in every if known[1] is not None), self.known)
+
+    def complete(self, how: Settings) -> Settings:
+        """Settings with the generator's own steps and sampler where none are asked for."""
+        own = self.defaults
+        return how.replace(steps=how.steps or own.steps, sampler=how.sampler or own.sampler)
+
+    def origin(self, guides: Guides | None = None) -> Origin:
+        """What pictures of its making tell of who made them."""
+        return Origin(self.name, self.digest, self.precision, self.classes(guides)[0], guides or {})
+
+    def judge(self) -> Guide | None:
+        """Its own judge, which is its classifier where it has no other; None where it has none."""
+        own = self.companions.get("judge") or self.companions.get("classifier")
+        return None if own is None else own()
+
+    def surest(self, frames: Iterator[Frame], asked: Request, best_of: int, judge: Guide | None) -> tuple[Tensor, Request]:
+        """Of every `best_of` pictures in a row the one that the judge is surest of, and their request; see `rejection.surest`.
+
+        Raises Problem, before the first frame, where the judge cannot judge.
+        """
+        critic = check_judge(judge, asked, best_of)
+        self.agree(critic, "clean")
+        return surest(frames, asked, best_of, critic, self.device)
+
+
+def _first_seed(seed: int | torch.Generator) -> int:
+    if isinstance(seed, torch.Generator):
+        return int(torch.randint(2**62, (), generator=seed, device=seed.device))
+    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
+        raise Problem(f"seed is {seed!r}: a whole number from 0 to 2**64 − 1, or a torch.Generator")
+    return seed
+
+
+def _told(frames: Iterator[Frame], callback: Callable[[Frame], None] | None) -> Iterator[Frame]:
+    for frame in frames:
+        if callback is not None:
+            callback(frame)
+        yield frame

@@ -1,0 +1,229 @@
+"""A diffusion model as a generator: the stream of frames that sampling is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Unpack
+
+import torch
+from torch import Tensor
+
+from lodestar.conditions import Ask, Composed, Label, signs
+from lodestar.config import Problem
+from lodestar.core.estimate import Estimate
+from lodestar.core.level import Level
+from lodestar.core.noise import SeededNoise
+from lodestar.core.plan import parse_plan
+from lodestar.core.transition import Transition
+from lodestar.denoiser import Bound
+from lodestar.generators.agreement import check_rival, note_sampler
+from lodestar.generators.base import Generator
+from lodestar.generators.edits import AnyEdit
+from lodestar.generators.edits.arrange import AskedLabel, arrange, gather, listed
+from lodestar.generators.edits.editing import PreparedEdit, check_material, low_res_of, sampler_of, shape_of
+from lodestar.generators.edits.request import EditRequest, Material
+from lodestar.generators.guide import Critic, Guides, chosen
+from lodestar.generators.guided import Guided, bind, check_intervals
+from lodestar.generators.request import Asked, Frame, Request, Settings, settings
+from lodestar.generators.samples import Samples
+from lodestar.guidance import Context, Guidance, Sees, compose
+from lodestar.models.diffusion import DiffusionModel
+from lodestar.models.labels import read_label, spell
+from lodestar.samplers import Own, Sampler
+
+
+@dataclass(frozen=True)
+class PreparedSampling:
+    """A request to a diffusion model that can be answered."""
+
+    guided: Guided
+    request: Request
+    sampler: Sampler
+    steps: Sequence[Transition]
+
+    @property
+    def length(self) -> int:
+        return len(self.steps)
+
+    @torch.inference_mode()
+    def frames(self, batch_size: int = 32, start: Tensor | None = None) -> Iterator[Frame]:
+        """The answer, a frame for every step; see `Prepared`.
+
+        A sampler that chooses its own steps gets one picture at a time, because none may depend on those sampled with it.
+        """
+        model, asks, steps = self.guided.model, self.request.asks, self.steps
+        model.eval()
+        size = 1 if self.sampler.adaptive else batch_size
+        for first in range(0, len(asks), size):
+            rows = asks[first : first + size]
+            denoise = self.guided.denoise(rows)
+            noise = SeededNoise([ask.seed for ask in rows], self.request.settings.temperature)
+            given = noise.start(model.shape, model.device) if start is None else start[first : first + size].to(model.device)
+            # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
+            for state in self.sampler(denoise, given * model.config.schedule.start_sigma, steps, noise):
+                done = state.index + 1
+                yield Frame(first, done, len(steps), state.x if done == len(steps) else state.estimate.x0)
+
+
+class Diffusion(DiffusionModel, Generator):
+    """A diffusion model that answers requests. As a module it is the model: `forward`, parameters and states are its weights'."""
+
+    def __repr__(self) -> str:
+        count = sum(parameter.numel() for parameter in self.parameters())
+        _, classes = self.known
+        told = f"{classes} classes" if classes else "no classes"
+        channels, height, width = self.shape
+        made = f"{height}×{width}, {channels} channels, {told}, {count / 1e6:.1f}M parameters, {self.precision}, {self.device}"
+        return f"Diffusion({self.name or 'built in code'}: {made})"
+
+    @property
+    def precision(self) -> Literal["float32", "bfloat16"]:
+        return "bfloat16" if self.denoiser.dtype == torch.bfloat16 else "float32"
+
+    @property
+    def known(self) -> tuple[tuple[str, ...], int | None]:
+        return self.config.names or (), self.config.denoiser.classes
+
+    @property
+    def defaults(self) -> Settings:
+        return Settings(steps=self.config.steps, sampler=self.config.sampler)
+
+    def agree(self, critic: Critic, sees: Sees) -> None:
+        critic.agree(self.config, sees)
+
+    def label(self, asked: str | int | None, guides: Guides) -> Label:
+        if asked is None or asked == "none":
+            if self.config.denoiser.classes is not None and not self.config.droppable:
+                raise Problem("label none: this model was never trained without its classes")
+            return None
+        names, classes = self.classes(guides)
+        if classes is None:
+            raise Problem(f"label {asked!r}: this model knows no classes")
+        return read_label(asked, names, classes)
+
+    def prepare(self, asked: Request, guides: Guides | None = None) -> PreparedSampling:
+        guided, sampler, steps = self.check(asked, guides)
+        return PreparedSampling(guided, asked, sampler, steps)
+
+    def check(
+        self, asked: Request, guides: Guides | None = None, low_res: Tensor | None = None
+    ) -> tuple[Guided, Sampler, list[Transition]]:
+        """How a request is answered: the guided model, the sampler and its steps. Raises Problem if it cannot be answered.
+
+        low_res: the pictures uint8 [N, C, h, w] that an upsampler enlarges, one for each of the request.
+        """
+        if asked.later:
+            raise Problem(
+                f"settings are given for {1 + len(asked.later)} stages: {self.name or 'this model'} is one, and no cascade"
+            )
+        how = self.complete(asked.settings)
+        steps, sampler, guidance = self.transitions(how), how.sampler, how.complete()
+        assert sampler is not None
+        guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions))
+        few = [Ask(label=label) for label in dict.fromkeys(asked.labels)]
+        for ask in few:
+            self.check_label(ask.label, guided.guides)
+        guided.denoise(few, None if low_res is None else low_res[: len(few)])
+        check_intervals(guidance, sampler, steps, f"those of plan {how.steps!r}")
+        _rehearse(sampler, steps, guidance, self.config.denoiser.variance != "fixed")
+        note_sampler(self.config, sampler)
+        return guided, sampler, steps
+
+    def check_label(self, label: Label, guides: Guides | None = None) -> None:
+        """Raise Problem unless the model, or a guide where it knows no classes, can be asked for a label."""
+        names, classes = self.classes(guides)
+        for number in signs(label):
+            if classes is None or not 0 <= number < classes:
+                known = "no classes" if classes is None else f"classes 0 to {classes - 1}"
+                raise Problem(f"label {number}: this model knows {known}")
+        if isinstance(label, Composed) and self.config.denoiser.classes is not None and not self.config.droppable:
+            raise Problem(
+                f"label {spell(label, names)!r}: composed labels need a model that was also trained without its classes"
+            )
+
+    def transitions(self, how: Settings) -> list[Transition]:
+        """The steps of settings. Raises Problem where they begin at a level that is hardly noisy, where noise is no picture."""
+        plan = how.steps or self.config.steps
+        steps = self.config.schedule.steps(parse_plan(plan))
+        start = steps[0].t
+        if start.ratio < 1:
+            raise Problem(
+                f"steps {plan!r} begin where pictures are hardly noisy (σ/α = {start.ratio:.2g}): try trailing:{len(steps)}"
+            )
+        return steps
+
+    def prepare_edit(self, asked: EditRequest, material: Material, guides: Guides | None = None) -> PreparedEdit:
+        """Check a request for edited pictures, before any work is done. Raises Problem if it cannot be answered."""
+        check_material(self, asked.edit, material, self.name)
+        if (material.digests, material.mask_digest) != (asked.pictures, asked.mask):
+            raise Problem("these are not the pictures that the request is made of: their values have changed since")
+        how = asked.edit
+        if asked.settings.temperature != 1 and not how.draws(len(asked.pictures)):
+            given = asked.settings.temperature
+            raise Problem(f"temperature is {given:g}: {how.kind} of pictures draws no noise that it could change")
+        sampler = sampler_of(self.config, asked)
+        settled = asked.replace(settings=asked.settings.replace(sampler=sampler))
+        guided, sampler, steps = self.check(settled, guides, low_res_of(asked, material))
+        how.check(asked, sampler, steps, material.mask)
+        return PreparedEdit(guided, asked, material, sampler, steps)
+
+    def edit(
+        self,
+        how: AnyEdit,
+        pictures: Any = (),
+        label: AskedLabel | Sequence[AskedLabel] = None,
+        *,
+        origin: AskedLabel | Sequence[AskedLabel] = None,
+        mask: str | Path | Tensor | None = None,
+        count: int | None = None,
+        seed: int = 0,
+        batch_size: int = 32,
+        guides: Guides | None = None,
+        **given: Unpack[Asked],
+    ) -> Samples:
+        """Make pictures of pictures.
+
+        how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)``, ``Inpaint()`` or ``Upsample()``. pictures: files,
+        folders, albums, PIL pictures, arrays uint8 [H, W, C], or uint8 [P, C, H, W] of the model's size (of the size that it
+        enlarges). label: what the results are to be; every picture × every label, but `Upsample` pairs picture k with label k
+        (default: what an album says). origin: the class of the pictures, or of each, which inversion goes up under; from origin
+        to label goes an interpolation. mask: of `Inpaint`, a file that is white where something is to be made, or bool [H, W].
+        count: how many results, instead of one for each picture and label. The rest is `sample`'s; a temperature is refused
+        where no noise is drawn. Raises Problem.
+        """
+        chosen_settings = settings(**given)
+        guiding = chosen(chosen_settings.guidance, guides or {}, self.companions)
+        material = gather(shape_of(self, how, self.name), self.config.size, pictures, mask)
+        asked = arrange(self, how, material, listed(label), listed(origin), count, seed, guiding)
+        asked = asked.replace(settings=chosen_settings)
+        if batch_size < 1:
+            raise Problem(f"batch size is {batch_size}: at least 1")
+        frames = self.prepare_edit(asked, material, guiding).frames(batch_size)
+        images = torch.cat([frame.images for frame in frames if frame.final])
+        return Samples(images, asked, self.origin(guiding), material)
+
+    def stand_beside(self, model: Any, asks: Sequence[Ask]) -> None:
+        """Raise Problem unless it can be asked what another model (its `DiffusionConfig`) is asked."""
+        check_rival(model, self.config)
+        for label in dict.fromkeys(ask.label for ask in asks):
+            self.check_label(label)
+
+    def bound(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
+        """The denoiser of what is asked, for inference; see `lodestar.generators.guided.bind`."""
+        self.eval()
+        return bind(self, asks, low_res)
+
+
+def _rehearse(sampler: Sampler, steps: Sequence[Transition], guidance: Sequence[Guidance], learned: bool) -> None:
+    """The first step with a single number for a picture, so that what a sampler refuses it refuses before any work."""
+    frac = torch.zeros(1, 1) if learned else None
+
+    def plain(x: Tensor, level: Level) -> Estimate:
+        return Estimate(x, level, x, frac=frac)
+
+    context = Context(plain, pair=lambda x, level: (plain(x, level), plain(x, level)))
+    denoise = compose([each for each in guidance if each.renoises], context)
+    if not isinstance(sampler, Own):
+        next(iter(sampler(denoise, torch.zeros(1, 1), steps, torch.zeros_like)))

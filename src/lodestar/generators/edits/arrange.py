@@ -1,0 +1,112 @@
+"""What an edit is asked to be: pictures and labels in, a request out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lodestar.conditions import Ask, Label
+from lodestar.config import Problem
+from lodestar.data.pictures import read_mask, read_pictures
+from lodestar.generators.base import Generator
+from lodestar.generators.edits import AnyEdit, Interpolate
+from lodestar.generators.edits.request import EditRequest, Material
+from lodestar.generators.guide import Guides
+
+AskedLabel = str | int | None
+"""A label as it is given: a class by name or number, several ("dog+ship"); None or "none" is none."""
+
+
+def gather(
+    shape: tuple[int, int, int],
+    size: tuple[int, int],
+    pictures: Any,
+    mask: str | Path | Tensor | None = None,
+    chosen: Sequence[int] = (),
+) -> Material:
+    """The pictures, brought to a shape [C, H, W], and the mask, to a size [H, W], of an edit.
+
+    pictures: a tensor uint8 [P, C, H, W] of this shape; a file, folder or album, a PIL picture or an array uint8 [H, W, C], or
+    several of them. chosen: only these of them, by number. Raises Problem.
+    """
+    if isinstance(pictures, Tensor):
+        if isinstance(mask, str | Path):
+            mask = torch.from_numpy(read_mask(mask, size, ()))
+        return Material(pictures, mask)
+    listed_pictures = list(pictures) if isinstance(pictures, Sequence) and not isinstance(pictures, str) else [pictures]
+    read = read_pictures(listed_pictures, shape[0], shape[1:], chosen)
+    if isinstance(mask, str | Path):
+        mask = torch.from_numpy(read_mask(mask, size, read))
+    images = [torch.from_numpy(picture.image.copy()) for picture in read]
+    labels = tuple(picture.label for picture in read if picture.label is not None)
+    return Material(
+        torch.stack(images) if images else torch.empty((0, *shape), dtype=torch.uint8),
+        mask,
+        tuple(picture.name for picture in read),
+        labels if len(labels) == len(read) else (),
+    )
+
+
+def arrange(
+    model: Generator, how: AnyEdit, material: Material, label: Sequence[AskedLabel] | None, origin: Sequence[AskedLabel] | None,
+    count: int | None, seed: int, guides: Guides | None = None,
+) -> EditRequest:  # fmt: skip
+    """The request for what is asked, with the sampling settings of the model. Raises Problem."""
+    pictures = len(material.pictures)
+    if isinstance(how, Interpolate):
+        ends = [model.labels(first or second or ["none"], None, guides) for first, second in ((origin, label), (label, origin))]
+        if any(len(end) != 1 for end in ends):
+            raise Problem("interpolate goes from one label to one label: give one at each end")
+        labels = origins = (*ends[0], *ends[1])
+    else:
+        if how.enlarges and label is None and model.classes(guides)[1] is not None:
+            label = _told(model, material)
+        labels = model.labels(label or ["none"], None, guides)
+        origins = _origins(model, how, origin, pictures, guides)
+    return EditRequest(
+        asks=how.asks(pictures, labels, count, seed),
+        edit=how,
+        pictures=material.digests,
+        mask=material.mask_digest,
+        origins=tuple(Ask(label=each) for each in origins),
+    )
+
+
+def _told(model: Generator, material: Material) -> Sequence[str] | None:
+    """The classes that pictures to be enlarged are known to have. Raises Problem where a model has to know and nothing tells."""
+    if material.labels or model.known[1] is None:
+        return material.labels or None
+    try:
+        model.label("none", {})
+    except Problem:
+        free = ""
+    else:
+        free = " (none is one)"
+    raise Problem(f"this model knows classes, and nothing tells the pictures': --label, or label= in Python{free}")
+
+
+def _origins(
+    model: Generator, how: AnyEdit, origin: Sequence[AskedLabel] | None, pictures: int, guides: Guides | None
+) -> tuple[Label, ...]:
+    """The class of each picture, where they are inverted. Raises Problem."""
+    if not how.inverts:
+        if origin:
+            raise Problem(f"the class that pictures have has no effect on {how.kind}: leave it out, or invert")
+        return ()
+    origins = model.labels(origin or ["none"], None, guides)
+    if len(origins) == 1:
+        origins *= pictures
+    if len(origins) != pictures:
+        raise Problem(f"{len(origins)} classes are given for {pictures} pictures: give one for all of them, or one for each")
+    return origins
+
+
+def listed(given: AskedLabel | Sequence[AskedLabel]) -> list[AskedLabel] | None:
+    """One label, or several, as a list; None for none."""
+    if given is None:
+        return None
+    return [given] if isinstance(given, str | int) else list(given)

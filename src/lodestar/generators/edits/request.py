@@ -1,0 +1,45 @@
+"""What to make of pictures, and the pictures that it is made of."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from lodestar.generators.edits import AnyEdit
+from lodestar.generators.edits.base import Sourced
+
+
+class EditRequest(Sourced):
+    """What to make of pictures, and in which way. The command line, Python and a manifest all make one of these."""
+
+    edit: AnyEdit
+
+
+@dataclass(frozen=True)
+class Material:
+    """The pictures that an edit is made of, of the shape that `shape_of` tells."""
+
+    pictures: Tensor = field(repr=False)
+    """uint8 [P, C, H, W]; P may be 0."""
+    mask: Tensor | None = field(default=None, repr=False)
+    """bool [H, W], True where something is to be made."""
+    names: tuple[str, ...] = ()
+    """Where each of the pictures comes from, if from a file."""
+    labels: tuple[str, ...] = ()
+    """The class that each is known to have, where that is told of all of them."""
+
+    @property
+    def digests(self) -> tuple[str, ...]:
+        """SHA-256 of each picture's values."""
+        return tuple(_digest(picture) for picture in self.pictures)
+
+    @property
+    def mask_digest(self) -> str | None:
+        """SHA-256 of the mask's values."""
+        return None if self.mask is None else _digest(self.mask)
+
+
+def _digest(values: Tensor) -> str:
+    return hashlib.sha256(str(tuple(values.shape)).encode() + values.cpu().contiguous().numpy().tobytes()).hexdigest()

@@ -1,0 +1,145 @@
+"""A model under what one batch is asked to be, with guidance around it and the guides that this needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.conditions import Ask, Composed, signs
+from lodestar.config import Problem
+from lodestar.core.estimate import Denoise
+from lodestar.core.level import Level
+from lodestar.core.transition import Transition
+from lodestar.denoiser import Bound
+from lodestar.generators.guide import Critic, Guides, Rival
+from lodestar.guidance import Composition, Context, Guidance, Interval, LogP, Sees, Steering, compose
+from lodestar.models.diffusion import DiffusionModel
+from lodestar.samplers import Sampler
+
+
+@dataclass(frozen=True)
+class Guided:
+    """A model, the guidance around it and the guides of that."""
+
+    model: DiffusionModel
+    guidance: Sequence[Guidance] = ()
+    guides: Guides = field(default_factory=dict)
+
+    def denoise(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Denoise:
+        """The `Denoise` of one batch, for one sampling: some guidance remembers what it said on the way.
+
+        low_res: the pictures uint8 [B, C, h, w] that an upsampler enlarges. Raises Problem for models that cannot guide.
+        """
+        return compose(self.guidance, self.context(asks, low_res))
+
+    def between(self, ends: tuple[Ask, Ask], weights: Sequence[float]) -> Denoise:
+        """The `Denoise` of a batch whose samples are somewhere between two asks: weight 0 is the first, 1 the second.
+
+        The embeddings of what is asked are interpolated, and critics' log-probabilities of it.
+        """
+        assert not any(isinstance(end.label, Composed) for end in ends), "a composed label has no one embedding"
+        first, second = (self.context([end] * len(weights)) for end in ends)
+        with torch.inference_mode(False):
+            weight = torch.tensor(weights, device=self.model.device)
+        bound = _toward(first.plain, second.plain, weight)
+        context = replace(
+            first,
+            plain=bound,
+            pair=first.pair and bound.pair,
+            critics={key: _mixed(logp, second.critics[key], weight) for key, logp in first.critics.items()},
+            denoisers={role: _toward(each, second.denoisers[role], weight) for role, each in first.denoisers.items()},
+            perturbed=bound.perturbed(),
+            attended=bound.attended,
+        )
+        return compose(self.guidance, context)
+
+    def context(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Context:
+        """What the guidance may need, bound to what one batch is asked to be. Raises Problem for models that cannot guide."""
+        model = self.model
+        small = model.config.denoiser.low_res
+        if small is not None and low_res is None:
+            raise Problem(
+                f"this model enlarges pictures of {small[0]}×{small[1]}, and is given none: lodestar upsample gives it some"
+            )
+        # Ordinary tensors: gradients of a classifier, and through the model, are taken inside of inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            bound = bind(model, asks, low_res)
+            free = model.config.denoiser.classes is not None and model.config.droppable
+            return Context(
+                plain=bound,
+                null=model.denoiser.bind(_picture(model, low_res)) if free else None,
+                pair=bound.pair if free else None,
+                critics=self._critics(asks),
+                denoisers=self._rivals(asks, low_res),
+                perturbed=bound.perturbed(),
+                attended=bound.attended,
+            )
+
+    def _critics(self, asks: Sequence[Ask]) -> dict[tuple[str, Sees], LogP]:
+        critics: dict[tuple[str, Sees], LogP] = {}
+        for each in self.guidance:
+            guide = self.guides.get(each.role or "")
+            if isinstance(each, Steering) and each.role is not None and isinstance(guide, Critic):
+                guide.agree(self.model.config, each.looks_at)
+                critics[each.role, each.looks_at] = guide.logp(asks, each.looks_at, self.model.device)
+        return critics
+
+    def _rivals(self, asks: Sequence[Ask], low_res: Tensor | None) -> dict[str, Denoise]:
+        rivals: dict[str, Denoise] = {}
+        for each in self.guidance:
+            guide = self.guides.get(each.role or "")
+            if not isinstance(each, Steering) and each.role is not None and isinstance(guide, Rival):
+                guide.stand_beside(self.model.config, asks)
+                rivals[each.role] = guide.bound(asks, low_res)
+        return rivals
+
+
+def check_intervals(guidance: Sequence[Guidance], sampler: Sampler, steps: Sequence[Transition], what: str) -> None:
+    """Raise Problem where an interval of guidance has none of the steps inside; what: names the steps.
+
+    An adaptive sampler has steps anywhere between.
+    """
+    ratios = sorted(float(step.t.ratio) for step in steps)
+    for each in guidance:
+        if not isinstance(each, Interval):
+            continue
+        across = sampler.adaptive and each.low < ratios[-1] and ratios[0] <= each.high
+        if not across and not any(each.holds(step.t) for step in steps):
+            raise Problem(
+                f"guidance interval:{each.low:g},{each.high:g} has no step inside: {what} have σ/α from {ratios[0]:.3g} "
+                f"to {ratios[-1]:.3g}"
+            )
+
+
+def bind(model: DiffusionModel, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
+    """The denoiser of what one batch is asked to be, and of the pictures uint8 [B, C, h, w] that it enlarges."""
+    picture, labels = _picture(model, low_res), [ask.label for ask in asks]
+    if model.config.denoiser.classes is None:
+        return model.denoiser.bind(picture)
+    if not any(isinstance(label, Composed) for label in labels):
+        numbers = torch.tensor([label or 0 for label in labels], device=model.device)
+        keep = torch.tensor([label is not None for label in labels], device=model.device)
+        return model.denoiser.bind({**picture, "label": numbers}, {"label": keep})
+    terms = [(row, *term) for row, label in enumerate(labels) for term in signs(label).items()]
+    rows, numbers, sign = (torch.tensor(values, device=model.device) for values in zip(*terms, strict=True))
+    return model.denoiser.bind({**picture, "label": numbers}, composition=Composition(rows, sign))
+
+
+def _picture(model: DiffusionModel, low_res: Tensor | None) -> Mapping[str, Tensor]:
+    return {} if low_res is None else {"low_res": pixels.encode(low_res.to(model.device))}
+
+
+def _toward(first: Denoise, second: Denoise, weight: Tensor) -> Bound:
+    assert isinstance(first, Bound) and isinstance(second, Bound)
+    return first.toward(second, weight)
+
+
+def _mixed(first: LogP, second: LogP, weight: Tensor) -> LogP:
+    def logp(x: Tensor, level: Level) -> Tensor:
+        return (1 - weight) * first(x, level) + weight * second(x, level)
+
+    return logp

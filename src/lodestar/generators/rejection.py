@@ -1,0 +1,56 @@
+"""Classifier rejection sampling (Razavi et al. 2019): of several pictures the one that a classifier is surest of.
+
+The result is an ordinary request: each kept picture has its own seed and can be made again alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.conditions import Label
+from lodestar.config import Problem
+from lodestar.core.level import CLEAN
+from lodestar.generators.guide import Critic, Guide
+from lodestar.generators.request import Frame, Request
+
+
+def candidates(labels: Sequence[Label], best_of: int) -> tuple[Label, ...]:
+    """Every label so many times in a row. Raises Problem."""
+    if best_of < 1:
+        raise Problem(f"best of {best_of}: at least 1")
+    return tuple(label for label in labels for _ in range(best_of))
+
+
+def check_judge(judge: Guide | None, asked: Request, best_of: int) -> Critic:
+    """The judge, if it can judge. Raises Problem."""
+    if judge is None:
+        raise Problem(f'best of {best_of} needs a classifier that judges: --judge MODEL, or guides={{"judge": model}} in Python')
+    if not isinstance(judge, Critic):
+        raise Problem(f"best of {best_of}: {judge.name or 'the judge'} tells no probabilities: give a classifier")
+    if any(ask.label is None for ask in asked.asks):
+        raise Problem("label none: a judge needs a class to look for")
+    return judge
+
+
+def surest(frames: Iterable[Frame], asked: Request, best_of: int, judge: Critic, device: torch.device) -> tuple[Tensor, Request]:
+    """Of every `best_of` pictures of a request in a row the one of the highest log p(ask | picture), and their request.
+
+    frames: the stream that answers the request, of which nothing but the best so far is kept. Returns uint8 [N, C, H, W].
+    """
+    best: dict[int, tuple[float, int, Tensor]] = {}
+    for frame in frames:
+        if not frame.final:
+            continue
+        images = frame.images
+        numbers = range(frame.first, frame.first + len(images))
+        logp = judge.logp([asked.asks[number] for number in numbers], "clean", device)
+        scores = logp(pixels.encode(images.to(device)), CLEAN)
+        for number, image, score in zip(numbers, images, scores.tolist(), strict=True):
+            if number // best_of not in best or score > best[number // best_of][0]:
+                best[number // best_of] = score, number, image
+    kept = [best[picture] for picture in sorted(best)]
+    return torch.stack([image for _, _, image in kept]), asked.only(*(number for _, number, _ in kept))

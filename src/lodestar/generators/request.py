@@ -1,0 +1,153 @@
+"""What is asked of a generator, how it is to be made, and the frames that come back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Self, TypedDict
+
+from pydantic import Field, field_validator
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.conditions import Ask, Label
+from lodestar.config import Config, Problem, kinds, nearest, parse
+from lodestar.core.plan import parse_plan
+from lodestar.guidance import AnyGuidance, Clamp, Guidance, Limit, Steering
+from lodestar.guidance import Own as OwnGuidance
+from lodestar.samplers import AnySampler
+from lodestar.samplers import Own as OwnSampler
+
+
+class Settings(Config):
+    """How pictures are made of noise."""
+
+    steps: str | None = None
+    """Sampling plan in text (`lodestar.core.plan`); None is the model's own."""
+    sampler: AnySampler | None = None
+    """None is the model's own."""
+    guidance: tuple[AnyGuidance, ...] = ()
+    """In the order of application."""
+    clamp: bool = True
+    """Clamp x̂₀ to the range of the data, before a classifier's gradient and after, unless the guidance clamps or thresholds."""
+    temperature: float = Field(default=1.0, gt=0)
+    """Standard deviation of all noise that is drawn, at the start and on the way; below 1 is likelier and less diverse."""
+
+    @field_validator("steps")
+    @classmethod
+    def _readable(cls, steps: str | None) -> str | None:
+        if steps is not None:
+            parse_plan(steps)
+        return steps
+
+    def complete(self) -> list[Guidance]:
+        """The guidance with the clamping that data want put in its place."""
+        guidance = list(self.guidance)
+        if self.clamp and not any(isinstance(each, Limit) for each in guidance):
+            place = next((k for k, each in enumerate(guidance) if isinstance(each, Steering)), len(guidance))
+            guidance.insert(place, Clamp(folded=True))
+        return guidance
+
+
+class Asked(TypedDict, total=False):
+    """Settings as they are given in Python: objects, or their short forms in text."""
+
+    steps: str | int | None
+    sampler: Any
+    guidance: Any
+    clamp: bool
+    temperature: float
+
+
+def settings(**given: Any) -> Settings:
+    """Settings of what is given by their names: ``settings(steps=20, sampler="ddim", guidance="cfg:3")``.
+
+    guidance: one, or several in the order of application: each a `Guidance`, its short form, or a function ``(inner, context)``
+    that returns a `Denoise`. sampler: a `Sampler`, its short form, or a function ``(denoise, x, steps, noise)`` that yields
+    `State`. Raises Problem, also for a name that is none.
+    """
+    for name in given:
+        if name not in Settings.model_fields:
+            known = ", ".join(Settings.model_fields)
+            raise Problem(f"unknown setting {name!r}: choose from {known}{nearest(name, Settings.model_fields)}")
+    steps, sampler, guidance = given.get("steps"), given.get("sampler"), given.get("guidance", ())
+    listed = guidance if isinstance(guidance, Sequence) and not isinstance(guidance, str) else [guidance]
+    return Settings(
+        **given
+        | {
+            "steps": None if steps is None else str(steps),
+            "sampler": None if sampler is None else _sampler(sampler),
+            "guidance": tuple(_guidance(each) for each in listed if each is not None),
+        }
+    )
+
+
+def _guidance(given: Any) -> Any:
+    if isinstance(given, str):
+        return parse("guidance", given, AnyGuidance)
+    return given if not callable(given) or type(given) in kinds(AnyGuidance).values() else OwnGuidance.of(given)
+
+
+def _sampler(given: Any) -> Any:
+    if isinstance(given, str):
+        return parse("sampler", given, AnySampler)
+    return given if not callable(given) or type(given) in kinds(AnySampler).values() else OwnSampler.of(given)
+
+
+class Request(Config):
+    """What to make, and how. The command line, Python and a manifest all make one of these."""
+
+    asks: tuple[Ask, ...] = Field(min_length=1)
+    """One for each picture."""
+    settings: Settings = Settings()
+    later: tuple[Settings, ...] = ()
+    """Of the further stages of a cascade, in their order."""
+
+    def only(self, *indices: int) -> Self:
+        """The request for some of its pictures alone."""
+        return self.model_copy(update={"asks": tuple(self.asks[k] for k in indices)})
+
+    @property
+    def labels(self) -> list[Label]:
+        """The label of each picture."""
+        return [ask.label for ask in self.asks]
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each picture."""
+        return [ask.seed for ask in self.asks]
+
+
+def request(labels: Sequence[Label], seed: int = 0, how: Settings | None = None) -> Request:
+    """A request for pictures with these labels; picture k has the seed `seed` + k. Raises Problem."""
+    asks = tuple(Ask(seed=seed + k, label=label) for k, label in enumerate(labels))
+    return Request(asks=asks, settings=how or Settings())
+
+
+@dataclass(frozen=True)
+class Frame:
+    """Some of the requested pictures, as believed after one step; after the last step, the pictures themselves."""
+
+    first: int
+    """Number of the first of these pictures in the request."""
+    step: int
+    """Steps taken."""
+    steps: int
+    """Steps in all."""
+    x: Tensor = field(repr=False)
+    """What they are, in the range [−1, 1]: float32 [B, C, H, W]."""
+
+    @property
+    def images(self) -> Tensor:
+        """uint8 [B, C, H, W]."""
+        return pixels.decode(self.x).cpu()
+
+    @property
+    def final(self) -> bool:
+        """Whether these are the answer."""
+        return self.step == self.steps
+
+    @property
+    def done(self) -> float:
+        """How much of the request is done, in pictures: those before these, and of these the part of their steps."""
+        return self.first + len(self.x) * self.step / self.steps

@@ -1,0 +1,62 @@
+"""Pictures that were made, and what made them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, overload
+
+from torch import Tensor
+
+from lodestar.generators.album import Album, Manifest
+from lodestar.generators.edits.request import Material
+from lodestar.generators.origin import Origin
+from lodestar.generators.request import Request
+from lodestar.images import png, sheet, to_pil
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Pictures, the request that they answer, and who answered it: a sequence of PIL pictures, which notebooks show as a grid."""
+
+    images: Tensor = field(repr=False)
+    """uint8 [N, C, H, W]."""
+    request: Request = field(repr=False)
+    origin: Origin
+    material: Material | None = field(default=None, repr=False)
+    """What they are made of, where an edit made them."""
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    @overload
+    def __getitem__(self, index: int) -> Image: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Image]: ...
+    def __getitem__(self, index: int | slice) -> Image | list[Image]:
+        return self.pil()[index] if isinstance(index, slice) else to_pil(self.images[index])
+
+    def __iter__(self) -> Iterator[Image]:
+        return map(to_pil, self.images)
+
+    def pil(self) -> list[Image]:
+        """The pictures as PIL has them."""
+        return list(self)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write numbered PNG files, a grid and a manifest; returns the folder.
+
+        Raises Problem if the folder holds anything but these pictures.
+        """
+        album = Album(folder, Manifest.of(self.request, self.origin), self.origin.names, self.material)
+        album.write(0, self.images)
+        album.finish()
+        return album.folder
+
+    def _repr_png_(self) -> bytes:
+        """What a notebook shows."""
+        return png(sheet(self.images))

@@ -1,0 +1,34 @@
+"""Guidance of the user's own: a function, or an object of a class that is not registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, Self
+
+from pydantic import PrivateAttr
+
+from lodestar.config import Problem
+from lodestar.core.estimate import Denoise
+from lodestar.guidance.base import Context, Guidance
+
+
+class Own(Guidance):
+    """A guidance that only this process knows. Pictures made with it cannot be made again from their manifest."""
+
+    kind: Literal["own"] = "own"
+    name: str
+    """What the function or the class is called."""
+
+    _call: Callable[[Denoise, Context], Denoise] | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, call: Callable[[Denoise, Context], Denoise]) -> Self:
+        """Wrap ``call(inner, context)``, which returns the guided `Denoise`."""
+        own = cls(name=getattr(call, "__name__", type(call).__name__))
+        own._call = call
+        return own
+
+    def __call__(self, inner: Denoise, context: Context) -> Denoise:
+        if self._call is None:
+            raise Problem(f"guidance own: {self.name!r} was an object of the program that used it, which no file holds")
+        return self._call(inner, context)

@@ -1,0 +1,38 @@
+"""A sampler of the user's own: a function, or an object of a class that is not registered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, Self
+
+from pydantic import PrivateAttr
+from torch import Tensor
+
+from lodestar.config import Problem
+from lodestar.core.estimate import Denoise, Noise
+from lodestar.core.transition import Transition
+from lodestar.samplers.base import Sampler, State
+
+Algorithm = Callable[[Denoise, Tensor, Sequence[Transition], Noise], Iterator[State]]
+
+
+class Own(Sampler):
+    """A sampler that only this process knows. Pictures made with it cannot be made again from their manifest."""
+
+    kind: Literal["own"] = "own"
+    name: str
+    """What the function or the class is called."""
+
+    _call: Algorithm | None = PrivateAttr(default=None)
+
+    @classmethod
+    def of(cls, call: Algorithm) -> Self:
+        """Wrap ``call(denoise, x, steps, noise)``, which yields a `State` after each step."""
+        own = cls(name=getattr(call, "__name__", type(call).__name__))
+        own._call = call
+        return own
+
+    def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        if self._call is None:
+            raise Problem(f"sampler own: {self.name!r} was an object of the program that used it, which no file holds")
+        return self._call(denoise, x, steps, noise)
