@@ -11,14 +11,14 @@ import torch
 
 import lodestar.generators.album as album_module
 from lodestar import checkpoint, library
-from lodestar.generators.album import Manifest, save
 from lodestar.config import Problem
 from lodestar.data import open_source
+from lodestar.generators.album import Manifest, save
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.request import Request
+from lodestar.generators.samples import Samples
 from lodestar.guidance import CFG, Classifier
 from lodestar.images import load_png
-from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.samples import Samples
-from lodestar.generators.request import Request
 from tests.evaluate import tiny
 
 torch.set_num_threads(1)

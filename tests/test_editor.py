@@ -9,8 +9,8 @@ from PIL import Image
 
 import lodestar
 from lodestar.generators.album import Manifest, read_material
-from lodestar.images import load_png
 from lodestar.generators.edits.request import EditRequest, stream
+from lodestar.images import load_png
 from tests.evaluate import tiny
 
 torch.set_num_threads(1)

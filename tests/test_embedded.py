@@ -15,9 +15,9 @@ from lodestar.__main__ import main
 from lodestar.demo import SCALES
 from lodestar.evaluate.extractors import DEFAULT, load_extractor
 from lodestar.evaluate.kept import kept
+from lodestar.generators.diffusion import Diffusion
 from lodestar.images import load_png
 from lodestar.models.classifier import PictureClassifier
-from lodestar.generators.diffusion import Diffusion
 from lodestar.presets import RUNS
 from lodestar.tasks import Facts
 

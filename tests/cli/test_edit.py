@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from lodestar import checkpoint
-from lodestar.generators.album import Manifest
 from lodestar.data import open_source
-from lodestar.images import load_png, save_png
+from lodestar.generators.album import Manifest
 from lodestar.generators.edits.request import EditRequest
+from lodestar.images import load_png, save_png
 from tests.evaluate import tiny
 from tests.test_cli import refusal, run
 

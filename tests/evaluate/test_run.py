@@ -26,10 +26,10 @@ from lodestar.evaluate.report import digest
 from lodestar.evaluate.run import evaluate, evaluate_pictures
 from lodestar.evaluate.statistics import PARTS, Collector, FeatureSet, Part, Statistics
 from lodestar.files import cache_folder
-from lodestar.guidance import CFG, Classifier
-from lodestar.images import load_png, save_png
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.request import Request
+from lodestar.guidance import CFG, Classifier
+from lodestar.images import load_png, save_png
 from lodestar.progress import progress
 from lodestar.samplers import DDIM
 

@@ -19,9 +19,9 @@ from lodestar.evaluate.plot import Curve, Ticks
 from lodestar.evaluate.reference import collect
 from lodestar.evaluate.statistics import Collector
 from lodestar.evaluate.sweep import Row, sweep
-from lodestar.guidance import CFG, Autoguidance, Classifier, Clamp, Interval
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.request import Request
+from lodestar.guidance import CFG, Autoguidance, Clamp, Classifier, Interval
 from lodestar.samplers import DDIM
 
 from . import tiny

@@ -13,9 +13,9 @@ from lodestar.data import Source
 from lodestar.data.arrays import ArrayRows
 from lodestar.denoiser import DenoiserConfig
 from lodestar.evaluate.extractors import ClassifierExtractor
+from lodestar.generators.diffusion import Diffusion
 from lodestar.images import save_png
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
-from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig

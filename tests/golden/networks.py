@@ -22,8 +22,8 @@ from lodestar.convert.run import facts, ours
 from lodestar.core.level import Level
 from lodestar.core.schedule import Cosine
 from lodestar.denoiser import Denoiser, DenoiserConfig
-from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.generators.diffusion import Diffusion
+from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.presets import PUBLISHED

@@ -23,7 +23,7 @@ from lodestar.core.plan import LogSNR, Trailing, parse_plan
 from lodestar.core.prediction import EDM, X0, Epsilon
 from lodestar.core.schedule import AnySchedule, Schedule
 from lodestar.core.transition import Transition, transitions
-from lodestar.guidance import CFG, Classifier, Clamp, Context, Guidance, Threshold, compose
+from lodestar.guidance import CFG, Clamp, Classifier, Context, Guidance, Threshold, compose
 from lodestar.guidance.threshold import quantile
 from lodestar.samplers import (
     DDIM,

@@ -16,7 +16,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.core.transition import transitions
-from lodestar.guidance import APG, CFG, PAG, Autoguidance, CFGpp, Classifier, Clamp, Context, Guidance, Threshold, compose
+from lodestar.guidance import APG, CFG, PAG, Autoguidance, CFGpp, Clamp, Classifier, Context, Guidance, Threshold, compose
 from lodestar.guidance.apg import along
 from lodestar.samplers import DDIM, Ancestral, AnySampler, DPMpp, Euler, Heun, Sampler, last
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lodestar.core.estimate import Estimate
 from lodestar.core.exact import Gaussian, Mixture
 from lodestar.core.level import Level
-from lodestar.guidance import CFG, PAG, SAG, Autoguidance, Classifier, Clamp, Composition, Context, Interval, compose
+from lodestar.guidance import CFG, PAG, SAG, Autoguidance, Clamp, Classifier, Composition, Context, Interval, compose
 from lodestar.guidance.sag import blur
 
 torch.set_num_threads(1)

@@ -13,13 +13,13 @@ from lodestar.config import Note, Problem, decode
 from lodestar.core import prediction
 from lodestar.core.schedule import EDMSigma, Linear
 from lodestar.denoiser import Denoiser
-from lodestar.generators.edits.arrange import edit
-from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
-from lodestar.models.classifier import PictureClassifier
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.edits import SDEdit
+from lodestar.generators.edits.arrange import edit
 from lodestar.generators.guided import bind
 from lodestar.generators.request import Request
+from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
+from lodestar.models.classifier import PictureClassifier
 from lodestar.samplers import DDIM, Ancestral, Consistency, DPMAdaptive, DPMpp, Heun
 from tests.evaluate import tiny
 

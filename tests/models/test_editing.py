@@ -13,11 +13,11 @@ from lodestar.config import Problem, decode, kinds
 from lodestar.core.exact import Gaussian
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import Bound
-from lodestar.generators.edits.arrange import arrange, edit
-from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.edits.request import Edited, Material, stream
 from lodestar.generators.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit, Upsample
+from lodestar.generators.edits.arrange import arrange, edit
+from lodestar.generators.edits.request import Edited, Material, stream
+from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, DPMpp, Heun
 from tests.evaluate import tiny
 

@@ -15,12 +15,12 @@ from lodestar.config import Problem
 from lodestar.core.schedule import Linear
 from lodestar.data import Batch
 from lodestar.denoiser import DenoiserConfig
-from lodestar.generators.edits.arrange import arrange, edit
-from lodestar.guidance import CFG, Autoguidance, Classifier
 from lodestar.generators.diffusion import Diffusion
-from lodestar.models.diffusion import DiffusionConfig
-from lodestar.generators.edits.request import Material, stream
 from lodestar.generators.edits import SDEdit, Upsample
+from lodestar.generators.edits.arrange import arrange, edit
+from lodestar.generators.edits.request import Material, stream
+from lodestar.guidance import CFG, Autoguidance, Classifier
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
 from lodestar.samplers import Ancestral

@@ -14,8 +14,8 @@ from lodestar.core.prediction import EDM, Consistency
 from lodestar.core.schedule import EDMSigma
 from lodestar.denoiser import Denoiser, DenoiserConfig
 from lodestar.generators.diffusion import Diffusion
-from lodestar.models.diffusion import DiffusionConfig
 from lodestar.generators.request import Request
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets.consistency import distilled, trained
 from lodestar.samplers import Heun, last
 from tests.evaluate.tiny import randomized

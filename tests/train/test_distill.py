@@ -16,8 +16,8 @@ from lodestar.config import Problem
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.generators.diffusion import Diffusion
-from lodestar.models.diffusion import DiffusionConfig
 from lodestar.generators.request import Request
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill
 from lodestar.train import loop
