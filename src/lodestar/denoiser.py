@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lodestar.conditions import Cond, LabelCondition, Signals
+from lodestar.conditions import AnyCondition, Cond, Condition, Encoder, LabelCondition, LowRes, Signals
 from lodestar.conditions.low_res import beside
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Estimate
@@ -25,35 +24,68 @@ Variance = Literal["fixed", "learned", "learned_range"]
 
 
 class DenoiserConfig(Config):
-    """A denoiser."""
+    """A denoiser: a network, what it predicts and what it is conditioned on."""
 
     network: UNetConfig = UNetConfig()
+    """Its channels are made to fit: those that it takes are the data's and the conditions' planes, those that it gives follow
+    from `variance`."""
     prediction: AnyPrediction = Epsilon()
     variance: Variance = "fixed"
-    classes: int | None = Field(default=None, ge=1)
-    """Number of classes it may be conditioned on, or None."""
-    low_res: tuple[int, int] | None = None
-    """Height and width of the pictures that it enlarges, or None where it makes pictures from noise alone."""
-
-    @property
-    def channels(self) -> int:
-        """Channels of the data; the network is given as many more where it enlarges a picture."""
-        return self.network.in_channels if self.low_res is None else self.network.in_channels // 2
+    channels: int = Field(default=3, ge=1)
+    """Of the data; where they are not given, the network's tell them."""
+    conditions: tuple[AnyCondition, ...] = ()
+    """At most one of each kind."""
 
     @model_validator(mode="after")
-    def _channels(self) -> Self:
-        if self.low_res is not None and self.network.in_channels % 2:
-            raise Problem(f"network.in_channels is {self.network.in_channels}: with low_res it is twice the data's channels")
-        expected = self.channels * (1 if self.variance == "fixed" else 2)
-        if self.network.out_channels != expected:
-            raise Problem(
-                f"network.out_channels is {self.network.out_channels}: {self.channels} channels with variance "
-                f"{self.variance!r} need {expected}"
-            )
+    def _fit(self) -> Self:
+        names = [condition.kind for condition in self.conditions]
+        for name in (name for name in names if names.count(name) > 1 or name in _RESERVED):
+            raise Problem(f"condition {name!r} is given twice, or its name is taken: each has a name of its own")
+        channels = self.channels if "channels" in self.model_fields_set else self._told()
+        planes = sum(condition.planes(channels) for condition in self.conditions)
+        outputs = channels * (1 if self.variance == "fixed" else 2)
+        network = self.network.replace(in_channels=channels + planes, out_channels=outputs)
+        # The only place where a configuration is completed: it is frozen once this returns.
+        object.__setattr__(self, "channels", channels)
+        object.__setattr__(self, "network", network)
         return self
+
+    def _told(self) -> int:
+        """The data's channels, by those of the network. Raises Problem where none fit."""
+        given = self.network.in_channels
+        for channels in range(1, given + 1):
+            if channels + sum(condition.planes(channels) for condition in self.conditions) == given:
+                return channels
+        raise Problem(f"network.in_channels is {given}: no number of channels and their conditions' planes add up to that")
+
+    def condition(self, name: str) -> Condition | None:
+        """The condition of this name, if it has one."""
+        return next((condition for condition in self.conditions if condition.kind == name), None)
+
+    @property
+    def classes(self) -> int | None:
+        """Number of classes that it may be conditioned on, or None."""
+        label = self.condition("label")
+        return label.classes if isinstance(label, LabelCondition) else None
+
+    @property
+    def low_res(self) -> tuple[int, int] | None:
+        """Height and width of the pictures that it enlarges, or None where it makes pictures from noise alone."""
+        small = self.condition("low_res")
+        return small.size if isinstance(small, LowRes) else None
 
     def build(self) -> Denoiser:
         return Denoiser(self)
+
+
+_RESERVED = {"network", "config", "dtype", "training"}
+"""Names that a denoiser's own parts have."""
+
+
+def conditions(classes: int | None = None, low_res: tuple[int, int] | None = None) -> tuple[Condition, ...]:
+    """The conditions of the usual models: of so many classes, and of a small picture of this height and width."""
+    label: list[Condition] = [] if classes is None else [LabelCondition(classes=classes)]
+    return (*label, *([] if low_res is None else [LowRes(size=low_res)]))
 
 
 class Denoiser(nn.Module):
@@ -63,24 +95,41 @@ class Denoiser(nn.Module):
         super().__init__()
         self.config = config
         self.network = config.network.build()
-        self.label = None if config.classes is None else LabelCondition(config.classes, config.network.emb_width)
+        for condition in config.conditions:
+            self.add_module(condition.kind, condition.build(config.network.emb_width))
         self.dtype = torch.float32
         """Precision of the network's torso; in- and outputs are float32."""
 
     def encode(self, cond: Cond, keep: Mapping[str, Tensor] | None = None) -> Signals:
         """Conditions to signals, once per sample.
 
-        cond: {"label": int64 [B], "low_res": float32 [B, C, h, w] in [−1, 1]} or fewer of them; an upsampler needs its picture.
-        keep: bool [B] by name, False where a sample loses its condition.
+        cond: by name, [B, …] each, some or all of those that it knows; an upsampler needs its picture. keep: bool [B] by name,
+        False where a sample loses its condition.
         """
-        unknown = set(cond) - ({"label"} if self.label else set()) - ({"low_res"} if self.config.low_res else set())
-        assert not unknown, f"this denoiser takes no condition {sorted(unknown)}"
-        assert self.config.low_res is None or "low_res" in cond, "an upsampler needs a picture to enlarge"
-        label = self.label(cond["label"], (keep or {}).get("label")) if self.label and "label" in cond else None
-        return Signals(label, cond.get("low_res"))
+        known = {condition.kind: condition for condition in self.config.conditions}
+        assert not set(cond) - set(known), f"this denoiser takes no condition {sorted(set(cond) - set(known))}"
+        lacking = [name for name, condition in known.items() if not condition.optional and name not in cond]
+        assert not lacking, f"this denoiser cannot do without {lacking}"
+        signals = Signals()
+        for name, given in cond.items():
+            signals = signals + self._encoder(name)(given, (keep or {}).get(name))
+        return signals
+
+    def null(self, cond: Cond, count: int) -> Signals:
+        """The signals of `count` samples that are asked for nothing in particular; cond: what they cannot be without."""
+        signals = Signals()
+        for condition in self.config.conditions:
+            encoder = self._encoder(condition.kind)
+            signals = signals + (encoder.null(count) if condition.optional else encoder(cond[condition.kind]))
+        return signals
+
+    def _encoder(self, name: str) -> Encoder:
+        encoder = self.get_submodule(name)
+        assert isinstance(encoder, Encoder)
+        return encoder
 
     def output(self, x: Tensor, level: Level, signals: Signals, gather: Mapping[Part, Gather] | None = None) -> Output:
-        """The network's word at x [B, C, H, W]. gather: what the attention of a part does instead of its own."""
+        """The network's word at x [B, C, H, W]. gather: attention overrides by part (PAG, SAG)."""
         scale = self.config.prediction.input_scale(level)
         time = level.time
         times = time.to(x) if isinstance(time, Tensor) else torch.full((len(x),), time, device=x.device)
@@ -96,9 +145,15 @@ class Denoiser(nn.Module):
         """The belief at x [B, C, H, W]."""
         return self.output(x, level, signals, gather).estimate(x, level, self.config.prediction)
 
-    def bind(self, cond: Cond, keep: Mapping[str, Tensor] | None = None, composition: Composition | None = None) -> Bound:
-        """A `Denoise` under these conditions; see `encode`. With a composition of T labels, there are T of them."""
-        return Bound(self, self.encode(cond, keep), composition)
+    def bind(
+        self, cond: Cond, keep: Mapping[str, Tensor] | None = None, null: Signals | None = None,
+        composition: Composition | None = None,
+    ) -> Bound:  # fmt: skip
+        """A `Denoise` under these conditions; see `encode`. null: what stands for nothing in particular (`Denoiser.null`).
+
+        With a composition of T labels, there are T samples in `cond`, and B in `null`.
+        """
+        return Bound(self, self.encode(cond, keep), null, composition)
 
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the torso in `dtype`, for inference. The last norm, the head and the embeddings stay in float32."""
@@ -116,52 +171,45 @@ class Bound:
         self,
         denoiser: Denoiser,
         signals: Signals,
+        null: Signals | None = None,
         composition: Composition | None = None,
         gather: Mapping[Part, Gather] | None = None,
     ) -> None:
-        self.denoiser, self.signals, self.composition, self.gather = denoiser, signals, composition, gather
+        self.denoiser, self.signals, self.null, self.composition, self.gather = denoiser, signals, null, composition, gather
 
     def __call__(self, x: Tensor, level: Level) -> Estimate:
         if self.composition is not None:
             return self.pair(x, level)[0]
-        return self.denoiser(x, level, self.signals, self.gather)
+        return self.denoiser.output(x, level, self.signals, self.gather).estimate(x, level, self.denoiser.config.prediction)
 
     def toward(self, other: Bound, weight: Tensor) -> Bound:
         """The conditions between these (weight 0) and another's (1), by their embeddings; weight float32 [B]."""
-        if self.signals.emb is None or other.signals.emb is None:
-            assert self.signals.emb is other.signals.emb, "one of the two is unconditional"
-            return self
-        # The two products, and not lerp, are exactly the one or the other at the ends.
-        weight = weight[:, None]
-        emb = (1 - weight) * self.signals.emb + weight * other.signals.emb
-        return Bound(self.denoiser, replace(self.signals, emb=emb))
+        return Bound(self.denoiser, self.signals.toward(other.signals, weight), self.null)
+
+    def unconditional(self) -> Bound:
+        """The same under nothing in particular."""
+        assert self.null is not None, "this model was never trained without its conditions"
+        return Bound(self.denoiser, self.null, self.null, None, self.gather)
 
     def pair(self, x: Tensor, level: Level) -> tuple[Estimate, Estimate]:
         """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch; of T labels, from T + B."""
-        assert self.signals.emb is not None, "nothing is bound: both estimates are the same"
-        each, planes = x, self.signals.planes
-        if self.composition is not None:
-            each = x[self.composition.rows]
-        emb = torch.cat([self.signals.emb, self.signals.emb.new_zeros(len(x), self.signals.emb.shape[1])])
-        if planes is not None:
-            planes = torch.cat([planes if self.composition is None else planes[self.composition.rows], planes])
-        output = self.denoiser.output(torch.cat([each, x]), level, Signals(emb, planes), self.gather)
+        assert self.null is not None, "this model was never trained without its conditions"
+        each = x if self.composition is None else x[self.composition.rows]
+        both = self.denoiser.output(torch.cat([each, x]), level, self.signals.beside(self.null), self.gather)
         count, prediction = len(each), self.denoiser.config.prediction
-        halves = (
+        conditional, unconditional = (
             Output(
-                output.value[rows],
-                None if output.frac is None else output.frac[rows],
-                None if output.logvar is None else output.logvar[rows],
+                both.value[rows],
+                None if both.frac is None else both.frac[rows],
+                None if both.logvar is None else both.logvar[rows],
             ).estimate(of, level, prediction)
             for of, rows in ((each, slice(None, count)), (x, slice(count, None)))
         )
-        conditional, unconditional = halves
         return conditional if self.composition is None else self.composition(conditional, unconditional), unconditional
 
     def perturbed(self) -> dict[str, Bound]:
         """The same with the attention maps of one part replaced by the identity, for every part that attends."""
-        parts = self.denoiser.config.network.attending
-        return {part: Bound(self.denoiser, self.signals, self.composition, {part: stay}) for part in parts}
+        return {part: self._attending({part: stay}) for part in self.denoiser.config.network.attending}
 
     def attended(self, x: Tensor, level: Level) -> tuple[Estimate, Tensor]:
         """The estimate at x [B, C, H, W], and how much each place is attended to in the middle: float32 [B, 1, h, w] of mean 1.
@@ -169,6 +217,9 @@ class Bound:
         Of composed labels, what the unconditional model attends to.
         """
         watch = Watch()
-        estimate = Bound(self.denoiser, self.signals, self.composition, {"middle": watch})(x, level)
+        estimate = self._attending({"middle": watch})(x, level)
         height, width = (side // self.denoiser.config.network.divisor for side in x.shape[2:])
         return estimate, watch.seen[-len(x) :].view(len(x), 1, height, width)
+
+    def _attending(self, gather: Mapping[Part, Gather]) -> Bound:
+        return Bound(self.denoiser, self.signals, self.null, self.composition, gather)

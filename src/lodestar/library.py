@@ -17,6 +17,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guide
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.first import upgraded
 from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device, place
 
 WEIGHTS = Path(__file__).parent / "weights"
@@ -173,7 +174,7 @@ def _card(header: checkpoint.Header, repository: str) -> str:
 def _config(path: Path, header: checkpoint.Header) -> Any:
     if header.kind not in _KINDS:
         raise Problem(f"{path} holds a {header.kind}, not a model: choose from {', '.join(_KINDS)}")
-    return decode(_KINDS[header.kind], header.config, str(path))
+    return decode(_KINDS[header.kind], upgraded(header.config), str(path))
 
 
 def _download(repository: str) -> Path:

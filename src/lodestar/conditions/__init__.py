@@ -1,27 +1,27 @@
-"""What a denoiser may be conditioned on, one modality a file; each makes its part of `Signals`."""
+"""What a denoiser may be conditioned on, one modality a file; each makes its part of `Signals`. `KINDS` is the list of them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from lodestar.conditions.ask import SEEDS, Ask
-from lodestar.conditions.label import Composed, Label, LabelCondition, sign_table, signs
+from lodestar.conditions.base import Condition, Encoder, Fields
+from lodestar.conditions.composed import Composed, Label, signs
+from lodestar.conditions.label import LabelCondition, LabelEncoder, sign_table
+from lodestar.conditions.low_res import LowRes
+from lodestar.conditions.signals import Signals
+from lodestar.config import Kinds
 
 Cond = Mapping[str, Tensor]
-"""Conditions by name; a missing name means unconditional in that modality."""
+"""Conditions by name, as `Condition.asked` and `Condition.seen` give them; a missing name means unconditional."""
 
+KINDS = Kinds(LabelCondition, LowRes)
+AnyCondition = Annotated[Condition, KINDS]
 
-@dataclass(frozen=True, slots=True)
-class Signals:
-    """Conditions in the form that networks take, made once for a whole sampling run."""
-
-    emb: Tensor | None = None
-    """Sum of the embeddings, float32 [B, emb_width]; None is zero."""
-    planes: Tensor | None = None
-    """Pictures to see beside x, float32 [B, P, h, w] of any size, in [−1, 1]; None where the network takes none."""
-
-
-__all__ = ["SEEDS", "Ask", "Composed", "Cond", "Label", "LabelCondition", "Signals", "sign_table", "signs"]
+__all__ = [
+    "KINDS", "SEEDS", "AnyCondition", "Ask", "Composed", "Cond", "Condition", "Encoder", "Fields", "Label", "LabelCondition",
+    "LabelEncoder", "LowRes", "Signals", "sign_table", "signs",
+]  # fmt: skip

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, JsonValue
 
-from lodestar.conditions.label import Label
+from lodestar.conditions.composed import Label
 from lodestar.config import Config
 
 SEEDS = 2**64

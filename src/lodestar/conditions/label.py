@@ -7,41 +7,17 @@ conditional and unconditional (classifier-free guidance).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Self
+from typing import Literal
 
 import torch
-from pydantic import model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
-from lodestar.config import Config, Problem
+from lodestar.conditions.ask import Ask
+from lodestar.conditions.base import Condition, Encoder, Fields
+from lodestar.conditions.composed import Label, signs
+from lodestar.conditions.signals import Signals
 from lodestar.nets.layers import normal
-
-
-class Composed(Config):
-    """Several classes at once, ``dog+ship``, and classes that are not wanted, ``not cat`` (`lodestar.guidance.composition`)."""
-
-    wanted: tuple[int, ...] = ()
-    unwanted: tuple[int, ...] = ()
-
-    @model_validator(mode="after")
-    def _different(self) -> Self:
-        numbers = (*self.wanted, *self.unwanted)
-        if not numbers:
-            raise Problem("a composed label needs a class, wanted or unwanted")
-        if twice := [number for number in numbers if numbers.count(number) > 1]:
-            raise Problem(f"class {twice[0]} is in a composed label twice")
-        return self
-
-
-Label = int | Composed | None
-"""What a picture is asked to show: a class, several, or nothing in particular (unconditional)."""
-
-
-def signs(label: Label) -> dict[int, float]:
-    """The classes of a label: 1 for one that is wanted, −1 for one that is not."""
-    if isinstance(label, Composed):
-        return {**dict.fromkeys(label.wanted, 1.0), **dict.fromkeys(label.unwanted, -1.0)}
-    return {} if label is None else {label: 1.0}
 
 
 def sign_table(labels: Sequence[Label], classes: int) -> Tensor:
@@ -53,14 +29,37 @@ def sign_table(labels: Sequence[Label], classes: int) -> Tensor:
     return table
 
 
-class LabelCondition(nn.Module):
-    """Classes to vectors [B, width]."""
+class LabelCondition(Condition):
+    """Class labels."""
+
+    kind: Literal["label"] = "label"
+    classes: int = Field(ge=1)
+
+    def build(self, width: int) -> LabelEncoder:
+        return LabelEncoder(self.classes, width)
+
+    def asked(self, asks: Sequence[Ask]) -> tuple[Tensor, Tensor | None]:
+        """Composed labels are taken apart before (`lodestar.generators.guided.bind`)."""
+        labels = [ask.label for ask in asks]
+        numbers = torch.tensor([label if isinstance(label, int) else 0 for label in labels])
+        return numbers, torch.tensor([label is not None for label in labels])
+
+    def seen(self, fields: Fields, x0: Tensor) -> Tensor:
+        return fields["label"].to(x0.device)
+
+
+class LabelEncoder(Encoder):
+    """Classes to vectors."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding.from_pretrained(normal(classes, width), freeze=False)
 
-    def forward(self, label: Tensor, keep: Tensor | None = None) -> Tensor:
-        """label: int64 [B]. keep: bool [B], False where the sample loses its label. Returns float32 [B, width]."""
-        emb = self.table(label)
-        return emb if keep is None else emb * keep[:, None]
+    def forward(self, given: Tensor, keep: Tensor | None = None) -> Signals:
+        """given: int64 [B]."""
+        emb = self.table(given)
+        return Signals(emb if keep is None else emb * keep[:, None])
+
+    def null(self, count: int) -> Signals:
+        table = self.table.weight
+        return Signals(table.new_zeros(count, table.shape[1]))

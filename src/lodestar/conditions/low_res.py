@@ -5,9 +5,16 @@ ADM, section 5.1 and Improved DDPM, appendix C: a diffusion model of large pictu
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lodestar.conditions.ask import Ask
+from lodestar.conditions.base import Condition, Encoder, Fields
+from lodestar.conditions.signals import Signals
 
 
 def beside(x: Tensor, planes: Tensor) -> Tensor:
@@ -20,3 +27,38 @@ def beside(x: Tensor, planes: Tensor) -> Tensor:
 def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
     """The small picture [B, C, h, w] of a large one [B, C, H, W], as published upsamplers are trained: means over areas."""
     return F.interpolate(x, size=size, mode="area")
+
+
+class LowRes(Condition):
+    """A picture to be enlarged. It is no property of an ask: an edit hands its pictures over."""
+
+    kind: Literal["low_res"] = "low_res"
+    size: tuple[int, int]
+    """Height and width of the small picture."""
+
+    @property
+    def optional(self) -> bool:
+        return False
+
+    def planes(self, channels: int) -> int:
+        return channels
+
+    def build(self, width: int) -> LowResEncoder:
+        return LowResEncoder()
+
+    def asked(self, asks: Sequence[Ask]) -> tuple[Tensor, Tensor | None]:
+        raise AssertionError("pictures are handed over, not asked for")
+
+    def seen(self, fields: Fields, x0: Tensor) -> Tensor:
+        return shrink(x0, self.size)
+
+
+class LowResEncoder(Encoder):
+    """Small pictures as planes: the network's input lays them beside x."""
+
+    def forward(self, given: Tensor, keep: Tensor | None = None) -> Signals:
+        """given: float32 [B, C, h, w] in [−1, 1]."""
+        return Signals(planes=given)
+
+    def null(self, count: int) -> Signals:
+        raise AssertionError("an upsampler has to have a picture")

@@ -21,7 +21,7 @@ from lodestar.config import Problem, decode
 from lodestar.convert.unet2d import from_unet2d, to_unet2d, unet_config
 from lodestar.core.prediction import AnyPrediction
 from lodestar.core.schedule import AnySchedule
-from lodestar.denoiser import DenoiserConfig, Variance
+from lodestar.denoiser import DenoiserConfig, Variance, conditions
 from lodestar.files import atomic, write_text
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
@@ -100,8 +100,7 @@ def load(folder: Path) -> tuple[DiffusionConfig, dict[str, Tensor]]:
             network=network,
             prediction=prediction,
             variance=variance,
-            classes=classes,
-            low_res=None if ours["low_res"] is None else tuple(ours["low_res"]),
+            conditions=conditions(classes, None if ours["low_res"] is None else tuple(ours["low_res"])),
         ),
         schedule=schedule,
         size=(size, size) if isinstance(size, int) else (size[0], size[1]),

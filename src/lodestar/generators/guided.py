@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -68,11 +68,10 @@ class Guided:
         # Ordinary tensors: gradients of a classifier, and through the model, are taken inside of inference mode.
         with torch.inference_mode(False), torch.no_grad():
             bound = bind(model, asks, low_res)
-            free = model.config.denoiser.classes is not None and model.config.droppable
             return Context(
                 plain=bound,
-                null=model.denoiser.bind(_picture(model, low_res)) if free else None,
-                pair=bound.pair if free else None,
+                null=None if bound.null is None else bound.unconditional(),
+                pair=None if bound.null is None else bound.pair,
                 critics=self._critics(asks),
                 denoisers=self._rivals(asks, low_res),
                 perturbed=bound.perturbed(),
@@ -117,20 +116,32 @@ def check_intervals(guidance: Sequence[Guidance], sampler: Sampler, steps: Seque
 
 def bind(model: DiffusionModel, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
     """The denoiser of what one batch is asked to be, and of the pictures uint8 [B, C, h, w] that it enlarges."""
-    picture, labels = _picture(model, low_res), [ask.label for ask in asks]
-    if model.config.denoiser.classes is None:
-        return model.denoiser.bind(picture)
-    if not any(isinstance(label, Composed) for label in labels):
-        numbers = torch.tensor([label or 0 for label in labels], device=model.device)
-        keep = torch.tensor([label is not None for label in labels], device=model.device)
-        return model.denoiser.bind({**picture, "label": numbers}, {"label": keep})
-    terms = [(row, *term) for row, label in enumerate(labels) for term in signs(label).items()]
-    rows, numbers, sign = (torch.tensor(values, device=model.device) for values in zip(*terms, strict=True))
-    return model.denoiser.bind({**picture, "label": numbers}, composition=Composition(rows, sign))
+    handed = {} if low_res is None else {"low_res": pixels.encode(low_res.to(model.device))}
+    free = model.config.droppable and any(condition.optional for condition in model.config.denoiser.conditions)
+    null = model.denoiser.null(handed, len(asks)) if free else None
+    composition = _composition(model, asks)
+    if composition is not None:
+        rows, labels = composition
+        asks = [asks[row].replace(label=number) for row, number in zip(rows.rows.tolist(), labels, strict=True)]
+        handed = {name: picture[rows.rows] for name, picture in handed.items()}
+    cond, keep = dict(handed), {}
+    for condition in model.config.denoiser.conditions:
+        if condition.kind in handed:
+            continue
+        given, kept = condition.asked(asks)
+        cond[condition.kind] = given.to(model.device)
+        if kept is not None:
+            keep[condition.kind] = kept.to(model.device)
+    return model.denoiser.bind(cond, keep, null, None if composition is None else composition[0])
 
 
-def _picture(model: DiffusionModel, low_res: Tensor | None) -> Mapping[str, Tensor]:
-    return {} if low_res is None else {"low_res": pixels.encode(low_res.to(model.device))}
+def _composition(model: DiffusionModel, asks: Sequence[Ask]) -> tuple[Composition, list[int]] | None:
+    """How the labels of asks are composed of single ones, and these; None where none of them is, or the model knows none."""
+    if model.config.denoiser.classes is None or not any(isinstance(ask.label, Composed) for ask in asks):
+        return None
+    terms = [(row, *term) for row, ask in enumerate(asks) for term in signs(ask.label).items()]
+    rows, numbers, sign = zip(*terms, strict=True)
+    return Composition(torch.tensor(rows, device=model.device), torch.tensor(sign, device=model.device)), list(numbers)
 
 
 def _toward(first: Denoise, second: Denoise, weight: Tensor) -> Bound:

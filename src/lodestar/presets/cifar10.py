@@ -5,7 +5,7 @@ from __future__ import annotations
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.data import Transforms
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
@@ -32,7 +32,7 @@ def cifar10() -> Run:
         in_channels=3,
         out_channels=6,
     )
-    denoiser = DenoiserConfig(network=network, prediction=Velocity(), variance="learned_range", classes=10)
+    denoiser = DenoiserConfig(network=network, prediction=Velocity(), variance="learned_range", conditions=conditions(10))
     return Run(
         task=Denoise(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine()), objective=Hybrid(), label_drop=0.1),
         data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True)),

@@ -20,7 +20,7 @@ from lodestar.core.draws import LogNormal
 from lodestar.core.prediction import EDM, AnyPrediction, Consistency
 from lodestar.core.schedule import EDMSigma
 from lodestar.data.imagenet import NAMES
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
@@ -45,7 +45,7 @@ def _model(
         dropout=dropout,
     )
     return DiffusionConfig(
-        denoiser=DenoiserConfig(network=network, prediction=prediction, classes=1000 if imagenet else None),
+        denoiser=DenoiserConfig(network=network, prediction=prediction, conditions=conditions(1000 if imagenet else None)),
         schedule=EDMSigma(timesteps=timesteps),
         size=(size, size),
         names=NAMES if imagenet else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
@@ -26,7 +26,7 @@ def digits() -> Run:
         in_channels=1,
         out_channels=2,
     )
-    denoiser = DenoiserConfig(network=network, prediction=Velocity(), variance="learned_range", classes=10)
+    denoiser = DenoiserConfig(network=network, prediction=Velocity(), variance="learned_range", conditions=conditions(10))
     return Run(
         task=Denoise(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(8, 8)), objective=Hybrid()),
         data=DataConfig(source="digits"),

@@ -9,7 +9,7 @@ from lodestar.core.draws import AnyLevels, Uniform
 from lodestar.core.schedule import AnySchedule
 from lodestar.data import Transforms
 from lodestar.data.imagenet import NAMES
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Hybrid
@@ -49,10 +49,10 @@ def openai(
     network: but for its channels. low_res: the side of the pictures that it enlarges, or None. Sampled with the ancestral chain.
     """
     denoiser = DenoiserConfig(
-        network=network.replace(in_channels=3 if low_res is None else 6, out_channels=6),
+        network=network,
         variance="learned_range",
-        classes=classes,
-        low_res=None if low_res is None else (low_res, low_res),
+        channels=3,
+        conditions=conditions(classes, None if low_res is None else (low_res, low_res)),
     )
     names = NAMES if classes is not None else None
     return DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), names=names, sampler=Ancestral(), steps=steps)

@@ -11,9 +11,10 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.codecs import pixels
-from lodestar.conditions.low_res import shrink
+from lodestar.conditions import LabelCondition, LowRes
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
+from lodestar.denoiser import conditions
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.precision import place
@@ -48,18 +49,12 @@ class Denoise(Task):
         self._check_loss()
         denoiser, network = self.model.denoiser, self.model.denoiser.network
         check_size(facts.size, network.divisor)
-        outputs = facts.channels * (1 if denoiser.variance == "fixed" else 2)
-        inputs, small = facts.channels, None
-        if denoiser.low_res is not None:
-            # An upsampler keeps its factor: the data's size is that of the large pictures.
-            inputs, small = 2 * facts.channels, _scaled(denoiser.low_res, self.model.size, facts.size)
+        # An upsampler keeps its factor: the data's size is that of the large pictures.
+        small = None if denoiser.low_res is None else _scaled(denoiser.low_res, self.model.size, facts.size)
         names = facts.names if self.conditional else None
-        # The network's channels and the denoiser's must change together, or the denoiser's check would refuse each alone.
-        denoiser = denoiser.replace(
-            network=network.replace(in_channels=inputs, out_channels=outputs),
-            classes=None if names is None else len(names),
-            low_res=small,
-        )
+        others = [each for each in denoiser.conditions if not isinstance(each, LabelCondition | LowRes)]
+        usual = conditions(None if names is None else len(names), small)
+        denoiser = denoiser.replace(channels=facts.channels, conditions=(*usual, *others))
         label_drop = 0.0 if names is None else self.label_drop
         model = self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=label_drop > 0)
         return self.replace(model=model, label_drop=label_drop)
@@ -116,14 +111,11 @@ class DenoiseLearner(Learner):
 
     def condition(self, batch: Pictures, x0: Tensor, rng: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions of a batch, encoded as x0, and who keeps them, drawn from rng: as `Denoiser.encode` takes them."""
-        cond: dict[str, Tensor] = {}
-        if self.model.denoiser.label is not None:
-            assert batch.label is not None
-            cond["label"] = batch.label.to(self.device)
-        if self.model.denoiser.config.low_res is not None:
-            cond["low_res"] = shrink(x0, self.model.denoiser.config.low_res)
+        fields = {"image": batch.image} | ({} if batch.label is None else {"label": batch.label})
+        known = self.model.denoiser.config.conditions
         keep = torch.rand(len(x0), generator=rng, device=self.device) >= self.task.label_drop
-        return cond, {"label": keep}
+        cond = {condition.kind: condition.seen(fields, x0) for condition in known}
+        return cond, {condition.kind: keep for condition in known if condition.optional}
 
     def preview(self) -> Tensor | None:
         return None if self.task.model.denoiser.low_res else self.model.sample(count=PREVIEWS).images

@@ -49,7 +49,7 @@ class Distill(Task):
     """Probability with which a picture loses its class; 0 where the teacher was never trained without one."""
 
     def resolve(self, facts: Facts) -> Self:
-        model, channels = self.model, self.model.denoiser.network.in_channels
+        model, channels = self.model, self.model.denoiser.channels
         if model.denoiser.prediction.kind not in STABLE:
             raise Problem(
                 f"teacher {self.teacher} predicts {model.denoiser.prediction.kind!r}, which few steps cannot do with: "

@@ -52,7 +52,7 @@ def settings(teacher: str, first: int, overrides: Iterable[str] = ()) -> Run:
     published. `overrides` are of the loop, the data and the share of dropped labels: what a student is, its teacher decides.
     """
     task = _task(teacher, first // 2)
-    channels: Any = task.model.denoiser.network.in_channels
+    channels: Any = task.model.denoiser.channels
     run = Run(
         task=task,
         data=DataConfig(channels=channels, transforms=Transforms(size=task.model.size)),

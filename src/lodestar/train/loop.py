@@ -24,6 +24,7 @@ from lodestar.data import Batch, Source, batches, divide, open_source, part, seq
 from lodestar.data.transforms import Size, show
 from lodestar.files import is_temporary, lock, write_text
 from lodestar.images import save_grid
+from lodestar.models.first import upgraded
 from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
 from lodestar.progress import progress
 from lodestar.tasks import Facts, Phase
@@ -159,7 +160,7 @@ def check_folder(folder: Path, run: Run) -> None:
     path = folder / RUN
     if path.exists():
         try:
-            there = decode(Run, path.read_text(encoding="utf-8"))
+            there = decode(Run, upgraded(path.read_text(encoding="utf-8")))
         except (Problem, UnicodeDecodeError):
             raise Problem(f"{path} cannot be read as a run of this version: choose another --out, or move it away") from None
         difference = _difference(there, run)

@@ -1,0 +1,36 @@
+"""Labels as they are asked for: a class, or several."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import model_validator
+
+from lodestar.config import Config, Problem
+
+
+class Composed(Config):
+    """Several classes at once, ``dog+ship``, and classes that are not wanted, ``not cat`` (`lodestar.guidance.composition`)."""
+
+    wanted: tuple[int, ...] = ()
+    unwanted: tuple[int, ...] = ()
+
+    @model_validator(mode="after")
+    def _different(self) -> Self:
+        numbers = (*self.wanted, *self.unwanted)
+        if not numbers:
+            raise Problem("a composed label needs a class, wanted or unwanted")
+        if twice := [number for number in numbers if numbers.count(number) > 1]:
+            raise Problem(f"class {twice[0]} is in a composed label twice")
+        return self
+
+
+Label = int | Composed | None
+"""What a picture is asked to show: a class, several, or nothing in particular (unconditional)."""
+
+
+def signs(label: Label) -> dict[int, float]:
+    """The classes of a label: 1 for one that is wanted, −1 for one that is not."""
+    if isinstance(label, Composed):
+        return {**dict.fromkeys(label.wanted, 1.0), **dict.fromkeys(label.unwanted, -1.0)}
+    return {} if label is None else {label: 1.0}

@@ -1,0 +1,30 @@
+"""Configurations of models in their first form, whose denoisers had a field for each condition."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+_FIELDS = ("classes", "low_res")
+
+
+def upgraded(text: str | bytes) -> str | bytes:
+    """A configuration, JSON, with denoisers of the first form in the present one, wherever they stand in it."""
+    return json.dumps(_upgraded(json.loads(text)))
+
+
+def _upgraded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_upgraded(each) for each in value]
+    if not isinstance(value, dict):
+        return value
+    told = {name: _upgraded(each) for name, each in value.items()}
+    is_denoiser = {"network", "prediction"} <= told.keys() and any(name in told for name in _FIELDS)
+    return _denoiser(told) if is_denoiser else told
+
+
+def _denoiser(told: dict[str, Any]) -> dict[str, Any]:
+    classes, low_res = (told.pop(name, None) for name in _FIELDS)
+    label = [] if classes is None else [{"kind": "label", "classes": classes}]
+    small = [] if low_res is None else [{"kind": "low_res", "size": low_res}]
+    return told | {"conditions": [*label, *small]}
