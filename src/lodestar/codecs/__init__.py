@@ -1,1 +1,14 @@
-"""Between data and what a model is trained on."""
+"""Between data and what a model is trained on, one codec a file. `KINDS` is the list of them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from lodestar.codecs.base import Codec, Coder
+from lodestar.codecs.pixels import Pixels
+from lodestar.config import Kinds
+
+KINDS = Kinds(Pixels)
+AnyCodec = Annotated[Codec, KINDS]
+
+__all__ = ["KINDS", "AnyCodec", "Codec", "Coder", "Pixels"]

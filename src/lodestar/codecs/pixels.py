@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
+
+from lodestar.codecs.base import Codec, Coder
 
 
 def encode(image: Tensor) -> Tensor:
@@ -22,3 +26,32 @@ def centre(image: Tensor) -> Tensor:
     A quarter of what `encode` makes comes back one less; this comes back as it was.
     """
     return ((image.float() + 0.5) / 127.5 - 1.0).clamp(max=1.0)
+
+
+class Pixels(Codec):
+    """8-bit pictures as they are, in [−1, 1]."""
+
+    kind: Literal["pixels"] = "pixels"
+
+    @property
+    def limit(self) -> float | None:
+        return 1.0
+
+    def data_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        return shape
+
+    def build(self) -> PixelCoder:
+        return PixelCoder()
+
+
+class PixelCoder(Coder):
+    """See Pixels. It has no weights."""
+
+    def encode(self, data: Tensor) -> Tensor:
+        return encode(data)
+
+    def decode(self, x: Tensor) -> Tensor:
+        return decode(x)
+
+    def centre(self, data: Tensor) -> Tensor:
+        return centre(data)

@@ -60,11 +60,12 @@ class PreparedSampling:
             rows = asks[first : first + size]
             denoise = self.guided.denoise(rows)
             noise = SeededNoise([ask.seed for ask in rows], self.request.settings.temperature)
-            given = noise.start(model.shape, model.device) if start is None else start[first : first + size].to(model.device)
+            given = noise.start(model.space, model.device) if start is None else start[first : first + size].to(model.device)
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
             for state in self.sampler(denoise, given * model.config.schedule.start_sigma, steps, noise):
                 done = state.index + 1
-                yield Frame(first, done, len(steps), state.x if done == len(steps) else state.estimate.x0)
+                x = state.x if done == len(steps) else state.estimate.x0
+                yield Frame(first, done, len(steps), x, model.codec.decode)
 
 
 class Diffusion(DiffusionModel, Generator):
@@ -119,7 +120,7 @@ class Diffusion(DiffusionModel, Generator):
                 f"settings are given for {1 + len(asked.later)} stages: {self.name or 'this model'} is one, and no cascade"
             )
         how = self.complete(asked.settings)
-        steps, sampler, guidance = self.transitions(how), how.sampler, how.complete()
+        steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.config.codec.limit)
         assert sampler is not None
         guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions))
         few = [Ask(label=label) for label in dict.fromkeys(asked.labels)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypedDict
 
@@ -40,12 +40,12 @@ class Settings(Config):
             parse_plan(steps)
         return steps
 
-    def complete(self) -> list[Guidance]:
-        """The guidance with the clamping that data want put in its place."""
+    def complete(self, limit: float | None = 1.0) -> list[Guidance]:
+        """The guidance with the clamping to ±limit that data want put in its place; None where they have no limit."""
         guidance = list(self.guidance)
-        if self.clamp and not any(isinstance(each, Limit) for each in guidance):
+        if limit is not None and self.clamp and not any(isinstance(each, Limit) for each in guidance):
             place = next((k for k, each in enumerate(guidance) if isinstance(each, Steering)), len(guidance))
-            guidance.insert(place, Clamp(folded=True))
+            guidance.insert(place, Clamp(limit=limit, folded=True))
         return guidance
 
 
@@ -135,12 +135,14 @@ class Frame:
     steps: int
     """Steps in all."""
     x: Tensor = field(repr=False)
-    """What they are, in the range [−1, 1]: float32 [B, C, H, W]."""
+    """What they are, as the model is trained on them: float32 [B, …]; pixels are in [−1, 1]."""
+    decode: Callable[[Tensor], Tensor] = field(default=pixels.decode, repr=False)
+    """The way from there to pictures."""
 
     @property
     def images(self) -> Tensor:
         """uint8 [B, C, H, W]."""
-        return pixels.decode(self.x).cpu()
+        return self.decode(self.x).cpu()
 
     @property
     def final(self) -> bool:

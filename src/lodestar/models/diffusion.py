@@ -9,6 +9,7 @@ import torch
 from pydantic import AliasChoices, Field, model_validator
 from torch import Tensor, nn
 
+from lodestar.codecs import AnyCodec, Pixels
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level
@@ -24,8 +25,10 @@ class DiffusionConfig(Config):
     kind: Literal["diffusion"] = "diffusion"
     denoiser: DenoiserConfig = DenoiserConfig()
     schedule: AnySchedule = Linear()
+    codec: AnyCodec = Pixels()
+    """What its pictures are encoded as."""
     size: tuple[int, int] = (32, 32)
-    """Height and width of its pictures."""
+    """Height and width of what it is trained on, which are its pictures' where they are pixels."""
     names: tuple[str, ...] | None = None
     """Names of its classes, perhaps with synonyms (`lodestar.models.labels`)."""
     droppable: bool = False
@@ -59,6 +62,7 @@ class DiffusionModel(nn.Module):
         super().__init__()
         self.config = config
         self.denoiser = config.denoiser.build()
+        self.codec = config.codec.build()
 
     @property
     def device(self) -> torch.device:
@@ -66,9 +70,15 @@ class DiffusionModel(nn.Module):
         return next(self.parameters()).device
 
     @property
+    def space(self) -> tuple[int, int, int]:
+        """The shape of what it is trained on: channels, height, width."""
+        return (self.config.denoiser.channels, *self.config.size)
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of its pictures."""
-        return (self.config.denoiser.channels, *self.config.size)
+        channels, height, width = self.config.codec.data_shape(self.space)
+        return channels, height, width
 
     def forward(self, x: Tensor, time: Tensor | float, cond: Mapping[str, Tensor] | None = None) -> Estimate:
         """What it believes of the clean pictures, at noisy ones x float32 [B, C, H, W].

@@ -10,7 +10,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.codecs import pixels
 from lodestar.conditions import LabelCondition, LowRes
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
@@ -103,7 +102,7 @@ class DenoiseLearner(Learner):
     def _grade(self, batch: Pictures, drawn: Drawn, rng: torch.Generator) -> Losses:
         """The objective of a batch at given levels."""
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
-        x0 = pixels.encode(batch.image.to(self.device))
+        x0 = self.model.codec.encode(batch.image.to(self.device))
         eps = torch.randn(x0.shape, generator=rng, device=self.device)
         x = schedule.forward(x0, drawn.level, eps)
         output = denoiser.output(x, drawn.level, denoiser.encode(*self.condition(batch, x0, rng)))

@@ -13,7 +13,6 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise as Teacher
 from lodestar.core.level import Level
@@ -90,7 +89,7 @@ class DistillLearner(DenoiseLearner):
 
         The step, the noise and who loses its label are drawn from rng.
         """
-        x0 = pixels.encode(batch.image.to(self.device))
+        x0 = self.model.codec.encode(batch.image.to(self.device))
         index = torch.randint(len(self.steps[0]), (len(x0),), generator=rng, device=self.device)
         t, halfway, s = (level[index] for level in self.steps)
         x = self.task.model.schedule.forward(x0, t, torch.randn(x0.shape, generator=rng, device=self.device))

@@ -73,13 +73,14 @@ class EditJob:
     def start(self) -> Tensor:
         """Where sampling begins: each result's first draw [B, C, H, W]."""
         model = self.guided.model
-        return self.noise.start(model.shape, model.device) * model.config.schedule.start_sigma
+        return self.noise.start(model.space, model.device) * model.config.schedule.start_sigma
 
     def denoise(self, asks: Sequence[Ask], guidance: bool = True) -> Denoise:
         """A `Denoise` of what is asked, with the guidance of the request or without."""
         if not guidance:
-            bare = self.request.settings.replace(guidance=()).complete()
-            return Guided(self.guided.model, bare).denoise(asks, self.low_res)
+            model = self.guided.model
+            bare = self.request.settings.replace(guidance=()).complete(model.config.codec.limit)
+            return Guided(model, bare).denoise(asks, self.low_res)
         return self.guided.denoise(asks, self.low_res)
 
 

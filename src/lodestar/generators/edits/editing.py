@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
@@ -40,7 +39,7 @@ class PreparedEdit:
         """The answer, batch by batch, a frame for every step. start: has to be None, because seeds draw an edit's noise."""
         assert start is None, "an edit begins with its pictures"
         model, asked, material = self.guided.model, self.request, self.material
-        pictures = pixels.centre(material.pictures).to(model.device)
+        pictures = model.codec.centre(material.pictures.to(model.device))
         mask = None if material.mask is None else material.mask.to(model.device)
         model.eval()
         size = 1 if self.sampler.adaptive else batch_size
@@ -50,7 +49,8 @@ class PreparedEdit:
             job = EditJob(self.guided, part, pictures, low_res_of(part, material), mask, noise, self.steps, self.sampler)
             for state in asked.edit.states(job):
                 done = state.index + 1
-                yield Frame(first, done, self.length, state.x if done == self.length else state.estimate.x0)
+                x = state.x if done == self.length else state.estimate.x0
+                yield Frame(first, done, self.length, x, model.codec.decode)
 
 
 def shape_of(model: DiffusionModel, how: AnyEdit, name: str = "") -> tuple[int, int, int]:
