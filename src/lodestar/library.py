@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
+from torch import nn
 
 from lodestar import checkpoint
 from lodestar.config import Config, Problem, decode, first_line, nearest
 from lodestar.extras import need
 from lodestar.generators.album import Manifest
+from lodestar.generators.base import Generator
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guide
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
@@ -26,10 +29,21 @@ WEIGHTS = Path(__file__).parent / "weights"
 MODEL = "model.safetensors"
 """What a run's folder, or a hub's repository, holds."""
 
-Loaded = Diffusion | PictureClassifier
 
-_KINDS: dict[str, type[Config]] = {"diffusion": DiffusionConfig, "classifier": ClassifierModelConfig}
-_MADE: dict[str, Callable[[Any], Any]] = {"diffusion": Diffusion, "classifier": PictureClassifier}
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model that files may hold."""
+
+    config: type[Config]
+    build: Callable[[Any], nn.Module]
+    """Its configuration to the module that has the weights, which answers requests or guides."""
+
+
+KINDS: dict[str, Kind] = {
+    "diffusion": Kind(DiffusionConfig, Diffusion),
+    "classifier": Kind(ClassifierModelConfig, PictureClassifier),
+}
+"""The kinds that there are, by the names that files have for them; a new one is named here, also from outside of the package."""
 
 
 def embedded() -> list[str]:
@@ -54,46 +68,60 @@ def find(name: str | Path) -> Path:
     raise Problem(f"no model {str(name)!r}: choose from {', '.join(embedded())}, or give a run's folder or a file{near}")
 
 
+@overload
+def load(
+    name: str | Path, device: str | torch.device | None = None, kind: None = None, dtype: torch.dtype | None = None
+) -> Any: ...
+@overload
+def load(
+    name: str | Path, device: str | torch.device | None, kind: Literal["diffusion"], dtype: torch.dtype | None = None
+) -> Diffusion: ...
+@overload
+def load(
+    name: str | Path, device: str | torch.device | None, kind: Literal["classifier"], dtype: torch.dtype | None = None
+) -> PictureClassifier: ...
+@overload
+def load(
+    name: str | Path, device: str | torch.device | None = None, kind: str | None = None, dtype: torch.dtype | None = None
+) -> Any: ...
 def load(
     name: str | Path,
     device: str | torch.device | None = None,
     kind: str | None = None,
     dtype: torch.dtype | None = None,
-) -> Loaded:
+) -> Any:
     """Load a model for inference, to compute in `dtype`, or in the number format that the device is fastest in.
 
-    name: see `find`. device: default a GPU where there is one. kind: "diffusion" or "classifier", if only that will do.
-    Raises Problem if there is no such model, or it is damaged or of another kind.
+    name: see `find`. device: default a GPU where there is one. kind: "diffusion" or "classifier", if only that will do. Returns
+    a `Diffusion`, a `PictureClassifier`, or what another kind of `KINDS` builds. Raises Problem if there is no such model, or it
+    is damaged or of another kind.
     """
     path = find(name)
     target = choose_device(device)
     header, tensors = checkpoint.load(path, kind)
     settings = _config(path, header)
     with torch.device("meta"):
-        model: Loaded = _MADE[header.kind](settings)
+        model: Any = KINDS[header.kind].build(settings)
     checkpoint.fill(model, tensors, path)
     place(model.requires_grad_(False).eval(), target)
-    (model.denoiser if isinstance(model, Diffusion) else model).lower(dtype or best_dtype(target))
+    if hasattr(model, "lower"):
+        model.lower(dtype or best_dtype(target))
     model.name, model.digest = str(name), header.digest
-    if isinstance(model, Diffusion):
+    if isinstance(model, Generator):
         model.companions = {role: partial(load, other, target, dtype=dtype) for role, other in companions(name).items()}
     return model
 
 
 def load_diffusion(name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Diffusion:
     """`load`, of a diffusion model. Raises Problem if it is of another kind."""
-    model = load(name, device, "diffusion", dtype)
-    assert isinstance(model, Diffusion)
-    return model
+    return load(name, device, "diffusion", dtype)
 
 
 def load_classifier(
     name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> PictureClassifier:
     """`load`, of a classifier. Raises Problem if it is of another kind."""
-    model = load(name, device, "classifier", dtype)
-    assert isinstance(model, PictureClassifier)
-    return model
+    return load(name, device, "classifier", dtype)
 
 
 def from_pretrained(
@@ -101,8 +129,8 @@ def from_pretrained(
     device: str | torch.device | None = None,
     kind: str | None = None,
     dtype: torch.dtype | None = None,
-) -> Loaded:
-    """`load` under the name that other libraries have for it: ``owner/repository`` is a hub's if there is no such path here."""
+) -> Any:
+    """Alias of `load`. ``owner/repository`` is looked up on the hub if there is no such path."""
     elsewhere = str(name).count("/") == 1 and not str(name).startswith("hf:") and not Path(name).exists()
     return load(f"hf:{name}" if elsewhere else name, device, kind, dtype)
 
@@ -172,9 +200,9 @@ def _card(header: checkpoint.Header, repository: str) -> str:
 
 
 def _config(path: Path, header: checkpoint.Header) -> Any:
-    if header.kind not in _KINDS:
-        raise Problem(f"{path} holds a {header.kind}, not a model: choose from {', '.join(_KINDS)}")
-    return decode(_KINDS[header.kind], upgraded(header.config), str(path))
+    if header.kind not in KINDS:
+        raise Problem(f"{path} holds a {header.kind}, not a model: choose from {', '.join(KINDS)}")
+    return decode(KINDS[header.kind].config, upgraded(header.config), str(path))
 
 
 def _download(repository: str) -> Path:

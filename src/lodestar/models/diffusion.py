@@ -80,6 +80,11 @@ class DiffusionModel(nn.Module):
         channels, height, width = self.config.codec.data_shape(self.space)
         return channels, height, width
 
+    def lower(self, dtype: torch.dtype) -> Self:
+        """Keep and compute the network's torso in `dtype`, for inference; see `Denoiser.lower`."""
+        self.denoiser.lower(dtype)
+        return self
+
     def forward(self, x: Tensor, time: Tensor | float, cond: Mapping[str, Tensor] | None = None) -> Estimate:
         """What it believes of the clean pictures, at noisy ones x float32 [B, C, H, W].
 
