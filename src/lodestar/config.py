@@ -66,7 +66,10 @@ class Config(BaseModel, metaclass=_Meta):
     def replace(self, **changes: Any) -> Self:
         """A validated copy with these fields changed; lists serve as tuples. Raises Problem."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**fields | {name: _frozen(value) for name, value in changes.items()})
+        try:
+            return type(self).model_validate(fields | {name: _frozen(value) for name, value in changes.items()})
+        except ValidationError as error:
+            raise Problem(_one_line(error, type(self), "")) from None
 
     def to_json(self) -> str:
         """Compact JSON, keys in the order of the fields; `decode` reads it back to an equal configuration."""

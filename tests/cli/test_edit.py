@@ -138,7 +138,10 @@ def test_a_weaker_model_guides_an_edit_and_is_written_down(files: Path, tmp_path
         (("sdedit", "pictures", "--label", "dgo"), "unknown label 'dgo': choose from cat, dog, ship; did you mean 'dog'?"),
         (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one that draws no noise"),
         (("invert", "pictures", "--from", "ct"), "did you mean 'cat'?"),
-        (("invert", "pictures", "--guidance", "autoguidance:2"), "guidance autoguidance: {model} has no weak of its own: give one with --weak"),
+        (
+            ("invert", "pictures", "--guidance", "autoguidance:2"),
+            "has no weaker model (smaller or less trained) of its own: give one with --weak",
+        ),
         (("invert", "pictures", "--temperature", "0.5"), "--temperature"),
         (("interpolate", "pictures", "--temperature", "0.5"), "draws no noise"),
         (("interpolate", "--from", "dog"), "the same at both ends"),

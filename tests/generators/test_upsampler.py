@@ -34,7 +34,9 @@ torch.set_num_threads(1)
 def config(classes: int | None = 3) -> DiffusionConfig:
     network = UNetConfig(**BACKBONE, in_channels=6, out_channels=6)
     denoiser = DenoiserConfig(network=network, variance="learned_range", classes=classes, low_res=(4, 4))
-    return DiffusionConfig(denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), droppable=classes is not None, steps="3")
+    return DiffusionConfig(
+        denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), droppable=classes is not None, steps="3"
+    )
 
 
 def small(count: int = 3) -> torch.Tensor:
@@ -87,9 +89,9 @@ def test_it_is_sampled_as_every_model_is() -> None:
     assert torch.equal(made(temperature=1.0, guidance=Classifier(scale=0.0), guides={"classifier": guide}), plain)
     weak = randomized(Diffusion(config()), 3)
     changes: tuple[dict[str, Any], ...] = (
-        {"guidance": CFG(scale=3.0)}, {"guidance": Classifier(scale=50.0), "guides": {"classifier": guide}}, {"temperature": 0.5},
-        {"guidance": Classifier(scale=50.0, sees="clean"), "guides": {"classifier": guide}}, {"sampler": Ancestral()}, {"seed": 7},
-        {"guidance": Autoguidance(scale=3.0), "guides": {"weak": weak}},
+        {"guidance": CFG(scale=3.0)}, {"guidance": Classifier(scale=50.0), "guides": {"classifier": guide}},
+        {"guidance": Classifier(scale=50.0, sees="clean"), "guides": {"classifier": guide}}, {"temperature": 0.5},
+        {"guidance": Autoguidance(scale=3.0), "guides": {"weak": weak}}, {"sampler": Ancestral()}, {"seed": 7},
     )  # fmt: skip
     for more in changes:
         together = made(**more)
