@@ -29,6 +29,7 @@ from lodestar.evaluate.extractors import load_extractor
 from lodestar.evaluate.measured import measured
 from lodestar.evaluate.reference import open_reference
 from lodestar.files import atomic, write_text
+from lodestar.generators.request import settings
 from lodestar.samplers import AnySampler, UniPC, last
 
 ORDERS: dict[str, int | None] = {
@@ -146,8 +147,9 @@ def frechet(model: str, text: str, budget: int, count: int, kept: Path, batch_si
     extractor = load_extractor()
     reference = open_reference(None, model, extractor, library.config(model).size)
     report = measured(
-        file, model, reference, extractor, count=count, plan=(plan or "{}").format(steps), sampler=sampler, batch_size=batch_size
-    )
+        file, model, reference, extractor, count=count, batch_size=batch_size,
+        how=settings(steps=(plan or "{}").format(steps), sampler=sampler),
+    )  # fmt: skip
     return report["numbers"]["frechet"]
 
 

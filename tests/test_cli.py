@@ -358,8 +358,12 @@ def test_a_weaker_model_guides_and_is_written_down(models: Path, tmp_path: Path,
     assert not torch.equal(plain, strong)
     weak.unlink()
     assert "no model" in refusal(capsys, "remake", tmp_path / "guided", "--picture", 1)
-    assert "give a smaller or less trained model with --weak" in refusal(capsys, *arguments, "--guidance", "autoguidance:3")
-    assert "has no effect without --guidance autoguidance" in refusal(capsys, *arguments, "--weak", model)
+    assert "has no weaker model (smaller or less trained) of its own: give one with --weak" in refusal(
+        capsys, *arguments, "--guidance", "autoguidance:3"
+    )
+    assert "has no effect without guidance that asks for it, such as --guidance autoguidance" in refusal(
+        capsys, *arguments, "--weak", model
+    )
 
 
 def test_the_best_of_several_is_kept_with_its_own_seed(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -402,7 +406,8 @@ def test_no_arguments_are_a_call_for_help(capsys: pytest.CaptureFixture[str]) ->
 def test_help_names_every_kind(option: Any, union: Any) -> None:
     """Help is there before torch is, so that it cannot read the unions."""
     text = option.__metadata__[0].help
-    unnamed = {kind for kind in kinds(union) if not re.search(rf"\b{kind}(?![a-z_])", text)}
+    written = [kind for kind, member in kinds(union).items() if member.in_text]
+    unnamed = {kind for kind in written if not re.search(rf"\b{kind}(?![a-z_])", text)}
     assert unnamed <= {"sections"}, "plain numbers are sections"
 
 
@@ -425,7 +430,7 @@ def test_a_model_is_distilled_and_a_preset_ablated_in_one_command_each(
 ) -> None:
     """Each ends with its table; from a model of noise predictions nothing is distilled."""
     small = [
-        "task.model.denoiser.network.width=16", "task.model.plan=trailing:2",
+        "task.model.denoiser.network.width=16", "task.model.steps=trailing:2",
         "--images", 64, "--count", 8, "--extractor", models / "extractor.safetensors",
     ]  # fmt: skip
     assert run("ablate", "digits", *small, "--variant", "rescale", "--out", tmp_path / "a") == 0
@@ -436,5 +441,8 @@ def test_a_model_is_distilled_and_a_preset_ablated_in_one_command_each(
     assert run(*arguments, "--count", 8, "--extractor", models / "extractor.safetensors", "--out", tmp_path / "d") == 0
     assert len((tmp_path / "d" / "distill.csv").read_text().splitlines()) == 3
     assert run("sample", tmp_path / "d" / "stage-2", "--count", 2, "--out", tmp_path / "s") == 0
-    assert json.loads((tmp_path / "s" / "manifest.json").read_text())["manifest"]["request"]["plan"] in (None, "trailing:2")
+    assert json.loads((tmp_path / "s" / "manifest.json").read_text())["manifest"]["request"]["settings"]["steps"] in (
+        None,
+        "trailing:2",
+    )
     assert "predicts 'epsilon'" in refusal(capsys, "distill", models / "model.safetensors", "--data", "digits", "--from", 4)

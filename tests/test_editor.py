@@ -9,7 +9,7 @@ from PIL import Image
 
 import lodestar
 from lodestar.generators.album import Manifest, read_material
-from lodestar.generators.edits.request import EditRequest, stream
+from lodestar.generators.edits.request import EditRequest
 from lodestar.images import load_png
 from tests.evaluate import tiny
 
@@ -25,7 +25,7 @@ def test_from_a_file_to_a_folder(tmp_path: Path) -> None:
     how = lodestar.Inpaint(resamples=2, jump=1)
     made = lodestar.edit(model, how, tmp_path / "dog.png", ["cat", "dog"], mask=tmp_path / "mask.png", steps=3, seed=5)
     assert made.images.shape == (2, 3, 8, 8)
-    assert made.request.seeds == (5, 6)
+    assert made.request.seeds == [5, 6]
     assert made.material.mask is not None
     known = ~made.material.mask
     assert torch.equal(made.images[1][:, known], made.material.pictures[0][:, known])
@@ -33,5 +33,5 @@ def test_from_a_file_to_a_folder(tmp_path: Path) -> None:
     request = Manifest.read(folder).request
     assert isinstance(request, EditRequest)
     assert request == made.request
-    (frame,) = (frame for frame in stream(model, request.only(1), read_material(folder, request)) if frame.final)
+    (frame,) = (frame for frame in model.prepare_edit(request.only(1), read_material(folder, request)).frames() if frame.final)
     assert (frame.images[0].int() - load_png(folder / "00001.png").int()).abs().max() <= 1

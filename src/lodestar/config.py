@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema
@@ -62,11 +62,16 @@ class Config(BaseModel, metaclass=_Meta):
         protected_namespaces=(),
         use_attribute_docstrings=True,
     )
+    in_text: ClassVar[bool] = True
+    """Whether its short form can be written (`parse`)."""
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with these fields changed; lists serve as tuples. Raises Problem."""
         fields = {name: getattr(self, name) for name in type(self).model_fields}
-        return type(self)(**fields | {name: _frozen(value) for name, value in changes.items()})
+        try:
+            return type(self).model_validate(fields | {name: _frozen(value) for name, value in changes.items()})
+        except ValidationError as error:
+            raise Problem(_one_line(error, type(self), "")) from None
 
     def to_json(self) -> str:
         """Compact JSON, keys in the order of the fields; `decode` reads it back to an equal configuration."""
@@ -182,7 +187,7 @@ def parse(what: str, text: str, union: Any) -> Any:
     if text.lstrip().startswith("{"):
         return decode(union, text, what)
     name, _, rest = text.partition(":")
-    member = choose(what, name, kinds(union))
+    member = choose(what, name, {kind: member for kind, member in kinds(union).items() if member.in_text})
     fields = [field for field in member.model_fields if field != "kind"]
     data: dict[str, Any] = {"kind": name}
     positional = iter(fields)

@@ -80,7 +80,7 @@ def test_the_manifest_says_what_each_picture_is_made_of(files: Path, tmp_path: P
     assert run(*arguments, "--out", tmp_path / "out") == 0
     written = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert written["sources"] == [{"file": "source-00000.png", "from": str(files / "pictures" / "b.png")}]
-    source = {"label": "ship", "source": "source-00000.png"}
+    source = {"label": "ship", "class": 2, "source": 0}
     assert written["pictures"] == [{"file": f"{k:05d}.png", "seed": 4 + k, **source} for k in range(2)]
     changed = 255 - load_png(tmp_path / "out" / "source-00000.png")
     save_png(tmp_path / "out" / "source-00000.png", changed)
@@ -105,7 +105,7 @@ def test_temperature_is_a_setting_of_every_edit_that_draws_noise(files: Path, tm
         arguments = ("edit", kind, files / "model", *given(files, COMMANDS[kind]), "--steps", 3)
         assert run(*arguments, "--out", tmp_path / f"{kind}-1") == 0
         assert run(*arguments, "--temperature", 0.5, "--out", tmp_path / kind) == 0
-        assert Manifest.read(tmp_path / kind).request.temperature == 0.5
+        assert Manifest.read(tmp_path / kind).request.settings.temperature == 0.5
         assert not torch.equal(load_png(tmp_path / kind / "00000.png"), load_png(tmp_path / f"{kind}-1" / "00000.png"))
 
 
@@ -138,7 +138,10 @@ def test_a_weaker_model_guides_an_edit_and_is_written_down(files: Path, tmp_path
         (("sdedit", "pictures", "--label", "dgo"), "unknown label 'dgo': choose from cat, dog, ship; did you mean 'dog'?"),
         (("invert", "pictures", "--sampler", "ancestral"), "inversion needs one that draws no noise"),
         (("invert", "pictures", "--from", "ct"), "did you mean 'cat'?"),
-        (("invert", "pictures", "--guidance", "autoguidance:2"), "give a smaller or less trained model with --weak"),
+        (
+            ("invert", "pictures", "--guidance", "autoguidance:2"),
+            "has no weaker model (smaller or less trained) of its own: give one with --weak",
+        ),
         (("invert", "pictures", "--temperature", "0.5"), "--temperature"),
         (("interpolate", "pictures", "--temperature", "0.5"), "draws no noise"),
         (("interpolate", "--from", "dog"), "the same at both ends"),
@@ -189,7 +192,7 @@ def test_enlarged_pictures_are_of_their_folders_classes_and_made_again(
     assert run(*arguments, "--out", tmp_path / "out") == 0
     pictures = json.loads((tmp_path / "out" / "manifest.json").read_text())["pictures"]
     assert [(each["label"], each["seed"], each["source"]) for each in pictures] == [
-        ("dog", 0, "source-00000.png"), ("ship", 1, "source-00001.png"),
+        ("dog", 0, 0), ("ship", 1, 1),
     ]  # fmt: skip
     assert load_png(tmp_path / "out" / "source-00001.png").shape == (3, 4, 4)
     assert load_png(tmp_path / "out" / "grid.png").shape == (3, 2 * 144 - 16, 2 * 144 - 16)

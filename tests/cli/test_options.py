@@ -14,7 +14,9 @@ from lodestar.cli.evaluate import evaluate, sweep
 from lodestar.cli.options import BatchSize, Sampling, Seed, Solving, Temperature, flattened
 from lodestar.cli.sample import sample
 from lodestar.cli.upsample import upsample
-from lodestar.models.diffusion import Request
+from lodestar.generators.request import Settings
+from lodestar.guidance import CFG, Clamp
+from lodestar.samplers import DDIM
 
 
 def test_a_dataclass_of_options_is_taken_apart_and_put_together_again() -> None:
@@ -45,8 +47,8 @@ def test_every_command_that_samples_has_all_of_them(command: Callable[..., None]
 
 
 def test_they_are_settings_of_a_request() -> None:
-    settings = Sampling(guidance=["cfg:2", "clamp"], sampler="ddim:eta=1", steps="7", clamp=False, temperature=0.5).settings()
-    request = Request(labels=(None,), seeds=(0,), **settings)
-    assert {name: getattr(request, name) for name in settings} == settings
-    assert (request.plan, request.temperature, len(request.guidance)) == ("7", 0.5, 2)
-    assert Request(labels=(None,), seeds=(0,), **Solving().settings()) == Request(labels=(None,), seeds=(0,))
+    given = Sampling(guidance=["cfg:2", "clamp"], sampler="ddim:eta=1", steps="7", clamp=False, temperature=0.5).settings()
+    guidance = (CFG(scale=2.0), Clamp())
+    assert given == Settings(steps="7", sampler=DDIM(eta=1.0), guidance=guidance, clamp=False, temperature=0.5)
+    assert set(Settings.model_fields) <= {field.name for field in fields(Sampling)}, "every setting is an option"
+    assert Solving().settings() == Sampling().settings() == Settings()

@@ -133,12 +133,12 @@ GUIDE = {**SMALL, "out_channels": 3, "image_size": 8, "pool": "attention", "num_
 
 def _model() -> DiffusionConfig:
     denoiser = DenoiserConfig(network=unet_config({**MODEL, "num_classes": None}), variance="learned_range", classes=3)
-    return DiffusionConfig(denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), sampler=DDIM(), plan="3")
+    return DiffusionConfig(denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), sampler=DDIM(), steps="3")
 
 
 def _upsampler() -> DiffusionConfig:
     denoiser = DenoiserConfig(network=unet_config(UPSAMPLER), variance="learned_range", low_res=(4, 4))
-    return DiffusionConfig(denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), sampler=DDIM(), plan="3")
+    return DiffusionConfig(denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), sampler=DDIM(), steps="3")
 
 
 def _guide() -> ClassifierModelConfig:

@@ -16,6 +16,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from lodestar.conditions import Label
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.exact import Gaussian, Mixture
@@ -25,9 +26,10 @@ from lodestar.core.schedule import Cosine
 from lodestar.data import Source
 from lodestar.data.arrays import ArrayRows
 from lodestar.denoiser import DenoiserConfig
-from lodestar.evaluate import likelihood
 from lodestar.evaluate.likelihood import Likelihood, measure
 from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.guided import Guided
+from lodestar.generators.request import Settings, settings
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.samplers import DDIM, Ancestral
@@ -55,7 +57,7 @@ def pictures(x0: Tensor) -> Source:
 
 def exactly(monkeypatch: pytest.MonkeyPatch, found: Denoise, plan: str, unknown: Any) -> Diffusion:
     """A model that knows the truth, also of the reverse variance: β̃ + (factor of x₀)²·Var(x₀ | x_t), `unknown` at a level."""
-    made = model(schedule=Cosine(), plan="20")
+    made = model(schedule=Cosine(), steps="20")
     variance = {
         step.t.time: float(step.small) + float(step.coefficients()[0]) ** 2 * unknown(step.t)
         for step in made.config.schedule.steps(parse_plan(plan))
@@ -65,7 +67,7 @@ def exactly(monkeypatch: pytest.MonkeyPatch, found: Denoise, plan: str, unknown:
         estimate = found(x, level)
         return replace(estimate, logvar=torch.full_like(x, math.log(variance[level.time])))
 
-    monkeypatch.setattr(likelihood, "guided", lambda *_: denoise)
+    monkeypatch.setattr(Guided, "denoise", lambda *_: denoise)
     return made
 
 
@@ -79,7 +81,7 @@ def test_of_an_exact_gaussian_both_are_its_entropy(monkeypatch: pytest.MonkeyPat
         lambda t: std**2 * t.sigma**2 / (t.alpha**2 * std**2 + t.sigma**2),
     )
     source = pictures(std * torch.randn(100, *SHAPE, generator=torch.Generator().manual_seed(0)))
-    numbers = measure(made, source, count=100, plan=plan, clamp=False).numbers
+    numbers = measure(made, source, how=settings(steps=plan, clamp=False), count=100).numbers
     assert numbers["bpd"] == pytest.approx(entropy, abs=0.03)
     assert numbers["ode"] == pytest.approx(entropy, abs=0.03)
     assert numbers["bpd"] == pytest.approx(numbers["ode"], abs=0.01)
@@ -95,7 +97,7 @@ def test_of_an_exact_mixture_both_are_its_entropy(monkeypatch: pytest.MonkeyPatc
     made = exactly(monkeypatch, truth, plan, lambda t: variance * t.sigma**2 / (t.alpha**2 * variance + t.sigma**2))
     x0 = truth.draw(60, rng).float()
     bits = (-truth.log_density(x0, Level(0.0, 1.0, 0.0)).mean() / 192 / LN2 + math.log2(127.5)).item()
-    numbers = measure(made, pictures(x0), count=60, plan=plan, clamp=False).numbers
+    numbers = measure(made, pictures(x0), how=settings(steps=plan, clamp=False), count=60).numbers
     assert numbers["bpd"] == pytest.approx(bits, abs=0.03)
     assert numbers["ode"] == pytest.approx(bits, abs=0.03)
 
@@ -107,7 +109,7 @@ def test_too_few_steps_for_the_ode_are_told(monkeypatch: pytest.MonkeyPatch) -> 
     reports = []
     for plan in (fine, coarse, "logsnr:2"):
         made = exactly(monkeypatch, gaussian, plan, lambda t: std**2 * t.sigma**2 / (t.alpha**2 * std**2 + t.sigma**2))
-        reports.append(measure(made, source, count=64, plan=plan, clamp=False))
+        reports.append(measure(made, source, how=settings(steps=plan, clamp=False), count=64))
     right, wrong, hopeless = reports
     # An error of the second order is a third of the change.
     assert abs(right.numbers["ode_coarser"]) < 0.02 < 0.05 < abs(wrong.numbers["ode"] - right.numbers["ode"])
@@ -119,7 +121,9 @@ def test_too_few_steps_for_the_ode_are_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.mark.parametrize("variance", ["fixed", "learned", "learned_range"])
 def test_a_report_has_every_number_and_what_it_depends_on(variance: str, tmp_path: Path) -> None:
-    report = measure(model(variance), tiny.reference(), count=5, seed=3, plan=None if variance == "learned" else "karras:4")
+    report = measure(
+        model(variance), tiny.reference(), how=settings(steps=None if variance == "learned" else "karras:4"), count=5, seed=3
+    )
     numbers, terms = report.numbers, report.terms
     assert all(math.isfinite(value) for value in numbers.values())
     assert numbers["bpd"] == pytest.approx(numbers["prior"] + numbers["levels"] + numbers["decoder"], rel=1e-6)
@@ -140,9 +144,14 @@ def test_a_report_has_every_number_and_what_it_depends_on(variance: str, tmp_pat
         assert part in text.getvalue()
 
 
-def numbers_of(**settings: Any) -> dict[str, float]:
-    given: dict[str, Any] = {"count": 5, "plan": "logsnr:3"} | settings
-    return dict(measure(model(), tiny.reference(), **given).numbers)
+def split(given: dict[str, Any]) -> dict[str, Any]:
+    """Keywords of `measure`, of which some are settings."""
+    how = {name: given[name] for name in given if name in Settings.model_fields}
+    return {name: value for name, value in given.items() if name not in how} | {"how": settings(**how)}
+
+
+def numbers_of(**given: Any) -> dict[str, float]:
+    return dict(measure(model(), tiny.reference(), **split({"count": 5, "steps": "logsnr:3"} | given)).numbers)
 
 
 def test_numbers_depend_on_seeds_and_settings_and_not_on_the_batch_size() -> None:
@@ -162,34 +171,34 @@ def test_numbers_depend_on_seeds_and_settings_and_not_on_the_batch_size() -> Non
 
 
 def test_pictures_are_spread_over_the_reference_with_their_classes(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, asked, original = model(), [], likelihood.guided
-    monkeypatch.setattr(likelihood, "guided", lambda *args: asked.append(args[2]) or original(*args))
+    made, asked, original = model(), list[list[Label]](), Guided.denoise
+    monkeypatch.setattr(Guided, "denoise", lambda self, asks: asked.append([ask.label for ask in asks]) or original(self, asks))
     images = np.random.default_rng(0).integers(0, 256, (12, 12, 12, 3), dtype=np.uint8)
     source = Source(ArrayRows(images, np.arange(12) // 4, tiny.NAMES), "sorted", channels=3)
-    report = measure(made, source, count=6, plan="logsnr:2", ode=False)
-    assert asked == [(0, 0, 1, 1, 2, 2)]
+    report = measure(made, source, how=settings(steps="logsnr:2"), count=6, ode=False)
+    assert asked == [[0, 0, 1, 1, 2, 2]]
     assert report.warnings == ("the pictures were resized from 12×12 to 8×8, which changes their likelihood",)
     # Of other classes than the model's, it is told nothing.
     other = Source(ArrayRows(images, np.arange(12) // 4, ("a", "b", "c")), "other", channels=3)
-    assert measure(made, other, count=6, plan="trailing:5", ode=False).classes == "none"
-    assert asked[-1] == (None,) * 6
+    assert measure(made, other, how=settings(steps="trailing:5"), count=6, ode=False).classes == "none"
+    assert asked[-1] == [None] * 6
 
 
 @pytest.mark.parametrize(
-    ("made", "settings", "said"),
+    ("made", "given", "said"),
     [
         ({}, {"sampler": DDIM()}, "sampler 'ddim' has none: take ancestral"),
         ({"variance": "fixed"}, {"sampler": Ancestral(variance="learned")}, "this model has none: choose from 'small', 'large'"),
         ({}, {"count": 25}, "count is 25: .* has 24"),
         ({}, {"count": 1}, "need 2 pictures at least"),
-        ({"variance": "learned"}, {"plan": "10"}, "variances of its chain's own 12 steps"),
+        ({"variance": "learned"}, {"steps": "10"}, "variances of its chain's own 12 steps"),
         ({"names": ("a", "b", "c"), "droppable": False}, {}, "never trained without its classes .a, b, c., and noise has cat"),
-        ({}, {"plan": "1"}, "hardly noisy"),
+        ({}, {"steps": "1"}, "hardly noisy"),
     ],
 )
-def test_what_cannot_be_measured_is_refused(made: dict[str, Any], settings: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_measured_is_refused(made: dict[str, Any], given: dict[str, Any], said: str) -> None:
     with pytest.raises(Problem, match=said):
-        measure(model(**made), tiny.reference(), **{"count": 4, **settings})
+        measure(model(**made), tiny.reference(), **split({"count": 4, **given}))
 
 
 def test_a_pure_noise_level_is_left_out_of_the_plot_alone(tmp_path: Path) -> None:
@@ -206,7 +215,7 @@ def test_a_pure_noise_level_is_left_out_of_the_plot_alone(tmp_path: Path) -> Non
         ),
         0,
     )
-    report: Likelihood = measure(made, tiny.reference(), count=3, plan="3")
+    report: Likelihood = measure(made, tiny.reference(), how=settings(steps="3"), count=3)
     assert report.terms[1].alpha == 0
     assert report.classes == "none"
     assert math.isfinite(report.numbers["ode"])

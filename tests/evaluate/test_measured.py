@@ -10,6 +10,7 @@ import torch
 from lodestar import checkpoint
 from lodestar.evaluate import measured as module
 from lodestar.evaluate.measured import measured
+from lodestar.generators.request import settings
 from lodestar.samplers import DDIM
 
 from . import tiny
@@ -35,20 +36,21 @@ def write(path: Path, seed: int) -> Path:
 def test_a_report_is_made_once_for_the_same_settings_and_weights(tmp_path: Path, made: list[int]) -> None:
     model, kept = write(tmp_path / "m.safetensors", 0), tmp_path / "report.json"
 
-    def ask(count: int = 6, extractor: int = 2, reference: int = 0, **more: object) -> float:
+    def ask(extractor: int = 2, reference: int = 0, count: int = 6, seed: int = 0, **how: object) -> float:
         report = measured(
-            kept, model, tiny.reference(seed=reference), tiny.extractor(extractor), count=count, cache=tmp_path, **more
-        )  # type: ignore[arg-type]
+            kept, model, tiny.reference(seed=reference), tiny.extractor(extractor), count=count, seed=seed,
+            how=settings(**how), cache=tmp_path,
+        )  # fmt: skip
         return report["numbers"]["frechet"]
 
     first = ask()
     assert ask() == first
     assert made == [6]
-    for number, settings in enumerate(
-        ({"count": 7}, {"extractor": 3}, {"reference": 1}, {"plan": "3"}, {"sampler": DDIM()}, {"seed": 1}), start=2
+    for number, changes in enumerate(
+        ({"count": 7}, {"extractor": 3}, {"reference": 1}, {"steps": "3"}, {"sampler": DDIM()}, {"seed": 1}), start=2
     ):
-        ask(**settings)  # type: ignore[arg-type]
-        assert len(made) == number, settings
+        ask(**changes)  # type: ignore[arg-type]
+        assert len(made) == number, changes
     ask()
     write(tmp_path / "m.safetensors", 1)
     before = len(made)

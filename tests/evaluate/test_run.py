@@ -6,6 +6,7 @@ import io
 import json
 import math
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -23,11 +24,11 @@ from lodestar.evaluate.metrics import KID, Frechet, Nearest, PrecisionRecall, Sc
 from lodestar.evaluate.reference import collect, known_of, open_reference
 from lodestar.evaluate.repeats import student
 from lodestar.evaluate.report import digest
-from lodestar.evaluate.run import evaluate, evaluate_pictures
+from lodestar.evaluate.run import Measurement, evaluate, evaluate_pictures
 from lodestar.evaluate.statistics import PARTS, Collector, FeatureSet, Part, Statistics
 from lodestar.files import cache_folder
 from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.request import Request
+from lodestar.generators.request import Request, request, settings
 from lodestar.guidance import CFG, Classifier
 from lodestar.images import load_png, save_png
 from lodestar.progress import progress
@@ -57,18 +58,26 @@ def test_images_a_second_are_those_of_the_fastest_whole_batch(monkeypatch: pytes
     # Before the run and its first batch, after each of two whole batches, and after the run; a shorter last batch has no time.
     clock = iter([0.0, 0.0, 4.0, 5.0, 9.0])
     monkeypatch.setattr("lodestar.evaluate.run.time", SimpleNamespace(perf_counter=clock.__next__))
-    report = evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), count=20, batch_size=8, cache=tmp_path)
+    report = evaluate(
+        tiny.diffusion(), tiny.reference(), tiny.extractor(), count=20, run=Measurement(batch_size=8, cache=tmp_path)
+    )
     assert (report.seconds, report.images_per_second) == (9.0, 8.0)
 
 
 def test_a_report_has_every_number_and_what_it_depends_on(tmp_path: Path) -> None:
     model, reference, extractor = tiny.diffusion(), tiny.reference(), tiny.extractor()
     report = evaluate(
-        model, reference, extractor, count=20, seed=5, batch_size=8, sampler=DDIM(), guidance=[CFG(scale=2.0)], cache=tmp_path
+        model,
+        reference,
+        extractor,
+        settings(sampler=DDIM(), guidance=[CFG(scale=2.0)]),
+        count=20,
+        seed=5,
+        run=Measurement(batch_size=8, cache=tmp_path),
     )
     assert {"frechet", "score", "kid", "precision", "recall"} <= set(report.numbers)
     assert all(math.isfinite(value) for value in report.numbers.values())
-    assert (report.count, report.seed, report.plan, report.clamp) == (20, 5, "2", True)
+    assert (report.count, report.seed, report.steps, report.clamp) == (20, 5, "2", True)
     assert (report.sampler, report.guidance) == ("ddim:eta=0.0,clipped=true", "cfg:scale=2.0,rescale=0.0")
     assert (report.reference_count, report.reference_fingerprint) == (24, reference.fingerprint)
     assert (report.extractor, report.extractor_digest, report.extractor_dtype) == ("tiny", "digest 2", "float32")
@@ -87,20 +96,30 @@ def test_a_report_has_every_number_and_what_it_depends_on(tmp_path: Path) -> Non
 
 def test_classes_are_balanced_and_seeds_consecutive(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     asked: list[Request] = []
-    original: Callable = Diffusion.stream
+    original: Callable = Diffusion.prepare
     monkeypatch.setattr(
-        Diffusion, "stream", lambda self, request, **more: asked.append(request) or original(self, request, **more)
+        Diffusion, "prepare", lambda self, request, guides: asked.append(request) or original(self, request, guides)
     )
-    evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), count=7, seed=3, metrics=[Frechet()], cache=tmp_path)
-    assert asked[0].labels == (0, 1, 2, 0, 1, 2, 0)
-    assert asked[0].seeds == tuple(range(3, 10))
+    evaluate(
+        tiny.diffusion(),
+        tiny.reference(),
+        tiny.extractor(),
+        count=7,
+        seed=3,
+        run=Measurement(metrics=[Frechet()], cache=tmp_path),
+    )
+    assert asked == [request([0, 1, 2, 0, 1, 2, 0], 3)]
 
 
 def test_numbers_do_not_depend_on_the_batch_size_and_pictures_go_through_in_batches(seen: list[int], tmp_path: Path) -> None:
     model, reference, extractor = tiny.diffusion(), tiny.reference(), tiny.extractor()
-    small = evaluate(model, reference, extractor, count=20, batch_size=6, metrics=[Frechet(), Score()], cache=tmp_path / "a")
+    small = evaluate(
+        model, reference, extractor, count=20, run=Measurement(batch_size=6, metrics=[Frechet(), Score()], cache=tmp_path / "a")
+    )
     assert seen == [6, 6, 6, 6, 6, 6, 6, 2]
-    large = evaluate(model, reference, extractor, count=20, batch_size=64, metrics=[Frechet(), Score()], cache=tmp_path / "b")
+    large = evaluate(
+        model, reference, extractor, count=20, run=Measurement(batch_size=64, metrics=[Frechet(), Score()], cache=tmp_path / "b")
+    )
     assert small.numbers == pytest.approx(large.numbers, rel=1e-3)
 
 
@@ -144,12 +163,22 @@ def test_pictures_left_out_are_counted_and_do_not_stand_in_for_all(tmp_path: Pat
 
 def test_a_report_warns_of_too_few_pictures_and_says_what_was_resized(tmp_path: Path) -> None:
     report = evaluate(
-        tiny.diffusion(), tiny.reference(count=40, side=12), tiny.extractor(), count=16, metrics=[Frechet()], cache=tmp_path
+        tiny.diffusion(),
+        tiny.reference(count=40, side=12),
+        tiny.extractor(),
+        count=16,
+        run=Measurement(metrics=[Frechet()], cache=tmp_path),
     )
     assert report.warnings[0].startswith("reference: resized from 12×12 to 8×8")
     assert report.warnings[1].startswith("16 measured pictures are too few for the covariance of 16 features")
     assert len(report.warnings) == 2
-    enough = evaluate(tiny.diffusion(), tiny.reference(count=40), tiny.extractor(), count=17, metrics=[Frechet()], cache=tmp_path)
+    enough = evaluate(
+        tiny.diffusion(),
+        tiny.reference(count=40),
+        tiny.extractor(),
+        count=17,
+        run=Measurement(metrics=[Frechet()], cache=tmp_path),
+    )
     assert enough.warnings == ()
 
 
@@ -166,7 +195,13 @@ def test_too_few_pictures_are_a_problem_before_any_is_made(
 ) -> None:
     metrics = [PrecisionRecall(k=3)]
     with pytest.raises(Problem, match=words):
-        evaluate(tiny.diffusion(), tiny.reference(reference), tiny.extractor(), count=count, metrics=metrics, cache=tmp_path)
+        evaluate(
+            tiny.diffusion(),
+            tiny.reference(reference),
+            tiny.extractor(),
+            count=count,
+            run=Measurement(metrics=metrics, cache=tmp_path),
+        )
     assert not seen
     with pytest.raises(Problem, match="metric 'frechet' needs at least 2 pictures: 1 measured"):
         evaluate_pictures(tiny.reference(1), tiny.reference(), tiny.extractor(), metrics=[Frechet()], cache=tmp_path)
@@ -174,9 +209,17 @@ def test_too_few_pictures_are_a_problem_before_any_is_made(
 
 def test_colours_that_the_extractor_cannot_see_are_a_problem_before_any_is_made(seen: list[int], tmp_path: Path) -> None:
     with pytest.raises(Problem, match="generated: pictures of 3 channels"):
-        evaluate(tiny.diffusion(), tiny.reference(channels=1), tiny.extractor(channels=1), count=9, cache=tmp_path)
+        evaluate(
+            tiny.diffusion(), tiny.reference(channels=1), tiny.extractor(channels=1), count=9, run=Measurement(cache=tmp_path)
+        )
     assert not seen
-    report = evaluate(tiny.diffusion(channels=1), tiny.reference(channels=1), tiny.extractor(channels=1), count=9, cache=tmp_path)
+    report = evaluate(
+        tiny.diffusion(channels=1),
+        tiny.reference(channels=1),
+        tiny.extractor(channels=1),
+        count=9,
+        run=Measurement(cache=tmp_path),
+    )
     assert not any("colour" in warning for warning in report.warnings)
 
 
@@ -206,16 +249,16 @@ def test_a_digest_tells_weights_configuration_and_number_format() -> None:
     changed = tiny.diffusion()
     changed.denoiser.lower(torch.bfloat16)
     other = tiny.diffusion()
-    other.config = other.config.replace(plan="3")
+    other.config = other.config.replace(steps="3")
     assert len({digests[0], digest(changed), digest(other)}) == 3
 
 
 def test_a_loaded_model_is_reported_by_the_digest_of_its_file(tmp_path: Path) -> None:
     model, guide = tiny.diffusion(), tiny.classifier()
     model.digest, guide.digest = "that of the file", "that of the guide"
-    settings: dict[str, Any] = {"guidance": [Classifier(scale=1.0)], "metrics": [Frechet()], "cache": tmp_path}
-    report = evaluate(model, tiny.reference(), tiny.extractor(), count=4, classifier=guide, **settings)
-    assert (report.model_digest, report.classifier_digest) == ("that of the file", "that of the guide")
+    how, run = settings(guidance=Classifier(scale=1.0)), Measurement(metrics=[Frechet()], cache=tmp_path)
+    report = evaluate(model, tiny.reference(), tiny.extractor(), how, count=4, guides={"classifier": guide}, run=run)
+    assert (report.model_digest, report.guide_digests) == ("that of the file", {"classifier": "that of the guide"})
 
 
 def test_a_request_that_cannot_be_answered_is_a_problem_before_the_reference_is_extracted(
@@ -223,7 +266,14 @@ def test_a_request_that_cannot_be_answered_is_a_problem_before_the_reference_is_
 ) -> None:
     model = tiny.diffusion(droppable=False)
     with pytest.raises(Problem, match="cfg needs a model"):
-        evaluate(model, tiny.reference(), tiny.extractor(), count=8, guidance=[CFG(scale=2.0)], cache=tmp_path)
+        evaluate(
+            model,
+            tiny.reference(),
+            tiny.extractor(),
+            settings(guidance=[CFG(scale=2.0)]),
+            count=8,
+            run=Measurement(cache=tmp_path),
+        )
     assert not seen
 
 
@@ -236,10 +286,10 @@ def test_a_kept_reference_is_read_as_it_was_and_tells_of_another_number_format(
     keep(tmp_path / "tiny.safetensors", source, features, extractor)
     reference = open_reference(None, "tiny", extractor, (8, 8))
     torch.testing.assert_close(reference.of(extractor).features, features.features, rtol=1e-3, atol=1e-3)
-    settings: dict[str, Any] = {"count": 20, "metrics": [Frechet()], "cache": tmp_path}
-    assert evaluate(tiny.diffusion(), reference, extractor, **settings).warnings == ()
+    given: dict[str, Any] = {"count": 20, "run": Measurement(metrics=[Frechet()], cache=tmp_path)}
+    assert evaluate(tiny.diffusion(), reference, extractor, **given).warnings == ()
     extractor.classifier.lower(torch.bfloat16)
-    warnings = evaluate(tiny.diffusion(), reference, extractor, **settings).warnings
+    warnings = evaluate(tiny.diffusion(), reference, extractor, **given).warnings
     assert warnings == ("reference: its features were computed in float32, those of the pictures in bfloat16",)
     with pytest.raises(Problem, match=r"those of the extractor tiny \(digest 2\), not of tiny \(digest 9\)"):
         reference.of(tiny.extractor(seed=9))
@@ -264,9 +314,9 @@ def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str
 
 
 def test_repeats_have_other_seeds_and_give_means_and_intervals(tmp_path: Path) -> None:
-    given: dict[str, Any] = {"count": 20, "metrics": [Frechet(), Score()], "cache": tmp_path}
-    whole = evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), seed=5, repeats=3, **given)
-    alone = [evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), seed=seed, **given) for seed in (5, 25, 45)]
+    run = Measurement(metrics=[Frechet(), Score()], cache=tmp_path)
+    whole = evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), count=20, seed=5, run=replace(run, repeats=3))
+    alone = [evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), count=20, seed=seed, run=run) for seed in (5, 25, 45)]
     assert [dict(run) for run in whole.runs] == [pytest.approx(dict(report.numbers), rel=1e-6) for report in alone]
     values = torch.tensor([report.numbers["frechet"] for report in alone], dtype=torch.float64)
     assert whole.numbers["frechet"] == pytest.approx(float(values.mean()))
@@ -277,7 +327,7 @@ def test_repeats_have_other_seeds_and_give_means_and_intervals(tmp_path: Path) -
     assert f"{whole.numbers['frechet']:.5g} ± {whole.intervals['frechet']:.2g}" in text.getvalue()
     assert "over 3 runs" in text.getvalue()
     with pytest.raises(Problem, match="repeats is 0"):
-        evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), repeats=0, **given)
+        evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), count=20, run=replace(run, repeats=0))
 
 
 @pytest.mark.parametrize(("freedom", "quantile"), [(1, 12.7062), (2, 4.3027), (4, 2.7764), (30, 2.0423)])
@@ -294,27 +344,33 @@ def kept_with(parts: Collection[Part], path: Path) -> Kept:
 def test_a_reference_of_moments_gives_what_needs_no_more_and_says_so(seen: list[int], tmp_path: Path) -> None:
     reference = kept_with({"moments"}, tmp_path / "stats.safetensors")
     seen.clear()
-    report = evaluate(tiny.diffusion(), reference, tiny.extractor(), count=120, cache=tmp_path)
+    report = evaluate(tiny.diffusion(), reference, tiny.extractor(), count=120, run=Measurement(cache=tmp_path))
     assert set(report.numbers) == {"frechet", "score", "score_std"}
     assert [warning.partition(":")[0] for warning in report.warnings] == [
         "spatial_frechet needs spatial features, and noise was kept without",
         *(f"{kind} needs features, and noise was kept without" for kind in ("kid", "precision_recall", "density_coverage")),
     ]
-    whole = evaluate(tiny.diffusion(), tiny.reference(40), tiny.extractor(), count=120, cache=tmp_path)
+    whole = evaluate(tiny.diffusion(), tiny.reference(40), tiny.extractor(), count=120, run=Measurement(cache=tmp_path))
     assert report.numbers["frechet"] == pytest.approx(whole.numbers["frechet"], rel=1e-9)
     seen.clear()
     with pytest.raises(Problem, match="metric 'kid' needs features, and noise was kept without: give its pictures"):
-        evaluate(tiny.diffusion(), reference, tiny.extractor(), count=120, metrics=[KID()], cache=tmp_path)
+        evaluate(tiny.diffusion(), reference, tiny.extractor(), count=120, run=Measurement(metrics=[KID()], cache=tmp_path))
     assert not seen
 
 
 def test_a_reference_with_the_features_of_some_pictures_says_so(tmp_path: Path) -> None:
     reference = kept_with(PARTS, tmp_path / "stats.safetensors")
-    report = evaluate(tiny.diffusion(), reference, tiny.extractor(), count=120, cache=tmp_path)
+    report = evaluate(tiny.diffusion(), reference, tiny.extractor(), count=120, run=Measurement(cache=tmp_path))
     assert report.reference_count == 40
     assert "kid: of the reference, features of 10 pictures in 40 are kept" in report.warnings
     with pytest.raises(Problem, match="needs at least 13 pictures: 10 in the reference"):
-        evaluate(tiny.diffusion(), reference, tiny.extractor(), count=20, metrics=[PrecisionRecall(k=12)], cache=tmp_path)
+        evaluate(
+            tiny.diffusion(),
+            reference,
+            tiny.extractor(),
+            count=20,
+            run=Measurement(metrics=[PrecisionRecall(k=12)], cache=tmp_path),
+        )
 
 
 def test_no_features_are_held_of_pictures_that_only_moments_are_needed_of(
@@ -322,7 +378,7 @@ def test_no_features_are_held_of_pictures_that_only_moments_are_needed_of(
 ) -> None:
     told: list[Statistics] = []
     monkeypatch.setattr(Frechet, "__call__", lambda self, *both: told.extend(both) or {"frechet": 0.0})
-    evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), count=20, metrics=[Frechet()], cache=tmp_path)
+    evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), count=20, run=Measurement(metrics=[Frechet()], cache=tmp_path))
     assert [each.parts for each in told] == [{"moments"}, {"moments"}]
 
 
@@ -333,11 +389,11 @@ def test_an_extractor_without_logits_has_no_score(tmp_path: Path) -> None:
         def __call__(self, pictures: torch.Tensor) -> FeatureSet:
             return FeatureSet(pictures.float().mean((2, 3)))
 
-    report = evaluate(tiny.diffusion(), tiny.reference(), Blunt(), count=20, cache=tmp_path)
+    report = evaluate(tiny.diffusion(), tiny.reference(), Blunt(), count=20, run=Measurement(cache=tmp_path))
     assert {"frechet", "kid", "coverage"} <= set(report.numbers) and "score" not in report.numbers
     assert "score needs class logits, and the extractor blunt gives none" in report.warnings
     with pytest.raises(Problem, match="metric 'score' needs class logits, and the extractor blunt gives none"):
-        evaluate(tiny.diffusion(), tiny.reference(), Blunt(), count=20, metrics=[Score()], cache=tmp_path)
+        evaluate(tiny.diffusion(), tiny.reference(), Blunt(), count=20, run=Measurement(metrics=[Score()], cache=tmp_path))
 
 
 def test_pictures_are_drawn_beside_their_nearest_neighbours(tmp_path: Path) -> None:
@@ -354,11 +410,19 @@ def test_pictures_are_drawn_beside_their_nearest_neighbours(tmp_path: Path) -> N
     assert all(torch.equal(row[0], row[2]) and bool((row[1] == 255).all()) for row in cells)
     assert not any(torch.equal(row[0], row[3]) for row in cells)
     # Of sampled pictures, those that were measured; without the reference's pictures, or the metric, none.
-    evaluate(tiny.diffusion(), pictures, tiny.extractor(), count=5, metrics=[Nearest()], cache=tmp_path / "cache", out=tmp_path)
+    evaluate(
+        tiny.diffusion(),
+        pictures,
+        tiny.extractor(),
+        count=5,
+        run=Measurement(metrics=[Nearest()], cache=tmp_path / "cache", out=tmp_path),
+    )
     drawn = load_png(tmp_path / "neighbours.png")[:, :128:16, :128:16]
     made = tiny.diffusion().sample(count=5).images
     assert any(torch.equal(drawn, picture) for picture in made)
     kept_one = kept_with(PARTS, tmp_path / "stats.safetensors")
-    told = evaluate(tiny.diffusion(), kept_one, tiny.extractor(), count=5, metrics=[Nearest()], out=tmp_path / "none")
+    told = evaluate(
+        tiny.diffusion(), kept_one, tiny.extractor(), count=5, run=Measurement(metrics=[Nearest()], out=tmp_path / "none")
+    )
     assert any(warning.startswith("neighbours.png is not drawn") for warning in told.warnings)
     assert not (tmp_path / "none").exists()

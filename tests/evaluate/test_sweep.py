@@ -17,10 +17,12 @@ from lodestar.evaluate.axes import Axis, axis, parse_axis
 from lodestar.evaluate.kept import keep, load
 from lodestar.evaluate.plot import Curve, Ticks
 from lodestar.evaluate.reference import collect
+from lodestar.evaluate.report import digest
+from lodestar.evaluate.run import Measurement
 from lodestar.evaluate.statistics import Collector
 from lodestar.evaluate.sweep import Row, sweep
-from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.request import Request
+from lodestar.generators.diffusion import Diffusion, PreparedSampling
+from lodestar.generators.request import Request, Settings, settings
 from lodestar.guidance import CFG, Autoguidance, Clamp, Classifier, Interval
 from lodestar.samplers import DDIM
 
@@ -31,13 +33,13 @@ from . import tiny
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
     """Every request that is sampled."""
     requests: list[Request] = []
-    original: Callable = Diffusion.stream
+    original: Callable = PreparedSampling.frames
 
-    def noted(self: Diffusion, request: Request, **more: Any) -> Any:
-        requests.append(request)
-        return original(self, request, **more)
+    def noted(self: PreparedSampling, *rest: Any) -> Any:
+        requests.append(self.request)
+        return original(self, *rest)
 
-    monkeypatch.setattr(Diffusion, "stream", noted)
+    monkeypatch.setattr(PreparedSampling, "frames", noted)
     return requests
 
 
@@ -45,18 +47,19 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Request]:
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Row]]:
     """A small sweep into tmp_path/out, its plot only where it is looked at: drawing takes longer than the rest."""
 
-    def call(plotted: bool = False, **settings: Any) -> list[Row]:
+    def call(plotted: bool = False, **given: Any) -> list[Row]:
         if not plotted:
             for drawing in ("curves", "heat_maps"):
                 monkeypatch.setattr(sweep_module, drawing, lambda path, *_: path.touch())
-        over = [axis(name, values) for name in ("scale", "steps") if (values := settings.pop(name, None)) is not None]
-        over += [parse_axis(text) for text in settings.pop("over", [])]
-        settings["over"] = over
-        given = {"count": 12, "cache": tmp_path / "cache", "classifier": tiny.classifier(), **settings}
-        out = given.pop("out", tmp_path / "out")
-        model = given.pop("model", None) or tiny.diffusion()
-        extractor = given.pop("extractor", None) or tiny.extractor()
-        return sweep(model, given.pop("reference", None) or tiny.reference(), extractor, out, **given)
+        over = [axis(name, values) for name in ("scale", "steps") if (values := given.pop(name, None)) is not None]
+        over += [parse_axis(text) for text in given.pop("over", [])]
+        fixed = {name: given.pop(name) for name in Settings.model_fields if name in given}
+        how = settings(steps=given.pop("plan", None), **fixed)
+        measured = Measurement(cache=tmp_path / "cache", repeats=given.pop("repeats", 1))
+        model, out = given.pop("model", None) or tiny.diffusion(), given.pop("out", tmp_path / "out")
+        reference, extractor = given.pop("reference", None) or tiny.reference(), given.pop("extractor", None) or tiny.extractor()
+        more = {"count": 12, "guides": {"classifier": tiny.classifier()}, **given}
+        return sweep(model, reference, extractor, out, over=over, how=how, run=measured, **more)
 
     return call
 
@@ -88,12 +91,12 @@ def test_a_sweep_writes_numbers_a_plot_and_a_grid_for_each_scale(
         )
         assert line["notes"] == row.notes
         assert "12 measured pictures are too few" in row.notes
-        assert (line["plan"], line["steps"], line["extractor"]) == ("2", "2", "tiny")
+        assert (line["steps"], line["step_count"], line["extractor"]) == ("2", "2", "tiny")
     assert rows[0].numbers["frechet"] != rows[1].numbers["frechet"]
     # The same classes and seeds at every scale.
-    assert len({(request.labels, request.seeds) for request in asked}) == 2
-    assert asked[0].labels == tuple(label for label in range(3) for _ in range(8))
-    assert asked[0].seeds == tuple(range(4, 12)) * 3
+    assert len({(*request.labels, *request.seeds) for request in asked}) == 2
+    assert asked[0].labels == [label for label in range(3) for _ in range(8)]
+    assert asked[0].seeds == list(range(4, 12)) * 3
     grids = [np.asarray(Image.open(out / f"samples-{row.name}.png")) for row in rows]
     assert grids[0].shape == (3 * 144 - 16, 8 * 144 - 16, 3)
     assert not np.array_equal(grids[0], grids[1])
@@ -135,7 +138,7 @@ def test_an_interrupted_sweep_keeps_what_it_has(
     original: Callable = sweep_module.measure
 
     def killed(model: Diffusion, request: Request, *rest: Any, **more: Any) -> Any:
-        if request.guidance[0].scale == 1:  # type: ignore[union-attr]
+        if request.settings.guidance[0].scale == 1:  # type: ignore[union-attr]
             raise KeyboardInterrupt
         return original(model, request, *rest, **more)
 
@@ -148,17 +151,17 @@ def test_an_interrupted_sweep_keeps_what_it_has(
     assert [line["scale"] for line in lines(tmp_path / "out")] == ["0"]
     asked.clear()
     rows = run(scale=(0, 1), guidance=[CFG()])
-    assert all(request.guidance[0].scale == 1 for request in asked)  # type: ignore[union-attr]
+    assert all(request.settings.guidance[0].scale == 1 for request in asked)  # type: ignore[union-attr]
     for one, other in zip(rows, whole, strict=True):
         assert one.numbers["frechet"] == other.numbers["frechet"]
 
 
 def test_a_sweep_over_steps(run: Callable[..., list[Row]], tmp_path: Path) -> None:
     rows = run(steps=["trailing:4", "2", "2,2"], guidance=[CFG(scale=2.0), Clamp()])
-    assert [(row.name, row.plan) for row in rows] == [(text, text) for text in ("trailing:4", "2", "2,2")]
-    assert [row.steps for row in rows] == [4, 2, 4]
+    assert [(row.name, row.steps) for row in rows] == [(text, text) for text in ("trailing:4", "2", "2,2")]
+    assert [row.step_count for row in rows] == [4, 2, 4]
     table = lines(tmp_path / "out")
-    assert [line["plan"] for line in table] == ["2", "2,2", "trailing:4"]
+    assert [line["steps"] for line in table] == ["2", "2,2", "trailing:4"]
     assert {line["guidance"] for line in table} == {"cfg:scale=2.0,rescale=0.0 clamp:limit=1.0,folded=false"}
     assert (tmp_path / "out/samples-trailing-4.png").exists()
     assert (tmp_path / "out/samples-2,2.png").exists()
@@ -170,7 +173,7 @@ def test_a_sweep_over_steps(run: Callable[..., list[Row]], tmp_path: Path) -> No
     [
         ({"count": 13}, "count is '12' there and '13' here"),
         ({"seed": 1}, "seed"),
-        ({"plan": "3"}, "plan"),
+        ({"plan": "3"}, "steps is '2' there and '3' here"),
         ({"sampler": DDIM()}, "sampler"),
         ({"guidance": [Classifier()]}, "guidance"),
         ({"guidance": [CFG(rescale=0.5)]}, "guidance"),
@@ -230,7 +233,7 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
             "unknown setting 'stps' to sweep over: choose from guidance, .*; did you mean 'steps'",
         ),
         ({"over": ["scale=1", "guidance=cfg none"]}, "exactly one guidance that has a scale, such as cfg, and guidance is none"),
-        ({"over": ["clamp=maybe"]}, "clip is 'maybe'"),
+        ({"over": ["clamp=maybe"]}, "clamp is 'maybe'"),
         ({"over": ["temperature=0.9,0"]}, "temperature is 0"),
         ({"over": ["temperature=0.9,1"], "temperature": 0.8}, "temperature is what this sweep goes over"),
         ({"steps": ("2", "2")}, "steps: 2 is given twice"),
@@ -241,9 +244,9 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
         ({"over": ["scale=nan"], "guidance": [CFG()]}, "scale is 'nan'"),
         ({"scale": (1, 1.0), "guidance": [CFG()]}, "scale: 1 is given twice"),
         ({"scale": (1,)}, "guidance is none"),
-        ({"scale": (1,), "guidance": [Clamp()]}, "guidance is clip"),
+        ({"scale": (1,), "guidance": [Clamp()]}, "guidance is clamp"),
         ({"scale": (1,), "guidance": [CFG(), Classifier()]}, "guidance is cfg classifier"),
-        ({"scale": (1,), "guidance": [Classifier()], "classifier": None}, "needs a noise-aware classifier"),
+        ({"scale": (1,), "guidance": [Classifier()], "guides": {}}, "needs a noise-aware classifier"),
         ({"scale": (1,), "guidance": [CFG()], "model": tiny.diffusion(droppable=False)}, "cfg needs a model"),
         ({"scale": (1,), "guidance": [CFG()], "repeats": 0}, "repeats is 0"),
         ({"scale": (1,), "guidance": [CFG()], "count": 3}, "needs at least 4 pictures: 3 measured"),
@@ -262,7 +265,7 @@ def test_a_sweep_over_two_settings_has_a_row_for_each_pair_and_goes_on(
 ) -> None:
     rows = run(over=["scale=0,2", "steps=3 2,2"], guidance=[CFG()])
     assert [row.values for row in rows] == [("0", "3"), ("0", "2,2"), ("2", "3"), ("2", "2,2")]
-    assert [(line["scale"], line["plan"], line["steps"]) for line in lines(tmp_path / "out")] == [
+    assert [(line["scale"], line["steps"], line["step_count"]) for line in lines(tmp_path / "out")] == [
         ("0", "3", "3"), ("0", "2,2", "4"), ("2", "3", "3"), ("2", "2,2", "4"),
     ]  # fmt: skip
     assert len({row.numbers["frechet"] for row in rows}) == 4
@@ -277,14 +280,14 @@ def test_a_sweep_over_two_settings_has_a_row_for_each_pair_and_goes_on(
 
 
 def test_the_scale_of_autoguidance_is_swept(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
-    run(over=["scale=0,2"], guidance=[Autoguidance()], weak=tiny.diffusion(5), classifier=None)
-    assert [request.guidance for request in asked[1::2]] == [(Autoguidance(scale=scale),) for scale in (0.0, 2.0)]
-    assert len({line["weak_digest"] for line in lines(tmp_path / "out")} - {""}) == 1
+    run(over=["scale=0,2"], guidance=[Autoguidance()], guides={"weak": tiny.diffusion(5)})
+    assert [request.settings.guidance for request in asked[1::2]] == [(Autoguidance(scale=scale),) for scale in (0.0, 2.0)]
+    assert {line["guide_digests"] for line in lines(tmp_path / "out")} == {f"weak={digest(tiny.diffusion(5))}"}
 
 
 def test_temperature_is_swept_and_is_the_requests(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
     cool, plain = run(over=["temperature=0.5,1"])
-    assert [request.temperature for request in asked[1::2]] == [0.5, 1]
+    assert [request.settings.temperature for request in asked[1::2]] == [0.5, 1]
     assert [line["temperature"] for line in lines(tmp_path / "out")] == ["0.5", "1"]
     assert cool.numbers["frechet"] != plain.numbers["frechet"]
     (alone,) = run(over=["clamp=true"], temperature=0.5, out=tmp_path / "alone")
@@ -303,7 +306,12 @@ def test_quality_is_drawn_against_time_a_curve_for_each_guidance(
 
     monkeypatch.setattr(sweep_module, "curves", noted)
     kinds = ("cfg", "cfg+interval:0.01,3", "classifier", "autoguidance")
-    rows = run(plotted=True, over=[f"guidance={' '.join(kinds)}", "scale=1,2"], weak=tiny.diffusion(5), count=4)
+    rows = run(
+        plotted=True,
+        over=[f"guidance={' '.join(kinds)}", "scale=1,2"],
+        count=4,
+        guides={"classifier": tiny.classifier(), "weak": tiny.diffusion(5)},
+    )
     curves = {curve.name: curve for curve in drawn[-1]["Fréchet distance against time"]}
     assert set(curves) == set(kinds)
     for kind, curve in curves.items():
@@ -316,14 +324,14 @@ def test_quality_is_drawn_against_time_a_curve_for_each_guidance(
 
 def test_whole_settings_take_effect_before_their_fields(run: Callable[..., list[Row]], asked: list[Request]) -> None:
     run(over=["scale=2", "guidance=cfg cfg+interval:0.01,3 classifier:form=score"])
-    swept = [request.guidance for request in asked[1::2]]
+    swept = [request.settings.guidance for request in asked[1::2]]
     assert swept == [(CFG(scale=2.0),), (CFG(scale=2.0), Interval(low=0.01, high=3.0)), (Classifier(scale=2.0, form="score"),)]
     asked.clear()
 
 
 def test_fields_of_guidance_and_sampler_are_swept(run: Callable[..., list[Row]], asked: list[Request], tmp_path: Path) -> None:
     run(over=["interval.high=1,9", "sampler.eta=0,1"], guidance=[CFG(), Interval(low=0.01, high=2)], sampler=DDIM())
-    pairs = [(request.guidance[1], request.sampler) for request in asked[1::2]]
+    pairs = [(request.settings.guidance[1], request.settings.sampler) for request in asked[1::2]]
     assert pairs == [(Interval(low=0.01, high=high), DDIM(eta=eta)) for high in (1.0, 9.0) for eta in (0.0, 1.0)]
     (line, *_) = lines(tmp_path / "out")
     assert (line["guidance"], line["sampler"]) == ("cfg:scale=3.0,rescale=0.0 interval:low=0.01", "ddim:clipped=true")

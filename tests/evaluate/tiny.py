@@ -40,7 +40,7 @@ def diffusion(
         size=(8, 8),
         names=None if classes is None else NAMES,
         droppable=droppable and classes is not None,
-        plan="2",
+        steps="2",
     )
     return randomized(Diffusion(config), seed)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from tests.guidance.test_guidance import COND, CONTEXT, LEVEL, X, cond, guided, never, worse
+from tests.guidance.test_guidance import COND, CONTEXT, LEVEL, X, cond, critics, guided, never, worse
 from torch import Tensor
 
 from lodestar.core.estimate import Estimate
@@ -30,7 +30,7 @@ def test_autoguidance_is_linear_between_the_two_models() -> None:
 
 
 def test_autoguidance_by_the_model_itself_is_none() -> None:
-    context = replace(CONTEXT, weak=cond)
+    context = replace(CONTEXT, denoisers={"weak": cond})
     assert torch.equal(compose([Autoguidance(scale=3.0)], context)(X, LEVEL).x0, cond(X, LEVEL).x0)
     both = compose([CFG(scale=2.0), Autoguidance(scale=3.0)], context)(X, LEVEL).x0
     torch.testing.assert_close(both, guided(CFG(scale=2.0)).x0)
@@ -38,7 +38,7 @@ def test_autoguidance_by_the_model_itself_is_none() -> None:
 
 @pytest.mark.parametrize("none", [Autoguidance(scale=1.0), PAG(scale=0.0), SAG(scale=0.0)])
 def test_the_scale_of_none_evaluates_nothing_else(none: Autoguidance | PAG | SAG) -> None:
-    context = Context(cond, weak=never, perturbed={"middle": never}, attended=never)
+    context = Context(cond, denoisers={"weak": never}, perturbed={"middle": never}, attended=never)
     assert torch.equal(compose([none], context)(X, LEVEL).x0, cond(X, LEVEL).x0)
 
 
@@ -141,7 +141,7 @@ def test_composed_labels_are_the_classifiers_of_each_of_them() -> None:
         a, b, c = (OVERLAPPING.log_posterior(x, level, label) for label in range(3))
         return a + b - c
 
-    context = Context(OVERLAPPING, critic=logp)
+    context = Context(OVERLAPPING, critics=critics(logp))
     theirs = compose([Classifier(scale=1.0, form="score")], context)(X, LEVEL)
     torch.testing.assert_close(ours.x0, theirs.x0, rtol=1e-10, atol=1e-10)
     # Around it classifier-free guidance counts every change so many times.
@@ -166,6 +166,6 @@ def test_a_clean_classifier_is_climbed_through_the_model() -> None:
 
     x = X.clone().requires_grad_()
     expected = 2 * torch.autograd.grad(logp(COND(x, LEVEL).x0, LEVEL).sum(), x)[0]
-    estimate = compose([Classifier(scale=2.0, sees="clean")], replace(CONTEXT, clean=logp, critic=never))(X, LEVEL)
+    estimate = compose([Classifier(scale=2.0, sees="clean")], replace(CONTEXT, critics=critics(never, logp)))(X, LEVEL)
     assert estimate.shift is not None
     torch.testing.assert_close(estimate.shift, expected)

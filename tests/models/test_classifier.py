@@ -30,14 +30,14 @@ def x() -> torch.Tensor:
 
 def test_logp_is_a_distribution_over_labels(x: torch.Tensor) -> None:
     model, level = classifier(), Cosine().at(300)
-    logp = torch.stack([model.logp(x, level, torch.eye(4)[[label] * 4]) for label in range(4)], dim=1)
+    logp = torch.stack([model.log_probability(x, level, torch.eye(4)[[label] * 4]) for label in range(4)], dim=1)
     assert torch.allclose(logp.exp().sum(1), torch.ones(4), atol=1e-5)
     assert torch.allclose(logp, model.logits(x, level).log_softmax(1))
 
 
 def test_logp_has_a_gradient_in_the_picture(x: torch.Tensor) -> None:
     x.requires_grad_()
-    (gradient,) = torch.autograd.grad(classifier().logp(x, Cosine().at(300), torch.eye(4)).sum(), x)
+    (gradient,) = torch.autograd.grad(classifier().log_probability(x, Cosine().at(300), torch.eye(4)).sum(), x)
     assert (gradient.flatten(1).norm(dim=1) > 0).all()
 
 
@@ -53,14 +53,14 @@ def test_signs_add_what_is_wanted_and_take_away_what_is_not(x: torch.Tensor) -> 
     signs = torch.tensor([[1.0, 0, 0, 0], [1, 1, 0, 0], [0, 0, -1, 0], [0, 0, 0, 0]])
     logp = model.logits(x, level).log_softmax(1)
     expected = torch.stack([logp[0, 0], logp[1, 0] + logp[1, 1], -logp[2, 2], torch.zeros(())])
-    assert torch.allclose(model.logp(x, level, signs), expected)
+    assert torch.allclose(model.log_probability(x, level, signs), expected)
 
 
 def test_a_plain_classifier_knows_clean_pictures_alone(x: torch.Tensor) -> None:
     model = classifier(noised=False)
-    assert torch.allclose(model.logp(x, CLEAN, torch.eye(4)).exp(), model.logits(x).softmax(1).diagonal())
+    assert torch.allclose(model.log_probability(x, CLEAN, torch.eye(4)).exp(), model.logits(x).softmax(1).diagonal())
     with pytest.raises(AssertionError, match="knows no noise"):
-        model.logp(x, Cosine().at(300), torch.eye(4))
+        model.log_probability(x, Cosine().at(300), torch.eye(4))
 
 
 @pytest.mark.parametrize(("pool", "width"), [("adaptive", 64), ("attention", 64), ("spatial", 224), ("spatial_v2", 224)])

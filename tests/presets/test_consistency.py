@@ -14,7 +14,7 @@ from lodestar.core.prediction import EDM, Consistency
 from lodestar.core.schedule import EDMSigma
 from lodestar.denoiser import Denoiser, DenoiserConfig
 from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.request import Request
+from lodestar.generators.request import request
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets.consistency import distilled, trained
 from lodestar.samplers import Heun, last
@@ -85,7 +85,7 @@ def test_a_model_makes_its_picture_in_one_step() -> None:
     config = DiffusionConfig(
         denoiser=DenoiserConfig(network=network, prediction=Consistency()), schedule=EDMSigma(timesteps=40), size=(8, 8)
     )
-    model = randomized(Diffusion(config.replace(sampler=distilled(64).sampler, plan=distilled(64).plan)), 0)
-    frames = list(model.stream(Request(labels=(None, None), seeds=(0, 1))))
+    model = randomized(Diffusion(config.replace(sampler=distilled(64).sampler, steps=distilled(64).steps)), 0)
+    frames = list(model.stream(request([None, None])))
     assert len(frames) == 1
     assert not torch.equal(frames[0].x[0], frames[0].x[1])

@@ -39,8 +39,8 @@ def test_it_samples_classes_at_random_and_clamps_as_published() -> None:
     counts = np.bincount([label or 0 for label in drawn.labels], minlength=10)
     assert counts.min() > 60 and counts.max() < 140 and len(set(counts)) > 3
     assert drawn == recipes.request(recipe, model, None, 1000, 7) != recipes.request(recipe, model, None, 1000, 8)
-    assert [each.kind for each in drawn.guidance] == ["clamp", "classifier"]
-    assert (drawn.plan, drawn.seeds[:2]) == ("250", (7, 8))
+    assert [each.kind for each in drawn.settings.guidance] == ["clamp", "classifier"]
+    assert (drawn.settings.steps, drawn.seeds[:2]) == ("250", [7, 8])
 
 
 def test_the_listing_names_every_row_whole_on_a_narrow_terminal() -> None:

@@ -156,7 +156,7 @@ def test_teacher_and_student_lose_the_same_labels() -> None:
 
 def test_the_student_is_the_teacher_with_its_own_sampler_and_plan() -> None:
     resolved = task(steps=8).resolve(FACTS)
-    assert (resolved.model.sampler, resolved.model.plan) == (DDIM(), "trailing:8")
+    assert (resolved.model.sampler, resolved.model.steps) == (DDIM(), "trailing:8")
     assert resolved.model.denoiser == task().model.denoiser
     assert resolved.resolve(FACTS) == resolved
     assert decode(AnyTask, resolved.to_json()) == resolved

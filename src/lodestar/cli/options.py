@@ -120,14 +120,14 @@ class Solving:
         asked, given = roles(guidance), self._given()
         for role, (option, name) in given.items():
             if role not in asked:
-                raise Problem(
-                    f"{option} {name} has no effect without guidance that asks for it, such as {_ASKING.get(role, 'none')}"
-                )
+                such = f", such as {_ASKING[role]}" if role in _ASKING else f": it asks for {_listed(role)}"
+                raise Problem(f"{option} {name} has no effect without guidance that asks for it{such}")
         own = companions(model)
         for each in guidance:
             if each.role is not None and each.role not in own | given:
                 option = f"--{each.role}" if each.role in _ASKING else f"--guide {each.role}=MODEL"
-                raise Problem(f"guidance {each.kind}: {model} has no {each.role} of its own: give one with {option}")
+                what = _WORDS.get(each.role, each.role)
+                raise Problem(f"guidance {each.kind}: {model} has no {what} of its own: give one with {option}")
         names = {role: given[role][1] if role in given else own[role] for role in asked}
         return load_guides(names, self.device)
 
@@ -149,6 +149,17 @@ class Solving:
 
 _ASKING = {"classifier": "--guidance classifier:SCALE", "weak": "--guidance autoguidance:SCALE"}
 """Guidance that asks for the guides which have an option of their own."""
+_WORDS = {"weak": "weaker model (smaller or less trained)"}
+"""What a guide is called, where its role does not say."""
+
+
+def _listed(role: str) -> str:
+    """The roles in which guidance asks for guides, and the one that is nearest to another word."""
+    from lodestar.config import kinds, nearest
+    from lodestar.guidance import AnyGuidance
+
+    known = sorted({role for kind in kinds(AnyGuidance).values() if (role := getattr(kind, "role", None))})
+    return f"{', '.join(known)}{nearest(role, known)}"
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ def sweep(
     check(run.repeats)
     _check_axes(over, how)
     plain, rows_asked = model.complete(how), list[tuple[Row, Request]]()
-    for values, settings in _settings(over, plain):
+    for values, settings in list(_settings(over, plain)):  # so that all can be read before the first is tried
         assert settings.steps is not None, "the plain one has the model's"
         asked = request(model.labels(None, count, guides), seed, settings)
         taken = model.prepare(asked, guides).length

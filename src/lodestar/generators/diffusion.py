@@ -219,6 +219,9 @@ class Diffusion(DiffusionModel, Generator):
 
 def _rehearse(sampler: Sampler, steps: Sequence[Transition], guidance: Sequence[Guidance], learned: bool) -> None:
     """The first step with a single number for a picture, so that what a sampler refuses it refuses before any work."""
+    if isinstance(sampler, Own):  # which may want whole pictures
+        sampler.algorithm()
+        return
     frac = torch.zeros(1, 1) if learned else None
 
     def plain(x: Tensor, level: Level) -> Estimate:
@@ -226,5 +229,4 @@ def _rehearse(sampler: Sampler, steps: Sequence[Transition], guidance: Sequence[
 
     context = Context(plain, pair=lambda x, level: (plain(x, level), plain(x, level)))
     denoise = compose([each for each in guidance if each.renoises], context)
-    if not isinstance(sampler, Own):
-        next(iter(sampler(denoise, torch.zeros(1, 1), steps, torch.zeros_like)))
+    next(iter(sampler(denoise, torch.zeros(1, 1), steps, torch.zeros_like)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import PrivateAttr
 
@@ -14,6 +14,8 @@ from lodestar.guidance.base import Context, Guidance
 
 class Own(Guidance):
     """A guidance that only this process knows. Pictures made with it cannot be made again from their manifest."""
+
+    in_text: ClassVar[bool] = False
 
     kind: Literal["own"] = "own"
     name: str

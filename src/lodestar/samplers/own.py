@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import PrivateAttr
 from torch import Tensor
@@ -19,6 +19,8 @@ Algorithm = Callable[[Denoise, Tensor, Sequence[Transition], Noise], Iterator[St
 class Own(Sampler):
     """A sampler that only this process knows. Pictures made with it cannot be made again from their manifest."""
 
+    in_text: ClassVar[bool] = False
+
     kind: Literal["own"] = "own"
     name: str
     """What the function or the class is called."""
@@ -33,6 +35,10 @@ class Own(Sampler):
         return own
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        return self.algorithm()(denoise, x, steps, noise)
+
+    def algorithm(self) -> Algorithm:
+        """The function itself. Raises Problem where it was another program's."""
         if self._call is None:
             raise Problem(f"sampler own: {self.name!r} was an object of the program that used it, which no file holds")
-        return self._call(denoise, x, steps, noise)
+        return self._call

@@ -16,13 +16,13 @@ torch.set_num_threads(1)
 def test_the_surest_candidate_is_kept_whatever_the_batch_size() -> None:
     model, judge = tiny.diffusion(), tiny.classifier()
     how = {"steps": 3, "guidance": CFG(scale=2.0), "seed": 10}
-    kept = [model.sample(["cat", "dog"], best_of=4, judge=judge, batch_size=size, **how) for size in (3, 8)]
+    kept = [model.sample(["cat", "dog"], best_of=4, guides={"judge": judge}, batch_size=size, **how) for size in (3, 8)]
     assert kept[0].request == kept[1].request
     every = model.sample(["cat"] * 4 + ["dog"] * 4, **how)
     scores = judge.logits(pixels.encode(every.images)).log_softmax(1)
     best = [int(scores[:4, 0].argmax()), 4 + int(scores[4:, 1].argmax())]
-    assert kept[1].request.seeds == tuple(10 + number for number in best)
-    assert kept[1].request.labels == (0, 1)
+    assert kept[1].request.seeds == [10 + number for number in best]
+    assert kept[1].request.labels == [0, 1]
     assert (kept[1].images.int() - every.images[best].int()).abs().max() <= 1
     again = torch.cat([frame.images for frame in model.stream(kept[1].request) if frame.final])
     assert (again.int() - kept[1].images.int()).abs().max() <= 1
@@ -33,8 +33,8 @@ def test_what_cannot_be_judged_is_refused() -> None:
     with pytest.raises(Problem, match="needs a classifier that judges"):
         model.sample("cat", best_of=2)
     with pytest.raises(Problem, match="label none: a judge needs a class"):
-        model.sample("none", best_of=2, judge=tiny.classifier())
+        model.sample("none", best_of=2, guides={"judge": tiny.classifier()})
     with pytest.raises(Problem, match=r"size \(16, 16\)"):
-        model.sample("cat", best_of=2, judge=tiny.classifier(size=(16, 16)))
+        model.sample("cat", best_of=2, guides={"judge": tiny.classifier(size=(16, 16))})
     with pytest.raises(Problem, match="best of 0"):
         model.sample("cat", best_of=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,8 +16,10 @@ from lodestar.core.schedule import Linear
 from lodestar.denoiser import Bound
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit, Upsample
-from lodestar.generators.edits.arrange import arrange, edit
-from lodestar.generators.edits.request import Edited, Material, stream
+from lodestar.generators.edits.arrange import arrange
+from lodestar.generators.edits.request import EditRequest, Material
+from lodestar.generators.request import Frame
+from lodestar.generators.samples import Samples
 from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, DPMpp, Heun
 from tests.evaluate import tiny
@@ -37,8 +40,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def run(kind: str, model: Diffusion | None = None, **changes: Any) -> Edited:
-    return edit(model or MODELS.get(kind, MODEL), **{"steps": 4, **SETTINGS[kind], **changes})
+def run(kind: str, model: Diffusion | None = None, **changes: Any) -> Samples:
+    return (model or MODELS.get(kind, MODEL)).edit(**{"steps": 4, **SETTINGS[kind], **changes})
+
+
+def answer(made: Samples, kind: str, *chosen: int) -> Iterator[Frame]:
+    """The frames of what was made, or of some of it alone, once more."""
+    assert isinstance(made.request, EditRequest) and made.material is not None
+    asked = made.request.only(*chosen) if chosen else made.request
+    return MODELS.get(kind, MODEL).prepare_edit(asked, made.material).frames()
 
 
 def exact() -> Diffusion:
@@ -66,8 +76,8 @@ def test_contract(kind: str) -> None:
     assert near(run(kind, guidance=CFG(scale=2.0), batch_size=1).images, made.images)
     model = MODELS.get(kind, MODEL)
     for k in range(2):
-        frames = list(stream(model, made.request.only(k), made.material))
-        assert [frame.step for frame in frames] == list(range(1, how.length(model.steps(made.request)) + 1))
+        frames = list(answer(made, kind, k))
+        assert [frame.step for frame in frames] == list(range(1, how.length(model.transitions(made.request.settings)) + 1))
         assert [frame.final for frame in frames].index(True) == len(frames) - 1
         assert near(frames[-1].images[0], made.images[k])
 
@@ -77,7 +87,7 @@ def test_a_sampler_with_steps_of_its_own_edits_one_picture_at_a_time(kind: str) 
     made = run(kind, sampler=DPMAdaptive())
     assert torch.equal(run(kind, sampler=DPMAdaptive(), batch_size=1).images, made.images)
     assert not near(made.images, run(kind, sampler=DDIM()).images)
-    frames = list(stream(MODELS.get(kind, MODEL), made.request, made.material))
+    frames = list(answer(made, kind))
     assert [frame.first for frame in frames if frame.final] == [0, 1]
     assert [frame.done for frame in frames] == sorted(frame.done for frame in frames)
     assert frames[-1].done == 2
@@ -86,10 +96,10 @@ def test_a_sampler_with_steps_of_its_own_edits_one_picture_at_a_time(kind: str) 
 @pytest.mark.parametrize("kind", SETTINGS)
 def test_a_weaker_model_guides_every_edit(kind: str) -> None:
     model, plain, strong = MODELS.get(kind, MODEL), run(kind).images, Autoguidance(scale=3.0)
-    assert near(run(kind, guidance=strong, weak=model).images, plain), "the model itself is no worse"
-    made = run(kind, guidance=strong, weak=tiny.diffusion(seed=3, low_res=model.config.denoiser.low_res))
+    assert near(run(kind, guidance=strong, guides={"weak": model}).images, plain), "the model itself is no worse"
+    made = run(kind, guidance=strong, guides={"weak": tiny.diffusion(seed=3, low_res=model.config.denoiser.low_res)})
     assert not near(made.images, plain)
-    assert made.weak is not None
+    assert list(made.origin.guides) == ["weak"]
     with pytest.raises(Problem, match="needs a weaker model"):
         run(kind, guidance=strong)
 
@@ -117,17 +127,17 @@ def test_sdedit_of_little_strength_returns_the_picture_and_of_full_strength_igno
     assert not torch.equal(run("sdedit").images, run("sdedit", pictures=255 - PICTURES).images)
     cool = run("sdedit", how=SDEdit(strength=1.0), sampler=Ancestral(), temperature=0.5)
     assert torch.equal(cool.images, MODEL.sample("dog", 2, steps=4, sampler=Ancestral(), temperature=0.5).images)
-    assert not torch.equal(cool.images, made) and cool.request.temperature == 0.5
+    assert not torch.equal(cool.images, made) and cool.request.settings.temperature == 0.5
 
 
 def test_every_picture_is_made_into_every_label() -> None:
     made = run("sdedit", label=["cat", "dog", "ship"])
-    assert made.request.labels == (0, 1, 2, 0, 1, 2)
-    assert made.request.sources == (0, 0, 0, 1, 1, 1)
-    assert made.request.seeds == (0, 1, 2, 3, 4, 5)
+    assert made.request.labels == [0, 1, 2, 0, 1, 2]
+    assert made.request.sources == [0, 0, 0, 1, 1, 1]
+    assert made.request.seeds == [0, 1, 2, 3, 4, 5]
     more = run("sdedit", count=5, seed=7).request
-    assert (more.sources, more.seeds) == ((0, 1, 0, 1, 0), (7, 8, 9, 10, 11))
-    assert run("sdedit", label=None).request.labels == (None, None)
+    assert (more.sources, more.seeds) == ([0, 1, 0, 1, 0], [7, 8, 9, 10, 11])
+    assert run("sdedit", label=None).request.labels == [None, None]
 
 
 # ----------------------------------------------------------------------------------------------------------- inversion
@@ -163,8 +173,8 @@ def test_the_ends_between_pictures_are_their_inversions() -> None:
 
 
 def test_the_ends_between_labels_and_between_seeds_are_samples() -> None:
-    def ends(origin: str, to: str, to_seed: int | None = None, **more: Any) -> Edited:
-        return edit(MODEL, Interpolate(points=4, to_seed=to_seed), label=to, origin=origin, seed=3, steps=4, **more)
+    def ends(origin: str, to: str, to_seed: int | None = None, **more: Any) -> Samples:
+        return MODEL.edit(Interpolate(points=4, to_seed=to_seed), label=to, origin=origin, seed=3, steps=4, **more)
 
     def sample(label: str, seed: int = 3, **more: Any) -> Tensor:
         return MODEL.sample(label, 1, seed=seed, steps=4, **more).images[0]
@@ -179,10 +189,10 @@ def test_the_ends_between_labels_and_between_seeds_are_samples() -> None:
     assert near(made.images[-1], sample("dog", 9))
     assert near(ends("none", "cat").images[0], sample("none"))
     assert near(ends("dog", "cat", temperature=0.8).images[0], sample("dog", temperature=0.8))
-    assert ends("dog", "cat").request.labels == (1, 1, 0, 0)
+    assert ends("dog", "cat").request.labels == [1, 1, 0, 0]
     guide = tiny.classifier()
-    made = ends("dog", "cat", guidance=Classifier(scale=20.0), classifier=guide)
-    assert near(made.images[-1], sample("cat", guidance=Classifier(scale=20.0), classifier=guide))
+    made = ends("dog", "cat", guidance=Classifier(scale=20.0), guides={"classifier": guide})
+    assert near(made.images[-1], sample("cat", guidance=Classifier(scale=20.0), guides={"classifier": guide}))
 
 
 def test_labels_are_interpolated_by_their_embeddings() -> None:
@@ -267,7 +277,7 @@ def test_a_strength_out_of_range_is_refused(strength: float) -> None:
 def test_other_pictures_than_the_requests_are_refused() -> None:
     request = arrange(MODEL, SDEdit(), Material(PICTURES), ["dog"], None, None, 0)
     with pytest.raises(Problem, match="not the pictures that the request is made of"):
-        stream(MODEL, request, Material(255 - PICTURES))
+        MODEL.prepare_edit(request, Material(255 - PICTURES))
 
 
 def test_a_model_that_was_never_unconditional_is_edited_under_labels() -> None:

@@ -17,8 +17,8 @@ from lodestar.data import Batch
 from lodestar.denoiser import DenoiserConfig
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.edits import SDEdit, Upsample
-from lodestar.generators.edits.arrange import arrange, edit
-from lodestar.generators.edits.request import Material, stream
+from lodestar.generators.edits.arrange import arrange
+from lodestar.generators.edits.request import Material
 from lodestar.guidance import CFG, Autoguidance, Classifier
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
@@ -34,7 +34,9 @@ torch.set_num_threads(1)
 def config(classes: int | None = 3) -> DiffusionConfig:
     network = UNetConfig(**BACKBONE, in_channels=6, out_channels=6)
     denoiser = DenoiserConfig(network=network, variance="learned_range", classes=classes, low_res=(4, 4))
-    return DiffusionConfig(denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), droppable=classes is not None, plan="3")
+    return DiffusionConfig(
+        denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), droppable=classes is not None, steps="3"
+    )
 
 
 def small(count: int = 3) -> torch.Tensor:
@@ -45,7 +47,7 @@ def small(count: int = 3) -> torch.Tensor:
 def enlarged(model: Diffusion, pictures: torch.Tensor, batch_size: int = 8) -> torch.Tensor:
     material = Material(pictures)
     request = arrange(model, Upsample(), material, list(range(len(pictures))), None, None, 0)
-    frames = stream(model, request, material, batch_size=batch_size)
+    frames = model.prepare_edit(request, material).frames(batch_size)
     return torch.cat([frame.x for frame in frames if frame.final])
 
 
@@ -81,24 +83,24 @@ def test_it_is_sampled_as_every_model_is() -> None:
     guide.config = guide.config.replace(names=None)
 
     def made(**more: Any) -> torch.Tensor:
-        return edit(model, Upsample(), pictures, [0, 1, 2], **more).images
+        return model.edit(Upsample(), pictures, [0, 1, 2], **more).images
 
     plain = made()
-    assert torch.equal(made(temperature=1.0, guidance=Classifier(scale=0.0), classifier=guide), plain)
+    assert torch.equal(made(temperature=1.0, guidance=Classifier(scale=0.0), guides={"classifier": guide}), plain)
     weak = randomized(Diffusion(config()), 3)
     changes: tuple[dict[str, Any], ...] = (
-        {"guidance": CFG(scale=3.0)}, {"guidance": Classifier(scale=50.0), "classifier": guide}, {"temperature": 0.5},
-        {"guidance": Classifier(scale=50.0, sees="clean"), "classifier": guide}, {"sampler": Ancestral()}, {"seed": 7},
-        {"guidance": Autoguidance(scale=3.0), "weak": weak},
+        {"guidance": CFG(scale=3.0)}, {"guidance": Classifier(scale=50.0), "guides": {"classifier": guide}},
+        {"guidance": Classifier(scale=50.0, sees="clean"), "guides": {"classifier": guide}}, {"temperature": 0.5},
+        {"guidance": Autoguidance(scale=3.0), "guides": {"weak": weak}}, {"sampler": Ancestral()}, {"seed": 7},
     )  # fmt: skip
     for more in changes:
         together = made(**more)
         assert not torch.equal(together, plain), more
         assert (made(batch_size=1, **more).int() - together.int()).abs().max() <= 1, more
-    several = edit(model, Upsample(), pictures, [0, 1], count=5, seed=4).request
-    assert (several.sources, several.labels, several.seeds) == ((0, 1, 2, 0, 1), (0, 1, 0, 1, 0), (4, 5, 6, 7, 8))
+    several = model.edit(Upsample(), pictures, [0, 1], count=5, seed=4).request
+    assert (several.sources, several.labels, several.seeds) == ([0, 1, 2, 0, 1], [0, 1, 0, 1, 0], [4, 5, 6, 7, 8])
     with pytest.raises(Problem, match="cfg needs a model that was also trained without"):
-        edit(randomized(Diffusion(config(None)), 0), Upsample(), pictures, guidance=CFG())
+        randomized(Diffusion(config(None)), 0).edit(Upsample(), pictures, guidance=CFG())
 
 
 def test_without_pictures_it_is_refused() -> None:
@@ -106,15 +108,15 @@ def test_without_pictures_it_is_refused() -> None:
     with pytest.raises(Problem, match="enlarges pictures of 4×4, and is given none"):
         model.sample(label=0)
     with pytest.raises(Problem, match="enlarges pictures of 4×4, and is given none"):
-        edit(model, SDEdit(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
+        model.edit(SDEdit(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
     with pytest.raises(Problem, match=r"picture 0 is \(3, 8, 8\): the model's are \(3, 4, 4\)"):
-        edit(model, Upsample(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
+        model.edit(Upsample(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
     with pytest.raises(Problem, match="needs a picture to enlarge"):
-        edit(model, Upsample(), label=0)
+        model.edit(Upsample(), label=0)
     with pytest.raises(Problem, match="nothing tells the pictures'"):
-        edit(model, Upsample(), small())
+        model.edit(Upsample(), small())
     with pytest.raises(Problem, match="makes pictures from noise and enlarges none"):
-        edit(tiny.diffusion(), Upsample(), small())
+        tiny.diffusion().edit(Upsample(), small())
     with pytest.raises(Problem, match=r"network.in_channels is 5: with low_res it is twice the data's channels"):
         DenoiserConfig(network=UNetConfig(**BACKBONE, in_channels=5, out_channels=2), low_res=(4, 4))
 

@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from lodestar.conditions import Composed
+from lodestar.conditions import Ask, Composed
 from lodestar.config import Note, Problem, decode
 from lodestar.core import prediction
 from lodestar.core.schedule import EDMSigma, Linear
 from lodestar.denoiser import Denoiser
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.edits import SDEdit
-from lodestar.generators.edits.arrange import edit
+from lodestar.generators.guide import Guide
 from lodestar.generators.guided import bind
-from lodestar.generators.request import Request
+from lodestar.generators.request import Request, request, settings
 from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.models.classifier import PictureClassifier
 from lodestar.samplers import DDIM, Ancestral, Consistency, DPMAdaptive, DPMpp, Heun
@@ -41,7 +41,12 @@ def floats(model: Diffusion, request: Request, **more: Any) -> torch.Tensor:
 
 
 def ask(*labels: Any, **more: Any) -> Request:
-    return Request(labels=labels, seeds=tuple(range(len(labels))), plan="4", **more)
+    return request(labels, how=settings(**{"steps": 4, **more}))
+
+
+def changed(asked: Request, **more: Any) -> Request:
+    """The request with other settings."""
+    return asked.replace(settings=asked.settings.replace(**more))
 
 
 @pytest.mark.parametrize(
@@ -60,19 +65,19 @@ def ask(*labels: Any, **more: Any) -> Request:
 )
 def test_guidance_guides_and_a_picture_depends_on_its_seed_alone(guidance: list[AnyGuidance]) -> None:
     model, weak, classifier = tiny.diffusion(), tiny.diffusion(seed=3), tiny.classifier()
-    request = ask(0, 1, None, Composed(wanted=(0, 2)), guidance=tuple(guidance), sampler=DDIM())
-    helped = {"weak": weak, "classifier": classifier}
-    together = floats(model, request, **helped)
+    asked = ask(0, 1, None, Composed(wanted=(0, 2)), guidance=guidance, sampler=DDIM())
+    helped = {"guides": {"weak": weak, "classifier": classifier}}
+    together = floats(model, asked, **helped)
     assert together.isfinite().all()
-    assert not torch.allclose(together[:2], floats(model, request.replace(guidance=()))[:2], atol=1e-3)
+    assert not torch.allclose(together[:2], floats(model, changed(asked, guidance=()))[:2], atol=1e-3)
     for index in (0, 3):
-        torch.testing.assert_close(together[index], floats(model, request.only(index), **helped)[0], atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(together[index], floats(model, asked.only(index), **helped)[0], atol=1e-4, rtol=1e-4)
 
 
 def test_adaptive_steps_are_of_one_picture_alone() -> None:
     model = tiny.diffusion()
-    request = ask(0, 1, None, 2, 0, guidance=(CFG(scale=3.0),), sampler=DPMAdaptive()).replace(plan="3")
-    every, *others = ([*model.stream(request, batch_size=size)] for size in (1, 2, 32))
+    asked = ask(0, 1, None, 2, 0, guidance=CFG(scale=3.0), sampler=DPMAdaptive(), steps=3)
+    every, *others = ([*model.stream(asked, batch_size=size)] for size in (1, 2, 32))
     for frames in others:
         assert [(frame.first, frame.step) for frame in frames] == [(frame.first, frame.step) for frame in every]
         assert all(torch.equal(one.x, other.x) for one, other in zip(frames, every, strict=True))
@@ -81,55 +86,54 @@ def test_adaptive_steps_are_of_one_picture_alone() -> None:
     assert done == sorted(done)
     assert done[-1] == 5
     assert len({sum(frame.first == k for frame in every) for k in range(5)}) > 1, "pictures differ in how many steps they take"
-    alone = floats(model, request.only(3))
+    alone = floats(model, asked.only(3))
     assert torch.equal(alone[0], every[-1 - sum(frame.first == 4 for frame in every)].x[0])
     # And they are the pictures that many steps make.
-    many = floats(model, request.replace(sampler=DPMpp(), plan="50"))
-    assert float((floats(model, request) - many).abs().mean()) < 0.02
+    many = floats(model, changed(asked, sampler=DPMpp(), steps="50"))
+    assert float((floats(model, asked) - many).abs().mean()) < 0.02
 
 
 def test_an_interval_between_the_steps_of_the_plan_is_none_for_a_sampler_that_chooses_its_own() -> None:
     model = tiny.diffusion()
-    band, fixed = (CFG(scale=5.0), Interval(low=0.3, high=0.4)), ask(0, sampler=DDIM()).replace(plan="2")
+    band, fixed = (CFG(scale=5.0), Interval(low=0.3, high=0.4)), ask(0, sampler=DDIM(), steps=2)
     with pytest.raises(Problem, match="no step inside"):
-        model.check(fixed.replace(guidance=band))
-    adaptive = fixed.replace(sampler=DPMAdaptive(rtol=0.005))
-    assert not torch.equal(floats(model, adaptive.replace(guidance=band)), floats(model, adaptive))
+        model.prepare(changed(fixed, guidance=band))
+    adaptive = changed(fixed, sampler=DPMAdaptive(rtol=0.005))
+    assert not torch.equal(floats(model, changed(adaptive, guidance=band)), floats(model, adaptive))
     with pytest.raises(Problem, match="no step inside"):
-        model.check(adaptive.replace(guidance=(CFG(), Interval(low=1e4, high=1e5))))
+        model.prepare(changed(adaptive, guidance=(CFG(), Interval(low=1e4, high=1e5))))
 
 
 def test_a_plain_classifier_guides_what_is_believed_to_be_clean() -> None:
     model, plain = tiny.diffusion(classes=None), plain_classifier()
-    request = ask(*[2] * 8, guidance=(Classifier(scale=1e4, sees="clean"),), sampler=DDIM())
+    asked = ask(*[2] * 8, guidance=(Classifier(scale=1e4, sees="clean"),), sampler=DDIM())
     logp = [
-        plain.logits(floats(model, asked, classifier=plain)).log_softmax(1)[:, 2]
-        for asked in (request.replace(guidance=()), request)
+        plain.logits(floats(model, each, guides={"classifier": plain})).log_softmax(1)[:, 2]
+        for each in (changed(asked, guidance=(Classifier(scale=0.0, sees="clean"),)), asked)
     ]
     assert (logp[1] > logp[0]).all()
 
 
 def test_autoguidance_by_the_model_itself_is_none() -> None:
     model = tiny.diffusion()
-    request = ask(0, 1)
-    ours = floats(model, request.replace(guidance=(Autoguidance(scale=3.0),)), weak=model)
-    torch.testing.assert_close(ours, floats(model, request))
+    asked = ask(0, 1)
+    ours = floats(model, changed(asked, guidance=(Autoguidance(scale=3.0),)), guides={"weak": model})
+    torch.testing.assert_close(ours, floats(model, asked))
 
 
 # ---------------------------------------------------------------------------------------------------- composed labels
 
 
-def test_a_request_with_composed_labels_survives_json_and_an_old_one_is_read() -> None:
-    request = ask(0, None, Composed(wanted=(1,), unwanted=(0,)), temperature=0.9, guidance=(CFGpp(), PAG(part="up")))
-    assert decode(Request, request.to_json()) == request
-    assert decode(Request, '{"labels": [1, null], "seeds": [0, 1], "clamp": true}') == Request(labels=(1, None), seeds=(0, 1))
+def test_a_request_with_composed_labels_survives_json() -> None:
+    asked = ask(0, None, Composed(wanted=(1,), unwanted=(0,)), temperature=0.9, guidance=(CFGpp(), PAG(part="up")))
+    assert decode(Request, asked.to_json()) == asked
 
 
 def test_labels_beside_a_composed_one_are_what_they_are_alone() -> None:
     model = tiny.diffusion()
     both = floats(model, ask(1, Composed(unwanted=(0,)), None, guidance=(CFG(scale=2.0),)))
     torch.testing.assert_close(both[0], floats(model, ask(1, guidance=(CFG(scale=2.0),)))[0], atol=1e-5, rtol=1e-4)
-    alone = Request(labels=(None,), seeds=(2,), plan="4", guidance=(CFG(scale=2.0),))
+    alone = request([None], 2, settings(steps=4, guidance=CFG(scale=2.0)))
     torch.testing.assert_close(both[2], floats(model, alone)[0], atol=1e-5, rtol=1e-4)
 
 
@@ -137,7 +141,7 @@ def test_a_composed_estimate_is_that_of_its_labels() -> None:
     model, x, level = tiny.diffusion(), torch.randn(1, 3, 8, 8), Linear(timesteps=50).at(30)
 
     def x0(*labels: Any) -> torch.Tensor:
-        return bind(model, labels, {})(x, level).x0
+        return bind(model, [Ask(label=label) for label in labels])(x, level).x0
 
     expected = x0(None) + (x0(0) - x0(None)) + (x0(2) - x0(None)) - (x0(1) - x0(None))
     torch.testing.assert_close(x0(Composed(wanted=(0, 2), unwanted=(1,))), expected, atol=1e-4, rtol=1e-4)
@@ -145,15 +149,15 @@ def test_a_composed_estimate_is_that_of_its_labels() -> None:
 
 def test_labels_are_asked_for_in_text() -> None:
     samples = tiny.diffusion().sample(["cat+ship", "not dog", "dog"], steps=2)
-    assert samples.request.labels == (Composed(wanted=(0, 2)), Composed(unwanted=(1,)), 1)
+    assert samples.request.labels == [Composed(wanted=(0, 2)), Composed(unwanted=(1,)), 1]
 
 
 def test_composed_labels_steer_by_a_classifier_too() -> None:
     model, classifier = tiny.diffusion(classes=None), tiny.classifier()
-    request = ask(Composed(wanted=(0,), unwanted=(1,)), guidance=(Classifier(scale=20.0),))
-    assert not torch.allclose(
-        floats(model, request, classifier=classifier), floats(model, request.replace(guidance=()), classifier=classifier)
-    )
+    asked = ask(Composed(wanted=(0,), unwanted=(1,)), guidance=(Classifier(scale=20.0),))
+    guides = {"classifier": classifier}
+    unguided = changed(asked, guidance=(Classifier(scale=0.0),))
+    assert not torch.allclose(floats(model, asked, guides=guides), floats(model, unguided, guides=guides))
 
 
 # ---------------------------------------------------------------------------------------------------------------- notes
@@ -164,7 +168,7 @@ def test_a_model_that_was_not_trained_to_jump_is_sampled_by_jumps_with_a_note() 
     with pytest.warns(Note, match="trained to jump to clean data"):
         model.sample(0, sampler=Consistency())
     with pytest.warns(Note, match="trained to jump to clean data"):
-        edit(model, SDEdit(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0, sampler=Consistency())
+        model.edit(SDEdit(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0, sampler=Consistency())
 
 
 @pytest.mark.parametrize(
@@ -172,7 +176,7 @@ def test_a_model_that_was_not_trained_to_jump_is_sampled_by_jumps_with_a_note() 
     [
         ({}, None),
         ({"sampler": Consistency()}, None),
-        ({"plan": "trailing:1"}, Consistency()),
+        ({"steps": "trailing:1"}, Consistency()),
         (
             {"denoiser": tiny.diffusion().config.denoiser.replace(prediction=prediction.Consistency()), "schedule": EDMSigma()},
             Consistency(),
@@ -184,7 +188,7 @@ def test_there_is_no_note_of_one_that_was(changes: dict[str, Any], sampler: Cons
     model.config = model.config.replace(**changes)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        model.check(ask(0, sampler=sampler))
+        model.prepare(ask(0, sampler=sampler))
 
 
 # --------------------------------------------------------------------------------------------------------- temperature
@@ -209,7 +213,7 @@ def never(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("request_", "more", "message"),
+    ("asked", "guides", "message"),
     [
         (
             ask(0, guidance=(CFG(), Interval(low=0.001, high=0.002))),
@@ -233,12 +237,12 @@ def never(*_: Any, **__: Any) -> Any:
     ],
 )
 def test_what_cannot_be_answered_is_refused_before_any_work(
-    request_: Request, more: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+    asked: Request, guides: dict[str, Guide], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Denoiser, "output", never)
-    for answer in (tiny.diffusion().check, tiny.diffusion().stream):
+    for answer in (tiny.diffusion().check, tiny.diffusion().prepare, tiny.diffusion().stream):
         with pytest.raises(Problem, match=message) as caught:
-            answer(request_, **more)
+            answer(asked, guides=guides)
         assert "\n" not in str(caught.value)
 
 
@@ -249,9 +253,9 @@ def test_helpers_have_the_classes_of_the_model(sees: str, names: tuple[str, ...]
     classifier, weak = tiny.classifier(), tiny.diffusion()
     classifier.config, weak.config = classifier.config.replace(names=names), weak.config.replace(names=names)
     with pytest.raises(Problem, match=r"this classifier knows other classes \(3.* than the model \(3: cat, dog, ship\)"):
-        tiny.diffusion().check(ask(0, guidance=(Classifier(sees=sees),)), classifier)
+        tiny.diffusion().prepare(ask(0, guidance=(Classifier(sees=sees),)), {"classifier": classifier})
     with pytest.raises(Problem, match=r"this weaker model knows other classes \(3"):
-        tiny.diffusion().check(ask(0, guidance=(Autoguidance(),)), weak=weak)
+        tiny.diffusion().prepare(ask(0, guidance=(Autoguidance(),)), {"weak": weak})
 
 
 def test_the_number_of_classes_counts_where_they_have_no_names() -> None:
@@ -260,14 +264,14 @@ def test_the_number_of_classes_counts_where_they_have_no_names() -> None:
     classifier.config = classifier.config.replace(names=None, network=network)
     model.config = model.config.replace(names=None)
     with pytest.raises(Problem, match=r"other classes \(4, without names\) than the model \(3, without names\)"):
-        model.check(ask(0, guidance=(Classifier(),)), classifier)
+        model.prepare(ask(0, guidance=(Classifier(),)), {"classifier": classifier})
 
 
 def test_a_weaker_model_of_another_schedule_is_refused() -> None:
     weak = tiny.diffusion()
     weak.config = weak.config.replace(schedule=Linear(timesteps=40))
     with pytest.raises(Problem, match=r"another noise schedule .*40.* than the model .*50"):
-        tiny.diffusion().check(ask(0, guidance=(Autoguidance(),)), weak=weak)
+        tiny.diffusion().prepare(ask(0, guidance=(Autoguidance(),)), {"weak": weak})
 
 
 def test_composed_labels_need_a_model_that_can_be_unconditional() -> None:
