@@ -17,12 +17,17 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
+
+SEEDS = 2**64
+"""How many seeds there are: all of 64 bits."""
+Seed = Annotated[int, Field(ge=0, lt=SEEDS)]
+"""A seed in a configuration."""
 
 
 class Problem(ValueError):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lodestar.conditions import Label
 from lodestar.config import Problem
+from lodestar.core.noise import seeds_from
 from lodestar.data.pictures import read_mask, read_pictures
 from lodestar.guidance import AnyGuidance
 from lodestar.models.classifier import PictureClassifier
@@ -116,9 +117,12 @@ def arrange(
         if len(origins) not in (0, pictures):
             raise Problem(f"{len(origins)} classes are given for {pictures} pictures: give one for all of them, or one for each")
     layout = how.layout(len(material.pictures), len(labels), count)
+    first, *_ = seeds_from(seed, 1 + max(layout.seeds, default=0))
+    if first and not how.draws(len(material.pictures)):
+        raise Problem(f"seed is {first}: {how.kind} of pictures draws no noise that it could change")
     return EditRequest(
         labels=tuple(labels[place] for place in layout.labels),
-        seeds=tuple(seed + more for more in layout.seeds),
+        seeds=tuple(first + more for more in layout.seeds),
         edit=how,
         pictures=material.digests,
         mask=material.mask_digest,

@@ -24,7 +24,10 @@ Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's
 PICTURES = "A parquet, .npz or .zip file, a folder (by class), hf:owner/name, or digits."
 DataSource = Annotated[str, typer.Argument(help=PICTURES)]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Picture k has the seed SEED + k, whatever the batch size.")]
+LAST_SEED = 2**64 - 1
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=LAST_SEED, help="Picture k has the seed SEED + k, whatever the batch size.")
+]
 Count = Annotated[int | None, typer.Option("--count", min=1, help="How many pictures.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at once.")]
 Steps = Annotated[

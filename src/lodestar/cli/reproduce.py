@@ -26,7 +26,7 @@ def reproduce(
     """Make a row of a published table again: its settings, the numbers measured and those printed, side by side."""
     from lodestar.config import choose
     from lodestar.evaluate import extractors, run
-    from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
+    from lodestar.evaluate.metrics import PUBLISHED
     from lodestar.evaluate.reference import open_reference
     from lodestar.presets import recipes
 
@@ -37,11 +37,10 @@ def reproduce(
     network, critic = recipes.load(recipe, models, device)
     against = str(recipes.reference_file(recipe, reference))
     measured_with = extractors.load_extractor(extractor or "inception", device)
-    metrics = (Frechet(), SpatialFrechet(), Score(), PrecisionRecall())
-    source = open_reference(against, None, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
+    source = open_reference(against, None, measured_with, network.config.size, metrics=PUBLISHED, batch_size=batch_size)
     request = recipes.request(recipe, network, critic, count, seed)
     report = run.measure(
-        network, request, source, measured_with, batch_size=batch_size, classifier=critic, metrics=metrics, what=row
+        network, request, source, measured_with, batch_size=batch_size, classifier=critic, metrics=PUBLISHED, what=row
     )  # fmt: skip
     show(recipes.comparison(recipe, report.numbers, count))
     tell(report, out)

@@ -38,6 +38,7 @@ def sample(
 
     from lodestar.album import Album, Manifest, free_folder
     from lodestar.config import Problem
+    from lodestar.core.noise import seeds_from
     from lodestar.library import load_diffusion
     from lodestar.models.rejection import candidates, surest
     from lodestar.models.request import Request
@@ -50,7 +51,7 @@ def sample(
     guides = sampling.guides(model, settings["guidance"])
     judging = load_judge(model, judge, best_of, sampling.device)
     labels = candidates(network.labels(ask(label, count), count, guides["classifier"]), best_of)
-    request = Request(labels=labels, seeds=tuple(range(sampling.seed, sampling.seed + len(labels))), **settings)
+    request = Request(labels=labels, seeds=seeds_from(sampling.seed, len(labels)), **settings)
     frames = network.stream(request, batch_size=sampling.batch_size, **guides)
     folder = sampling.out or free_folder("out", Path(model).stem)
     album = Album(folder, Manifest.of(request, network, **guides), network.classes(guides["classifier"])[0])

@@ -24,7 +24,7 @@ from lodestar.config import Config, Problem
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Level
 from lodestar.core.likelihood import ode_log_density
-from lodestar.core.noise import SeededNoise
+from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
@@ -156,7 +156,7 @@ def measure(
     plan = plan or (str(config.schedule.timesteps) if own else PLAN)
     places = np.arange(count) * len(reference) // count
     labels, classes = _labels(model, reference, places)
-    request = Request(labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, clip=clip)
+    request = Request(labels=labels, seeds=seeds_from(seed, count), plan=plan, clip=clip)
     steps, guidance = model.steps(request), request.complete_guidance()
     if own and len(steps) != config.schedule.timesteps:
         raise Problem(

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 from lodestar.config import Problem, short
+from lodestar.core.noise import seeds_from
 from lodestar.data import Source
-from lodestar.evaluate.extractors import Extractor, gives, note
+from lodestar.evaluate.extractors import Extractor, InceptionExtractor, gives, note
 from lodestar.evaluate.kept import Kept
-from lodestar.evaluate.metrics import METRICS, Metric, Nearest
+from lodestar.evaluate.metrics import METRICS, Metric, Nearest, Score
 from lodestar.evaluate.metrics.base import WORDS, compared, needed
 from lodestar.evaluate.neighbours import nearest
 from lodestar.evaluate.reference import known_of
@@ -68,7 +69,7 @@ def evaluate(
     """
     labels = model.labels(None, count, classifier)
     request = Request(
-        labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, sampler=sampler, guidance=tuple(guidance), clip=clip,
+        labels=labels, seeds=seeds_from(seed, count), plan=plan, sampler=sampler, guidance=tuple(guidance), clip=clip,
         temperature=temperature,
     )  # fmt: skip
     return measure(
@@ -97,6 +98,8 @@ def measure(
     count = len(request.labels)
     check(repeats)
     model.check(request, classifier, weak)
+    # All of them now, so that a last seed that does not exist is told before the work.
+    requests = [request.replace(seeds=[seed + run * count for seed in request.seeds]) for run in range(repeats)]
     notes = (
         note(extractor, "generated", config.denoiser.channels, config.size),
         note(extractor, "reference", reference.channels, reference.size),
@@ -105,11 +108,10 @@ def measure(
     theirs = known_of(reference, extractor, compared(chosen), batch_size=batch_size, cache=cache)
     runs: list[dict[str, float]] = []
     seconds = fastest = 0.0
-    for run in range(repeats):
-        seeds = tuple(seed + run * count for seed in request.seeds)
+    for run, again in enumerate(requests, start=1):
         start = time.perf_counter()
-        title = what if repeats == 1 else f"{what}, run {run + 1} of {repeats}"
-        made, rate = _sampled(model, request.replace(seeds=seeds), extractor, batch_size, classifier, weak, title, chosen)
+        title = what if repeats == 1 else f"{what}, run {run} of {repeats}"
+        made, rate = _sampled(model, again, extractor, batch_size, classifier, weak, title, chosen)
         seconds, fastest = seconds + time.perf_counter() - start, max(fastest, rate)
         if not runs:
             ours = made
@@ -245,12 +247,15 @@ def choose(
 ) -> tuple[list[Metric], list[str]]:
     """Which of these metrics are measured on `count` pictures (None: not known yet), and why the others cannot be.
 
-    Raises Problem, before the work and not after it, for those where they were asked for, and for too few pictures.
+    A score by Inception is the published one unless it names its splits. Raises Problem, before the work and not after it, for
+    metrics that cannot be measured and were asked for, and for too few pictures.
     """
     given = gives(extractor)
     held = reference.of(extractor) if isinstance(reference, Kept) else None
     chosen, left_out = [], []
     for metric in metrics:
+        if isinstance(metric, Score) and metric.splits is None:
+            metric = metric.replace(splits="consecutive" if isinstance(extractor, InceptionExtractor) else "shuffled")
         part, reason = metric.needs, None
         if part not in given:
             reason = f"the extractor {extractor.name} gives none"
@@ -311,6 +316,8 @@ def _warnings(
     if isinstance(reference, Kept) and (remark := reference.note(extractor)):
         yield remark
     for metric in metrics:
+        if remark := metric.note(len(ours)):
+            yield remark
         for each, which in ((ours, "measured pictures"), (theirs, "pictures of the reference")):
             known = getattr(each, metric.needs)
             # N pictures span at most N - 1 directions around their mean.

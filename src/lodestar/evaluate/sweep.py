@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from lodestar.config import Problem, short
+from lodestar.core.noise import seeds_from
 from lodestar.core.plan import parse_plan
 from lodestar.data import Source
 from lodestar.evaluate.axes import Axis
@@ -99,7 +100,7 @@ def sweep(
     need("matplotlib")
     plain = Request(
         labels=model.labels(None, count, classifier),
-        seeds=tuple(range(seed, seed + count)),
+        seeds=seeds_from(seed, count),
         plan=plan or model.config.plan,
         sampler=sampler or model.config.sampler,
         guidance=tuple(guidance),
@@ -123,6 +124,7 @@ def sweep(
         "extractor": extractor.name,
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
+        "score": " ".join(short(metric) for metric in metrics if isinstance(metric, Score)),
         "reference_count": str(len(reference)),
         "reference_fingerprint": reference.fingerprint,
     }
@@ -277,7 +279,7 @@ def _save_grid(
     _, classes = model.classes(classifier)
     height = min(classes or 1, _GRID_ROWS)
     labels = [None] if classes is None else [row * classes // height for row in range(height)]
-    seeds = range(request.seeds[0], request.seeds[0] + _GRID_COLUMNS)
+    seeds = seeds_from(request.seeds[0], _GRID_COLUMNS)
     pairs = [(label, seed) for label in labels for seed in seeds]
     asked = request.replace(labels=tuple(label for label, _ in pairs), seeds=tuple(seed for _, seed in pairs))
     frames = model.stream(asked, batch_size=batch_size, classifier=classifier, weak=weak)

@@ -14,7 +14,7 @@ from lodestar.conditions import Composed, Label, signs
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level
-from lodestar.core.noise import SeededNoise
+from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
@@ -132,7 +132,7 @@ class Diffusion(nn.Module):
         labels = self.labels([label] if isinstance(label, str | int) else label, count, classifier)
         request = Request(
             labels=candidates(labels, best_of),
-            seeds=tuple(range(seed, seed + len(labels) * best_of)),
+            seeds=seeds_from(seed, len(labels) * best_of),
             plan=None if steps is None else str(steps),
             sampler=sampler,
             guidance=guides,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Label
-from lodestar.config import Config
+from lodestar.config import Config, Seed
 from lodestar.core.plan import parse_plan
 from lodestar.guidance import AnyGuidance, Classifier, Clip, Threshold
 from lodestar.samplers import AnySampler
@@ -21,7 +21,7 @@ class Request(Config):
 
     labels: tuple[Label, ...] = Field(min_length=1)
     """The class of each picture, or several composed; None is none (unconditional)."""
-    seeds: tuple[int, ...] = Field(min_length=1)
+    seeds: tuple[Seed, ...] = Field(min_length=1)
     """The seed of each picture; it depends on nothing else that is sampled with it."""
     plan: str | None = None
     """Sampling plan in text (`lodestar.core.plan`); None is the model's own."""

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from lodestar import library
 from lodestar.config import Config, Problem
+from lodestar.core.noise import generator, seeds_from
 from lodestar.download import place
 from lodestar.guidance import AnyGuidance, Classifier, Clip
 from lodestar.models.classifier import PictureClassifier
@@ -88,10 +89,10 @@ def request(recipe: Recipe, model: Diffusion, critic: PictureClassifier | None, 
     classes = model.classes(critic)[1]
     drawn: list[int | None] = [None] * count
     if classes is not None:
-        drawn = torch.randint(classes, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+        drawn = torch.randint(classes, (count,), generator=generator(seed)).tolist()
     return Request(
         labels=tuple(drawn),
-        seeds=tuple(range(seed, seed + count)),
+        seeds=seeds_from(seed, count),
         plan=recipe.plan,
         sampler=recipe.samples_by,
         # The published code clamps before the gradient and not after it.
