@@ -12,7 +12,7 @@ from torch import Tensor
 from lodestar.config import SEEDS, Problem
 
 _WORDS = slice(24, 24 + 8 * 624)
-"""Where a state of torch's generator on the CPU holds the 624 words of its Mersenne Twister, 8 bytes each; see ``mt19937`` there."""
+"""Where a state of torch's generator on the CPU holds the 624 words of its Mersenne Twister, 8 bytes each."""
 
 
 class SeededNoise:
@@ -40,9 +40,8 @@ class SeededNoise:
 def generator(seed: int) -> torch.Generator:
     """A generator on the CPU that is another one for every seed of 64 bits. Raises Problem for a seed beyond them.
 
-    Of a seed torch takes the lower 32 bits, and what it makes of them is kept. Where there are more, all of them fill the Mersenne
-    Twister by its authors' own rule for long seeds (``init_by_array``; Matsumoto and Nishimura 1998, code of 2002), which Python
-    follows.
+    torch takes the lower 32 bits of a seed, and what it makes of shorter seeds is kept. Longer ones fill its Mersenne Twister by
+    the authors' own rule for long seeds (``init_by_array``, in the code of Matsumoto and Nishimura), which Python follows.
     """
     (seed,) = seeds_from(seed, 1)
     made = torch.Generator().manual_seed(seed % 2**32)
@@ -63,5 +62,6 @@ def seeds_from(first: int, count: int) -> tuple[int, ...]:
     if not 0 <= first < SEEDS:
         raise Problem(f"seed is {first}: from 0 to {SEEDS - 1}")
     if first + count > SEEDS:
-        raise Problem(f"seed is {first}: {count} pictures have the seeds up to {first + count - 1}, and the last there is is {SEEDS - 1}")
+        last = first + count - 1
+        raise Problem(f"seed is {first}: {count} pictures have the seeds up to {last}, and the last of all is {SEEDS - 1}")
     return tuple(range(first, first + count))

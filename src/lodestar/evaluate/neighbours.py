@@ -11,9 +11,9 @@ from torch import Tensor
 BLOCK = 1024
 """Pictures of which the distances to as many others are in memory at once."""
 _SAME = 1e-12
-"""Squared distances that are smaller than so much of the squared lengths are 0: rounding would decide which of two copies is nearer."""
+"""A squared distance that is less than so much of the squared lengths is 0, or rounding would decide which copy is nearer."""
 _EDGE = 1e-9
-"""Squared distances that differ by so much of themselves are equal: the same two pictures are compared in several blocks."""
+"""Squared distances that differ by so much of themselves are equal: every block in which two pictures meet rounds otherwise."""
 
 
 def nearest(points: Tensor, others: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:

@@ -124,7 +124,7 @@ def sweep(
         "extractor": extractor.name,
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
-        "score": " ".join(short(metric) for metric in metrics if isinstance(metric, Score)),
+        "metrics": " ".join(map(short, metrics)),
         "reference_count": str(len(reference)),
         "reference_fingerprint": reference.fingerprint,
     }

@@ -4,8 +4,8 @@ Salimans et al. 2016, arXiv:1606.03498, section 4. With p_n the class probabilit
 
     score = exp( mean_n KL(p_n ‖ p̄) ) = exp( H(p̄) - mean_n H(p_n) ),
 
-from 1 to the number of classes. It is Inception's when the classifier is. A split of few pictures scores lower, and so does one of
-few classes: consecutive splits, in which the field's numbers are published, tell the order and the number of pictures too.
+from 1 to the number of classes. It is Inception's when the classifier is. Splits of few pictures score lower, and so do splits of
+few classes: consecutive ones, in which the field's numbers are published, tell the order and the number of pictures too.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ from lodestar.evaluate.subsets import ordered
 class KID(BaseMetric):
     """Mean ``kid`` over random subsets of both sets, not multiplied by 1000, and its deviation over them ``kid_std``.
 
-    A subset has `max_subset_size` pictures, or as many as the smaller set where that has fewer. The subsets depend on the seed and
+    A subset has `max_subset_size` pictures, or as many as the smaller set where that has fewer. Subsets depend on the seed and
     the pictures, and not on the pictures' order.
     """
 
