@@ -11,7 +11,8 @@ from torch import Tensor
 from lodestar.conditions import Label
 from lodestar.config import Problem
 from lodestar.core.noise import seeds_from
-from lodestar.data.pictures import read_mask, read_pictures
+from lodestar.data.mask import read_mask
+from lodestar.data.pictures import read_pictures
 from lodestar.guidance import AnyGuidance
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion
@@ -48,8 +49,9 @@ def edit(
     folders, albums, or uint8 [P, C, H, W] of the model's size (of the size that it enlarges). label: what the results are to be;
     each picture becomes each of them, but is enlarged once: as the next of them, or what an album says that it is. origin: the
     class of the pictures, or of each, which inversion goes up under; from origin to label goes an interpolation. mask: of
-    `Inpaint`, a file that is white where something is to be made, or bool [H, W]. count: how many results, instead of one for
-    each picture and label. The rest is `Diffusion.sample`'s; a temperature is refused where no noise is drawn.
+    `Inpaint`, a file with white where something is to be made (`lodestar.data.mask.read_mask`), or bool [H, W]. count: how many
+    results, instead of one for each picture and label. The rest is `Diffusion.sample`'s; a temperature and a seed are refused
+    where no noise is drawn.
     Raises Problem.
     """
     guides, classifier, weak = model.guides(guidance, classifier, weak)

@@ -93,7 +93,7 @@ def inpaint(
     model: Model,
     pictures: Pictures,
     mask: Annotated[
-        Path, typer.Option("--mask", help="PNG of the pictures' size, or the model's: white is filled in, black is kept.")
+        Path, typer.Option("--mask", help="PNG of the pictures' size, or the model's: any place with white in it is filled in.")
     ],
     resamples: Annotated[int, typer.Option("--resamples", help="RePaint's r: how often each stretch of steps is taken.")] = 10,
     jump: Annotated[int, typer.Option("--jump", help="RePaint's j: how many steps long a stretch is.")] = 10,
@@ -102,7 +102,7 @@ def inpaint(
     count: Count = None,
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Fill in what a mask shows white, and keep the rest as it is (RePaint); the usual sampler is ancestral."""
+    """Fill in what a mask shows white, any of it, and keep the rest (RePaint); the usual sampler is ancestral."""
     from lodestar.models.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)
