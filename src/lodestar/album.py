@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Discriminator, Tag
 from torch import Tensor
 
 from lodestar import __version__, library
@@ -35,6 +36,11 @@ IN_GRID = 400
 """The grid shows so many pictures at most, the first: it is for looking at, and is held in memory."""
 
 
+def _sort(request: Any) -> str:
+    """Which of the two a request is, so that what is wrong with it is told of that one."""
+    return "EditRequest" if isinstance(request, EditRequest) or "edit" in request else "Request"
+
+
 class Manifest(Config):
     """What the pictures of a folder are."""
 
@@ -51,7 +57,7 @@ class Manifest(Config):
     weak: str | None = None
     """The weaker model that autoguidance led away from, as given."""
     weak_digest: str | None = None
-    request: EditRequest | Request
+    request: Annotated[Annotated[EditRequest, Tag("EditRequest")] | Annotated[Request, Tag("Request")], Discriminator(_sort)]
 
     @classmethod
     def of(

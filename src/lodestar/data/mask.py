@@ -89,7 +89,7 @@ def _places(greys: np.ndarray, size: Size, path: str | Path) -> np.ndarray:
         why = "all of its white is cropped away with the picture's edges" if white.any() else dark
         raise Problem(f"nothing is masked: {path} is to be white where the picture is to be filled in, and {why}")
     edges, dim = filled & any_of(~white), any_of(greys >= _SEEN) & ~filled
-    seen = down.any(0)[:, None] & across.any(0)
+    seen = np.logical_and.outer(down.any(axis=0), across.any(axis=0))
     told = [
         f"{edges.sum()} of the {filled.sum()} places that are filled in are partly black" if edges.any() else "",
         f"{dim.sum()} places are grey and kept: white begins at {WHITE} of 255" if dim.any() else "",

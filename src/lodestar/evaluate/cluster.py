@@ -72,6 +72,7 @@ def label(
     """
     if out.exists():
         raise Problem(f"{out} exists: choose another --out, or remove it")
+    seeds_from(seed, 1)
     _check(clusters, len(source), source.spec)
     note(extractor, source.spec, source.channels, source.size)
     features = []
