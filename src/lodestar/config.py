@@ -25,6 +25,11 @@ from pydantic_core import CoreSchema
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
 
+SEEDS = 2**64
+"""How many seeds there are: all of 64 bits."""
+Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
+"""A seed in a configuration."""
+
 
 class Problem(ValueError):
     """Something that the user gave is wrong. The message is one line: the thing, the value, what is allowed, the nearest."""
@@ -304,9 +309,12 @@ def _members(kind: Any) -> list[type[BaseModel]]:
 
 
 def _tags(kind: Any) -> dict[str, type[BaseModel]]:
-    """The members of a union of several models by the value of their ``kind``."""
+    """The members of a union of several models by the value of their ``kind``, or by their name where they have none."""
     members = _members(kind)
-    return {member.model_fields["kind"].default: member for member in members} if len(members) > 1 else {}
+    named = (
+        (member.model_fields["kind"].default if "kind" in member.model_fields else member.__name__, member) for member in members
+    )
+    return dict(named) if len(members) > 1 else {}
 
 
 def _model(kind: Any) -> type[BaseModel] | None:

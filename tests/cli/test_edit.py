@@ -29,7 +29,12 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "pictures").mkdir()
     for name in ("a", "b"):
         Image.effect_noise((16, 12), 90).convert("RGB").save(folder / "pictures" / f"{name}.png")
-    for name, size, box in (("mask", (16, 12), (6, 4, 10, 8)), ("black", (16, 12), None), ("other", (9, 9), (0, 0, 9, 9))):
+    for name, size, box in (
+        ("mask", (16, 12), (6, 4, 10, 8)),
+        ("black", (16, 12), None),
+        ("other", (9, 9), (0, 0, 9, 9)),
+        ("fits", (8, 8), (2, 2, 6, 6)),
+    ):
         mask = Image.new("L", size, 0)
         if box:
             mask.paste(255, box)
@@ -144,6 +149,9 @@ def test_a_weaker_model_guides_an_edit_and_is_written_down(files: Path, tmp_path
         ),
         (("invert", "pictures", "--temperature", "0.5"), "--temperature"),
         (("interpolate", "pictures", "--temperature", "0.5"), "draws no noise"),
+        (("interpolate", "pictures", "--seed", "5"), "seed is 5: interpolate of pictures draws no noise that it could change"),
+        (("interpolate", "--from", "dog", "--to-seed", str(2**64)), "--to-seed"),
+        (("sdedit", "pictures", "--seed", str(2**64 - 1)), "2 pictures have the seeds up to 18446744073709551616"),
         (("interpolate", "--from", "dog"), "the same at both ends"),
         (("interpolate", "pictures", "--points", "1"), "--points"),
         (("inpaint", "pictures", "--mask", "black.png"), "nothing is masked"),
@@ -152,7 +160,7 @@ def test_a_weaker_model_guides_an_edit_and_is_written_down(files: Path, tmp_path
             "is 9×9: it has to be of the picture's size (12×16) or of the model's (8×8",
         ),
         (("inpaint", "pictures", "--mask", "text.png"), "text.png cannot be decoded"),
-        (("inpaint", "pictures", "--mask", "mask.png"), "jump is 10"),
+        (("inpaint", "pictures", "--mask", "fits.png"), "jump is 10"),
         (("inpaint", "pictures"), "--mask"),
         (("inpaint", "pictures", "--mask", "mask.png", "--resamples", "0"), "resamples is 0"),
         (("sdeit", "pictures"), "sdedit"),

@@ -1,4 +1,4 @@
-"""Pictures to edit: what they are read from, in which size, their masks, and what is said of those that cannot be."""
+"""Pictures to edit: what they are read from, in which size, and what is said of those that cannot be."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from PIL import Image
 
 from lodestar.config import Problem
 from lodestar.data import open_source
-from lodestar.data.pictures import read_mask, read_pictures
+from lodestar.data.pictures import read_pictures
 
 
 @pytest.fixture
@@ -49,28 +49,3 @@ def test_what_cannot_be_read_is_named(folder: Path) -> None:
         read_pictures([folder / "tetx.png"], 3, (8, 8))
     with pytest.raises(Problem, match="no data"):
         read_pictures([folder / "nothing"], 3, (8, 8))
-
-
-def test_a_mask_is_white_where_something_is_to_be_made(folder: Path) -> None:
-    """It is resized and cropped with its picture, or is as large as the model's."""
-    whole = Image.new("L", (30, 20), 0)
-    whole.paste(255, (15, 0, 30, 20))
-    whole.save(folder / "mask.png")
-    mask = read_mask(folder / "mask.png", (8, 8), read_pictures([folder / "1.png"], 3, (8, 8)))
-    assert mask.dtype == bool
-    assert not mask[:, :4].any()
-    assert mask[:, 4:].all()
-    Image.fromarray(np.array([[0, 127], [128, 255]], np.uint8)).save(folder / "small.png")
-    assert read_mask(folder / "small.png", (2, 2), ()).tolist() == [[False, False], [True, True]]
-
-
-def test_a_mask_of_another_size_is_refused(folder: Path) -> None:
-    Image.new("L", (9, 7), 255).save(folder / "mask.png")
-    with pytest.raises(Problem, match=r"is 7×9: it has to be of the picture's size \(20×30\) or of the model's \(8×8"):
-        read_mask(folder / "mask.png", (8, 8), read_pictures([folder / "1.png"], 3, (8, 8)))
-    # Nor does it fit pictures of several sizes, though it is as large as one of them.
-    Image.new("L", (30, 20), 255).save(folder / "mask.png")
-    with pytest.raises(Problem, match=r"\(8×8, 20×30\)"):
-        read_mask(folder / "mask.png", (8, 8), read_pictures([folder / "1.png", folder / "2.png"], 3, (8, 8)))
-    with pytest.raises(Problem, match="no picture"):
-        read_mask(folder / "missing.png", (8, 8), ())

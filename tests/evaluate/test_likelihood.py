@@ -170,6 +170,18 @@ def test_numbers_depend_on_seeds_and_settings_and_not_on_the_batch_size() -> Non
     assert numbers_of(ode=False, sampler=Ancestral()) == without
 
 
+def test_in_another_order_other_noise_moves_the_numbers_less_than_their_errors() -> None:
+    """The noise of a picture is that of its place, so that the order is one more draw of the noise and nothing else."""
+    made, source = model(), tiny.reference(24)
+    images, labels = map(np.stack, zip(*(source[k] for k in range(24)), strict=True))
+    turned = Source(ArrayRows(images[::-1].transpose(0, 2, 3, 1).copy(), labels[::-1].copy(), tiny.NAMES), "turned", channels=3)
+    one, other = (measure(made, each, count=24).numbers for each in (source, turned))
+    for name in ("bpd", "ode", "levels", "decoder"):
+        assert one[name] != other[name]
+        assert one[name] == pytest.approx(other[name], abs=2 * one["bpd_error"])
+    assert one["prior"] == pytest.approx(other["prior"], rel=1e-6)
+
+
 def test_pictures_are_spread_over_the_reference_with_their_classes(monkeypatch: pytest.MonkeyPatch) -> None:
     made, asked, original = model(), list[list[Label]](), Guided.denoise
     monkeypatch.setattr(Guided, "denoise", lambda self, asks: asked.append([ask.label for ask in asks]) or original(self, asks))

@@ -19,6 +19,7 @@ from lodestar.evaluate.metrics.inception_score import blocks, inception_scores
 from lodestar.evaluate.metrics.precision_recall import f_score, precision_recall
 from lodestar.evaluate.neighbours import inside, nearest, squared_radii
 from lodestar.evaluate.statistics import FeatureSet, Statistics
+from lodestar.evaluate.subsets import equal_parts, ordered, shuffled
 
 torch.set_num_threads(1)
 
@@ -126,14 +127,48 @@ def test_score_is_the_exponential_of_the_mean_divergence_from_the_mean() -> None
     torch.testing.assert_close(inception_scores(p, [slice(None)])[0], divergence.exp())
 
 
-def test_splits() -> None:
+def test_consecutive_splits_are_the_published_ones() -> None:
     assert blocks(12, 5) == [slice(0, 5), slice(5, 10), slice(10, 12)]
-    numbers = Score(split_size=8)(pictures(20), pictures(3))
+    numbers = Score(split_size=8, splits="consecutive")(pictures(20), pictures(3))
     logits = pictures(20).logits
     assert logits is not None
     each = [Score()(Statistics.of(FeatureSet(part, part)), pictures(3))["score"] for part in logits.split(8)]
     assert numbers["score"] == pytest.approx(sum(each) / 3)
     assert numbers["score_std"] == pytest.approx(float(torch.tensor(each).std(correction=0)), rel=1e-5)
+
+
+def sure(classes: Tensor) -> Statistics:
+    """What a classifier says that is sure of the class of each picture."""
+    logits = 50 * torch.nn.functional.one_hot(classes, 10).float()
+    return Statistics.of(FeatureSet(logits, logits))
+
+
+def test_equal_splits_are_as_many_as_are_whole_and_hold_what_is_left_over() -> None:
+    assert equal_parts(11, 3) == [slice(0, 3), slice(3, 7), slice(7, 11)]
+    for count, parts in ((7, 1), (8, 1), (15, 1), (16, 2), (23, 2), (24, 3)):
+        p = shuffled(pictures(count).logits.double().softmax(1), 5)  # type: ignore[union-attr]
+        scores = inception_scores(p, equal_parts(count, parts))
+        numbers = Score(split_size=8, seed=5)(pictures(count), pictures(3))
+        assert numbers == {"score": float(scores.mean()), "score_std": float(scores.std(correction=0))}
+
+
+@pytest.mark.parametrize("count", [9_990, 10_000, 10_001, 5_001, 4_000])
+def test_sure_predictions_of_ten_classes_score_ten_sorted_or_not_and_with_one_picture_more(count: int) -> None:
+    """exp of the entropy of the classes, but for what a split of thousands lacks of some: about 9 / 2 of its pictures' number."""
+    classes = torch.arange(count) % 10
+    for each in (classes, classes.sort().values, classes.flip(0)):
+        assert Score()(sure(each), pictures(3))["score"] == pytest.approx(10, abs=0.02)
+    published = Score(splits="consecutive")
+    assert published(sure(torch.arange(10_000) % 10), pictures(3))["score"] == pytest.approx(10, abs=1e-6)
+    assert published(sure(torch.arange(10_000) // 1000), pictures(3))["score"] == pytest.approx(5, abs=1e-6)
+    assert published(sure(torch.arange(5_001) % 10), pictures(3))["score"] == pytest.approx((10 + 1) / 2, abs=1e-6)
+
+
+def test_an_order_of_their_own_is_the_same_for_rows_in_any_order() -> None:
+    rows = torch.cat([normal(50, 3), normal(50, 3)[:20], torch.zeros(2, 3)])
+    assert torch.equal(ordered(rows), ordered(rows[torch.randperm(72, generator=torch.Generator().manual_seed(1))]))
+    assert torch.equal(ordered(rows).sort(0).values, rows.sort(0).values)
+    assert not torch.equal(shuffled(rows, 0), shuffled(rows, 1))
 
 
 def test_score_without_logits_is_a_problem() -> None:

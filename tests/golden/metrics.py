@@ -17,6 +17,7 @@ from lodestar.evaluate.metrics.kid import mmd2, polynomial_kernel, subset_mmd2, 
 from lodestar.evaluate.metrics.precision_recall import PrecisionRecall
 from lodestar.evaluate.neighbours import squared_radii
 from lodestar.evaluate.statistics import FeatureSet, Moments, Statistics
+from lodestar.evaluate.subsets import equal_parts
 from lodestar.nets import inception
 
 from .harness import Case, Check, Left, adapter
@@ -76,11 +77,6 @@ def inception_score(case: Case) -> Iterator[Check | Left]:
         parts = equal_parts(count, _number(r"(\d+) splits", case.description(f"out/{mean_name}")))
         scores = inception_scores(probabilities if what.startswith("noshuffle") else shuffled, parts)
         yield Check(name, scores.mean() if moment == "mean" else scores.std(correction=0))
-
-
-def equal_parts(count: int, parts: int) -> list[slice]:
-    """`parts` consecutive splits, as equal as can be: part i ends before (i + 1) count // parts (Salimans et al.: 10 parts)."""
-    return [slice(i * count // parts, (i + 1) * count // parts) for i in range(parts)]
 
 
 @adapter("metrics_kid")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import Count, Model, Sampling, Solving, ask, flattened
+from lodestar.cli.options import LAST_SEED, Count, Model, Sampling, Solving, ask, flattened
 
 if TYPE_CHECKING:
     from lodestar.generators.edits import AnyEdit
@@ -72,7 +72,9 @@ def interpolate(
     points: Annotated[int, typer.Option("--points", min=2, help="How many pictures, the two ends included.")] = 8,
     origin: Annotated[str | None, typer.Option("--from", help="The label at the first end; default that of the other.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="The label at the other end; default that of the first.")] = None,
-    to_seed: Annotated[int | None, typer.Option("--to-seed", min=0, help="The seed at the other end, without pictures.")] = None,
+    to_seed: Annotated[
+        int | None, typer.Option("--to-seed", min=0, max=LAST_SEED, help="The seed at the other end, without pictures.")
+    ] = None,
     guided: Guided = False,
     picture: Chosen = None,
     sampling: Sampling = Sampling(),
@@ -91,7 +93,7 @@ def inpaint(
     model: Model,
     pictures: Pictures,
     mask: Annotated[
-        Path, typer.Option("--mask", help="PNG of the pictures' size, or the model's: white is filled in, black is kept.")
+        Path, typer.Option("--mask", help="PNG of the pictures' size, or the model's: any place with white in it is filled in.")
     ],
     resamples: Annotated[int, typer.Option("--resamples", help="RePaint's r: how often each stretch of steps is taken.")] = 10,
     jump: Annotated[int, typer.Option("--jump", help="RePaint's j: how many steps long a stretch is.")] = 10,
@@ -100,7 +102,7 @@ def inpaint(
     count: Count = None,
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Fill in what a mask shows white, and keep the rest as it is (RePaint); the usual sampler is ancestral."""
+    """Fill in what a mask shows white, any of it, and keep the rest (RePaint); the usual sampler is ancestral."""
     from lodestar.generators.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)

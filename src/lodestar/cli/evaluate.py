@@ -42,7 +42,8 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--metric",
-            help="frechet, spatial_frechet, score, kid:SUBSETS, precision_recall:K, density_coverage:K; nearest (copies? for a "
+            help="frechet, spatial_frechet, score (splits are shuffled, with Inception consecutive as published: "
+            "score:splits=shuffled), kid:SUBSETS, precision_recall:K, density_coverage:K; nearest (copies? for a "
             "reference of training pictures), cmmd (for CLIP's features). Repeatable; default: all but these two. Or bpd, alone.",
         ),
     ] = None,

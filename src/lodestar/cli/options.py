@@ -23,7 +23,10 @@ Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's
 PICTURES = "A parquet, .npz or .zip file, a folder (by class), hf:owner/name, or digits."
 DataSource = Annotated[str, typer.Argument(help=PICTURES)]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
-Seed = Annotated[int, typer.Option("--seed", min=0, help="Picture k has the seed SEED + k, whatever the batch size.")]
+LAST_SEED = 2**64 - 1
+Seed = Annotated[
+    int, typer.Option("--seed", min=0, max=LAST_SEED, help="Picture k has the seed SEED + k, whatever the batch size.")
+]
 Count = Annotated[int | None, typer.Option("--count", min=1, help="How many pictures.")]
 BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at once.")]
 Steps = Annotated[
@@ -155,10 +158,10 @@ _WORDS = {"weak": "weaker model (smaller or less trained)"}
 
 def _listed(role: str) -> str:
     """The roles in which guidance asks for guides, and the one that is nearest to another word."""
-    from lodestar.config import kinds, nearest
-    from lodestar.guidance import AnyGuidance
+    from lodestar.config import nearest
+    from lodestar.guidance import KINDS, Guidance
 
-    known = sorted({role for kind in kinds(AnyGuidance).values() if (role := getattr(kind, "role", None))})
+    known = sorted({each.role for each in KINDS.members if issubclass(each, Guidance) and each.role is not None})
     return f"{', '.join(known)}{nearest(role, known)}"
 
 

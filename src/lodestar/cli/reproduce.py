@@ -26,7 +26,7 @@ def reproduce(
     """Make a row of a published table again: its settings, the numbers measured and those printed, side by side."""
     from lodestar.config import choose
     from lodestar.evaluate import extractors, run
-    from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
+    from lodestar.evaluate.metrics import PUBLISHED
     from lodestar.evaluate.reference import open_reference
     from lodestar.presets import recipes
 
@@ -37,10 +37,9 @@ def reproduce(
     network, guides = recipes.load(recipe, models, device)
     against = str(recipes.reference_file(recipe, reference))
     measured_with = extractors.load_extractor(extractor or "inception", device)
-    metrics = (Frechet(), SpatialFrechet(), Score(), PrecisionRecall())
-    source = open_reference(against, None, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
+    source = open_reference(against, None, measured_with, network.config.size, metrics=PUBLISHED, batch_size=batch_size)
     asked = recipes.drawn(recipe, network, guides, count, seed)
-    how = run.Measurement(metrics=metrics, batch_size=batch_size, title=row)
+    how = run.Measurement(metrics=PUBLISHED, batch_size=batch_size, title=row)
     report = run.measure(network, asked, source, measured_with, guides=guides, run=how)
     show(recipes.comparison(recipe, report.numbers, count))
     tell(report, out)

@@ -7,14 +7,14 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import PICTURES, Device, ExtractorName, Out, Reference, show
+from lodestar.cli.options import LAST_SEED, PICTURES, Device, ExtractorName, Out, Reference, show
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")]
 Data = Annotated[str | None, typer.Option("--data", help=PICTURES)]
 Validation = Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")]
 Images = Annotated[int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")]
 TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")]
-TrainSeed = Annotated[int | None, typer.Option("--seed", min=0, help="Of weights, data order and noise.")]
+TrainSeed = Annotated[int | None, typer.Option("--seed", min=0, max=LAST_SEED, help="Of weights, data order and noise.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be decoded.")]
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from torch import Tensor
 
-from lodestar.conditions.ask import SEEDS, Ask
+from lodestar.conditions.ask import Ask
 from lodestar.conditions.base import Condition, Encoder, Fields
 from lodestar.conditions.composed import Composed, Label, signs
 from lodestar.conditions.label import LabelCondition, LabelEncoder, sign_table
@@ -22,6 +22,6 @@ KINDS = Kinds(LabelCondition, LowRes)
 AnyCondition = Annotated[Condition, KINDS]
 
 __all__ = [
-    "KINDS", "SEEDS", "AnyCondition", "Ask", "Composed", "Cond", "Condition", "Encoder", "Fields", "Label", "LabelCondition",
+    "KINDS", "AnyCondition", "Ask", "Composed", "Cond", "Condition", "Encoder", "Fields", "Label", "LabelCondition",
     "LabelEncoder", "LowRes", "Signals", "sign_table", "signs",
 ]  # fmt: skip

@@ -7,16 +7,13 @@ from collections.abc import Mapping
 from pydantic import Field, JsonValue
 
 from lodestar.conditions.composed import Label
-from lodestar.config import Config
-
-SEEDS = 2**64
-"""Seeds are below this."""
+from lodestar.config import Config, Seed
 
 
 class Ask(Config):
     """One picture that is asked for. A picture depends on its own ask alone, and not on what else is asked with it."""
 
-    seed: int = Field(default=0, ge=0, lt=SEEDS)
+    seed: Seed = 0
     label: Label = None
     """A class, several composed, or None for none (unconditional)."""
     source: int | None = Field(default=None, ge=0)

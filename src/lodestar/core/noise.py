@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import operator
+import random
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from lodestar.config import SEEDS, Problem
+
+_WORDS = slice(24, 24 + 8 * 624)
+"""Where a state of torch's generator on the CPU holds the 624 words of its Mersenne Twister, 8 bytes each."""
 
 
 class SeededNoise:
@@ -15,9 +22,9 @@ class SeededNoise:
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float = 1.0) -> None:
-        """temperature: the standard deviation of the draws, if it is not to be 1."""
+        """temperature: the standard deviation of the draws, if it is not to be 1. Raises Problem for a seed beyond 64 bits."""
         self.temperature = temperature
-        self.generators = [torch.Generator().manual_seed(seed % 2**64) for seed in seeds]
+        self.generators = [generator(seed) for seed in seeds]
 
     def __call__(self, x: Tensor) -> Tensor:
         """Noise shaped like x [B, ...], B = number of seeds, in x's dtype and on its device."""
@@ -28,3 +35,33 @@ class SeededNoise:
     def start(self, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
         """The first draw, [B, *shape] in float32: where sampling begins."""
         return self(torch.empty((len(self.generators), *shape), device=device))
+
+
+def generator(seed: int) -> torch.Generator:
+    """A generator on the CPU that is another one for every seed of 64 bits. Raises Problem for a seed beyond them.
+
+    torch takes the lower 32 bits of a seed, and what it makes of shorter seeds is kept. Longer ones fill its Mersenne Twister by
+    the authors' own rule for long seeds (``init_by_array``, in the code of Matsumoto and Nishimura), which Python follows.
+    """
+    (seed,) = seeds_from(seed, 1)
+    made = torch.Generator().manual_seed(seed % 2**32)
+    if seed >= 2**32:
+        words = random.Random(seed).getstate()[1][:624]
+        state = made.get_state()
+        state[_WORDS] = torch.tensor(words, dtype=torch.int64).view(torch.uint8)
+        made.set_state(state)
+    return made
+
+
+def seeds_from(first: int, count: int) -> tuple[int, ...]:
+    """The seeds of `count` pictures: first, first + 1, … Raises Problem unless all of them are whole numbers of 64 bits."""
+    try:
+        first = operator.index(first)
+    except TypeError:
+        raise Problem(f"seed is {first!r}: a whole number from 0 to {SEEDS - 1}") from None
+    if not 0 <= first < SEEDS:
+        raise Problem(f"seed is {first}: from 0 to {SEEDS - 1}")
+    if first + count > SEEDS:
+        last = first + count - 1
+        raise Problem(f"seed is {first}: {count} pictures have the seeds up to {last}, and the last of all is {SEEDS - 1}")
+    return tuple(range(first, first + count))

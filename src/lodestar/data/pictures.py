@@ -11,10 +11,7 @@ from PIL import Image
 
 from lodestar.config import Problem, nearest
 from lodestar.data.source import open_source, reason
-from lodestar.data.transforms import Size, convert, fit, show, to_array
-
-_WHITE = 128
-"""From this value on a mask counts as white."""
+from lodestar.data.transforms import Size, convert, fit, to_array
 
 
 @dataclass(frozen=True)
@@ -43,22 +40,6 @@ def read_pictures(specs: Sequence[str | Path], channels: int, size: Size, chosen
     return [_read(*ways[number], channels, size) for number in chosen or range(len(ways))]
 
 
-def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.ndarray:
-    """A mask as bool [H, W], True where it is white: half of the range and up, once it is resized and cropped like the pictures.
-
-    It is as large as each of the pictures was, or as `size`, the model's. Raises Problem for another size.
-    """
-    whole = _convert(lambda: Image.open(path), str(path), 1)
-    sizes = {picture.size for picture in pictures}
-    if (whole.height, whole.width) != size and sizes != {(whole.height, whole.width)}:
-        of_them = ", ".join(show(each) for each in sorted(sizes))
-        raise Problem(
-            f"the mask {path} is {show((whole.height, whole.width))}: it has to be of the picture's size ({of_them}) "
-            f"or of the model's ({show(size)}; height×width)"
-        )
-    return to_array(fit(whole, size))[0] >= _WHITE
-
-
 def _ways(spec: str, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
     """How to open each of the pictures that are named so, what it is called in a message, and its class."""
     path = Path(spec).expanduser()
@@ -75,11 +56,12 @@ def _ways(spec: str, channels: int, size: Size) -> Iterator[tuple[Callable[[], I
 
 
 def _read(picture: Callable[[], Image.Image], name: str, label: str | None, channels: int, size: Size) -> Picture:
-    whole = _convert(picture, name, channels)
+    whole = converted(picture, name, channels)
     return Picture(name, to_array(fit(whole, size)), (whole.height, whole.width), label)
 
 
-def _convert(picture: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
+def converted(picture: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
+    """What `convert` makes of a picture that is only now opened. Raises Problem by its name where it cannot be decoded."""
     try:
         return convert(picture(), channels)
     except (Problem, MemoryError):

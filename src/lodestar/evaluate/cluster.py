@@ -17,6 +17,7 @@ from rich.table import Table
 from torch import Tensor
 
 from lodestar.config import Problem
+from lodestar.core.noise import seeds_from
 from lodestar.data import Source, sequential
 from lodestar.data.parquet import write_parquet
 from lodestar.evaluate.extractors import Extractor, note
@@ -71,6 +72,7 @@ def label(
     """
     if out.exists():
         raise Problem(f"{out} exists: choose another --out, or remove it")
+    seeds_from(seed, 1)
     _check(clusters, len(source), source.spec)
     note(extractor, source.spec, source.channels, source.size)
     features = []
@@ -101,7 +103,7 @@ def cluster(features: Tensor, count: int, truth: np.ndarray | None = None, seed:
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-8)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that pictures are equal is said below, in our words
-        raw = kmeans(count, n_init=_STARTS, random_state=seed).fit_predict(values)
+        raw = kmeans(count, n_init=_STARTS, random_state=_random(seed)).fit_predict(values)
     sizes = np.bincount(raw, minlength=count)
     if not sizes.all():
         raise Problem(f"--clusters {count}: only {int((sizes > 0).sum())} of the {len(values)} pictures differ in their features")
@@ -113,6 +115,12 @@ def cluster(features: Tensor, count: int, truth: np.ndarray | None = None, seed:
     np.add.at(joint, (labels, truth), 1)
     information = float(metrics.normalized_mutual_info_score(truth, labels))
     return Clusters(labels, tuple(sizes[order].tolist()), information, float(joint.max(1).sum() / len(labels)))
+
+
+def _random(seed: int) -> int | np.random.RandomState:
+    """What scikit-learn takes for a seed: numbers of 32 bits, and above them a generator. Raises Problem beyond 64 bits."""
+    (seed,) = seeds_from(seed, 1)
+    return seed if seed < 2**32 else np.random.RandomState(np.random.MT19937(seed))
 
 
 def _check(clusters: int, pictures: int, spec: str) -> None:

@@ -10,6 +10,10 @@ from torch import Tensor
 
 BLOCK = 1024
 """Pictures of which the distances to as many others are in memory at once."""
+_SAME = 1e-12
+"""A squared distance that is less than so much of the squared lengths is 0, or rounding would decide which copy is nearer."""
+_EDGE = 1e-9
+"""Squared distances that differ by so much of themselves are equal: every block in which two pictures meet rounds otherwise."""
 
 
 def nearest(points: Tensor, others: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -41,8 +45,20 @@ def inside(points: Tensor, centres: Tensor, radii2: Tensor) -> Tensor:
     counts = []
     for x in points.split(BLOCK):
         pairs = zip(centres.split(BLOCK), radii2.split(BLOCK), strict=True)
-        counts.append(torch.stack([(squared_distances(x, y, origin) <= radii).sum(1) for y, radii in pairs]).sum(0))
+        counts.append(torch.stack([within(squared_distances(x, y, origin), radii).sum(1) for y, radii in pairs]).sum(0))
     return torch.cat(counts)
+
+
+def within(distances2: Tensor, radii2: Tensor) -> Tensor:
+    """Whether squared distances are at most squared radii, whatever rounding does to equal ones: bool, of the shape of both."""
+    return distances2 <= radii2 * (1 + _EDGE)
+
+
+def ranks(values: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """How many of others [N] are smaller than each of values [M], and how many are at most it; equal ones as in `within`."""
+    others = others.sort().values
+    below, up_to = values * (1 - _EDGE), values * (1 + _EDGE)
+    return torch.searchsorted(others, below), torch.searchsorted(others, up_to, right=True)
 
 
 def squared_distances(x: Tensor, y: Tensor, origin: Tensor) -> Tensor:
@@ -51,5 +67,6 @@ def squared_distances(x: Tensor, y: Tensor, origin: Tensor) -> Tensor:
     Products of features far from zero would swallow their differences.
     """
     x, y = x.double() - origin, y.double() - origin
-    # Rounding must not make it negative.
-    return ((x * x).sum(1, keepdim=True) - 2 * (x @ y.T) + (y * y).sum(1)).clamp_(min=0)
+    lengths2 = (x * x).sum(1, keepdim=True) + (y * y).sum(1)
+    distances2 = lengths2 - 2 * (x @ y.T)
+    return distances2.masked_fill_(distances2 < _SAME * lengths2, 0)

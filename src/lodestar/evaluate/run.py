@@ -18,9 +18,9 @@ from torch import Tensor
 
 from lodestar.config import Problem, short
 from lodestar.data import Source
-from lodestar.evaluate.extractors import Extractor, gives, note
+from lodestar.evaluate.extractors import Extractor, InceptionExtractor, gives, note
 from lodestar.evaluate.kept import Kept
-from lodestar.evaluate.metrics import METRICS, Metric, Nearest
+from lodestar.evaluate.metrics import METRICS, Metric, Nearest, Score
 from lodestar.evaluate.metrics.base import WORDS, compared, needed
 from lodestar.evaluate.neighbours import nearest
 from lodestar.evaluate.reference import known_of
@@ -91,6 +91,8 @@ def measure(
     count, repeats = len(asked.asks), run.repeats
     check(repeats)
     prepared: Prepared | None = model.prepare(asked, guides)
+    # All of them now, so that a last seed that does not exist is told before the work.
+    requests = [asked, *(_later(asked, number * count) for number in range(1, repeats))]
     notes = (
         note(extractor, "generated", channels, (size[0], size[1])),
         note(extractor, "reference", reference.channels, reference.size),
@@ -99,8 +101,7 @@ def measure(
     theirs = known_of(reference, extractor, compared(metrics), batch_size=run.batch_size, cache=run.cache)
     numbers: list[dict[str, float]] = []
     seconds = fastest = 0.0
-    for number in range(repeats):
-        again = asked.replace(asks=tuple(ask.replace(seed=ask.seed + number * count) for ask in asked.asks)) if number else asked
+    for number, again in enumerate(requests):
         start = time.perf_counter()
         title = run.title if repeats == 1 else f"{run.title}, run {number + 1} of {repeats}"
         made, rate = _sampled(prepared or model.prepare(again, guides), again, extractor, needed(metrics), run.batch_size, title)
@@ -127,6 +128,11 @@ def measure(
         runs=tuple(numbers) if several else (),
         intervals={name: half_width([each[name] for each in numbers]) for name in numbers[0]} if several else None,
     )
+
+
+def _later(asked: Request, more: int) -> Request:
+    """The same with seeds that are greater by so many."""
+    return asked.replace(asks=tuple(ask.replace(seed=ask.seed + more) for ask in asked.asks))
 
 
 def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]:
@@ -241,12 +247,15 @@ def choose(
 ) -> tuple[list[Metric], list[str]]:
     """Which of these metrics are measured on `count` pictures (None: not known yet), and why the others cannot be.
 
-    Raises Problem, before the work and not after it, for those where they were asked for, and for too few pictures.
+    A score by Inception is the published one unless it names its splits. Raises Problem, before the work and not after it, for
+    metrics that cannot be measured and were asked for, and for too few pictures.
     """
     given = gives(extractor)
     held = reference.of(extractor) if isinstance(reference, Kept) else None
     chosen, left_out = [], []
     for metric in metrics:
+        if isinstance(metric, Score) and metric.splits is None:
+            metric = metric.replace(splits="consecutive" if isinstance(extractor, InceptionExtractor) else "shuffled")
         part, reason = metric.needs, None
         if part not in given:
             reason = f"the extractor {extractor.name} gives none"
@@ -307,6 +316,8 @@ def _warnings(
     if isinstance(reference, Kept) and (remark := reference.note(extractor)):
         yield remark
     for metric in metrics:
+        if remark := metric.note(len(ours)):
+            yield remark
         for each, which in ((ours, "measured pictures"), (theirs, "pictures of the reference")):
             known = getattr(each, metric.needs)
             # N pictures span at most N - 1 directions around their mean.

@@ -6,7 +6,7 @@ from lodestar.config import Problem
 from lodestar.data import open_source
 from lodestar.download import place
 from lodestar.evaluate.extractors import Extractor
-from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
+from lodestar.evaluate.metrics import PUBLISHED
 from lodestar.evaluate.reference import open_reference
 from lodestar.evaluate.report import Report
 from lodestar.evaluate.run import evaluate_pictures
@@ -33,8 +33,7 @@ def self_test(samples: str | None, reference: str | None, extractor: Extractor, 
     paths = [_find(given, name) for given, name in ((samples, SAMPLES), (reference, REFERENCE))]
     pictures = open_source(paths[0], channels=extractor.channels)
     against = open_reference(paths[1], None, extractor, pictures.size)
-    metrics = (Frechet(), SpatialFrechet(), Score(), PrecisionRecall())
-    report = evaluate_pictures(pictures, against, extractor, batch_size=batch_size, metrics=metrics)
+    report = evaluate_pictures(pictures, against, extractor, batch_size=batch_size, metrics=PUBLISHED)
     wrong = [
         f"{name} is {report.numbers[name]:.6g}, printed is {printed} ± {allowed}"
         for name, (printed, allowed) in EXPECTED.items()

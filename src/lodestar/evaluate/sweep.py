@@ -18,6 +18,7 @@ import torch
 
 from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, short
+from lodestar.core.noise import seeds_from
 from lodestar.data import Source
 from lodestar.evaluate.axes import Axis
 from lodestar.evaluate.extractors import Extractor
@@ -110,6 +111,7 @@ def sweep(
         "extractor": extractor.name,
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
+        "metrics": " ".join(map(short, metrics)),
         "reference_count": str(len(reference)),
         "reference_fingerprint": reference.fingerprint,
     }
@@ -236,8 +238,8 @@ def _save_grid(path: Path, model: Generator, asked: Request, guides: Guides, bat
     _, classes = model.classes(guides)
     height = min(classes or 1, _GRID_ROWS)
     labels = [None] if classes is None else [row * classes // height for row in range(height)]
-    first = asked.asks[0].seed
-    asks = tuple(Ask(label=label, seed=seed) for label in labels for seed in range(first, first + _GRID_COLUMNS))
+    seeds = seeds_from(asked.asks[0].seed, _GRID_COLUMNS)
+    asks = tuple(Ask(label=label, seed=seed) for label in labels for seed in seeds)
     frames = model.stream(asked.replace(asks=asks), guides=guides, batch_size=batch_size)
     save_grid(path, torch.cat([frame.images for frame in frames if frame.final]), columns=_GRID_COLUMNS)
 

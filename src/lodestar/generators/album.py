@@ -7,10 +7,11 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import torch
 import torch.nn.functional as F
+from pydantic import Discriminator, Tag
 from torch import Tensor
 
 from lodestar import __version__
@@ -44,6 +45,11 @@ class Guided(Config):
     digest: str
 
 
+def _sort(request: Any) -> str:
+    """Which of the two a request is, so that what is wrong with it is told of that one."""
+    return "EditRequest" if isinstance(request, EditRequest) or "edit" in request else "Request"
+
+
 class Manifest(Config):
     """What the pictures of a folder are."""
 
@@ -56,7 +62,7 @@ class Manifest(Config):
     """The number format that the model computed in, which tells on pictures; None if that was not written down."""
     guides: Mapping[str, Guided] = {}
     """The guides, by role."""
-    request: EditRequest | Request
+    request: Annotated[Annotated[EditRequest, Tag("EditRequest")] | Annotated[Request, Tag("Request")], Discriminator(_sort)]
 
     @classmethod
     def of(cls, request: Request, origin: Origin) -> Self:

@@ -10,8 +10,8 @@ from typing import Literal, Protocol, Unpack
 import torch
 from torch import Tensor
 
-from lodestar.conditions import SEEDS, Label
-from lodestar.config import Problem
+from lodestar.conditions import Label
+from lodestar.config import SEEDS, Problem
 from lodestar.generators.guide import Companions, Critic, Guide, Guides, chosen
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest

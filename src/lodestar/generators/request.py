@@ -12,6 +12,7 @@ from torch import Tensor
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Label
 from lodestar.config import Config, Problem, kinds, nearest, parse
+from lodestar.core.noise import seeds_from
 from lodestar.core.plan import parse_plan
 from lodestar.guidance import AnyGuidance, Clamp, Guidance, Limit, Steering
 from lodestar.guidance import Own as OwnGuidance
@@ -120,7 +121,8 @@ class Request(Config):
 
 def request(labels: Sequence[Label], seed: int = 0, how: Settings | None = None) -> Request:
     """A request for pictures with these labels; picture k has the seed `seed` + k. Raises Problem."""
-    asks = tuple(Ask(seed=seed + k, label=label) for k, label in enumerate(labels))
+    seeds = seeds_from(seed, len(labels))
+    asks = tuple(Ask(seed=own, label=label) for own, label in zip(seeds, labels, strict=True))
     return Request(asks=asks, settings=how or Settings())
 
 

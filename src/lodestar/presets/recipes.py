@@ -17,6 +17,7 @@ from rich.table import Column, Table
 
 from lodestar import library
 from lodestar.config import Config, Problem
+from lodestar.core.noise import generator
 from lodestar.download import place
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guide, Guides
@@ -88,7 +89,7 @@ def drawn(recipe: Recipe, model: Diffusion, guides: Guides, count: int, seed: in
     classes = model.classes(guides)[1]
     labels: list[int | None] = [None] * count
     if classes is not None:
-        labels = torch.randint(classes, (count,), generator=torch.Generator().manual_seed(seed)).tolist()
+        labels = torch.randint(classes, (count,), generator=generator(seed)).tolist()
     # The published code clamps before the gradient and not after it.
     how = Settings(steps=recipe.steps, sampler=recipe.samples_by, guidance=(Clamp(), *recipe.guidance))
     return request(labels, seed, how)

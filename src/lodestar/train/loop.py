@@ -20,6 +20,7 @@ from torch import Tensor
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem, decode
+from lodestar.core.noise import generator
 from lodestar.data import Batch, Source, batches, divide, open_source, part, sequential
 from lodestar.data.transforms import Size, show
 from lodestar.files import is_temporary, lock, write_text
@@ -187,7 +188,7 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
     """A fresh state, or the folder's checkpoint. Raises Problem if the checkpoint is damaged."""
     place = choose_device(device)
     dtype = best_dtype(place) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
-    torch.manual_seed(run.train.seed)
+    _seed_torch(run.train.seed)
     learner = run.task.build(place, dtype)
     path = folder / STATE
     for name, module in learner.frozen.items():
@@ -317,6 +318,12 @@ def split(batch: Batch, size: int | None) -> Iterator[Batch]:
     for begin in range(0, len(batch.image), size):
         label = None if batch.label is None else batch.label[begin : begin + size]
         yield Batch(batch.image[begin : begin + size], label)
+
+
+def _seed_torch(seed: int) -> None:
+    """Seed torch's own generators, of which layers draw their first weights, by all of a seed: `generator` says how."""
+    torch.manual_seed(seed)
+    torch.set_rng_state(generator(seed).get_state())
 
 
 def _mix(seed: int, images_seen: int) -> int:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from lodestar.config import Config
+from lodestar.config import Config, Seed
 from lodestar.data import Transforms
 from lodestar.tasks import AnyTask, Denoise
 from lodestar.train.ema import AnyProfile, HalfLife
@@ -70,7 +70,7 @@ class TrainConfig(Config):
     """Of the networks' torsos; auto is what the device is fastest in."""
     compile: bool = False
     """Compile the training step with torch.compile."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     init: str | None = None
     """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
     log_every: int = Field(default=2_000, ge=1)

@@ -26,6 +26,10 @@ Metric = Annotated[
 METRICS: tuple[Metric, ...] = (Frechet(), SpatialFrechet(), Score(), KID(), PrecisionRecall(), DensityCoverage())
 """What is measured where nothing else is asked for, as far as the extractor and the reference go."""
 
+PUBLISHED: tuple[Metric, ...] = (Frechet(), SpatialFrechet(), Score(splits="consecutive"), PrecisionRecall())
+"""What tables of the field hold (ADM's evaluator), in the form in which they are published."""
+
 __all__ = [
-    "CMMD", "KID", "METRICS", "DensityCoverage", "Frechet", "Metric", "Nearest", "PrecisionRecall", "Score", "SpatialFrechet",
+    "CMMD", "KID", "METRICS", "PUBLISHED", "DensityCoverage", "Frechet", "Metric", "Nearest", "PrecisionRecall", "Score",
+    "SpatialFrechet",
 ]  # fmt: skip

@@ -39,6 +39,10 @@ class BaseMetric(Config):
         """Its numbers. Raises Problem where what it needs is not known, or of too few pictures."""
         raise NotImplementedError
 
+    def note(self, count: int) -> str | None:
+        """What a reader has to know of its numbers of `count` generated pictures, in words; None where there is nothing."""
+        return None
+
     def known(self, part: T | None) -> T:
         """What it needs. Raises Problem where it is not there."""
         if part is None:

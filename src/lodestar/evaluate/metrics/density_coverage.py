@@ -16,7 +16,7 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from lodestar.evaluate.metrics.base import BaseMetric
-from lodestar.evaluate.neighbours import inside, nearest, squared_radii
+from lodestar.evaluate.neighbours import inside, nearest, squared_radii, within
 from lodestar.evaluate.statistics import Part, Statistics
 
 
@@ -35,5 +35,5 @@ class DensityCoverage(BaseMetric):
         x, y = self.both(generated, reference)
         radii2 = squared_radii(y, self.k)
         density = inside(x, y, radii2).double().mean() / self.k
-        coverage = (nearest(y, x)[0][:, 0] <= radii2).double().mean()
+        coverage = within(nearest(y, x)[0][:, 0], radii2).double().mean()
         return {"density": float(density), "coverage": float(coverage)}

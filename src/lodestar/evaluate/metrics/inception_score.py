@@ -4,7 +4,8 @@ Salimans et al. 2016, arXiv:1606.03498, section 4. With p_n the class probabilit
 
     score = exp( mean_n KL(p_n ‖ p̄) ) = exp( H(p̄) - mean_n H(p_n) ),
 
-from 1 to the number of classes. It is Inception's when the classifier is; the number depends on how the pictures are split.
+from 1 to the number of classes. It is Inception's when the classifier is. Splits of few pictures score lower, and so do splits of
+few classes: consecutive ones, in which the field's numbers are published, tell the order and the number of pictures too.
 """
 
 from __future__ import annotations
@@ -15,18 +16,23 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from lodestar.config import Seed
 from lodestar.evaluate.metrics.base import BaseMetric
 from lodestar.evaluate.statistics import Part, Statistics
+from lodestar.evaluate.subsets import equal_parts, shuffled
 
 
 class Score(BaseMetric):
-    """Mean ``score`` over consecutive splits of `split_size` generated pictures, and the deviation ``score_std``.
-
-    A shorter last split counts like the others, as in ADM's evaluator; one split deviates by 0. The reference plays no part.
-    """
+    """Mean ``score`` over splits of the generated pictures, and the deviation ``score_std``. The reference plays no part."""
 
     kind: Literal["score"] = "score"
     split_size: int = Field(default=5000, ge=1)
+    """Pictures in a split; of fewer pictures there is one split, which deviates by 0."""
+    splits: Literal["shuffled", "consecutive"] | None = None
+    """``shuffled``: as many whole splits as there are pictures for, drawn by `seed`; what is left over is spread among them.
+    ``consecutive``: the published form, in the order of the pictures, where a shorter last split counts like the others
+    (ADM's evaluator). None: shuffled, but for pictures that are measured by Inception."""
+    seed: Seed = 0
     needs: ClassVar[Part] = "logits"
     compares: ClassVar[bool] = False
 
@@ -35,9 +41,21 @@ class Score(BaseMetric):
         return 1
 
     def __call__(self, generated: Statistics, reference: Statistics) -> dict[str, float]:
-        logits = self.known(generated.logits)
-        scores = inception_scores(logits.double().softmax(1), blocks(len(logits), self.split_size))
+        probabilities = self.known(generated.logits).double().softmax(1)
+        count = len(probabilities)
+        if self.splits == "consecutive":
+            scores = inception_scores(probabilities, blocks(count, self.split_size))
+        else:
+            parts = equal_parts(count, max(count // self.split_size, 1))
+            scores = inception_scores(shuffled(probabilities, self.seed), parts)
         return {"score": float(scores.mean()), "score_std": float(scores.std(correction=0))}
+
+    def note(self, count: int) -> str | None:
+        if self.splits != "consecutive" or count <= self.split_size:
+            return None
+        short = count % self.split_size
+        last = f"; the last split has {short} and counts as much" if short else ""
+        return f"score: splits of {self.split_size} pictures in their order, as published{last}"
 
 
 def inception_scores(probabilities: Tensor, splits: list[slice]) -> Tensor:

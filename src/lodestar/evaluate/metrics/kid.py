@@ -14,26 +14,30 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from lodestar.config import Seed
+from lodestar.core.noise import generator
 from lodestar.evaluate.metrics.base import BaseMetric
 from lodestar.evaluate.statistics import Part, Statistics
+from lodestar.evaluate.subsets import ordered
 
 
 class KID(BaseMetric):
     """Mean ``kid`` over random subsets of both sets, not multiplied by 1000, and its deviation over them ``kid_std``.
 
-    A subset has `max_subset_size` pictures, or as many as the smaller set where that has fewer.
+    A subset has `max_subset_size` pictures, or as many as the smaller set where that has fewer. Subsets depend on the seed and
+    the pictures, and not on the pictures' order.
     """
 
     kind: Literal["kid"] = "kid"
     subsets: int = Field(default=100, ge=1)
     max_subset_size: int = Field(default=1000, ge=2)
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     needs: ClassVar[Part] = "features"
 
     def __call__(self, generated: Statistics, reference: Statistics) -> dict[str, float]:
-        x, y = self.both(generated, reference)
+        x, y = (ordered(each) for each in self.both(generated, reference))
         size = min(self.max_subset_size, len(x), len(y))
-        rng = torch.Generator().manual_seed(self.seed)
+        rng = generator(self.seed)
         pairs = [(draw_subset(len(x), size, rng), draw_subset(len(y), size, rng)) for _ in range(self.subsets)]
         values = subset_mmd2(x, y, *map(torch.stack, zip(*pairs, strict=True)))
         return {"kid": float(values.mean()), "kid_std": float(values.std(correction=0))}

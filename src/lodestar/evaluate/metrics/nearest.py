@@ -16,10 +16,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
-import torch
-
 from lodestar.evaluate.metrics.base import BaseMetric
-from lodestar.evaluate.neighbours import nearest, squared_radii
+from lodestar.evaluate.neighbours import nearest, ranks, squared_radii, within
 from lodestar.evaluate.statistics import Part, Statistics
 
 
@@ -33,11 +31,9 @@ class Nearest(BaseMetric):
         x, training = self.both(generated, reference)
         distances2, indices = nearest(x, training)
         ours2, theirs2 = distances2[:, 0], squared_radii(training, 1)
-        # Ranks among the sorted distances: how many are larger, and how many equal.
-        ranked = theirs2.sort().values
-        below, up_to = torch.searchsorted(ranked, ours2), torch.searchsorted(ranked, ours2, right=True)
+        below, up_to = ranks(ours2, theirs2)
         return {
-            "authenticity": float((ours2 > theirs2[indices[:, 0]]).double().mean()),
+            "authenticity": 1 - float(within(ours2, theirs2[indices[:, 0]]).double().mean()),
             "closer": 1 - float((below + up_to).double().mean()) / (2 * len(training)),
             "nearest": float(ours2.sqrt().median()),
             "nearest_reference": float(theirs2.sqrt().median()),

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lodestar.conditions import Ask, Label
 from lodestar.config import Problem
-from lodestar.data.pictures import read_mask, read_pictures
+from lodestar.data.mask import read_mask
+from lodestar.data.pictures import read_pictures
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Interpolate
 from lodestar.generators.edits.request import EditRequest, Material
@@ -67,6 +68,8 @@ def arrange(
             label = _told(model, material)
         labels = model.labels(label or ["none"], None, guides)
         origins = _origins(model, how, origin, pictures, guides)
+    if seed and not how.draws(pictures):
+        raise Problem(f"seed is {seed}: {how.kind} of pictures draws no noise that it could change")
     return EditRequest(
         asks=how.asks(pictures, labels, count, seed),
         edit=how,

@@ -13,7 +13,7 @@ from torch import Tensor
 from lodestar.conditions import Ask, Label
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Denoise
-from lodestar.core.noise import SeededNoise
+from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.transition import Transition
 from lodestar.generators.guided import Guided
 from lodestar.generators.request import Request
@@ -116,8 +116,8 @@ class Edit(Config, abc.ABC):
         if not pictures:
             raise Problem(f"{self.kind} needs a picture to start from, and none is given")
         each = len(labels)
-        numbers = range(pictures * each if count is None else count)
-        return tuple(Ask(seed=seed + k, label=labels[k % each], source=k // each % pictures) for k in numbers)
+        seeds = seeds_from(seed, pictures * each if count is None else count)
+        return tuple(Ask(seed=own, label=labels[k % each], source=k // each % pictures) for k, own in enumerate(seeds))
 
     @abc.abstractmethod
     def length(self, steps: Sequence[Transition]) -> int:

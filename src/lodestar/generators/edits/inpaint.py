@@ -16,7 +16,7 @@ from lodestar.samplers.repaint import repaint, walk
 
 
 class Inpaint(Edit):
-    """Makes what a mask names anew, and keeps the rest as it is."""
+    """Makes the places anew that have any white in a mask, and keeps the others as they are."""
 
     kind: Literal["inpaint"] = "inpaint"
     resamples: int = Field(default=10, ge=1)
@@ -43,7 +43,7 @@ class Inpaint(Edit):
         if mask is None:
             raise Problem("inpaint needs a mask, white where the picture is to be filled in, and none is given")
         if not mask.any():
-            raise Problem("nothing is masked: the mask is white where the picture is to be filled in, and it is all black")
+            raise Problem("nothing is masked: the mask is to be True where the picture is to be filled in, and is so nowhere")
         if self.resamples > 1 and self.jump >= len(steps):
             raise Problem(
                 f"jump is {self.jump}: of {len(steps)} steps, at most {len(steps) - 1} can be gone back (or give resamples 1)"

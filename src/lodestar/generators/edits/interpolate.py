@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.conditions import Ask, Composed, Label
-from lodestar.config import Problem
+from lodestar.config import Problem, Seed
 from lodestar.core.noise import SeededNoise
 from lodestar.core.slerp import slerp
 from lodestar.core.transition import Transition
@@ -30,7 +30,7 @@ class Interpolate(Edit):
     kind: Literal["interpolate"] = "interpolate"
     points: int = Field(default=8, ge=2)
     """How many results, the two ends included."""
-    to_seed: int | None = None
+    to_seed: Seed | None = None
     """The seed at the other end; None is the same one."""
     guided: bool = False
     """Guide the inversion of pictures too."""

@@ -7,6 +7,7 @@ from typing import Literal
 
 from lodestar.conditions import Ask, Label
 from lodestar.config import Problem
+from lodestar.core.noise import seeds_from
 from lodestar.core.transition import Transition
 from lodestar.generators.edits.base import Edit, EditJob
 from lodestar.samplers import State
@@ -25,8 +26,8 @@ class Upsample(Edit):
         """Every picture once, or over again until there are `count` results, each with the next of the labels."""
         if not pictures:
             raise Problem("upsample needs a picture to enlarge, and none is given")
-        numbers = range(pictures if count is None else count)
-        return tuple(Ask(seed=seed + k, label=labels[k % len(labels)], source=k % pictures) for k in numbers)
+        seeds = seeds_from(seed, pictures if count is None else count)
+        return tuple(Ask(seed=own, label=labels[k % len(labels)], source=k % pictures) for k, own in enumerate(seeds))
 
     def length(self, steps: Sequence[Transition]) -> int:
         return len(steps)
