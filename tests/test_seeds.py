@@ -12,14 +12,14 @@ import torch
 
 import lodestar
 from lodestar import checkpoint
-from lodestar.album import Manifest
 from lodestar.config import Problem, edit
 from lodestar.evaluate import likelihood
 from lodestar.evaluate.cluster import cluster
 from lodestar.evaluate.metrics import KID, Score
-from lodestar.evaluate.run import evaluate
-from lodestar.models.edits import Interpolate
-from lodestar.models.request import Request
+from lodestar.evaluate.run import Measurement, evaluate
+from lodestar.generators.album import Manifest
+from lodestar.generators.edits import Interpolate
+from lodestar.generators.request import request
 from lodestar.presets import RUNS
 from lodestar.train.loop import start
 from tests.evaluate import tiny
@@ -89,8 +89,8 @@ def test_commands_refuse_seeds_that_run_over_the_last(
 MODEL, REFERENCE, EXTRACTOR = tiny.diffusion(), tiny.reference(), tiny.extractor()
 PYTHON: dict[str, Callable[[Any], Any]] = {
     "sample": lambda seed: MODEL.sample(count=3, seed=seed),
-    "best_of": lambda seed: MODEL.sample(count=1, best_of=3, seed=seed, judge=tiny.classifier()),
-    "request": lambda seed: Request(labels=(None,), seeds=(seed,)),
+    "best_of": lambda seed: MODEL.sample(count=1, best_of=3, seed=seed, guides={"judge": tiny.classifier()}),
+    "request": lambda seed: request([None], seed),
     "edit": lambda seed: lodestar.edit(MODEL, lodestar.SDEdit(), PICTURE, seed=seed, count=3),
     "evaluate": lambda seed: evaluate(MODEL, REFERENCE, EXTRACTOR, count=6, seed=seed),
     "bpd": lambda seed: likelihood.measure(MODEL, REFERENCE, count=3, seed=seed),
@@ -112,7 +112,7 @@ def test_python_refuses_what_is_no_seed(name: str, seed: Any) -> None:
 
 def test_repeats_that_run_over_the_last_seed_are_refused_before_the_first(tmp_path: Path) -> None:
     with pytest.raises(Problem, match="seeds"):
-        evaluate(MODEL, REFERENCE, EXTRACTOR, count=6, seed=LAST - 7, repeats=2, cache=tmp_path)
+        evaluate(MODEL, REFERENCE, EXTRACTOR, count=6, seed=LAST - 7, run=Measurement(repeats=2, cache=tmp_path))
     assert not list(tmp_path.iterdir())
 
 

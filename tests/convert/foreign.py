@@ -11,7 +11,7 @@ from lodestar.convert import ADM
 from lodestar.convert.adm import classifier_config, unet_config
 from lodestar.convert.published import Published
 from lodestar.core.schedule import Linear
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM
@@ -132,12 +132,14 @@ GUIDE = {**SMALL, "out_channels": 3, "image_size": 8, "pool": "attention", "num_
 
 
 def _model() -> DiffusionConfig:
-    denoiser = DenoiserConfig(network=unet_config({**MODEL, "num_classes": None}), variance="learned_range", classes=3)
+    denoiser = DenoiserConfig(
+        network=unet_config({**MODEL, "num_classes": None}), variance="learned_range", conditions=conditions(3)
+    )
     return DiffusionConfig(denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), sampler=DDIM(), steps="3")
 
 
 def _upsampler() -> DiffusionConfig:
-    denoiser = DenoiserConfig(network=unet_config(UPSAMPLER), variance="learned_range", low_res=(4, 4))
+    denoiser = DenoiserConfig(network=unet_config(UPSAMPLER), variance="learned_range", conditions=conditions(low_res=(4, 4)))
     return DiffusionConfig(denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), sampler=DDIM(), steps="3")
 
 

@@ -20,7 +20,7 @@ from lodestar.convert import diffusers
 from lodestar.convert.unet2d import from_unet2d, to_unet2d, unet_config
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine, Linear, Sigmoid, Warmup
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNet, UNetConfig
@@ -51,7 +51,7 @@ def network(**changes: Any) -> UNet:
 def model(**changes: Any) -> Diffusion:
     torch.manual_seed(0)
     unet = UNetConfig(**TINY, out_channels=6)
-    denoiser = DenoiserConfig(network=unet, prediction=Velocity(), variance="learned_range", classes=3)
+    denoiser = DenoiserConfig(network=unet, prediction=Velocity(), variance="learned_range", conditions=conditions(3))
     fields = {"denoiser": denoiser, "schedule": Cosine(), "size": (8, 8), "names": ("a", "b", "c"), "droppable": True}
     made = DiffusionConfig(**{**fields, **changes}).build().eval()
     for parameter in made.parameters():
@@ -165,7 +165,7 @@ def test_scaled_times_go_out_as_a_table_of_steps(tmp_path: Path) -> None:
 @torch.no_grad()
 def test_a_model_that_enlarges_goes_out_without_a_pipeline(tmp_path: Path) -> None:
     unet = UNetConfig(**TINY, in_channels=6, out_channels=6)
-    denoiser = DenoiserConfig(network=unet, variance="learned_range", classes=3, low_res=(4, 4))
+    denoiser = DenoiserConfig(network=unet, variance="learned_range", conditions=conditions(3, (4, 4)))
     made = model(denoiser=denoiser, schedule=Linear(), droppable=False)
     diffusers.export(made, tmp_path)
     assert not (tmp_path / "model_index.json").exists(), "DDPMPipeline would make pictures of six channels"

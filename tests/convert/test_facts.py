@@ -15,7 +15,7 @@ from lodestar.convert.ddpm import unet_config as ddpm_unet_config
 from lodestar.convert.ddpm import unet_facts as ddpm_unet_facts
 from lodestar.convert.family import check, contradictions, recognize
 from lodestar.convert.run import facts, ours
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
 
 from .foreign import GUIDE, MODEL, SMALL, classifier_shapes, state, unet_shapes
@@ -79,7 +79,9 @@ def test_residual_halvings_that_look_like_blocks_are_not_guessed() -> None:
 
 def test_a_contradiction_names_the_setting_in_both() -> None:
     network = unet_config({**MODEL, "num_classes": None, "model_channels": 16, "attention_resolutions": []})
-    config = DiffusionConfig(denoiser=DenoiserConfig(network=network, variance="learned_range", classes=3), size=(8, 8))
+    config = DiffusionConfig(
+        denoiser=DenoiserConfig(network=network, variance="learned_range", conditions=conditions(3)), size=(8, 8)
+    )
     told = facts(ADM, state(unet_shapes(MODEL)), "a.pt")
     assert contradictions(config, told).keys() == {"denoiser.network.width", "denoiser.network.attention"}
     with pytest.raises(Problem) as raised:

@@ -25,7 +25,7 @@ from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Cosine
 from lodestar.data import Source
 from lodestar.data.arrays import ArrayRows
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.evaluate.likelihood import Likelihood, measure
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guided import Guided
@@ -44,7 +44,7 @@ LN2 = math.log(2)
 
 def model(variance: str = "learned_range", **settings: Any) -> Diffusion:
     network = UNetConfig(**tiny.BACKBONE, out_channels=3 if variance == "fixed" else 6)
-    denoiser = DenoiserConfig(network=network, variance=variance, classes=3)  # type: ignore[arg-type]
+    denoiser = DenoiserConfig(network=network, variance=variance, conditions=conditions(3))  # type: ignore[arg-type]
     given = {"schedule": Cosine(timesteps=12), "size": (8, 8), "names": tiny.NAMES, "droppable": True} | settings
     return tiny.randomized(Diffusion(DiffusionConfig(denoiser=denoiser, **given)), 0)
 

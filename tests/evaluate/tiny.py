@@ -11,7 +11,7 @@ import torch
 from lodestar.core.schedule import Linear
 from lodestar.data import Source
 from lodestar.data.arrays import ArrayRows
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.evaluate.extractors import ClassifierExtractor
 from lodestar.generators.diffusion import Diffusion
 from lodestar.images import save_png
@@ -35,7 +35,7 @@ def diffusion(
 ) -> Diffusion:
     network = UNetConfig(**BACKBONE, in_channels=channels if low_res is None else 2 * channels, out_channels=channels)
     config = DiffusionConfig(
-        denoiser=DenoiserConfig(network=network, classes=classes, low_res=low_res),
+        denoiser=DenoiserConfig(network=network, conditions=conditions(classes, low_res)),
         schedule=Linear(timesteps=50),
         size=(8, 8),
         names=None if classes is None else NAMES,

@@ -14,7 +14,7 @@ from lodestar.conditions.low_res import beside, shrink
 from lodestar.config import Problem
 from lodestar.core.schedule import Linear
 from lodestar.data import Batch
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.edits import SDEdit, Upsample
 from lodestar.generators.edits.arrange import arrange
@@ -33,7 +33,7 @@ torch.set_num_threads(1)
 
 def config(classes: int | None = 3) -> DiffusionConfig:
     network = UNetConfig(**BACKBONE, in_channels=6, out_channels=6)
-    denoiser = DenoiserConfig(network=network, variance="learned_range", classes=classes, low_res=(4, 4))
+    denoiser = DenoiserConfig(network=network, variance="learned_range", conditions=conditions(classes, (4, 4)))
     return DiffusionConfig(
         denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), droppable=classes is not None, steps="3"
     )
@@ -118,7 +118,7 @@ def test_without_pictures_it_is_refused() -> None:
     with pytest.raises(Problem, match="makes pictures from noise and enlarges none"):
         tiny.diffusion().edit(Upsample(), small())
     with pytest.raises(Problem, match=r"network.in_channels is 5: with low_res it is twice the data's channels"):
-        DenoiserConfig(network=UNetConfig(**BACKBONE, in_channels=5, out_channels=2), low_res=(4, 4))
+        DenoiserConfig(network=UNetConfig(**BACKBONE, in_channels=5, out_channels=2), conditions=conditions(low_res=(4, 4)))
 
 
 def test_it_learns_from_pictures_that_are_made_small() -> None:

@@ -21,7 +21,7 @@ from lodestar.convert.family import ModelConfig, check, recognize
 from lodestar.convert.run import facts, ours
 from lodestar.core.level import Level
 from lodestar.core.schedule import Cosine
-from lodestar.denoiser import Denoiser, DenoiserConfig
+from lodestar.denoiser import Denoiser, DenoiserConfig, conditions
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import DiffusionConfig
@@ -61,8 +61,7 @@ def diffusion(network: UNetConfig, classes: int | None, low_res: Tensor | None =
     denoiser = DenoiserConfig(
         network=network,
         variance="fixed" if network.out_channels == inputs else "learned_range",
-        classes=classes,
-        low_res=None if low_res is None else tuple(low_res.shape[-2:]),
+        conditions=conditions(classes, None if low_res is None else tuple(low_res.shape[-2:])),
     )
     return DiffusionConfig(denoiser=denoiser)
 

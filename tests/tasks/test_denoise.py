@@ -13,7 +13,7 @@ from lodestar.core.draws import LossSecondMoment
 from lodestar.core.prediction import Output
 from lodestar.core.schedule import Cosine
 from lodestar.data import Batch
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid, Losses
@@ -27,7 +27,7 @@ FACTS = Facts(1, (8, 8), NAMES)
 
 def task(**settings: Any) -> Denoise:
     network = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=(), head_channels=8, norm_groups=4, out_channels=6)
-    denoiser = DenoiserConfig(network=network, variance="learned_range", classes=10)
+    denoiser = DenoiserConfig(network=network, variance="learned_range", conditions=conditions(10))
     return Denoise(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(timesteps=20)), objective=Hybrid(), **settings)
 
 

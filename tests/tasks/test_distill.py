@@ -17,7 +17,7 @@ from lodestar.core.prediction import Epsilon, Velocity
 from lodestar.core.schedule import Cosine, Linear, Schedule
 from lodestar.core.transition import transitions
 from lodestar.data import Batch
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.samplers import DDIM
@@ -37,7 +37,7 @@ def task(**settings: Any) -> Distill:
     network = UNetConfig(
         width=8, multipliers=(1, 2), blocks=1, attention=(), head_channels=8, norm_groups=4, in_channels=1, out_channels=2
     )
-    denoiser = DenoiserConfig(network=network, prediction=Velocity(), variance="learned_range", classes=3)
+    denoiser = DenoiserConfig(network=network, prediction=Velocity(), variance="learned_range", conditions=conditions(3))
     model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(timesteps=32), size=(8, 8), names=NAMES, droppable=True)
     return Distill(**{"teacher": "t", "digest": "0", "model": model, "steps": 4} | settings)
 

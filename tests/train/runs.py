@@ -15,7 +15,7 @@ from torch import Tensor
 from lodestar import checkpoint
 from lodestar.core.schedule import Cosine
 from lodestar.data import Transforms
-from lodestar.denoiser import DenoiserConfig
+from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
@@ -43,7 +43,7 @@ def write_pictures(folder: Path, count: int = 20) -> str:
 def denoising(source: str, **settings: Any) -> Run:
     """A run with everything random in it: dropout, label drop, flips, levels, noise; microbatches; epochs of 2½ batches."""
     network = UNetConfig(**SMALL, out_channels=6, dropout=0.2)
-    denoiser = DenoiserConfig(network=network, variance="learned_range", classes=3)
+    denoiser = DenoiserConfig(network=network, variance="learned_range", conditions=conditions(3))
     model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(timesteps=20), size=(8, 8))
     settings = {
         "images": 96,

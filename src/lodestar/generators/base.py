@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from lodestar.conditions import Label
-from lodestar.config import SEEDS, Problem
+from lodestar.config import Problem
+from lodestar.core.noise import seeds_from
 from lodestar.generators.guide import Companions, Critic, Guide, Guides, chosen
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest
@@ -173,9 +174,7 @@ class Generator(abc.ABC):
 def _first_seed(seed: int | torch.Generator) -> int:
     if isinstance(seed, torch.Generator):
         return int(torch.randint(2**62, (), generator=seed, device=seed.device))
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < SEEDS:
-        raise Problem(f"seed is {seed!r}: a whole number from 0 to 2**64 − 1, or a torch.Generator")
-    return seed
+    return seeds_from(seed, 1)[0]
 
 
 def _told(frames: Iterator[Frame], callback: Callable[[Frame], None] | None) -> Iterator[Frame]:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lodestar.conditions import Ask, Composed, Label
 from lodestar.config import Problem, Seed
-from lodestar.core.noise import SeededNoise
+from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.slerp import slerp
 from lodestar.core.transition import Transition
 from lodestar.generators.edits.base import Edit, EditJob, Sourced
@@ -39,7 +39,8 @@ class Interpolate(Edit):
         if count is not None:
             raise Problem(f"count is {count}: an interpolation makes as many pictures as it has points, {self.points}")
         weights = tuple(k / (self.points - 1) for k in range(self.points))
-        return tuple(Ask(seed=seed, label=labels[round(weight)], weight=weight) for weight in weights)
+        (first,) = seeds_from(seed, 1)
+        return tuple(Ask(seed=first, label=labels[round(weight)], weight=weight) for weight in weights)
 
     def draws(self, pictures: int) -> bool:
         return not pictures
