@@ -119,9 +119,9 @@ def test_repeats_that_run_over_the_last_seed_are_refused_before_the_first(tmp_pa
 @pytest.mark.parametrize("seed", [-1, 2**64, 0.5, "x", None, True])
 def test_manifests_refuse_what_is_no_seed(files: Path, tmp_path: Path, seed: Any) -> None:
     whole = json.loads((files / "album" / "manifest.json").read_text())
-    whole["manifest"]["request"]["seeds"][1] = seed
+    whole["pictures"][1]["seed"] = seed
     (tmp_path / "manifest.json").write_text(json.dumps(whole))
-    with pytest.raises(Problem, match=r"seeds\.1 is ") as problem:
+    with pytest.raises(Problem, match=r"asks\.1\.seed is ") as problem:
         Manifest.read(tmp_path)
     assert "\n" not in str(problem.value)
 
@@ -131,7 +131,7 @@ def test_pictures_of_seeds_with_the_same_lower_32_bits_differ_and_the_last_seed_
     images = torch.cat([MODEL.sample(count=1, seed=seed, steps=2).images for seed in seeds]).float()
     assert torch.pdist(images.flatten(1)).min() > 100
     assert run("sample", files / "model", "--count", 2, "--steps", 2, "--seed", LAST - 1, "--out", tmp_path / "out") == 0
-    assert Manifest.read(tmp_path / "out").request.seeds == (LAST - 1, LAST)
+    assert Manifest.read(tmp_path / "out").request.seeds == [LAST - 1, LAST]
     assert run("remake", tmp_path / "out", "--picture", 1, "--out", tmp_path / "again") == 0
     assert (tmp_path / "again" / "00001.png").read_bytes() == (tmp_path / "out" / "00001.png").read_bytes()
 

@@ -46,13 +46,21 @@ else:
 
 
 class _Meta(ModelMetaclass):
-    """Makes ``CFG(scale=-1)`` in Python raise the same one line as ``cfg:-1`` does on the command line."""
+    """Makes ``CFG(-1)`` in Python raise the same one line as ``cfg:-1`` does on the command line."""
 
-    def __call__(cls, *args: Any, **fields: Any) -> Any:
+    def __call__(cls, *values: Any, **fields: Any) -> Any:
         try:
-            return super().__call__(*args, **fields)
+            return super().__call__(**_named(cls, values), **fields)
         except ValidationError as error:
             raise Problem(_one_line(error, cls, cls.__name__)) from None
+
+
+def _named(cls: Any, values: tuple[Any, ...]) -> dict[str, Any]:
+    """Values without names, as ``CFG(3.0)`` has one, by the names of the fields in their order, as short forms have them."""
+    names = [name for name in cls.model_fields if name != "kind"]
+    if len(values) > len(names):
+        raise Problem(f"{cls.__name__} takes {_count(names)}, and {len(values)} values are given")
+    return dict(zip(names, values, strict=False))
 
 
 class Config(BaseModel, metaclass=_Meta):

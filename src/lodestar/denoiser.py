@@ -180,7 +180,8 @@ class Bound:
     def __call__(self, x: Tensor, level: Level) -> Estimate:
         if self.composition is not None:
             return self.pair(x, level)[0]
-        return self.denoiser.output(x, level, self.signals, self.gather).estimate(x, level, self.denoiser.config.prediction)
+        estimate: Estimate = self.denoiser(x, level, self.signals, self.gather)
+        return estimate
 
     def toward(self, other: Bound, weight: Tensor) -> Bound:
         """The conditions between these (weight 0) and another's (1), by their embeddings; weight float32 [B]."""

@@ -8,7 +8,7 @@ import sys
 import pytest
 import torch
 
-from lodestar.conditions import Composed, Label, LabelCondition, sign_table
+from lodestar.conditions import Composed, Label, LabelEncoder, sign_table
 from lodestar.config import Problem
 from lodestar.models.labels import read_label, spell
 
@@ -76,14 +76,14 @@ def test_signs_of_a_batch() -> None:
 
 def test_a_table_is_drawn_as_pytorch_draws_one_and_not_without_values() -> None:
     torch.manual_seed(0)
-    ours, after = LabelCondition(5, 7).table.weight, torch.rand(1)
+    ours, after = LabelEncoder(5, 7).table.weight, torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(ours, torch.nn.Embedding(5, 7).weight) and torch.equal(after, torch.rand(1)) and ours.requires_grad
     code = """
 import sys, torch
-from lodestar.conditions import LabelCondition
+from lodestar.conditions import LabelEncoder
 with torch.device("meta"):
-    assert LabelCondition(5, 7).table.weight.is_meta
+    assert LabelEncoder(5, 7).table.weight.is_meta
 assert "sympy" not in sys.modules, "70 MB of every conversion"
 """
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from lodestar.codecs import pixels
-from lodestar.conditions import Signals
+from lodestar.conditions import Ask, Signals
 from lodestar.conditions.low_res import beside, shrink
 from lodestar.config import Problem
 from lodestar.core.schedule import Linear
@@ -19,6 +19,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.edits import SDEdit, Upsample
 from lodestar.generators.edits.arrange import arrange
 from lodestar.generators.edits.request import Material
+from lodestar.generators.guided import bind
 from lodestar.guidance import CFG, Autoguidance, Classifier
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
@@ -72,7 +73,7 @@ def test_every_picture_is_enlarged_by_itself() -> None:
 def test_both_halves_of_free_guidance_see_the_picture() -> None:
     model = randomized(Diffusion(config()), 0)
     level, x, planes = model.config.schedule.table[20], torch.randn(2, 3, 8, 8), pixels.encode(small(2))
-    bound = model.denoiser.bind({"label": torch.tensor([0, 2]), "low_res": planes})
+    bound = bind(model, [Ask(label=0), Ask(label=2)], small(2))
     conditional, unconditional = bound.pair(x, level)
     torch.testing.assert_close(conditional.x0, bound(x, level).x0, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(unconditional.x0, model.denoiser(x, level, Signals(None, planes)).x0, rtol=1e-4, atol=1e-4)
@@ -117,7 +118,9 @@ def test_without_pictures_it_is_refused() -> None:
         model.edit(Upsample(), small())
     with pytest.raises(Problem, match="makes pictures from noise and enlarges none"):
         tiny.diffusion().edit(Upsample(), small())
-    with pytest.raises(Problem, match=r"network.in_channels is 5: with low_res it is twice the data's channels"):
+    with pytest.raises(
+        Problem, match=r"network.in_channels is 5: no number of channels and their conditions' planes add up to that"
+    ):
         DenoiserConfig(network=UNetConfig(**BACKBONE, in_channels=5, out_channels=2), conditions=conditions(low_res=(4, 4)))
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lodestar.config import Problem, short
+from lodestar.core.noise import seeds_from
 from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor, InceptionExtractor, gives, note
 from lodestar.evaluate.kept import Kept
@@ -92,6 +93,7 @@ def measure(
     check(repeats)
     prepared: Prepared | None = model.prepare(asked, guides)
     # All of them now, so that a last seed that does not exist is told before the work.
+    seeds_from(asked.asks[0].seed, repeats * count)
     requests = [asked, *(_later(asked, number * count) for number in range(1, repeats))]
     notes = (
         note(extractor, "generated", channels, (size[0], size[1])),
