@@ -60,7 +60,7 @@ def _registered() -> Iterator[None]:
     guidance.KINDS.remove(Dimmed)
     samplers.KINDS.remove(Plain)
     assert before == [each.members for each in (guidance.KINDS, samplers.KINDS)]
-    with pytest.raises(Problem, match="sampler .plain."):
+    with pytest.raises(Problem, match=r"sampler .plain."):
         decode(Settings, '{"sampler": {"kind": "plain"}}')
 
 
