@@ -157,14 +157,26 @@ class Kinds:
         self.members: list[type[Config]] = list(members)
 
     def register(self, member: type[C]) -> type[C]:
-        """Add a kind; returns it, so that this serves as a decorator. Raises Problem where its name is taken."""
-        name, known = member.model_fields["kind"].default, kinds(Annotated[Config, self])
-        if known.get(name, member) is not member:
-            raise Problem(f"kind {name!r} is taken by {known[name].__name__}: choose another name")
-        if name not in known:
-            self.members.append(member)
-            _rebuild()
+        """Add a kind; returns it, so that this serves as a decorator. Raises Problem where its name is taken.
+
+        The same class defined anew, as a notebook does whose cell is run again, takes the place of the one before.
+        """
+        name = member.model_fields["kind"].default
+        taken = kinds(Annotated[Config, self]).get(name)
+        if taken is member:
+            return member
+        if taken is not None:
+            if (taken.__module__, taken.__qualname__) != (member.__module__, member.__qualname__):
+                raise Problem(f"kind {name!r} is taken by {taken.__name__}: choose another name")
+            self.members.remove(taken)
+        self.members.append(member)
+        _rebuild()
         return member
+
+    def remove(self, member: type[Config]) -> None:
+        """Take a kind out again."""
+        self.members.remove(member)
+        _rebuild()
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """The tagged union of the members that there are."""

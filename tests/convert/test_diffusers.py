@@ -53,7 +53,7 @@ def model(**changes: Any) -> Diffusion:
     unet = UNetConfig(**TINY, out_channels=6)
     denoiser = DenoiserConfig(network=unet, prediction=Velocity(), variance="learned_range", conditions=conditions(3))
     fields = {"denoiser": denoiser, "schedule": Cosine(), "size": (8, 8), "names": ("a", "b", "c"), "droppable": True}
-    made = DiffusionConfig(**{**fields, **changes}).build().eval()
+    made = Diffusion(DiffusionConfig(**{**fields, **changes})).eval()
     for parameter in made.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
     return made
@@ -92,7 +92,7 @@ def test_a_folder_is_read_back_whole(tmp_path: Path) -> None:
     made = model()
     diffusers.export(made, tmp_path)
     config, state = diffusers.load(tmp_path)
-    back = config.build().eval()
+    back = Diffusion(config).eval()
     back.load_state_dict(state)
     assert (config.names, config.droppable, config.size) == (("a", "b", "c"), True, (8, 8))
     torch.testing.assert_close(config.schedule.betas(), made.config.schedule.betas())

@@ -231,6 +231,8 @@ def never(*_: Any, **__: Any) -> Any:
             {"weak": tiny.diffusion(droppable=False)},
             "composed labels need a model that was also trained without",
         ),
+        (ask(0, guidance=(Autoguidance(),)), {"weak": tiny.classifier()}, "a model that was built in code makes no pictures"),
+        (ask(0, guidance=(Classifier(),)), {"classifier": tiny.diffusion()}, "tells no probabilities of classes"),
         (ask(0, guidance=(Classifier(),)), {"classifier": plain_classifier()}, "clean pictures alone.*sees=clean"),
         (ask(7), {}, "label 7: this model knows classes 0 to 2"),
         (ask(Composed(wanted=(0, 5))), {}, "label 5: this model knows classes 0 to 2"),

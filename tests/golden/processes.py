@@ -184,7 +184,7 @@ def sample_loop(case: Case) -> Iterator[Check | Left]:
             guidances.append(Clamp())
         if settings["cond_fn"]:
             guidances.append(Classifier(scale=float(case.config["classifier_scale"])))
-        denoise = _guided(denoise, *guidances, critic=_classifier(case, label))
+        denoise = _guided(denoise, *guidances, critics={("classifier", "noisy"): _classifier(case, label)})
         sampler: Sampler = Ancestral(variance=_VARIANCE[settings["model_var_type"]])
         if "eta" in settings:
             sampler = DDIM(eta=settings["eta"])
@@ -317,7 +317,7 @@ def identities(case: Case) -> Iterator[Check | Left]:
         return _guided(cond, CFG(scale=scale), pair=lambda x, level: (cond(x, level), model(x, level)))(x, level)
 
     def classifier(scale: float) -> Estimate:
-        return _guided(model, Classifier(scale=scale, form="score"), critic=critic)(x, level)
+        return _guided(model, Classifier(scale=scale, form="score"), critics={("classifier", "noisy"): critic})(x, level)
 
     for name in case.outputs:
         match name.split("_"):
@@ -326,7 +326,7 @@ def identities(case: Case) -> Iterator[Check | Left]:
             case ["eps", "c"]:
                 yield Check(name, cond(x, level).eps)
             case ["grad", *_]:
-                shift = _guided(model, Classifier(scale=1.0), critic=critic)(x, level).shift
+                shift = _guided(model, Classifier(scale=1.0), critics={("classifier", "noisy"): critic})(x, level).shift
                 assert shift is not None
                 yield Check(name, shift)
             case ["log", *_]:

@@ -35,10 +35,10 @@ def test_it_samples_classes_at_random_and_clamps_as_published() -> None:
     model = library.load("cifar10", "cpu")
     assert isinstance(model, Diffusion)
     recipe = RECIPES["adm-g-256"]
-    drawn = recipes.request(recipe, model, None, 1000, 7)
+    drawn = recipes.drawn(recipe, model, {}, 1000, 7)
     counts = np.bincount([label or 0 for label in drawn.labels], minlength=10)
     assert counts.min() > 60 and counts.max() < 140 and len(set(counts)) > 3
-    assert drawn == recipes.request(recipe, model, None, 1000, 7) != recipes.request(recipe, model, None, 1000, 8)
+    assert drawn == recipes.drawn(recipe, model, {}, 1000, 7) != recipes.drawn(recipe, model, {}, 1000, 8)
     assert [each.kind for each in drawn.settings.guidance] == ["clamp", "classifier"]
     assert (drawn.settings.steps, drawn.seeds[:2]) == ("250", [7, 8])
 
@@ -58,7 +58,7 @@ def test_a_row_is_made_again_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = Recipe(
-        model="cifar10", critic="cifar10_classifier", scale=1.0, plan="2", reference="batch.npz", folder="none",
+        model="cifar10", critic="cifar10_classifier", scale=1.0, steps="2", reference="batch.npz", folder="none",
         expected={"frechet": 1.0, "recall": 0.5},
     )  # fmt: skip
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": tiny})

@@ -121,10 +121,10 @@ class Solving:
         from lodestar.library import companions, load_guides
 
         asked, given = roles(guidance), self._given()
-        for role, (option, name) in given.items():
+        for role, (written, _) in given.items():
             if role not in asked:
                 such = f", such as {_ASKING[role]}" if role in _ASKING else f": it asks for {_listed(role)}"
-                raise Problem(f"{option} {name} has no effect without guidance that asks for it{such}")
+                raise Problem(f"{written} has no effect without guidance that asks for it{such}")
         own = companions(model)
         for each in guidance:
             if each.role is not None and each.role not in own | given:
@@ -135,19 +135,19 @@ class Solving:
         return load_guides(names, self.device)
 
     def _given(self) -> dict[str, tuple[str, str]]:
-        """The options that name guides, and the names, by role. Raises Problem."""
+        """The options that name guides, as they were written, and the names, by role. Raises Problem."""
         from lodestar.config import Problem
 
-        given = {"classifier": ("--classifier", self.classifier), "weak": ("--weak", self.weak)}
-        found = {role: (option, name) for role, (option, name) in given.items() if name is not None}
+        given = {"classifier": self.classifier, "weak": self.weak}
+        found = {role: (f"--{role} {name}", name) for role, name in given.items() if name is not None}
         for text in self.guide or ():
             role, separator, name = text.partition("=")
             if not (role and separator and name):
                 raise Problem(f"--guide {text!r}: write it as ROLE=MODEL, such as classifier=runs/mine")
             if role in found:
-                raise Problem(f"--guide {text}: {found[role][0]} {found[role][1]} is given for this role already")
-            found[role] = ("--guide", text)
-        return {role: (option, name.partition("=")[2] if option == "--guide" else name) for role, (option, name) in found.items()}
+                raise Problem(f"--guide {text}: {found[role][0]} is given for this role already")
+            found[role] = (f"--guide {text}", name)
+        return found
 
 
 _ASKING = {"classifier": "--guidance classifier:SCALE", "weak": "--guidance autoguidance:SCALE"}

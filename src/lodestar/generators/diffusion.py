@@ -31,6 +31,7 @@ from lodestar.generators.samples import Samples
 from lodestar.guidance import Context, Guidance, Sees, compose
 from lodestar.models.diffusion import DiffusionModel
 from lodestar.models.labels import read_label, spell
+from lodestar.models.look import look
 from lodestar.samplers import Own, Sampler
 
 
@@ -72,12 +73,7 @@ class Diffusion(DiffusionModel, Generator):
     """A diffusion model that answers requests. As a module it is the model: `forward`, parameters and states are its weights'."""
 
     def __repr__(self) -> str:
-        count = sum(parameter.numel() for parameter in self.parameters())
-        _, classes = self.known
-        told = f"{classes} classes" if classes else "no classes"
-        channels, height, width = self.shape
-        made = f"{height}×{width}, {channels} channels, {told}, {count / 1e6:.1f}M parameters, {self.precision}, {self.device}"
-        return f"Diffusion({self.name or 'built in code'}: {made})"
+        return look(self, self.shape, self.config.denoiser.classes, self.denoiser.dtype)
 
     @property
     def precision(self) -> Literal["float32", "bfloat16"]:

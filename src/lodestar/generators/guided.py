@@ -15,7 +15,7 @@ from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.guide import Critic, Guides, Rival
+from lodestar.generators.guide import Critic, Guide, Guides, Rival
 from lodestar.guidance import Composition, Context, Guidance, Interval, LogP, Sees, Steering, compose
 from lodestar.models.diffusion import DiffusionModel
 from lodestar.samplers import Sampler
@@ -82,7 +82,9 @@ class Guided:
         critics: dict[tuple[str, Sees], LogP] = {}
         for each in self.guidance:
             guide = self.guides.get(each.role or "")
-            if isinstance(each, Steering) and each.role is not None and isinstance(guide, Critic):
+            if isinstance(each, Steering) and each.role is not None and guide is not None:
+                if not isinstance(guide, Critic):
+                    raise Problem(f"guidance {each.kind}: {_called(guide)} tells no probabilities of classes: give a classifier")
                 guide.agree(self.model.config, each.looks_at)
                 critics[each.role, each.looks_at] = guide.logp(asks, each.looks_at, self.model.device)
         return critics
@@ -91,7 +93,9 @@ class Guided:
         rivals: dict[str, Denoise] = {}
         for each in self.guidance:
             guide = self.guides.get(each.role or "")
-            if not isinstance(each, Steering) and each.role is not None and isinstance(guide, Rival):
+            if not isinstance(each, Steering) and each.role is not None and guide is not None:
+                if not isinstance(guide, Rival):
+                    raise Problem(f"guidance {each.kind}: {_called(guide)} makes no pictures: give a diffusion model")
                 guide.stand_beside(self.model.config, asks)
                 rivals[each.role] = guide.bound(asks, low_res)
         return rivals
@@ -142,6 +146,10 @@ def _composition(model: DiffusionModel, asks: Sequence[Ask]) -> tuple[Compositio
     terms = [(row, *term) for row, ask in enumerate(asks) for term in signs(ask.label).items()]
     rows, numbers, sign = zip(*terms, strict=True)
     return Composition(torch.tensor(rows, device=model.device), torch.tensor(sign, device=model.device)), list(numbers)
+
+
+def _called(guide: Guide) -> str:
+    return guide.name or "a model that was built in code"
 
 
 def _toward(first: Denoise, second: Denoise, weight: Tensor) -> Bound:

@@ -77,22 +77,18 @@ def settings(**given: Any) -> Settings:
         **given
         | {
             "steps": None if steps is None else str(steps),
-            "sampler": None if sampler is None else _sampler(sampler),
-            "guidance": tuple(_guidance(each) for each in listed if each is not None),
+            "sampler": None if sampler is None else _read("sampler", sampler, AnySampler, OwnSampler),
+            "guidance": tuple(_read("guidance", each, AnyGuidance, OwnGuidance) for each in listed if each is not None),
         }
     )
 
 
-def _guidance(given: Any) -> Any:
+def _read(what: str, given: Any, union: Any, own: type[OwnGuidance] | type[OwnSampler]) -> Any:
+    """What is given as text is read, and what only this program knows is wrapped; the rest is for `Settings` to judge."""
     if isinstance(given, str):
-        return parse("guidance", given, AnyGuidance)
-    return given if not callable(given) or type(given) in kinds(AnyGuidance).values() else OwnGuidance.of(given)
-
-
-def _sampler(given: Any) -> Any:
-    if isinstance(given, str):
-        return parse("sampler", given, AnySampler)
-    return given if not callable(given) or type(given) in kinds(AnySampler).values() else OwnSampler.of(given)
+        return parse(what, given, union)
+    foreign = not isinstance(given, Config | type) or isinstance(given, own.__base__ or own)
+    return own.of(given) if callable(given) and foreign and type(given) not in kinds(union).values() else given
 
 
 class Request(Config):

@@ -16,6 +16,7 @@ from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.guidance import LogP, Sees
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import check_classes
+from lodestar.models.look import look
 from lodestar.nets.classifier import ClassifierConfig
 
 
@@ -70,6 +71,11 @@ class PictureClassifier(nn.Module):
         """What it was loaded by; empty if it was built in code."""
         self.digest = ""
         """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
+
+    def __repr__(self) -> str:
+        network = self.config.network
+        sees = "of noised pictures" if self.config.noised else "of clean pictures"
+        return look(self, (network.in_channels, *network.size), network.classes, self.dtype, sees)
 
     def logits(self, x: Tensor, level: Level = CLEAN) -> Tensor:
         """Unnormalised log-probabilities of the classes [B, classes]."""

@@ -91,7 +91,8 @@ class DiffusionModel(nn.Module):
         time: what the network is told of the noise, one for all or [B]: of a chain, a step's index from 0. cond: conditions by
         name, as ``{"label": int64 [B]}``. Returns an `Estimate`: its x0, eps, score and v are [B, C, H, W].
         """
-        level = self.config.schedule.at(float(time)) if isinstance(time, float | int) else _levels(self.config, time)
+        several = isinstance(time, Tensor) and time.ndim > 0
+        level = _levels(self.config, time) if several else self.config.schedule.at(float(time))  # type: ignore[arg-type]
         return self.denoiser(x, level, self.denoiser.encode(cond or {}))
 
 

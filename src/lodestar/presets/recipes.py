@@ -72,8 +72,9 @@ class Recipe(Config):
 
 def load(recipe: Recipe, folder: Path, device: str | None = None) -> tuple[Diffusion, dict[str, Guide]]:
     """The model of a row, and its guides by role, from a folder of converted ones. Raises Problem where one is missing."""
+    path = _converted(recipe.model, folder)
     guides = {} if recipe.critic is None else {"classifier": str(_converted(recipe.critic, folder))}
-    return library.load_diffusion(_converted(recipe.model, folder), device), library.load_guides(guides, device)
+    return library.load_diffusion(path, device), library.load_guides(guides, device)
 
 
 def reference_file(recipe: Recipe, given: str | None) -> Path:

@@ -1,0 +1,18 @@
+"""What a loaded model looks like where it is printed: one line, in the place of its layers."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+def look(module: nn.Module, shape: tuple[int, int, int], classes: int | None, dtype: torch.dtype, more: str = "") -> str:
+    """``Diffusion(cifar10: 32×32, 3 channels, 10 classes, 8.0M parameters, float32, cpu)`` of a module that has a name."""
+    channels, height, width = shape
+    first = next(module.parameters())
+    count = sum(parameter.numel() for parameter in module.parameters())
+    told = (
+        f"{height}×{width}", f"{channels} channels", f"{classes} classes" if classes else "no classes", more,
+        f"{count / 1e6:.1f}M parameters", str(dtype).removeprefix("torch."), str(first.device),
+    )  # fmt: skip
+    return f"{type(module).__name__}({getattr(module, 'name', '') or 'built in code'}: {', '.join(filter(None, told))})"
