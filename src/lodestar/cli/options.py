@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from lodestar.samplers import AnySampler
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
-PICTURES = "A parquet, .npz or .zip file, a folder (by class), hf:owner/name, or digits."
+PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, or digits."
 DataSource = Annotated[str, typer.Argument(help=PICTURES)]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 Seed = Annotated[int, typer.Option("--seed", min=0, help="Picture k has the seed SEED + k, whatever the batch size.")]
@@ -72,8 +72,8 @@ Reference = Annotated[
     str | None,
     typer.Option(
         "--reference",
-        help="Pictures to compare with (a parquet, .npz or .zip file, a folder, hf:owner/name), or a file of statistics (ours, "
-        "or a published .npz); embedded models have one.",
+        help="Pictures to compare with (a parquet, .npz, .zip or tar file, a folder, hf:owner/name), or a file of statistics "
+        "(ours, or a published .npz); embedded models have one.",
     ),
 ]
 ExtractorName = Annotated[

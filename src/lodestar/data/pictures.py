@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 from lodestar.config import Problem, nearest
-from lodestar.data.source import open_source, reason
-from lodestar.data.transforms import Size, convert, fit, show, to_array
+from lodestar.data.colour import convert
+from lodestar.data.reading import reading, regular
+from lodestar.data.source import ending, open_source
+from lodestar.data.transforms import Size, fit, show, to_array
 
 _WHITE = 128
 """From this value on a mask counts as white."""
@@ -48,7 +50,7 @@ def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.n
 
     It is as large as each of the pictures was, or as `size`, the model's. Raises Problem for another size.
     """
-    whole = _convert(lambda: Image.open(path), str(path), 1)
+    whole = _convert(lambda: Image.open(regular(Path(path))), str(path), 1)
     sizes = {picture.size for picture in pictures}
     if (whole.height, whole.width) != size and sizes != {(whole.height, whole.width)}:
         of_them = ", ".join(show(each) for each in sorted(sizes))
@@ -62,13 +64,13 @@ def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.n
 def _ways(spec: str, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
     """How to open each of the pictures that are named so, what it is called in a message, and its class."""
     path = Path(spec).expanduser()
-    if path.is_file() and path.suffix != ".parquet":
-        yield lambda: Image.open(path), spec, None
+    if path.exists() and not path.is_dir() and not ending(path):
+        yield lambda: Image.open(regular(path)), spec, None
         return
     if not path.exists() and path.suffix.lower() in Image.registered_extensions():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise Problem(f"no picture {spec!r}{nearest(path.name, beside)}")
-    rows = open_source(spec, channels=channels, size=size).rows
+    rows = open_source(spec, channels=channels, size=size, labels=None).rows
     for index in range(len(rows)):
         label = None if rows.names is None or rows.labels is None else rows.names[rows.labels[index]]
         yield lambda index=index: rows.picture(index), rows.where(index), label  # type: ignore[misc]
@@ -80,12 +82,8 @@ def _read(picture: Callable[[], Image.Image], name: str, label: str | None, chan
 
 
 def _convert(picture: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
-    try:
-        return convert(picture(), channels)
-    except (Problem, MemoryError):
-        raise
-    except FileNotFoundError:
-        raise Problem(f"no picture {name!r}") from None
-    # PIL's readers raise whatever a broken file makes them meet: OSError, SyntaxError, struct.error, ...
-    except Exception as error:
-        raise Problem(f"{name} cannot be decoded: {reason(error)}") from error
+    with reading(name, "cannot be decoded"):
+        try:
+            return convert(picture(), channels)
+        except FileNotFoundError:
+            raise Problem(f"no picture {name!r}") from None
