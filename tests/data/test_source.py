@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lodestar.config import Problem
-from lodestar.data import Source, open_source
+from lodestar.data import open_source
 from lodestar.data import parquet as parquet_module
 from lodestar.data.arrays import ArrayRows
 

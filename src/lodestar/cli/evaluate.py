@@ -91,8 +91,9 @@ def evaluate(
             raise Problem("--reference is missing: the pictures to find likely (a parquet file, a folder, hf:owner/name)")
         assert model is not None
         network = load_diffusion(model, device)
+        pictures = open_source(reference, channels=network.config.denoiser.channels, labels=None)
         found = likelihood.measure(
-            network, open_source(reference, channels=network.config.denoiser.channels), ode=bpd.ode, seed=sampling.seed,
+            network, pictures, ode=bpd.ode, seed=sampling.seed,
             count=count or likelihood.COUNT, batch_size=batch_size,
             **{name: settings[name] for name in ("plan", "sampler", "clip")},
         )  # fmt: skip

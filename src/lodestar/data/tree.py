@@ -70,7 +70,8 @@ def read_tree(listing: Listing, read: Callable[[str], bytes], spec: str, labels:
     classes = _classes(pictures, inner, spec, bool(archive))
     rank = {name: k for k, name in enumerate(classes)}
     ordered = sorted(pictures, key=lambda path: rank[_top(path, inner)]) if classes else pictures
-    empty = {_top(path, inner) for path in folders if path.startswith(inner)} - {*classes, ""}
+    inside = [*folders, *(posixpath.dirname(path) for path in files)]  # an archive need not list its folders
+    empty = {_top(path, inner) for path in inside if path.startswith(inner)} - {*classes, ""}
     _note(spec, [path for path in files if not is_picture(path)], sorted(empty) if classes else [], strange)
     return _labelled(ordered, [_top(path, inner) if classes else None for path in ordered], labels)
 
