@@ -18,8 +18,8 @@ from lodestar.data.reading import reading
 from lodestar.data.transforms import to_png
 from lodestar.progress import progress
 
-_AXES = (1, 2, 3, 4)
-"""Lengths that an axis of channels has: grey, RGB, and each with alpha."""
+_LIKELY = {1: 2, 3: 2, 2: 1, 4: 1}
+"""How likely an axis of a length is that of channels: grey and RGB before those with alpha; others are none."""
 
 
 class ObjectRows:
@@ -109,13 +109,13 @@ class ObjectRows:
 
 
 def _picture(value: Any) -> Image.Image:
-    """An array [H, W] or [H, W, C], or a tensor [H, W] or [C, H, W], as a picture; the other way round where only that can be."""
+    """An array [H, W] or [H, W, C], or a tensor [H, W] or [C, H, W], as a picture; the other way round where that is likelier."""
     first = hasattr(value, "detach")  # a tensor, without asking for torch
     array = np.asarray(value.detach().cpu() if first else value)
     if array.ndim == 3:
-        first = array.shape[0] in _AXES if first else array.shape[2] not in _AXES and array.shape[0] in _AXES
-        array = array.transpose(1, 2, 0) if first else array
-    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _AXES):
+        begins, ends = _LIKELY.get(array.shape[0], 0), _LIKELY.get(array.shape[2], 0)
+        array = array.transpose(1, 2, 0) if begins > ends or (first and begins == ends) else array
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in _LIKELY):
         raise ValueError(f"it is {array.dtype} {list(array.shape)}, and no picture [H, W, C] or tensor [C, H, W]")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
