@@ -121,7 +121,8 @@ def _classes(pictures: Sequence[str], root: str, spec: str, packed: bool) -> lis
             "either every picture is in a folder named after its class, or none is"
         )
     if classes and all(map(_is_split, classes)):
-        way = "pack one of them alone" if packed else f"name one, such as {spec}/{root}{classes[0]}"
+        one = posixpath.join(spec, root, classes[0])
+        way = "pack one of them alone" if packed else f"name one, such as {one}"
         raise Problem(f"{spec} holds splits ({', '.join(classes)}), not classes: {way}")
     inside = sorted({"/".join(rest[:2]) for rest in parts if len(rest) > 2})
     if len(inside) > 1 and all(len(rest) > 2 and _is_split(rest[1]) for rest in parts):
