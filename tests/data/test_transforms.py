@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from lodestar.config import Problem, decode
-from lodestar.data.transforms import Transforms, convert, fit, to_array
+from lodestar.data.colour import convert
+from lodestar.data.transforms import Transforms, fit, to_array
 
 from .pictures import noise
 

@@ -173,6 +173,8 @@ def test_what_cannot_be_distilled_is_refused() -> None:
         task().resolve(Facts(3, (8, 8), NAMES))
     with pytest.raises(Problem, match="knows other classes"):
         task().resolve(Facts(1, (8, 8), ("a", "b", "c")))
+    with pytest.raises(Problem, match="knows other classes"):  # without names, numbers are all that there is to go by
+        task(model=model.replace(names=None)).resolve(Facts(1, (8, 8), ("0", "5")))
     with pytest.raises(Problem, match="knows other classes"):
         task().resolve(Facts(1, (8, 8), None))
     with pytest.raises(Problem, match="64 of them, and the schedule has only 32"):

@@ -26,7 +26,7 @@ def label(
     from lodestar.evaluate.cluster import label as run
 
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
-    source = open_source(data, channels=measured_with.channels, size=measured_with.size, skip_bad=skip_bad)
+    source = open_source(data, channels=measured_with.channels, size=measured_with.size, labels=None, skip_bad=skip_bad)
     found = run(source, measured_with, clusters, out, seed=seed, batch_size=batch_size)
     show(found.table())
     print(out)

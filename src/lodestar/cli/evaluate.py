@@ -28,12 +28,13 @@ Seeds = Annotated[
 @flattened
 def evaluate(
     model: Annotated[
-        str | None, typer.Argument(help="As in sample, or pictures: an .npz or .zip file; leave it out with --samples.")
+        str | None,
+        typer.Argument(help="As in sample, or pictures: a parquet, .npz, .zip or tar file; leave it out with --samples."),
     ] = None,
     reference: Reference = None,
     samples: Annotated[
         str | None,
-        typer.Option("--samples", help="Measure these pictures (a folder, a parquet, .npz or .zip file), not a model's."),
+        typer.Option("--samples", help="Measure these pictures (a folder, a parquet, .npz, .zip or tar file), not a model's."),
     ] = None,
     count: Annotated[
         int | None, typer.Option("--count", min=1, help="How many pictures to sample (5000), or for bpd to look at (256).")
@@ -56,7 +57,7 @@ def evaluate(
 ) -> None:
     """Measure a model, or pictures, against a reference: Fréchet distances, score, precision, recall and others; or its bpd."""
     from lodestar.config import Problem, parse
-    from lodestar.data import open_source
+    from lodestar.data import ending, open_source
     from lodestar.evaluate import extractors, likelihood, run
     from lodestar.evaluate.metrics import Metric
     from lodestar.evaluate.published import is_published
@@ -64,7 +65,7 @@ def evaluate(
     from lodestar.evaluate.self_test import self_test as measure_published
     from lodestar.library import load_diffusion
 
-    if samples is None and model is not None and Path(model).suffix in (".npz", ".zip"):
+    if samples is None and model is not None and ending(Path(model)):
         model, samples = None, model
     guided: dict[str, object] = {
         "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak,
@@ -91,9 +92,9 @@ def evaluate(
             raise Problem("--reference is missing: the pictures to find likely (a parquet file, a folder, hf:owner/name)")
         assert model is not None
         network = load_diffusion(model, device)
+        pictures = open_source(reference, channels=network.config.denoiser.channels, labels=None)
         found = likelihood.measure(
-            network, open_source(reference, channels=network.config.denoiser.channels), ode=bpd.ode, seed=sampling.seed,
-            count=count or likelihood.COUNT, batch_size=batch_size, how=how,
+            network, pictures, ode=bpd.ode, seed=sampling.seed, count=count or likelihood.COUNT, batch_size=batch_size, how=how,
         )  # fmt: skip
         folder = out or Path("out") / f"bpd-{Path(model).stem}"
         found.save(folder)
@@ -103,7 +104,7 @@ def evaluate(
     default = "inception" if reference is not None and is_published(reference) else extractors.DEFAULT
     measured_with = extractors.load_extractor(extractor or default, device)
     if samples is not None:
-        pictures = open_source(samples, channels=measured_with.channels)
+        pictures = open_source(samples, channels=measured_with.channels, labels=False)
         source = open_reference(reference, None, measured_with, pictures.size, metrics=metrics, batch_size=batch_size)
         report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics, out=out)
     else:
@@ -145,7 +146,7 @@ def stats(
     if out.suffix != ".safetensors":
         raise Problem(f"--out {out}: the file's name has to end in .safetensors")
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
-    source = open_source(data, channels=measured_with.channels, size=size)
+    source = open_source(data, channels=measured_with.channels, size=size, labels=False)
     kept = len(source) if features_kept is None else min(features_kept, len(source))
     parts = PARTS if kept else PARTS - {"features", "logits"}
     known = collect(source, measured_with, Collector(parts, some=(kept, len(source))), batch_size)

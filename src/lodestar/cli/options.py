@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lodestar.guidance import Guidance
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
-PICTURES = "A parquet, .npz or .zip file, a folder (by class), hf:owner/name, or digits."
+PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, or digits."
 DataSource = Annotated[str, typer.Argument(help=PICTURES)]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 LAST_SEED = 2**64 - 1
@@ -78,8 +78,8 @@ Reference = Annotated[
     str | None,
     typer.Option(
         "--reference",
-        help="Pictures to compare with (a parquet, .npz or .zip file, a folder, hf:owner/name), or a file of statistics (ours, "
-        "or a published .npz); embedded models have one.",
+        help="Pictures to compare with (a parquet, .npz, .zip or tar file, a folder, hf:owner/name), or a file of statistics "
+        "(ours, or a published .npz); embedded models have one.",
     ),
 ]
 ExtractorName = Annotated[

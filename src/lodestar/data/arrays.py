@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from lodestar.data.columns import Asked
 from lodestar.data.transforms import to_png
 from lodestar.extras import need
 
@@ -15,10 +16,13 @@ from lodestar.extras import need
 class ArrayRows:
     """Pictures uint8 [N,H,W] (grey) or [N,H,W,3], with labels [N] in 0..len(names)-1, or without."""
 
+    packed = False
+
     def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, names: tuple[str, ...] | None = None):
         assert images.dtype == np.uint8 and images.ndim in (3, 4)
         assert (labels is None) == (names is None)
         self._images, self.labels, self.names = images, labels, names
+        self.channels = 1 if images.ndim == 3 else 3
 
     def __len__(self) -> int:
         return len(self._images)
@@ -39,8 +43,10 @@ class ArrayRows:
         return hashlib.sha256(self._images.tobytes()).hexdigest()
 
 
-def digits() -> ArrayRows:
+def digits(asked: Asked = Asked()) -> ArrayRows:  # noqa: B008 (it is frozen)
     """1,797 handwritten digits, 8×8, grey, 0..16 scaled to 0..255: the test part of UCI's optical digits."""
     bunch = need("sklearn.datasets").load_digits()
     images = np.round(bunch.images * (255 / 16)).astype(np.uint8)
+    if asked.labels is False:
+        return ArrayRows(images)
     return ArrayRows(images, bunch.target, tuple(str(name) for name in bunch.target_names))

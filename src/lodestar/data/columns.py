@@ -6,65 +6,118 @@ set as its features, a parquet file in its schema's ``huggingface`` key.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from types import UnionType
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from lodestar.config import Problem, nearest
+from lodestar.config import Note, Problem, nearest
+from lodestar.data.classes import numbered
 
 Features = Mapping[str, Mapping[str, Any]]
+Labels = tuple[tuple[str, ...] | None, np.ndarray | None]
+"""Class names, and class numbers int64 [N]; or neither."""
 
 
-def image_column(features: Features, spec: str, asked: str | None) -> str:
-    """The column of pictures: the one `asked` for, or the first of type Image. Raises Problem listing the columns."""
-    images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
-    if asked is None and images:
-        return images[0]
-    if asked in images:
-        return asked
-    wanted = f"no column of pictures {asked!r}" if asked else "no column of pictures (struct of bytes and path)"
-    raise Problem(f"{spec}: {wanted}; the columns are {', '.join(features)}{nearest(asked or 'image', images or features)}")
+@dataclass(frozen=True)
+class Asked:
+    """What is wanted of a data set besides its pictures, and where a table has it."""
+
+    image: str | None = None
+    """The column of pictures; None: the first of such."""
+    label: str | None = None
+    """The column of classes; None: the column "label", or the first of classes."""
+    labels: bool | None = True
+    """Whether classes are read. None: where they can be; where they cannot, a Note says why, and there are none."""
 
 
-def read_labels(
-    features: Features, spec: str, asked: str | None, read: Callable[[str], Iterable[Any]]
-) -> tuple[tuple[str, ...] | None, np.ndarray | None]:
-    """Class names and class numbers int64 [N], all of them, so that a wrong one is found before training; or neither.
-
-    They are in the column `asked` for, or one called ``label``, or the first ClassLabel. A column without class names has its
-    distinct values, sorted, for classes. `read` gives a column's cells. Raises Problem naming the column or the row.
-    """
-    classes = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
-    if asked is not None and asked not in features:
-        raise Problem(f"{spec}: no column of labels {asked!r}; the columns are {', '.join(features)}{nearest(asked, features)}")
-    column = asked or ("label" if "label" in features else next(iter(classes), None))
-    if column is None:
+def if_asked(asked: Asked, read: Callable[[], Labels]) -> Labels:
+    """The labels, as far as they are asked for. Raises the Problem of `read` where they have to be right."""
+    if asked.labels is False:
         return None, None
-    if column in classes:
-        names = tuple(features[column]["names"])
-        cells = _checked(spec, column, read, int | None)
-        numbers = np.fromiter((-1 if cell is None else cell for cell in cells), np.int64)
-        # -1 is how `datasets` writes a label that is withheld, as in the test part of a competition's data.
-        if (numbers == -1).all():
-            return None, None
-        for row in np.flatnonzero((numbers < 0) | (numbers >= len(names)))[:1]:
-            raise Problem(
-                f"row {row} of {spec} has label {numbers[row]}, out of range: {len(names)} classes, 0 to {len(names) - 1}"
-            )
-        return names, numbers
-    seen: dict[Any, int] = {}
-    numbers = np.fromiter((seen.setdefault(cell, len(seen)) for cell in _checked(spec, column, read, int | str)), np.int64)
-    ordered = sorted(seen)
-    rank = np.empty(len(seen), np.int64)
-    rank[[seen[value] for value in ordered]] = np.arange(len(seen))
-    return tuple(map(str, ordered)), rank[numbers]
+    try:
+        return read()
+    except Problem as problem:
+        if asked.labels:
+            raise
+        warnings.warn(Note(f"{problem}; no labels are read"), stacklevel=2)
+        return None, None
 
 
-def _checked(spec: str, column: str, read: Callable[[str], Iterable[Any]], kind: type | UnionType) -> Iterator[Any]:
-    for row, cell in enumerate(read(column)):
+def image_column(features: Features, spec: str, asked: Asked) -> str:
+    """The column of pictures: the one asked for, or the first of type Image. Raises Problem listing the columns.
+
+    Columns that are neither pictures nor labels are named in a Note.
+    """
+    images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
+    if asked.image in images or (asked.image is None and images):
+        chosen = asked.image or images[0]
+        if unread := [name for name in features if name not in (chosen, _label_column(features, asked))]:
+            warnings.warn(Note(f"{spec}: columns that are not read: {', '.join(unread)}"), stacklevel=2)
+        return chosen
+    wanted = f"no column of pictures {asked.image!r}" if asked.image else "no column of pictures (struct of bytes and path)"
+    columns = ", ".join(features)
+    raise Problem(f"{spec}: {wanted}; the columns are {columns}{nearest(asked.image or 'image', images or features)}")
+
+
+def read_labels(features: Features, spec: str, asked: Asked, read: Callable[[str], Iterable[Any]]) -> Labels:
+    """Class names and class numbers, of all rows, so that a wrong one is found before training; or neither.
+
+    A column without class names has its distinct values for classes; one that was not asked for by name and holds no class
+    numbers or names is none, which a Note says. `read` gives a column's cells. Raises Problem naming the column or the row.
+    """
+    if asked.label is not None and asked.label not in features:
+        columns = ", ".join(features)
+        raise Problem(f"{spec}: no column of labels {asked.label!r}; the columns are {columns}{nearest(asked.label, features)}")
+    column = _label_column(features, asked)
+    if column is None or asked.labels is False:
+        return None, None
+
+    def found() -> Labels:
+        if features[column].get("_type") == "ClassLabel":
+            return _named(tuple(features[column]["names"]), spec, column, read)
+        return _distinct(spec, column, read, asked.label is not None)
+
+    return if_asked(asked, found)
+
+
+def _label_column(features: Features, asked: Asked) -> str | None:
+    classes = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    return asked.label or ("label" if "label" in features else next(iter(classes), None))
+
+
+def _named(names: tuple[str, ...], spec: str, column: str, read: Callable[[str], Iterable[Any]]) -> Labels:
+    """Labels of a column whose classes have names."""
+    cells = list(read(column))
+    _check(cells, spec, column, int | None)
+    numbers = np.fromiter((-1 if cell is None else cell for cell in cells), np.int64)
+    # -1 is how `datasets` writes a label that is withheld, as in the test part of a competition's data.
+    if (numbers == -1).all():
+        return None, None
+    for row in np.flatnonzero((numbers < 0) | (numbers >= len(names)))[:1]:
+        raise Problem(f"row {row} of {spec} has label {numbers[row]}, out of range: {len(names)} classes, 0 to {len(names) - 1}")
+    used = set(numbers.tolist())
+    if unused := [name for number, name in enumerate(names) if number not in used]:
+        shown = ", ".join(unused[:3]) + (", …" if len(unused) > 3 else "")
+        warnings.warn(Note(f"{spec}: {len(unused)} of {len(names)} classes have no picture: {shown}"), stacklevel=2)
+    return names, numbers
+
+
+def _distinct(spec: str, column: str, read: Callable[[str], Iterable[Any]], asked: bool) -> Labels:
+    """Labels of a column whose classes are its distinct values."""
+    cells = list(read(column))
+    if not asked and not any(isinstance(cell, int | str) for cell in cells):
+        what = next((f"values of type {type(cell).__name__}" for cell in cells if cell is not None), "nothing")
+        warnings.warn(Note(f"{spec}: column {column!r} holds {what}, and no classes: no labels are read"), stacklevel=2)
+        return None, None
+    _check(cells, spec, column, int | str)
+    return numbered(cells)
+
+
+def _check(cells: Iterable[Any], spec: str, column: str, kind: Any) -> None:
+    for row, cell in enumerate(cells):
         if not isinstance(cell, kind):
             wrong = "no label" if cell is None else f"a {type(cell).__name__}"
             raise Problem(f"row {row} of {spec} has {wrong} in column {column!r}: labels are class numbers or names")
-        yield cell

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from lodestar.config import Problem, first_line
-from lodestar.data.columns import image_column, read_labels
+from lodestar.data.columns import Asked, image_column, read_labels
+from lodestar.data.reading import regular
 from lodestar.extras import need
 
 
@@ -30,11 +31,15 @@ def load(name: str, split: str, spec: str) -> Any:
 class HubRows:
     """The rows of a `datasets.Dataset`, which maps its files into memory and reads a row at a time."""
 
-    def __init__(self, table: Any, spec: str, image: str | None, label: str | None):
+    channels = None
+    packed = True
+
+    def __init__(self, table: Any, spec: str, asked: Asked = Asked()):  # noqa: B008 (it is frozen)
+        table = table.with_format(None)  # what is stored, whatever a user has it turned into
         features = table.features.to_dict()
         self._spec = spec
-        self._image = image_column(features, spec, image)
-        self.names, self.labels = read_labels(features, spec, label, table.__getitem__)
+        self._image = image_column(features, spec, asked)
+        self.names, self.labels = read_labels(features, spec, asked, table.__getitem__)
         # Decoding is ours, so that a picture that fails is named.
         self._table = table.select_columns([self._image]).cast_column(self._image, need("datasets").Image(decode=False))
 
@@ -54,7 +59,7 @@ class HubRows:
         cell = self._table[index][self._image]
         if not cell:
             raise ValueError("it holds no picture")
-        return cell["bytes"] or Path(cell["path"]).read_bytes()
+        return cell["bytes"] or regular(Path(cell["path"])).read_bytes()
 
     def fingerprint(self) -> str:
         return str(self._table._fingerprint)

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps
 
 from lodestar.config import Note, Problem
 from lodestar.data.pictures import Picture, converted
+from lodestar.data.reading import regular
 from lodestar.data.transforms import Size, show, to_array
 
 WHITE = 128
@@ -32,7 +33,7 @@ def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.n
     what is transparent is black. A `Note` tells what is not as it was painted: places with black that are filled in, greys,
     transparent parts, and white that is cropped away. Raises Problem for another size, for colours, and where nothing is white.
     """
-    whole = converted(lambda: _on_black(Image.open(path), path), str(path), 3)
+    whole = converted(lambda: _on_black(Image.open(regular(Path(path))), path), str(path), 3)
     sizes = {picture.size for picture in pictures}
     if (whole.height, whole.width) != size and sizes != {(whole.height, whole.width)}:
         of_them = ", ".join(show(each) for each in sorted(sizes))

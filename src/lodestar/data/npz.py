@@ -19,6 +19,9 @@ from PIL import Image
 from torch import Tensor
 
 from lodestar.config import Problem
+from lodestar.data.classes import numbered
+from lodestar.data.columns import Asked, Labels, if_asked
+from lodestar.data.reading import reading
 from lodestar.data.transforms import to_png
 from lodestar.files import atomic, sha256
 
@@ -30,7 +33,9 @@ _LOCAL_HEADER = struct.Struct("<26x2H")
 class NpzRows:
     """The pictures of an .npz file. Of a compressed one they are read in their order, and not at random."""
 
-    def __init__(self, path: Path, spec: str):
+    packed = False
+
+    def __init__(self, path: Path, spec: str, asked: Asked = Asked()):  # noqa: B008 (it is frozen)
         self._path, self._spec, self._lock = path, spec, threading.Lock()
         self._archive = open_npz(path)
         held = names(self._archive)
@@ -53,15 +58,8 @@ class NpzRows:
             if offset + size > path.stat().st_size:
                 raise Problem(f"{spec} is cut short")
             self._mapped = np.memmap(path, np.uint8, "r", offset, self._shape)
-        self.labels = array(self._archive, LABELS, spec) if LABELS in held else None
-        self.names: tuple[str, ...] | None = None
-        if self.labels is not None:
-            if self.labels.shape != self._shape[:1] or self.labels.dtype.kind not in "iu" or (self.labels < 0).any():
-                raise Problem(
-                    f"{spec}: {LABELS} is {self.labels.dtype} {list(self.labels.shape)}, and labels are int64 [N], from 0"
-                )
-            self.labels = self.labels.astype(np.int64)
-            self.names = tuple(map(str, range(int(self.labels.max(initial=-1)) + 1)))
+        self.channels = self._shape[3]
+        self.names, self.labels = if_asked(asked, self._labels) if LABELS in held else (None, None)
 
     def __len__(self) -> int:
         return self._shape[0]
@@ -84,7 +82,18 @@ class NpzRows:
         return to_png(self.picture(index))
 
     def fingerprint(self) -> str:
-        return sha256(self._path)
+        with reading(self._spec):
+            return sha256(self._path)
+
+    def _labels(self) -> Labels:
+        labels = array(self._archive, LABELS, self._spec)
+        if labels.shape != self._shape[:1] or labels.dtype.kind not in "iu":
+            raise Problem(f"{self._spec}: {LABELS} is {labels.dtype} {list(labels.shape)}, and labels are int64 [N]")
+        if (labels == -1).all():
+            return None, None  # withheld, as in a table
+        if (labels < 0).any():
+            raise Problem(f"{self._spec}: {LABELS} holds {labels.min()}, and labels are class numbers, from 0")
+        return numbered(labels.tolist())
 
     def _unpacked(self, index: int) -> np.ndarray:
         shape = self._shape[1:]
@@ -97,12 +106,8 @@ class NpzRows:
 
 def open_npz(path: Path) -> zipfile.ZipFile:
     """An .npz file, which is a zip archive of arrays. Raises Problem."""
-    try:
+    with reading(str(path), "is no .npz file, or it is cut short"):
         return zipfile.ZipFile(path)
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-    except zipfile.BadZipFile:
-        raise Problem(f"{path} is no .npz file, or it is cut short") from None
 
 
 def names(archive: zipfile.ZipFile) -> list[str]:

@@ -17,8 +17,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem, first_line
-from lodestar.data.columns import image_column, read_labels
+from lodestar.config import Problem
+from lodestar.data.columns import Asked, image_column, read_labels
+from lodestar.data.reading import reading
 from lodestar.extras import need
 from lodestar.files import atomic, sha256
 
@@ -32,15 +33,16 @@ _GROUP_ROWS, _GROUP_BYTES = 1_000, 64 * 2**20
 class ParquetRows:
     """The rows of one parquet file; at most `HELD_BYTES`, or one row group where that is more, are in memory."""
 
-    def __init__(self, path: Path, spec: str, image: str | None, label: str | None):
+    channels = None
+    packed = True
+
+    def __init__(self, path: Path, spec: str, asked: Asked = Asked()):  # noqa: B008 (it is frozen)
         self._path, self._spec, self._lock = path, spec, threading.Lock()
-        try:
+        with reading(spec, "cannot be read as parquet"):
             self._file = need("pyarrow.parquet").ParquetFile(path)
-        except (OSError, need("pyarrow").ArrowException) as error:
-            raise Problem(f"{spec} cannot be read as parquet: {first_line(error)}") from error
-        features = _features(self._file.schema_arrow)
-        self._image = image_column(features, spec, image)
-        self.names, self.labels = read_labels(features, spec, label, self._column)
+            features = _features(self._file.schema_arrow)
+        self._image = image_column(features, spec, asked)
+        self.names, self.labels = read_labels(features, spec, asked, self._column)
         metadata = self._file.metadata
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
         self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
@@ -84,7 +86,8 @@ class ParquetRows:
         return data
 
     def fingerprint(self) -> str:
-        return f"{sha256(self._path)} {self._image}"
+        with reading(self._spec):
+            return f"{sha256(self._path)} {self._image}"
 
     def _pictures(self, group: int) -> Any:
         """The pictures of a row group, from those held or from the file."""
@@ -102,10 +105,8 @@ class ParquetRows:
 
     def _read(self, group: int, column: str) -> Any:
         """A column of a row group as one array."""
-        try:
+        with reading(f"row group {group} of {self._spec}"):
             return self._file.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
-        except (OSError, need("pyarrow").ArrowException) as error:
-            raise Problem(f"{self._spec} cannot be read: row group {group}: {first_line(error)}") from error
 
 
 def write_parquet(path: Path, pictures: Iterable[tuple[bytes, int]], names: Sequence[str]) -> None:

@@ -2,44 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
-
 import numpy as np
-from PIL import Image
 
 from lodestar.config import Problem
-from lodestar.data.source import Rows, Source
+from lodestar.data.rows import PartRows
+from lodestar.data.source import Source
 from lodestar.data.transforms import Size
-
-
-class PartRows:
-    """The rows of `rows` at `indices`, int64 [n], in that order."""
-
-    def __init__(self, rows: Rows, indices: np.ndarray):
-        self._rows, self._indices, self.names = rows, indices, rows.names
-        self.labels = None if rows.labels is None else rows.labels[indices]
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
-        place = np.full(len(self._rows), -1)
-        place[self._indices] = np.arange(len(self))
-        for window in self._rows.windows(rng):
-            yield place[window][place[window] >= 0]
-
-    def where(self, index: int) -> str:
-        return self._rows.where(int(self._indices[index]))
-
-    def picture(self, index: int) -> Image.Image:
-        return self._rows.picture(int(self._indices[index]))
-
-    def encoded(self, index: int) -> bytes:
-        return self._rows.encoded(int(self._indices[index]))
-
-    def fingerprint(self) -> str:
-        return hashlib.sha256(self._rows.fingerprint().encode() + self._indices.tobytes()).hexdigest()
 
 
 def part(source: Source, indices: np.ndarray, size: Size | None) -> Source:

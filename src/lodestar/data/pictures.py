@@ -10,8 +10,10 @@ import numpy as np
 from PIL import Image
 
 from lodestar.config import Problem, nearest
-from lodestar.data.source import open_source, reason
-from lodestar.data.transforms import Size, convert, fit, to_array
+from lodestar.data.colour import convert
+from lodestar.data.reading import reading, regular
+from lodestar.data.source import ending, open_source
+from lodestar.data.transforms import Size, fit, to_array
 
 
 @dataclass(frozen=True)
@@ -43,13 +45,13 @@ def read_pictures(specs: Sequence[str | Path], channels: int, size: Size, chosen
 def _ways(spec: str, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
     """How to open each of the pictures that are named so, what it is called in a message, and its class."""
     path = Path(spec).expanduser()
-    if path.is_file() and path.suffix != ".parquet":
-        yield lambda: Image.open(path), spec, None
+    if path.exists() and not path.is_dir() and not ending(path):
+        yield lambda: Image.open(regular(path)), spec, None
         return
     if not path.exists() and path.suffix.lower() in Image.registered_extensions():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise Problem(f"no picture {spec!r}{nearest(path.name, beside)}")
-    rows = open_source(spec, channels=channels, size=size).rows
+    rows = open_source(spec, channels=channels, size=size, labels=None).rows
     for index in range(len(rows)):
         label = None if rows.names is None or rows.labels is None else rows.names[rows.labels[index]]
         yield lambda index=index: rows.picture(index), rows.where(index), label  # type: ignore[misc]
@@ -62,12 +64,8 @@ def _read(picture: Callable[[], Image.Image], name: str, label: str | None, chan
 
 def converted(picture: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
     """What `convert` makes of a picture that is only now opened. Raises Problem by its name where it cannot be decoded."""
-    try:
-        return convert(picture(), channels)
-    except (Problem, MemoryError):
-        raise
-    except FileNotFoundError:
-        raise Problem(f"no picture {name!r}") from None
-    # PIL's readers raise whatever a broken file makes them meet: OSError, SyntaxError, struct.error, ...
-    except Exception as error:
-        raise Problem(f"{name} cannot be decoded: {reason(error)}") from error
+    with reading(name, "cannot be decoded"):
+        try:
+            return convert(picture(), channels)
+        except FileNotFoundError:
+            raise Problem(f"no picture {name!r}") from None

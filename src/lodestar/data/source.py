@@ -4,54 +4,47 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem, first_line, nearest
-from lodestar.data.archive import ZipRows
+from lodestar.config import Problem, nearest
+from lodestar.data.archive import TARS, TarRows, ZipRows
 from lodestar.data.arrays import digits
+from lodestar.data.channels import stored_channels
+from lodestar.data.colour import convert
+from lodestar.data.columns import Asked
 from lodestar.data.folder import FolderRows
 from lodestar.data.hub import HubRows, load
 from lodestar.data.npz import NpzRows
+from lodestar.data.objects import ObjectRows
 from lodestar.data.parquet import ParquetRows
-from lodestar.data.transforms import Size, convert, fit, pair, show, to_array
+from lodestar.data.reading import reading
+from lodestar.data.rows import PartRows, Rows
+from lodestar.data.transforms import Size, fit, pair, show, to_array
 
 _KEPT_BYTES = 256 * 2**20
 """A data set whose decoded pictures need no more than this is decoded once; a larger one every epoch."""
 
 
-class Rows(Protocol):
-    """What each kind of source supplies. Reads are by row, in any order, from any thread."""
-
-    names: tuple[str, ...] | None
-    """Class names by number; None where there are no labels."""
-    labels: np.ndarray | None
-    """Class numbers int64 [N], in range."""
+class Pictures(Protocol):
+    """Pictures of Python's own, by number: what PyTorch calls a map-style data set."""
 
     def __len__(self) -> int: ...
 
-    def picture(self, index: int) -> Image.Image:
-        """The picture, opened or decoded, as stored. Raises any exception when it cannot be."""
-
-    def encoded(self, index: int) -> bytes:
-        """The picture's file, untouched; PNG where it is in no file. Raises any exception when it cannot be read."""
-
-    def where(self, index: int) -> str:
-        """The row's name in a message."""
-
-    def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
-        """All indices once, in arrays [n] whose rows are cheap to read in any order; the arrays themselves in random order."""
-
-    def fingerprint(self) -> str:
-        """A text that differs where the pictures differ."""
+    def __getitem__(self, index: int, /) -> Any: ...
 
 
-_PACKED: dict[str, Callable[[Path, str], Rows]] = {".npz": NpzRows, ".zip": ZipRows}
+_FILES: dict[str, Callable[[Path, str, Asked], Rows]] = {
+    ".parquet": ParquetRows,
+    ".npz": NpzRows,
+    ".zip": ZipRows,
+    **dict.fromkeys(TARS, TarRows),
+}
 """What opens a file of pictures, by the end of its name; every other is a table."""
 
 
@@ -61,15 +54,20 @@ class Source:
     Memory does not grow with the data set, but for a file name or eight bytes a picture.
     """
 
-    def __init__(self, rows: Rows, spec: str, *, channels: int = 3, size: int | Size | None = None, skip_bad: bool = False):
-        if channels not in (1, 3):
+    def __init__(
+        self, rows: Rows, spec: str, *, channels: int | None = None, size: int | Size | None = None, skip_bad: bool = False
+    ):
+        """channels: 1 or 3, to convert to; None: as the pictures are stored (`stored_channels`). size: see `open_source`."""
+        if channels not in (1, 3, None):
             raise Problem(f"channels is {channels}: choose from 1 (grey), 3 (RGB)")
         if not len(rows):
             raise Problem(f"{spec} is empty: it holds no pictures")
+        channels = channels or stored_channels(rows, spec)
         self.spec, self.rows, self.names, self.channels, self.skip_bad = spec, rows, rows.names, channels, skip_bad
         self.bad: dict[int, str] = {}
         """Why a picture could not be decoded, by index, of those met so far; only with `skip_bad`."""
-        self._fit = size is not None
+        self.fits = size is not None
+        """Whether pictures are resized and cropped."""
         self.size: Size = (0, 0)
         """(height, width) of every picture."""
         self.size = pair(size) if size is not None else self._first_size()
@@ -99,7 +97,7 @@ class Source:
         picture = self._decode(index)
         if picture is None:
             return None
-        if self._fit:
+        if self.fits:
             picture = fit(picture, self.size)
         elif _size(picture) != self.size:
             first = f"{self.rows.where(self._first)} is {show(self.size)}"
@@ -120,7 +118,7 @@ class Source:
     @cached_property
     def fingerprint(self) -> str:
         """SHA-256 of what the pictures and labels are made of: changes when they do."""
-        digest = hashlib.sha256(f"{self.rows.fingerprint()} {self.channels} {self._fit} {self.size} {self.names}".encode())
+        digest = hashlib.sha256(f"{self.rows.fingerprint()} {self.channels} {self.fits} {self.size} {self.names}".encode())
         if self.rows.labels is not None:
             digest.update(self.rows.labels.tobytes())
         return digest.hexdigest()
@@ -137,73 +135,115 @@ class Source:
         """The picture in the channels asked for; None where it is bad and `skip_bad`. Raises Problem."""
         if index in self.bad:
             return None
+        hint = "" if self.skip_bad else " (--skip-bad leaves such pictures out)"
         try:
-            return convert(self.rows.picture(index), self.channels)
-        except (Problem, MemoryError):
-            raise
-        # PIL's readers raise whatever a broken file makes them meet: OSError, SyntaxError, struct.error, ...
-        except Exception as error:
-            why = f"{self.rows.where(index)} cannot be decoded: {reason(error)}"
+            with reading(self.rows.where(index), "cannot be decoded", hint):
+                return convert(self.rows.picture(index), self.channels)
+        except Problem as problem:
             if not self.skip_bad:
-                raise Problem(f"{why} (--skip-bad leaves such pictures out)") from error
-            self.bad[index] = why
+                raise
+            self.bad[index] = str(problem)
             return None
 
 
 def open_source(
-    spec: str,
+    spec: str | Path | Source | Pictures,
     *,
     size: int | Size | None = None,
     channels: int | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    labels: bool | None = True,
     skip_bad: bool = False,
 ) -> Source:
-    """Open what ``--data`` names: ``digits``, a .parquet, .npz or .zip file, a folder (by class, or not), a data set of the hub.
+    """Open what ``--data`` names, or pictures that are there in Python, for training or to compare with.
 
-    The hub's are written ``owner/name`` where there is no such path, or ``hf:name``; a split other than ``train`` comes after an
-    @, as in ``owner/name@test``. The columns are the tables'. `size`, one number or (height, width), is what every picture is
-    resized and cropped to; without it they must agree. `channels` is 1 or 3, by default 1 for digits and 3 for others. Raises
-    Problem.
+    spec: ``digits``, a .parquet, .npz, .zip or tar file, a folder (by class, or not), a data set of the hub: ``owner/name`` where
+    there is no such path, or ``hf:name``; a split other than ``train`` comes after an @, as in ``owner/name@test``. Or an object:
+    a `datasets.Dataset`, of which what is stored is read; whatever has ``__len__`` and ``__getitem__``, whose items are pictures,
+    pairs (picture, label) or dicts of ``image`` and ``label``; or a `Source`, which is returned as it is where nothing else is
+    asked for. A picture is a PIL one, an array [H, W] or [H, W, C] or a tensor [H, W] or [C, H, W], C = 1 to 4, uint8, uint16, or
+    floats in [0, 1]; a label is a whole number, a name or None. An item is the same whenever it is asked for: random changes
+    belong to `Transforms`.
+
+    size: one number or (height, width), what every picture is resized and cropped to; without it they must agree. channels: 1 or
+    3, to convert to; by default 1 where all pictures are stored as grey, and 3 where any is in colour. The columns are the
+    tables'. labels: False leaves classes out, and what holds them is not looked at; None reads them where they can be read.
+    skip_bad: leave out pictures that cannot be decoded. Files that are no pictures, and columns that are not read, are named in a
+    `lodestar.config.Note`. Raises Problem.
     """
+    if isinstance(spec, Source):
+        return _again(spec, size, channels, Asked(image_column, label_column, labels), skip_bad)
+    asked = Asked(image_column, label_column, labels)
+    if isinstance(spec, str | Path):
+        return Source(_named(str(spec), asked), str(spec), channels=channels, size=size, skip_bad=skip_bad)
+    rows, name = _given(spec, asked)
+    return Source(rows, name, channels=channels, size=size, skip_bad=skip_bad)
+
+
+def _again(source: Source, size: int | Size | None, channels: int | None, asked: Asked, skip_bad: bool) -> Source:
+    """The source, or one of the same pictures in another size or other channels, or without labels."""
+    _no_columns(source.spec, asked)
+    unlabelled = asked.labels is False and source.names is not None
+    if size is None and channels in (None, source.channels) and skip_bad <= source.skip_bad and not unlabelled:
+        return source
+    rows = PartRows(source.rows, np.arange(len(source)), labelled=False) if unlabelled else source.rows
+    size = size if size is not None else source.size if source.fits else None
+    skip_bad = skip_bad or source.skip_bad
+    return Source(rows, source.spec, channels=channels or source.channels, size=size, skip_bad=skip_bad)
+
+
+def _given(data: Pictures, asked: Asked) -> tuple[Rows, str]:
+    """The rows of an object, and what it is called."""
+    package, name = type(data).__module__.partition(".")[0], type(data).__name__
+    name = name if package in ("builtins", "__main__") else f"{package}.{name}"
+    if name.startswith("datasets."):
+        if name != "datasets.Dataset":
+            splits = ", ".join(map(repr, data)) if isinstance(data, Mapping) else ""
+            which = f"take one of its splits ({splits})" if splits else "its pictures have no numbers"
+            raise Problem(f"{name} is no data set that can be read at random: {which}")
+        return HubRows(data, name, asked), name
+    if not (hasattr(data, "__len__") and hasattr(data, "__getitem__")) or isinstance(data, Mapping | bytes):
+        raise Problem(f"{name} is no data set: give a path, or an object with __len__ and __getitem__, such as a torch Dataset")
+    return ObjectRows(data, name, asked), name
+
+
+def _named(spec: str, asked: Asked) -> Rows:
+    """The rows of what ``--data`` names. Raises Problem."""
     path = Path(spec).expanduser()
     name, _, split = spec.removeprefix("hf:").partition("@")
-    hub = spec.startswith("hf:") or _is_hub_name(name)
-    packed = _PACKED.get(path.suffix) if path.is_file() else None
-    table = hub or (path.is_file() and spec != "digits" and packed is None)
-    if (image_column or label_column) and not table:
-        raise Problem(
-            f"column {image_column or label_column!r}: {spec} has no columns, only parquet files and data sets of the hub have"
-        )
-    rows: Rows
+    if spec.startswith("hf:") or _is_hub_name(name):
+        return HubRows(load(name, split or "train", spec), spec, asked)
+    reader = _FILES.get(ending(path), ParquetRows) if path.is_file() else FolderRows if path.is_dir() else None
+    if spec == "digits" or reader is not ParquetRows:
+        _no_columns(spec, asked)
     if spec == "digits":
-        rows = digits()
-    elif hub:
-        rows = HubRows(load(name, split or "train", spec), spec, image_column, label_column)
-    elif path.is_dir():
-        rows = FolderRows(path, spec)
-    elif packed is not None:
-        rows = packed(path, spec)
-    elif path.is_file():
-        rows = ParquetRows(path, spec, image_column, label_column)
-    else:
+        return digits(asked)
+    if reader is None:
         raise _no_such(path, spec)
-    channels = channels if channels is not None else 1 if spec == "digits" else 3
-    return Source(rows, spec, channels=channels, size=size, skip_bad=skip_bad)
+    return reader(path, spec, asked)
+
+
+def ending(path: Path) -> str:
+    """The end of a file's name by which it is known to hold pictures, in lower case; "" for another."""
+    return next((end for end in sorted(_FILES, key=len, reverse=True) if path.name.lower().endswith(end)), "")
+
+
+def _no_columns(spec: str, asked: Asked) -> None:
+    if column := asked.image or asked.label:
+        raise Problem(f"column {column!r}: {spec} has no columns, only parquet files and data sets of the hub have")
 
 
 def _is_hub_name(name: str) -> bool:
     """Two words with a slash that are no path, nor look like a misspelt one."""
     path = Path(name)
-    return (
-        bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", name)) and not path.parent.exists() and path.suffix not in (".parquet", *_PACKED)
-    )
+    return bool(re.fullmatch(r"\w[\w.-]*/[\w.-]+", name)) and not path.parent.exists() and not ending(path)
 
 
 def _no_such(path: Path, spec: str) -> Problem:
     beside = path.parent
     hub = "a data set of the hub as owner/name or owner/name@split"
-    allowed = f"a .parquet, .npz or .zip file, a folder of pictures, 'digits', or {hub}"
+    allowed = f"a .parquet, .npz, .zip or .tar file, a folder of pictures, 'digits', or {hub}"
     if not beside.is_dir():
         return Problem(f"no folder {str(beside)!r}, so no data {spec!r}: give {allowed}")
     guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *(["digits"] if spec == path.name else [])])
@@ -212,10 +252,3 @@ def _no_such(path: Path, spec: str) -> Problem:
 
 def _size(picture: Image.Image) -> Size:
     return picture.height, picture.width
-
-
-def reason(error: Exception) -> str:
-    """Why a picture cannot be decoded, from what its reader raised."""
-    if isinstance(error, Image.UnidentifiedImageError):
-        return "it is not a picture in a known format"
-    return first_line(error)

@@ -1,7 +1,7 @@
-"""How a picture becomes the network's: channels, size, crop, flip.
+"""How a picture becomes the network's: size, crop, flip.
 
-What is the same every time (`convert`, `fit`) is done where the picture is decoded, so that it can be kept; what is random is
-done by `Transforms`, from a generator given per picture, so that a resumed run makes the same choices.
+What is the same every time (`lodestar.data.colour.convert`, `fit`) is done where the picture is decoded, so that it can be
+kept; what is random is done by `Transforms`, from a generator given per picture, so that a resumed run makes the same choices.
 """
 
 from __future__ import annotations
@@ -61,23 +61,6 @@ class Transforms(Config):
         top, left = rng.integers(0, spare, endpoint=True) if self.crop == "random" else (spare[0] // 2, spare[1] // 2)
         image = image[:, top : top + height, left : left + width]
         return image[:, :, ::-1] if self.flip and rng.random() < 0.5 else image
-
-
-def convert(picture: Image.Image, channels: int) -> Image.Image:
-    """A decoded picture, upright, as grey (1 channel) or RGB (3), what is transparent on white."""
-    picture = ImageOps.exif_transpose(picture)
-    mode = "L" if channels == 1 else "RGB"
-    if picture.mode == mode and not picture.has_transparency_data:
-        return picture
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    if picture.mode.startswith("I;16"):
-        picture = Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
-    if picture.mode in ("I", "F"):
-        # PIL would cut these off at 255.
-        raise ValueError(f"its values are not 8 or 16 bits (mode {picture.mode})")
-    return picture.convert(mode)
 
 
 def fit(picture: Image.Image, size: Size) -> Image.Image:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from lodestar.config import Problem
 from lodestar.data import Source
+from lodestar.data.columns import Asked
 from lodestar.data.npz import PICTURES, NpzRows, array, names, open_npz
 from lodestar.evaluate.extractors import Extractor, InceptionExtractor
 from lodestar.evaluate.extractors.inception import SPATIAL
@@ -55,7 +56,7 @@ def published(spec: str, extractor: Extractor, features: Callable[[Source], Tens
     path = Path(spec).expanduser()
     with open_npz(path) as archive:
         held = names(archive)
-        pictures = Source(NpzRows(path, spec), spec) if PICTURES in held else None
+        pictures = Source(NpzRows(path, spec, Asked(labels=False)), spec) if PICTURES in held else None
         # Of how many pictures they are is not told. They are more than features, or the field would not compare with them.
         count = max(FEATURES + 1, 0 if pictures is None else len(pictures))
         moments = _moments(archive, "mu", "sigma", FEATURES, count, spec)

@@ -50,13 +50,13 @@ def open_reference(
 
         reference = published(spec, extractor, features)
     elif spec is not None:
-        return open_source(spec, channels=extractor.channels, size=size)
+        return open_source(spec, channels=extractor.channels, size=size, labels=False)
     else:
         reference = None if model is None else kept(model)
     if reference is None:
         raise Problem(
-            "--reference is missing: the pictures to compare with (a parquet, .npz or .zip file, a folder, hf:owner/name), or a "
-            "file of lodestar stats"
+            "--reference is missing: the pictures to compare with (a parquet, .npz, .zip or tar file, a folder, hf:owner/name), "
+            "or a file of lodestar stats"
         )
     return reference
 

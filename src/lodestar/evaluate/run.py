@@ -303,7 +303,8 @@ def _draw_neighbours(
         found = [each for each in shown if each is not None]
         gap = torch.full_like(found[0], 255)
         rows += [found[0], gap, *found[1:]]
-    save_grid(out / "neighbours.png", torch.stack(rows), columns=indices.shape[1] + 2)
+    # Grey ones may stand beside others in colour.
+    save_grid(out / "neighbours.png", torch.stack([row.expand(3, -1, -1) for row in rows]), columns=indices.shape[1] + 2)
     return []
 
 

@@ -31,7 +31,7 @@ def self_test(samples: str | None, reference: str | None, extractor: Extractor, 
     Raises Problem where a file is missing, which says where to put it, and for a number that differs.
     """
     paths = [_find(given, name) for given, name in ((samples, SAMPLES), (reference, REFERENCE))]
-    pictures = open_source(paths[0], channels=extractor.channels)
+    pictures = open_source(paths[0], channels=extractor.channels, labels=False)
     against = open_reference(paths[1], None, extractor, pictures.size)
     report = evaluate_pictures(pictures, against, extractor, batch_size=batch_size, metrics=PUBLISHED)
     wrong = [

@@ -80,6 +80,11 @@ class Learner(abc.ABC):
 class Task(Config, abc.ABC):
     """A training problem."""
 
+    @property
+    def conditions(self) -> bool:
+        """Whether it needs the classes of its pictures."""
+        return True
+
     @abc.abstractmethod
     def resolve(self, facts: Facts) -> Self:
         """The task with what the data decides (sizes, channels, classes) filled in. Raises Problem where they cannot fit."""

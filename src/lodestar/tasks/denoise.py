@@ -42,6 +42,10 @@ class Denoise(Task):
     0 where it is not conditional.
     """
 
+    @property
+    def conditions(self) -> bool:
+        return self.conditional
+
     def resolve(self, facts: Facts) -> Self:
         if self.conditional and facts.names is None:
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")

@@ -47,6 +47,10 @@ class Distill(Task):
     label_drop: float = Field(default=0.1, ge=0, le=1)
     """Probability with which a picture loses its class; 0 where the teacher was never trained without one."""
 
+    @property
+    def conditions(self) -> bool:
+        return self.model.denoiser.classes is not None
+
     def resolve(self, facts: Facts) -> Self:
         model, channels = self.model, self.model.denoiser.channels
         if model.denoiser.prediction.kind not in STABLE:
@@ -60,7 +64,9 @@ class Distill(Task):
                 f"the data has {facts.channels} and {facts.size}: set data.channels and data.transforms.size"
             )
         classes = model.denoiser.classes
-        if classes is not None and (facts.names is None or (model.names or facts.names) != facts.names):
+        if classes is not None and (
+            facts.names is None or len(facts.names) != classes or (model.names or facts.names) != facts.names
+        ):
             raise Problem(f"teacher {self.teacher} knows other classes ({model.names or classes}) than the data ({facts.names})")
         Trailing(count=2 * self.steps).indices(model.schedule.timesteps)  # raises where the chain is too short for the teacher
         model = model.replace(sampler=DDIM(), steps=f"trailing:{self.steps}")

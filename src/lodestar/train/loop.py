@@ -122,6 +122,8 @@ def open_data(run: Run) -> tuple[Source, Source | None]:
     Raises Problem, also if the two differ in size or classes.
     """
     data, transforms = run.data, run.data.transforms
+    if not run.task.conditions:
+        data = data.replace(labels=False)
     source = _open(data, data.source, transforms.source_size, data.channels)
     size = transforms.result_size(source.size)
     fitted = None if transforms.size is None else size
@@ -152,6 +154,7 @@ def _open(data: DataConfig, spec: str, size: Size | None, channels: int | None) 
         channels=channels,
         image_column=data.image_column,
         label_column=data.label_column,
+        labels=data.labels,
         skip_bad=data.skip_bad,
     )
 

@@ -17,7 +17,7 @@ class DataConfig(Config):
     """Where the pictures come from and what is done to them."""
 
     source: str = "digits"
-    """A parquet, .npz or .zip file, a folder, a hub data set (its split after an @, as in ``owner/name@test``), or "digits"."""
+    """A parquet, .npz, .zip or tar file, a folder, a hub data set (its split after an @: ``owner/name@test``), or "digits"."""
     validation: str | None = None
     """Pictures, named like `source`, for the numbers that a task reports on held-out ones."""
     held_out: float = Field(default=0.0, ge=0, lt=1)
@@ -26,9 +26,11 @@ class DataConfig(Config):
     """Of a table, the pictures; None: the first column of such."""
     label_column: str | None = None
     """Of a table, the classes; None: the column "label", or the first of classes."""
+    labels: bool = True
+    """Read the classes. Where they are not, or a task does not condition on them, what holds them is not looked at."""
     transforms: Transforms = Transforms()
     channels: Literal[1, 3] | None = None
-    """Channels to convert to, grey or RGB; None: grey for "digits", RGB for all others, whatever is stored."""
+    """Channels to convert to, grey or RGB; None: grey where all pictures are stored as grey, RGB where any is in colour."""
     skip_bad: bool = False
     """Skip and count pictures that cannot be decoded, instead of stopping."""
     workers: int = Field(default=1, ge=0)
