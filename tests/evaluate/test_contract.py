@@ -16,7 +16,7 @@ from lodestar.data.arrays import ArrayRows
 from lodestar.evaluate import neighbours, statistics
 from lodestar.evaluate.metrics import KID, Metric, Score
 from lodestar.evaluate.repeats import half_width
-from lodestar.evaluate.run import evaluate, evaluate_batches, evaluate_pictures
+from lodestar.evaluate.run import Measurement, evaluate, evaluate_batches, evaluate_pictures
 from lodestar.evaluate.statistics import Collector, FeatureSet, Statistics
 from tests.evaluate import tiny
 
@@ -146,11 +146,13 @@ def test_numbers_of_pictures_are_the_same_in_any_order_and_any_batches(tmp_path:
 
 
 def test_intervals_are_the_same_in_any_batches_and_any_order_of_the_runs(tmp_path: Path) -> None:
-    given = {"count": 12, "repeats": 3, "metrics": METRICS, "cache": tmp_path}
     one, two = (
-        evaluate(tiny.diffusion(), tiny.reference(), tiny.extractor(), batch_size=size, **given)  # type: ignore[arg-type]
+        evaluate(
+            tiny.diffusion(), tiny.reference(), tiny.extractor(), count=12,
+            run=Measurement(metrics=METRICS, batch_size=size, repeats=3, cache=tmp_path),
+        )
         for size in (5, 64)
-    )
+    )  # fmt: skip
     assert one.intervals is not None and two.intervals is not None
     # A value of a picture may round to the other of two neighbours, which tells on few pictures.
     assert one.intervals == pytest.approx(two.intervals, rel=0.05, abs=1e-3)

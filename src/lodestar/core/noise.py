@@ -56,7 +56,7 @@ def generator(seed: int) -> torch.Generator:
 def seeds_from(first: int, count: int) -> tuple[int, ...]:
     """The seeds of `count` pictures: first, first + 1, … Raises Problem unless all of them are whole numbers of 64 bits."""
     try:
-        first = operator.index(first)
+        first = operator.index(None if isinstance(first, bool) else first)  # type: ignore[arg-type]
     except TypeError:
         raise Problem(f"seed is {first!r}: a whole number from 0 to {SEEDS - 1}") from None
     if not 0 <= first < SEEDS:
