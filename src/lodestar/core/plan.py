@@ -12,7 +12,7 @@ import abc
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from lodestar.config import Config, Problem, kinds, nearest, parse
 from lodestar.core.level import CLEAN, Level
@@ -183,6 +183,10 @@ class LogSNR(Plan):
 AnyPlan = Annotated[
     Sections | Strided | Fast27 | Leading | Trailing | Chosen | Linspace | Karras | LogSNR, Field(discriminator="kind")
 ]
+
+
+PlanText = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
+"""A plan as a configuration holds it: its text; a number stands for so many steps."""
 
 
 def parse_plan(text: str | int) -> Any:

@@ -13,7 +13,7 @@ from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Label
 from lodestar.config import Config, Problem, kinds, nearest, parse
 from lodestar.core.noise import seeds_from
-from lodestar.core.plan import parse_plan
+from lodestar.core.plan import PlanText, parse_plan
 from lodestar.guidance import AnyGuidance, Clamp, Guidance, Limit, Steering
 from lodestar.guidance import Own as OwnGuidance
 from lodestar.samplers import AnySampler
@@ -23,7 +23,7 @@ from lodestar.samplers import Own as OwnSampler
 class Settings(Config):
     """How pictures are made of noise."""
 
-    steps: str | None = None
+    steps: PlanText | None = None
     """Sampling plan in text (`lodestar.core.plan`); None is the model's own."""
     sampler: AnySampler | None = None
     """None is the model's own."""
@@ -76,7 +76,6 @@ def settings(**given: Any) -> Settings:
     return Settings(
         **given
         | {
-            "steps": None if steps is None else str(steps),
             "sampler": None if sampler is None else _read("sampler", sampler, AnySampler, OwnSampler),
             "guidance": tuple(_read("guidance", each, AnyGuidance, OwnGuidance) for each in listed if each is not None),
         }

@@ -13,6 +13,7 @@ from lodestar.codecs import AnyCodec, Pixels
 from lodestar.config import Config, Problem
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level
+from lodestar.core.plan import PlanText
 from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.denoiser import DenoiserConfig
@@ -35,7 +36,7 @@ class DiffusionConfig(Config):
     """It was trained without its classes too, so that it is an unconditional model as well."""
     sampler: AnySampler = DPMpp()
     """What it is sampled with where nothing else is asked for."""
-    steps: str = Field(default="trailing:20", validation_alias=AliasChoices("steps", "plan"))
+    steps: PlanText = Field(default="trailing:20", validation_alias=AliasChoices("steps", "plan"))
     """Likewise: its sampling plan, in text."""
 
     @model_validator(mode="after")
