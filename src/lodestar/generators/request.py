@@ -71,7 +71,7 @@ def settings(**given: Any) -> Settings:
         if name not in Settings.model_fields:
             known = ", ".join(Settings.model_fields)
             raise Problem(f"unknown setting {name!r}: choose from {known}{nearest(name, Settings.model_fields)}")
-    steps, sampler, guidance = given.get("steps"), given.get("sampler"), given.get("guidance", ())
+    sampler, guidance = given.get("sampler"), given.get("guidance", ())
     listed = guidance if isinstance(guidance, Sequence) and not isinstance(guidance, str) else [guidance]
     return Settings(
         **given
