@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +16,17 @@ import pytest
 import torch
 
 from lodestar import checkpoint, files
-from lodestar.config import Problem
+from lodestar.config import Problem, decode
 from lodestar.core.draws import LossSecondMoment
 from lodestar.core.schedule import Cosine
 from lodestar.data import Batch
 from lodestar.train import loop
 from lodestar.train.loop import Step, train
 from lodestar.train.names import STATE
+from lodestar.train.run import Run
 
 from . import runs
-from .runs import assert_same, denoising, saved
+from .runs import assert_same, denoising, logged, saved, write_pictures
 
 FACTS = loop.Facts(3, (8, 8), ("a", "b", "c"))
 
@@ -160,6 +163,27 @@ def test_a_checkpoint_with_a_changed_byte_is_refused(pictures: str, tmp_path: Pa
     (tmp_path / STATE).write_bytes(data)
     with pytest.raises(Problem, match=r"state\.safetensors has been changed since it was written"):
         train(denoising(pictures, images=32), tmp_path)
+
+
+def test_a_run_of_an_earlier_version_goes_on_to_what_that_version_ended_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder was written at image 40 by commit 4b845cd, and so was what its run to image 72 logged and weighed.
+
+    Twelve of `write_pictures`; losses remembered, labels dropped, pictures flipped, one average.
+    """
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures", 12)
+    with zipfile.ZipFile(Path(__file__).with_name("earlier_run.zip")) as archive:
+        archive.extractall(tmp_path)
+    run = decode(Run, (tmp_path / "run" / "run.json").read_text())
+    assert saved(tmp_path / "run")[0]["images_seen"] == 40
+    train(run.replace(train=run.train.replace(images=72)), tmp_path / "run")
+    expected = json.loads((tmp_path / "expected.json").read_text())
+    assert logged(tmp_path / "run") == [pytest.approx(line, rel=1e-4) for line in expected["log"]]
+    _, weights = checkpoint.load(tmp_path / "run" / "model.safetensors", "diffusion")
+    sizes = {name: value.double().square().mean().sqrt().item() for name, value in weights.items()}
+    assert sizes == pytest.approx(expected["weights"], rel=1e-4, abs=1e-7)
 
 
 def test_the_optimizers_state_is_restored_in_the_parameters_own_order_in_memory(pictures: str, tmp_path: Path) -> None:
