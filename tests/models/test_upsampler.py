@@ -23,7 +23,7 @@ from lodestar.models.edits import SDEdit, Upsample
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
 from lodestar.samplers import Ancestral
-from lodestar.tasks import Denoise, Facts
+from lodestar.tasks import DataFacts, TrainDenoiser
 from tests.evaluate import tiny
 from tests.evaluate.tiny import BACKBONE, randomized
 
@@ -119,7 +119,7 @@ def test_without_pictures_it_is_refused() -> None:
 
 
 def test_it_learns_from_pictures_that_are_made_small() -> None:
-    task = Denoise(model=config(), objective=Hybrid()).resolve(Facts(1, (16, 16), ("a", "b")))
+    task = TrainDenoiser(model=config(), objective=Hybrid()).resolve(DataFacts(1, (16, 16), ("a", "b")))
     denoiser = task.model.denoiser
     assert (denoiser.low_res, denoiser.network.in_channels, denoiser.channels) == ((8, 8), 2, 1)
     learner = task.build(torch.device("cpu"), torch.float32)

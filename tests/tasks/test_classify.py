@@ -14,19 +14,19 @@ from lodestar.core.schedule import Cosine, Linear, Schedule
 from lodestar.data import Batch
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.nets.classifier import ClassifierConfig
-from lodestar.tasks import AnyTask, Classify, Facts
+from lodestar.tasks import AnyTask, DataFacts, TrainClassifier
 from lodestar.tasks.classify import ClassifyLearner
 
 torch.set_num_threads(1)
 NAMES = ("cat", "dog", "ship")
-FACTS = Facts(1, (8, 8), NAMES)
+FACTS = DataFacts(1, (8, 8), NAMES)
 
 
-def task(noised: bool, schedule: Schedule = Cosine(timesteps=1000)) -> Classify:  # noqa: B008 (it is frozen)
+def task(noised: bool, schedule: Schedule = Cosine(timesteps=1000)) -> TrainClassifier:  # noqa: B008 (it is frozen)
     network = ClassifierConfig(
         width=8, multipliers=(1, 2), blocks=1, attention=(), head_channels=8, norm_groups=4, pool="adaptive", size=(32, 32)
     )
-    return Classify(model=ClassifierModelConfig(network=network, schedule=schedule, noised=noised)).resolve(FACTS)
+    return TrainClassifier(model=ClassifierModelConfig(network=network, schedule=schedule, noised=noised)).resolve(FACTS)
 
 
 def learner(noised: bool, **settings: Any) -> ClassifyLearner:
@@ -57,9 +57,9 @@ def test_the_data_decides_size_channels_and_classes() -> None:
 
 def test_data_that_cannot_be_classified_is_refused() -> None:
     with pytest.raises(Problem, match="labels are missing: a classifier needs data with classes"):
-        task(True).resolve(Facts(1, (8, 8), None))
+        task(True).resolve(DataFacts(1, (8, 8), None))
     with pytest.raises(Problem, match="pictures of 9×8: this network needs height and width divisible by 2"):
-        task(True).resolve(Facts(1, (9, 8), NAMES))
+        task(True).resolve(DataFacts(1, (9, 8), NAMES))
 
 
 def test_names_must_fit_the_classes() -> None:

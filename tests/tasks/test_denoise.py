@@ -17,18 +17,18 @@ from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid, Losses
-from lodestar.tasks import AnyTask, Denoise, Facts
+from lodestar.tasks import AnyTask, DataFacts, TrainDenoiser
 from lodestar.tasks.denoise import HELD_OUT, DenoiseLearner
 
 torch.set_num_threads(1)
 NAMES = ("cat", "dog", "ship")
-FACTS = Facts(1, (8, 8), NAMES)
+FACTS = DataFacts(1, (8, 8), NAMES)
 
 
-def task(**settings: Any) -> Denoise:
+def task(**settings: Any) -> TrainDenoiser:
     network = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=(), head_channels=8, norm_groups=4, out_channels=6)
     denoiser = DenoiserConfig(network=network, variance="learned_range", classes=10)
-    return Denoise(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(timesteps=20)), objective=Hybrid(), **settings)
+    return TrainDenoiser(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(timesteps=20)), objective=Hybrid(), **settings)
 
 
 def learner(**settings: Any) -> DenoiseLearner:
@@ -55,7 +55,7 @@ def test_the_data_decides_size_channels_and_classes() -> None:
 
 
 def test_an_unconditional_run_needs_no_labels() -> None:
-    model = task(conditional=False).resolve(Facts(1, (8, 8), None)).model
+    model = task(conditional=False).resolve(DataFacts(1, (8, 8), None)).model
     assert (model.denoiser.classes, model.names) == (None, None)
     # There are no classes to drop, whatever the probability.
     assert task(conditional=False, label_drop=0.3).resolve(FACTS).label_drop == 0
@@ -66,9 +66,9 @@ def test_an_unconditional_run_needs_no_labels() -> None:
 
 def test_data_that_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(Problem, match=r"labels are missing: this run is conditional .* set task.conditional=false"):
-        task().resolve(Facts(1, (8, 8), None))
+        task().resolve(DataFacts(1, (8, 8), None))
     with pytest.raises(Problem, match="pictures of 8×7: this network needs height and width divisible by 2"):
-        task().resolve(Facts(1, (8, 7), NAMES))
+        task().resolve(DataFacts(1, (8, 7), NAMES))
 
 
 def test_a_perfect_denoiser_has_no_squared_error() -> None:

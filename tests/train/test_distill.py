@@ -114,7 +114,7 @@ def test_the_student_begins_as_its_teacher_and_the_rate_falls_in_every_stage(who
         lines = [json.loads(line) for line in (whole / f"stage-{steps}" / "log.jsonl").read_text().splitlines()]
         assert lines[-1]["rate"] == pytest.approx(1e-3 * 8 / 32)
     run = settings(teacher, 8, [*SMALL, "train.optimizer.rate=1e-12"])
-    state = loop.start(run.replace(task=run.task.resolve(loop.Facts(3, (8, 8), ("a", "b", "c")))), whole / "nowhere")
+    state = loop.start(run.replace(task=run.task.resolve(loop.DataFacts(3, (8, 8), ("a", "b", "c")))), whole / "nowhere")
     theirs = checkpoint.load(teacher)[1]
     learner: Any = state.learner
     for module in (learner.module, learner.teacher):

@@ -22,21 +22,21 @@ from lodestar.data import Batch, Transforms, divide
 from lodestar.files import lock
 from lodestar.objectives import Losses, Simple
 from lodestar.presets import RUNS
-from lodestar.tasks import Classify, Denoise, Facts
+from lodestar.tasks import DataFacts, TrainClassifier, TrainDenoiser
 from lodestar.tasks.classify import ClassifyLearner
 from lodestar.train.log import Log
 from lodestar.train.loop import Step, learning_rate, open_data, passed, start, train
 from lodestar.train.names import LOCK
 from lodestar.train.run import DataConfig, OptimizerConfig, Run
-from lodestar.train.state import State
+from lodestar.train.state import TrainState
 
 from ..data.pictures import png, write_table
 from .runs import classifying, denoising, logged, saved, write_pictures
 
-FACTS = Facts(3, (8, 8), ("a", "b", "c"))
+FACTS = DataFacts(3, (8, 8), ("a", "b", "c"))
 
 
-def begin(run: Run, folder: Path) -> tuple[State, Step]:
+def begin(run: Run, folder: Path) -> tuple[TrainState, Step]:
     run = run.replace(task=run.task.resolve(FACTS))
     state = start(run, folder)
     return state, Step(run, state)
@@ -49,7 +49,7 @@ def batch(count: int = 8) -> Batch:
     )
 
 
-def weights(state: State) -> list[torch.Tensor]:
+def weights(state: TrainState) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in state.learner.module.parameters()]
 
 
@@ -169,7 +169,7 @@ def test_compile_reaches_the_network(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("run", [classifying("", noised=True), denoising("")])
 def test_a_step_asks_the_device_once(run: Run, tmp_path: Path) -> None:
-    if isinstance(run.task, Denoise):
+    if isinstance(run.task, TrainDenoiser):
         denoiser = run.task.model.denoiser
         denoiser = denoiser.replace(network=denoiser.network.replace(out_channels=3), variance="fixed")
         run = run.replace(task=run.task.replace(objective=Simple(), model=run.task.model.replace(denoiser=denoiser)))
@@ -250,7 +250,7 @@ def test_passed_tells_each_multiple_once() -> None:
 def test_intervals_of_one_length_do_not_hinder_each_other(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints are written where previews and log lines are due at the same image."""
     saves: list[int] = []
-    monkeypatch.setattr(State, "save", lambda self, *_: saves.append(self.counters.images_seen))
+    monkeypatch.setattr(TrainState, "save", lambda self, *_: saves.append(self.counters.images_seen))
     train(classifying(pictures, log_every=16, save_every=16, preview_every=16, images=48), tmp_path / "run")
     assert saves == [16, 32, 48]
     assert [line["images"] for line in logged(tmp_path / "run")] == [16, 32, 48]
@@ -318,7 +318,7 @@ def test_held_out_pictures_are_as_large_as_those_trained_on(pictures: str) -> No
 
 def test_classifier_presets_report_accuracy_by_themselves(tmp_path: Path) -> None:
     presets = [make() for make in RUNS.values()]
-    assert all(run.data.held_out for run in presets if isinstance(run.task, Classify))
+    assert all(run.data.held_out for run in presets if isinstance(run.task, TrainClassifier))
     run = RUNS["digits_classifier"]()
     train(run.replace(train=run.train.replace(images=8, batch_size=8)), tmp_path / "run")
     assert sum(name.startswith("accuracy/time") for name in logged(tmp_path / "run")[-1]) == 4

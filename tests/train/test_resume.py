@@ -28,7 +28,7 @@ from lodestar.train.run import Run
 from . import runs
 from .runs import assert_same, denoising, logged, saved, write_pictures
 
-FACTS = loop.Facts(3, (8, 8), ("a", "b", "c"))
+FACTS = loop.DataFacts(3, (8, 8), ("a", "b", "c"))
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, images_seen: int, stop: Any) -> None:

@@ -26,7 +26,7 @@ class Pictures(Protocol):
 
 
 @dataclass(frozen=True)
-class Facts:
+class DataFacts:
     """What the data says of itself."""
 
     channels: int
@@ -81,7 +81,7 @@ class Task(Config, abc.ABC):
     """A training problem."""
 
     @abc.abstractmethod
-    def resolve(self, facts: Facts) -> Self:
+    def resolve(self, facts: DataFacts) -> Self:
         """The task with what the data decides (sizes, channels, classes) filled in. Raises Problem where they cannot fit."""
 
     @abc.abstractmethod

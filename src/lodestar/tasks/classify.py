@@ -15,19 +15,19 @@ from lodestar.core.level import Level
 from lodestar.models.classifier import PLAIN, ClassifierModelConfig, PictureClassifier
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
-from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
+from lodestar.tasks.base import DataFacts, Learner, Phase, Pictures, Task, check_size
 
 BUCKETS = 4
 """Parts of the chain, of equal length, whose accuracy is reported apart."""
 
 
-class Classify(Task):
+class TrainClassifier(Task):
     """A classifier of pictures, noised ones or clean ones."""
 
     kind: Literal["classify"] = "classify"
     model: ClassifierModelConfig = ClassifierModelConfig()
 
-    def resolve(self, facts: Facts) -> Self:
+    def resolve(self, facts: DataFacts) -> Self:
         if facts.names is None:
             raise Problem("labels are missing: a classifier needs data with classes, in a column 'label' or one folder for each")
         network = self.model.network
@@ -41,9 +41,9 @@ class Classify(Task):
 
 
 class ClassifyLearner(Learner):
-    """See Classify."""
+    """See TrainClassifier."""
 
-    def __init__(self, task: Classify, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, task: TrainClassifier, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
         self.module = self.model = place(PictureClassifier(task.model), device)
         self.model.dtype = dtype

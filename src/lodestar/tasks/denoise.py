@@ -17,7 +17,7 @@ from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
-from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
+from lodestar.tasks.base import DataFacts, Learner, Phase, Pictures, Task, check_size
 
 PREVIEWS = 40
 """Pictures in a sample grid."""
@@ -25,7 +25,7 @@ HELD_OUT = 2_000
 """Held-out pictures, at most, that a validation looks at: the first ones."""
 
 
-class Denoise(Task):
+class TrainDenoiser(Task):
     """A diffusion model of pictures, conditional on their classes or not."""
 
     kind: Literal["denoise"] = "denoise"
@@ -41,7 +41,7 @@ class Denoise(Task):
     0 where it is not conditional.
     """
 
-    def resolve(self, facts: Facts) -> Self:
+    def resolve(self, facts: DataFacts) -> Self:
         if self.conditional and facts.names is None:
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")
         self._check_loss()
@@ -80,9 +80,9 @@ class Denoise(Task):
 
 
 class DenoiseLearner(Learner):
-    """See Denoise."""
+    """See TrainDenoiser."""
 
-    def __init__(self, task: Denoise, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, task: TrainDenoiser, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
         self.module = self.model = place(Diffusion(task.model), device)
         self.model.denoiser.dtype = dtype

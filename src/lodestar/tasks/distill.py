@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.config import Problem
-from lodestar.core.estimate import Denoise as Teacher
+from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
 from lodestar.core.plan import Trailing
 from lodestar.core.schedule import Schedule
@@ -26,8 +26,8 @@ from lodestar.objectives import Losses
 from lodestar.objectives.base import mean_flat
 from lodestar.samplers import DDIM
 from lodestar.samplers.base import combine, follow
-from lodestar.tasks.base import Facts, Phase, Pictures, Task
-from lodestar.tasks.denoise import Denoise, DenoiseLearner
+from lodestar.tasks.base import DataFacts, Phase, Pictures, Task
+from lodestar.tasks.denoise import DenoiseLearner, TrainDenoiser
 
 STABLE = ("x0", "v", "flow", "edm")
 """Predictions that tell the picture at any noise. An error in ε̂ is one of σ/α times that in x̂₀, without bound (section 4)."""
@@ -47,7 +47,7 @@ class Distill(Task):
     label_drop: float = Field(default=0.1, ge=0, le=1)
     """Probability with which a picture loses its class; 0 where the teacher was never trained without one."""
 
-    def resolve(self, facts: Facts) -> Self:
+    def resolve(self, facts: DataFacts) -> Self:
         model, channels = self.model, self.model.denoiser.network.in_channels
         if model.denoiser.prediction.kind not in STABLE:
             raise Problem(
@@ -75,7 +75,7 @@ class DistillLearner(DenoiseLearner):
 
     def __init__(self, task: Distill, device: torch.device, dtype: torch.dtype) -> None:
         conditional = task.model.denoiser.classes is not None
-        super().__init__(Denoise(model=task.model, conditional=conditional, label_drop=task.label_drop), device, dtype)
+        super().__init__(TrainDenoiser(model=task.model, conditional=conditional, label_drop=task.label_drop), device, dtype)
         self.steps = [level.to(device) for level in stops(task.model.schedule, task.steps)]
         self.teacher = place(Diffusion(task.model).requires_grad_(False).eval(), device)
         self.teacher.denoiser.lower(dtype)
@@ -120,7 +120,7 @@ def stops(schedule: Schedule, steps: int) -> tuple[Level, Level, Level]:
     return listed(whole[:-1]), listed(halved[1::2]), listed(whole[1:])
 
 
-def two_steps(teacher: Teacher, x: Tensor, t: Level, halfway: Level, s: Level) -> Tensor:
+def two_steps(teacher: Denoise, x: Tensor, t: Level, halfway: Level, s: Level) -> Tensor:
     """The x̂₀ of which one DDIM step t → s ends where the teacher's two, t → halfway → s, end (equation 7); x is [B, ...].
 
     It is a weighted mean of the two estimates, of weights that add up to 1: nothing is subtracted that is nearly equal.

@@ -23,7 +23,7 @@ from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.measured import measured
 from lodestar.files import write_csv
 from lodestar.nets.unet import UNetConfig
-from lodestar.tasks import Denoise
+from lodestar.tasks import TrainDenoiser
 from lodestar.train.loop import train
 from lodestar.train.names import LOG
 from lodestar.train.run import Run
@@ -122,7 +122,7 @@ def ablate(
     Problem.
     """
     task = run.task
-    if not isinstance(task, Denoise):
+    if not isinstance(task, TrainDenoiser):
         raise Problem(f"this run is of kind {task.kind!r}: the variants are of a diffusion model's network, 'denoise'")
     for name in names:
         choose("variant", name, VARIANTS)

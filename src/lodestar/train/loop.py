@@ -26,14 +26,14 @@ from lodestar.files import is_temporary, lock, write_text
 from lodestar.images import save_grid
 from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
 from lodestar.progress import progress
-from lodestar.tasks import Facts, Phase
+from lodestar.tasks import DataFacts, Phase
 from lodestar.train.ema import Average
 from lodestar.train.init import initialize
 from lodestar.train.interrupt import Interrupt
 from lodestar.train.log import Log
 from lodestar.train.names import LOCK, LOG, MODEL, RUN, STATE
 from lodestar.train.run import DataConfig, OptimizerConfig, Run
-from lodestar.train.state import Counters, State
+from lodestar.train.state import Counters, TrainState
 
 CHANGEABLE = {
     "train.images", "train.log_every", "train.save_every", "train.preview_every", "data.workers", "data.validation",
@@ -50,7 +50,7 @@ def train(run: Run, folder: str | Path, console: Console | None = None, device: 
     folder, console = Path(folder), console or Console(stderr=True)
     source, held_out = open_data(run)
     transforms = run.data.transforms
-    run = run.replace(task=run.task.resolve(Facts(source.channels, transforms.result_size(source.size), source.names)))
+    run = run.replace(task=run.task.resolve(DataFacts(source.channels, transforms.result_size(source.size), source.names)))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"):
         state = start(run, folder, device, console)
@@ -70,7 +70,7 @@ def train(run: Run, folder: str | Path, console: Console | None = None, device: 
     return folder / MODEL
 
 
-def _loop(run: Run, state: State, source: Source, held_out: Source | None, folder: Path, console: Console) -> None:
+def _loop(run: Run, state: TrainState, source: Source, held_out: Source | None, folder: Path, console: Console) -> None:
     """From the state's images seen to the run's."""
     counters, config, bad_steps = state.counters, run.train, 0
     stream: Any = batches(  # a generator, which can be closed
@@ -182,7 +182,7 @@ def claim(folder: Path, run: Run) -> None:
     write_text(folder / RUN, run.to_json())
 
 
-def start(run: Run, folder: Path, device: str | None = None, console: Console | None = None) -> State:
+def start(run: Run, folder: Path, device: str | None = None, console: Console | None = None) -> TrainState:
     """A fresh state, or the folder's checkpoint. Raises Problem if the checkpoint is damaged."""
     place = choose_device(device)
     dtype = best_dtype(place) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
@@ -198,7 +198,7 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
             console.print(Text(told), soft_wrap=True)
     parameters = list(learner.module.parameters())
     optimizer = run.train.optimizer
-    state = State(
+    state = TrainState(
         learner,
         {
             phase.name: torch.optim.AdamW(
@@ -219,7 +219,7 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
 class Step:
     """One optimizer step on one batch."""
 
-    def __init__(self, run: Run, state: State) -> None:
+    def __init__(self, run: Run, state: TrainState) -> None:
         self.run, self.state = run, state
         self.phases = state.learner.phases()
         if run.train.compile:
@@ -282,7 +282,7 @@ def passed(every: int, before: int, now: int) -> bool:
     return now // every > before // every
 
 
-def report(run: Run, state: State, held_out: Source | None, folder: Path, log: Log) -> None:
+def report(run: Run, state: TrainState, held_out: Source | None, folder: Path, log: Log) -> None:
     """Show samples and held-out numbers of the average that is saved as the model."""
     learner, images_seen = state.learner, state.counters.images_seen
     learner.module.eval()
@@ -333,7 +333,7 @@ def _last_good(folder: Path) -> str:
     return f"the last good state, of image {checkpoint.peek(path).provenance['images_seen']:,}, is {path}"
 
 
-def _plan(run: Run, source: Source, held_out: Source | None, state: State, folder: Path) -> Text:
+def _plan(run: Run, source: Source, held_out: Source | None, state: TrainState, folder: Path) -> Text:
     device = next(state.learner.module.parameters()).device
     parameters = sum(parameter.numel() for parameter in state.learner.module.parameters())
     apart = "" if held_out is None else f" and {len(held_out):,} held out"

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from lodestar.config import Config
 from lodestar.data import Transforms
-from lodestar.tasks import AnyTask, Denoise
+from lodestar.tasks import AnyTask, TrainDenoiser
 from lodestar.train.ema import AnyProfile, HalfLife
 
 
@@ -93,6 +93,6 @@ class TrainConfig(Config):
 class Run(Config):
     """A whole training run."""
 
-    task: AnyTask = Denoise()
+    task: AnyTask = TrainDenoiser()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

@@ -36,7 +36,7 @@ class Counters:
 
 
 @dataclass
-class State:
+class TrainState:
     """What a run consists of while it runs."""
 
     learner: Learner
