@@ -14,7 +14,7 @@ from lodestar.core.schedule import Cosine, Linear, Schedule
 from lodestar.data import Batch
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.nets.classifier import ClassifierConfig
-from lodestar.tasks import AnyTask, DataFacts, TrainClassifier
+from lodestar.tasks import AnyTask, DataFacts, Rng, TrainClassifier
 from lodestar.tasks.classify import ClassifyLearner
 
 torch.set_num_threads(1)
@@ -42,8 +42,8 @@ def batch(count: int = 64) -> Batch:
     return Batch(image.to(torch.uint8), label)
 
 
-def rng() -> torch.Generator:
-    return torch.Generator().manual_seed(2)
+def rng(seed: int = 2, count: int = 64) -> Rng:
+    return Rng(torch.Generator().manual_seed(seed), count)
 
 
 def test_the_data_decides_size_channels_and_classes() -> None:
@@ -83,7 +83,7 @@ def test_the_loss_is_the_cross_entropy_at_the_level_drawn() -> None:
         return torch.arange(3.0).expand(len(x), 3)
 
     made.model.logits = logits  # type: ignore[assignment, method-assign]
-    losses = made.loss(batch(2000), rng())
+    losses = made.loss(batch(2000), rng(count=2000))
     ((x, level),) = seen
     expected = -torch.arange(3.0).log_softmax(0)[batch(2000).label]
     assert torch.allclose(losses.total, expected)
@@ -115,10 +115,10 @@ def test_it_learns(noised: bool) -> None:
     made = learner(noised)
     (phase,) = made.phases()
     optimizer = torch.optim.AdamW(phase.parameters, 1e-2)
-    generator = rng()
+    generator = torch.Generator().manual_seed(2)
     for _ in range(30):
         optimizer.zero_grad()
-        phase.loss(batch(), generator).total.mean().backward()
+        phase.loss(batch(), Rng(generator, 64)).total.mean().backward()
         optimizer.step()
     made.module.eval()
     with torch.no_grad():

@@ -17,7 +17,7 @@ from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import L1, P2, AnyObjective, Bound, Huber, Hybrid, MinSNR, Objective, Simple
-from lodestar.tasks import DataFacts, TrainDenoiser
+from lodestar.tasks import DataFacts, Rng, TrainDenoiser
 
 torch.set_num_threads(1)
 
@@ -78,7 +78,7 @@ def test_every_combination_trains_or_says_why_not(prediction: str, variance: str
             for parameter in made.module.parameters():  # as built, the last layer is zero and lets no gradient through
                 parameter += 0.05 * torch.randn(parameter.shape, generator=rng)
         (phase,) = made.phases()
-        losses = phase.loss(batch, rng)
+        losses = phase.loss(batch, Rng(rng, 6))
         losses.total.mean().backward()
         gradients = [parameter.grad for parameter in phase.parameters if parameter.grad is not None]
         assert losses.total.shape == (6,), (objective, levels)

@@ -17,7 +17,7 @@ from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid, Losses
-from lodestar.tasks import AnyTask, DataFacts, TrainDenoiser
+from lodestar.tasks import AnyTask, DataFacts, Rng, TrainDenoiser
 from lodestar.tasks.denoise import HELD_OUT, DenoiseLearner
 
 torch.set_num_threads(1)
@@ -41,8 +41,15 @@ def batch(count: int = 16) -> Batch:
     return Batch(torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng), torch.arange(count) % 3)
 
 
-def rng(seed: int = 2) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def rng(seed: int = 2, count: int = 16) -> Rng:
+    return Rng(torch.Generator().manual_seed(seed), count)
+
+
+def taught(made: DenoiseLearner, steps: int, count: int = 16) -> None:
+    """Let the learner remember the losses of some steps."""
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(steps):
+        made.remember(made.loss(batch(count), Rng(generator, count)).noted)
 
 
 def test_the_data_decides_size_channels_and_classes() -> None:
@@ -83,7 +90,7 @@ def test_a_perfect_denoiser_has_no_squared_error() -> None:
     losses = made.loss(batch(), rng())
     assert losses.terms["mse"].max() < 1e-6
     made.model.denoiser.output = lambda x, level, signals: Output(torch.zeros_like(x), frac=torch.zeros_like(x))  # type: ignore
-    assert made.loss(batch(256), rng()).terms["mse"].mean().item() == pytest.approx(1, abs=0.03)
+    assert made.loss(batch(256), rng(count=256)).terms["mse"].mean().item() == pytest.approx(1, abs=0.03)
 
 
 def test_losses_are_drawn_from_the_generator_alone() -> None:
@@ -100,7 +107,7 @@ def test_labels_are_dropped_as_often_as_asked(label_drop: float) -> None:
     made, kept = learner(label_drop=label_drop), []
     encode = made.model.denoiser.encode
     made.model.denoiser.encode = lambda cond, keep: (kept.append(keep["label"]), encode(cond, keep))[1]  # type: ignore
-    made.loss(batch(2000), rng())
+    made.loss(batch(2000), rng(count=2000))
     (keep,) = kept
     assert 1 - keep.double().mean().item() == pytest.approx(label_drop, abs=0.03)
 
@@ -124,8 +131,8 @@ def test_validation_is_the_mean_of_the_terms_and_the_same_every_time() -> None:
     assert numbers.keys() == {"held_out/mse", "held_out/vb"}
     torch.manual_seed(99)
     assert made.validate(lambda: [batch(7), batch(16)]) == numbers
-    generator = rng(0)
-    terms = [made.loss(batch(count), generator).terms["mse"] for count in (7, 16)]
+    generator = torch.Generator().manual_seed(0)
+    terms = [made.loss(batch(count), Rng(generator, count)).terms["mse"] for count in (7, 16)]
     assert numbers["held_out/mse"] == pytest.approx(torch.cat(terms).mean().item())
 
 
@@ -134,9 +141,7 @@ def test_validation_neither_reads_nor_writes_what_training_remembers() -> None:
     made.module.eval()
     before = made.validate(lambda: [batch()])
     assert not made.memory()["counts"].any()
-    generator = rng()
-    for _ in range(12):
-        made.loss(batch(), generator)
+    taught(made, 12)
     assert made.memory()["counts"].all()
     assert made.validate(lambda: [batch()]) == before
 
@@ -145,13 +150,11 @@ def test_importance_draws_leave_the_mean_loss_what_it_was() -> None:
     made, plain = learner(levels=LossSecondMoment(history=4)), learner()
     for each in (made, plain):
         each.module.eval()
-    generator = rng()
-    for _ in range(20):
-        made.loss(batch(64), generator)
+    taught(made, 20, 64)
     weights = made.task.levels.weights(made.memory())  # type: ignore[union-attr]
     assert weights.max() > 3 * weights.min()
     count, names = 4000, ("mse", "vb")
-    ours, theirs = (each.loss(batch(count), rng()) for each in (made, plain))
+    ours, theirs = (each.loss(batch(count), rng(count=count)) for each in (made, plain))
     for a, b in ((ours.total, theirs.total), *((ours.terms[name], theirs.terms[name]) for name in names)):
         error = ((a.var() + b.var()) / count).sqrt()
         assert abs(a.mean() - b.mean()) < 4 * error

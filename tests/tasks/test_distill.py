@@ -21,7 +21,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.samplers import DDIM
 from lodestar.samplers.base import last
-from lodestar.tasks import AnyTask, DataFacts, Distill
+from lodestar.tasks import AnyTask, DataFacts, Distill, Rng
 from lodestar.tasks.distill import DistillLearner, stops, two_steps
 
 torch.set_num_threads(1)
@@ -56,8 +56,8 @@ def batch(count: int = 16) -> Batch:
     return Batch(torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng), torch.arange(count) % 3)
 
 
-def rng(seed: int = 2) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def rng(seed: int = 2, count: int = 16) -> Rng:
+    return Rng(torch.Generator().manual_seed(seed), count)
 
 
 def plan(steps: int, schedule: Schedule) -> list[Level]:
@@ -68,7 +68,7 @@ def plan(steps: int, schedule: Schedule) -> list[Level]:
 @pytest.mark.parametrize("steps", [1, 2, 8, 32])
 @pytest.mark.parametrize("exact", [GAUSSIAN, MIXTURE], ids=["gaussian", "mixture"])
 def test_one_step_to_the_target_ends_where_two_of_the_exact_teacher_end(steps: int, schedule: Schedule, exact: Denoise) -> None:
-    x = torch.randn(steps, 2, dtype=torch.float64, generator=rng())
+    x = torch.randn(steps, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     target = two_steps(exact, x, *stops(schedule, steps))
     levels, halves, elsewhere = plan(steps, schedule), plan(2 * steps, schedule), False
     for k in range(steps):
@@ -123,7 +123,7 @@ def test_the_weight_is_the_signal_to_noise_ratio_and_at_least_one() -> None:
     drawn: list[Level] = []
     student = made.model.denoiser.forward
     made.model.denoiser.forward = lambda x, level, signals: (drawn.append(level), student(x, level, signals))[1]  # type: ignore
-    losses = made.loss(batch(64), rng())
+    losses = made.loss(batch(64), rng(count=64))
     snr = (drawn[0].alpha / drawn[0].sigma) ** 2  # type: ignore[operator]
     assert snr.min() < 1 < snr.max()
     torch.testing.assert_close(losses.total, losses.terms["mse"] * snr.clamp(min=1).float())
@@ -189,6 +189,6 @@ def test_validation_and_previews_are_the_students() -> None:
 def test_the_weights_of_two_steps_add_up_to_one() -> None:
     begin, halfway, end = stops(Cosine(), 16)
     same: Denoise = lambda x, level: Estimate(x, level, torch.ones_like(x))  # noqa: E731
-    x = torch.randn(16, 3, dtype=torch.float64, generator=rng())
+    x = torch.randn(16, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(two_steps(same, x, begin, halfway, end), torch.ones_like(x), rtol=1e-12, atol=1e-12)
     assert spread(begin.alpha, x).shape == (16, 1)  # type: ignore[union-attr]

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from lodestar import checkpoint, files
 from lodestar.config import Problem, decode
 from lodestar.core.draws import LossSecondMoment
 from lodestar.core.schedule import Cosine
-from lodestar.data import Batch
 from lodestar.train import loop
 from lodestar.train.loop import Step, train
 from lodestar.train.names import STATE
@@ -203,9 +201,6 @@ def _resolved(pictures: str) -> Any:
     return denoising(pictures).task.resolve(FACTS)
 
 
-def test_a_batch_is_split_whole() -> None:
-    batch = Batch(torch.arange(7).view(7, 1, 1, 1), torch.arange(7))
-    pieces = list(loop.split(batch, 3))
-    assert [len(piece.image) for piece in pieces] == [3, 3, 1]
-    assert torch.cat([piece.label for piece in pieces if piece.label is not None]).tolist() == list(range(7))
-    assert [len(piece.image) for piece in loop.split(batch, None)] == [7]
+def test_rows_are_cut_into_pieces_whole() -> None:
+    assert list(loop.pieces_of(slice(2, 9), 3)) == [slice(2, 5), slice(5, 8), slice(8, 9)]
+    assert list(loop.pieces_of(slice(2, 9), None)) == [slice(2, 9)]

@@ -8,7 +8,8 @@ from lodestar.tasks.base import DataFacts, Learner, Phase, Pictures, Task
 from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.distill import Distill
+from lodestar.tasks.rng import Rng
 
 AnyTask = Annotated[TrainDenoiser | TrainClassifier | Distill, Field(discriminator="kind")]
 
-__all__ = ["AnyTask", "DataFacts", "Distill", "Learner", "Phase", "Pictures", "Task", "TrainClassifier", "TrainDenoiser"]
+__all__ = ["AnyTask", "DataFacts", "Distill", "Learner", "Phase", "Pictures", "Rng", "Task", "TrainClassifier", "TrainDenoiser"]

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lodestar.config import Config, Problem
 from lodestar.objectives import Losses
+from lodestar.tasks.rng import Rng
 
 
 class Pictures(Protocol):
@@ -40,8 +41,10 @@ class Phase:
 
     name: str
     parameters: Sequence[nn.Parameter]
-    loss: Callable[[Pictures, torch.Generator], Losses]
-    """Per-sample losses of a batch; all randomness comes from the generator (and torch's own, which the loop seeds)."""
+    loss: Callable[[Pictures, Rng], Losses]
+    """Per-sample losses of a piece of a batch. All randomness comes from what it is given, and from dropout layers."""
+    note: Callable[[Mapping[str, Tensor]], None] | None = None
+    """Is given the losses' `noted` of the whole batch, in the order of its pictures, once a step is done that was not skipped."""
 
 
 class Learner(abc.ABC):

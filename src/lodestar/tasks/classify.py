@@ -16,6 +16,7 @@ from lodestar.models.classifier import PLAIN, ClassifierModelConfig, PictureClas
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.tasks.base import DataFacts, Learner, Phase, Pictures, Task, check_size
+from lodestar.tasks.rng import Rng
 
 BUCKETS = 4
 """Parts of the chain, of equal length, whose accuracy is reported apart."""
@@ -51,17 +52,17 @@ class ClassifyLearner(Learner):
     def phases(self) -> list[Phase]:
         return [Phase("classify", list(self.module.parameters()), self.loss)]
 
-    def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+    def loss(self, batch: Pictures, rng: Rng) -> Losses:
         """The cross-entropy of a batch, at levels and with noise drawn from rng."""
         label, logits, _ = self._classify(batch, rng)
         return Losses(cross_entropy(logits, label, reduction="none"), {"accuracy": (logits.argmax(1) == label).float()})
 
     def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
         """Accuracy, of noised pictures for each quarter of the chain apart; each picture's noise is the same every time."""
-        rng = torch.Generator(device=self.device).manual_seed(0)
+        generator = torch.Generator(device=self.device).manual_seed(0)
         right, places = [], []
         for batch in batches():
-            label, logits, level = self._classify(batch, rng)
+            label, logits, level = self._classify(batch, Rng(generator, len(batch.image)))
             right.append((logits.argmax(1) == label).double().cpu())
             if isinstance(level.time, Tensor):
                 places.append((level.time / self.task.model.schedule.time_scale).round().long().cpu())
@@ -84,11 +85,11 @@ class ClassifyLearner(Learner):
     def export(self) -> tuple[str, str]:
         return "classifier", self.task.model.to_json()
 
-    def _classify(self, batch: Pictures, rng: torch.Generator) -> tuple[Tensor, Tensor, Level]:
+    def _classify(self, batch: Pictures, rng: Rng) -> tuple[Tensor, Tensor, Level]:
         """Labels [B], logits [B, classes] and the level at which they were given."""
         assert batch.label is not None
         x, level, schedule = pixels.encode(batch.image.to(self.device)), PLAIN, self.task.model.schedule
         if self.task.model.noised:
-            level = schedule.draw(len(x), rng)
-            x = schedule.forward(x, level, torch.randn(x.shape, generator=rng, device=self.device))
+            level = rng.draw(schedule.draw)
+            x = schedule.forward(x, level, rng.normal(*x.shape[1:]))
         return batch.label.to(self.device), self.model.logits(x, level), level

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Literal, Self
 
 import torch
@@ -18,6 +20,7 @@ from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
 from lodestar.tasks.base import DataFacts, Learner, Phase, Pictures, Task, check_size
+from lodestar.tasks.rng import Rng
 
 PREVIEWS = 40
 """Pictures in a sample grid."""
@@ -89,31 +92,36 @@ class DenoiseLearner(Learner):
         self._memory = task.levels.memory(task.model.schedule)
 
     def phases(self) -> list[Phase]:
-        return [Phase("denoise", list(self.module.parameters()), self.loss)]
+        return [Phase("denoise", list(self.module.parameters()), self.loss, self.remember)]
 
-    def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+    def loss(self, batch: Pictures, rng: Rng) -> Losses:
         """The objective of a batch, at levels, with noise and with dropped labels drawn from rng."""
-        drawn = self.task.levels.draw(self.task.model.schedule, self._memory, len(batch.image), rng)
+        drawn = rng.draw(partial(self.task.levels.draw, self.task.model.schedule, self._memory))
         losses = self._grade(batch, drawn, rng)
-        self.task.levels.remember(self._memory, drawn, losses.total.detach())
+        noted = {} if drawn.index is None else {"index": drawn.index, "loss": losses.total.detach()}
         if drawn.factor is None:
-            return losses
+            return replace(losses, noted=noted)
         factor = drawn.factor.to(losses.total)
-        return Losses(factor * losses.total, {name: factor * term for name, term in losses.terms.items()})
+        return Losses(factor * losses.total, {name: factor * term for name, term in losses.terms.items()}, noted)
+
+    def remember(self, noted: Mapping[str, Tensor]) -> None:
+        """Have the draws of levels remember the losses of a step, where they do."""
+        if noted:
+            self.task.levels.remember(self._memory, noted["index"], noted["loss"])
 
     def memory(self) -> Mapping[str, Tensor]:
         return self._memory
 
-    def _grade(self, batch: Pictures, drawn: Drawn, rng: torch.Generator) -> Losses:
+    def _grade(self, batch: Pictures, drawn: Drawn, rng: Rng) -> Losses:
         """The objective of a batch at given levels."""
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
         x0 = pixels.encode(batch.image.to(self.device))
-        eps = torch.randn(x0.shape, generator=rng, device=self.device)
+        eps = rng.normal(*x0.shape[1:])
         x = schedule.forward(x0, drawn.level, eps)
         output = denoiser.output(x, drawn.level, denoiser.encode(*self.condition(batch, x0, rng)))
         return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
 
-    def condition(self, batch: Pictures, x0: Tensor, rng: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def condition(self, batch: Pictures, x0: Tensor, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions of a batch, encoded as x0, and who keeps them, drawn from rng: as `Denoiser.encode` takes them."""
         cond: dict[str, Tensor] = {}
         if self.model.denoiser.label is not None:
@@ -121,7 +129,7 @@ class DenoiseLearner(Learner):
             cond["label"] = batch.label.to(self.device)
         if self.model.denoiser.config.low_res is not None:
             cond["low_res"] = shrink(x0, self.model.denoiser.config.low_res)
-        keep = torch.rand(len(x0), generator=rng, device=self.device) >= self.task.label_drop
+        keep = rng.uniform() >= self.task.label_drop
         return cond, {"label": keep}
 
     def preview(self) -> Tensor | None:
@@ -129,13 +137,14 @@ class DenoiseLearner(Learner):
 
     def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
         """Means of the objective's terms; levels, noise and dropped labels are the same every time."""
-        rng = torch.Generator(device=self.device).manual_seed(0)
+        generator = torch.Generator(device=self.device).manual_seed(0)
         # What is remembered of the training losses neither changes here nor decides which levels are drawn.
         fresh = self.task.levels.memory(self.task.model.schedule)
         terms: dict[str, list[Tensor]] = defaultdict(list)
         seen = 0
         for batch in batches():
-            drawn = self.task.levels.draw(self.task.model.schedule, fresh, len(batch.image), rng)
+            rng = Rng(generator, len(batch.image))
+            drawn = rng.draw(partial(self.task.levels.draw, self.task.model.schedule, fresh))
             for name, values in self._grade(batch, drawn, rng).terms.items():
                 terms[name].append(values)
             seen += len(batch.image)

@@ -28,6 +28,7 @@ from lodestar.samplers import DDIM
 from lodestar.samplers.base import combine, follow
 from lodestar.tasks.base import DataFacts, Phase, Pictures, Task
 from lodestar.tasks.denoise import DenoiseLearner, TrainDenoiser
+from lodestar.tasks.rng import Rng
 
 STABLE = ("x0", "v", "flow", "edm")
 """Predictions that tell the picture at any noise. An error in ε̂ is one of σ/α times that in x̂₀, without bound (section 4)."""
@@ -84,15 +85,15 @@ class DistillLearner(DenoiseLearner):
     def phases(self) -> list[Phase]:
         return [Phase("distill", list(self.module.parameters()), self.loss)]
 
-    def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+    def loss(self, batch: Pictures, rng: Rng) -> Losses:
         """Squared error of x̂₀ against the teacher's two steps, weighed by max(α²/σ², 1) (truncated SNR, section 4).
 
         The step, the noise and who loses its label are drawn from rng.
         """
         x0 = pixels.encode(batch.image.to(self.device))
-        index = torch.randint(len(self.steps[0]), (len(x0),), generator=rng, device=self.device)
+        index = rng.integers(len(self.steps[0]))
         t, halfway, s = (level[index] for level in self.steps)
-        x = self.task.model.schedule.forward(x0, t, torch.randn(x0.shape, generator=rng, device=self.device))
+        x = self.task.model.schedule.forward(x0, t, rng.normal(*x0.shape[1:]))
         cond, keep = self.condition(batch, x0, rng)
         with torch.no_grad():
             plain = self.teacher.denoiser.bind(cond, keep)

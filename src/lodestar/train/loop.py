@@ -9,7 +9,8 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,11 @@ from lodestar.data import Batch, Source, batches, divide, open_source, part, seq
 from lodestar.data.transforms import Size, show
 from lodestar.files import is_temporary, lock, write_text
 from lodestar.images import save_grid
+from lodestar.nets import dropout
 from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
+from lodestar.objectives import Losses
 from lodestar.progress import progress
-from lodestar.tasks import DataFacts, Phase
+from lodestar.tasks import DataFacts, Phase, Rng
 from lodestar.train.ema import Average
 from lodestar.train.init import initialize
 from lodestar.train.interrupt import Interrupt
@@ -34,6 +37,7 @@ from lodestar.train.log import Log
 from lodestar.train.names import LOCK, LOG, MODEL, RUN, STATE
 from lodestar.train.run import DataConfig, OptimizerConfig, Run
 from lodestar.train.state import Counters, TrainState
+from lodestar.train.world import World
 
 CHANGEABLE = {
     "train.images", "train.log_every", "train.save_every", "train.preview_every", "data.workers", "data.validation",
@@ -219,13 +223,14 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
 class Step:
     """One optimizer step on one batch."""
 
-    def __init__(self, run: Run, state: TrainState) -> None:
-        self.run, self.state = run, state
+    def __init__(self, run: Run, state: TrainState, world: World = World()) -> None:  # noqa: B008 (it has no state)
+        self.run, self.state, self.world = run, state, world
         self.phases = state.learner.phases()
         if run.train.compile:
             state.learner.compile()
         self.device = next(state.learner.module.parameters()).device
         self.parameters = list(state.learner.module.parameters())
+        self.whose = dropout.number(state.learner.module, self.device)
         self.finite = True
         self.rate = 0.0
 
@@ -233,48 +238,70 @@ class Step:
         """Take the step. Returns per-sample losses for the log; empty if the step was skipped."""
         config, counters = self.run.train, self.state.counters
         seed = _mix(config.seed, counters.images_seen)
-        # Dropout draws from torch's own generator, everything else from the step's.
-        torch.manual_seed(seed)
-        rng = torch.Generator(device=self.device).manual_seed(seed)
+        torch.manual_seed(seed)  # for modules of others, whose draws cannot be the pictures' own
+        generator = torch.Generator(device=self.device).manual_seed(seed)
         self.rate = learning_rate(config.optimizer, counters.images_seen, config.images)
         self.state.learner.module.train()
         logged: dict[str, Tensor] = {}
         self.finite = True
         for phase in self.phases:
-            losses = self._phase(phase, batch, rng)
+            losses = self._phase(phase, batch, generator)
             self.finite = self.finite and bool(losses)
             logged |= losses
-        counters.images_seen += len(batch.image)
+        counters.images_seen += config.batch_size
         counters.steps += 1
         if not self.finite:
             counters.skipped += 1
             return {}
         for average in self.state.averages:
-            average.update(self.parameters, counters.images_seen, len(batch.image))
+            average.update(self.parameters, counters.images_seen, config.batch_size)
         return logged
 
-    def _phase(self, phase: Phase, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
+    def _phase(self, phase: Phase, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
         """Gradient and update of one phase; nothing is changed, and nothing returned, where they are not finite."""
         config, optimizer = self.run.train, self.state.optimizers[phase.name]
         for group in optimizer.param_groups:
             group["lr"] = self.rate
         optimizer.zero_grad(set_to_none=True)
-        pieces: list[dict[str, Tensor]] = []
-        for piece in split(batch, config.microbatch):
-            losses = phase.loss(piece, rng)
-            # The mean over the batch whatever the pieces: each counts by its share of the samples.
-            (losses.total.sum() / len(batch.image)).backward()
-            pieces.append({"loss": losses.total.detach(), **losses.terms})
-        norm = torch.nn.utils.get_total_norm([p.grad for p in phase.parameters if p.grad is not None])
-        values = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
+        losses = self._accumulate(phase, batch, Rng(generator, config.batch_size))
+        gradients = [parameter.grad for parameter in phase.parameters if parameter.grad is not None]
+        self.world.sum(gradients)
+        norm = torch.nn.utils.get_total_norm(gradients)
+        values = {"loss": losses.total, **losses.terms}
         # One question to the device, because each waits until it has caught up.
-        if not bool(norm.isfinite() & values["loss"].isfinite().all()):
+        if not bool(norm.isfinite() & losses.total.isfinite().all()):
             optimizer.zero_grad(set_to_none=True)
             return {}
         if config.optimizer.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(phase.parameters, config.optimizer.clip, norm)
         optimizer.step()
+        if phase.note is not None:
+            phase.note(losses.noted)
         return values | {"gradient": norm.detach().reshape(1)}
+
+    def _accumulate(self, phase: Phase, batch: Batch, rng: Rng) -> Losses:
+        """Add up the gradient of this process's pictures, piece by piece; returns the losses of all processes'."""
+        config, share = self.run.train, self.world.share(self.run.train.batch_size)
+        assert len(batch.image) == share.stop - share.start, "a process is given its share of a batch"
+        self.whose[0].fill_(_signed(_mix(config.seed, 0)))
+        pieces: list[Losses] = []
+        for rows in pieces_of(share, config.microbatch):
+            piece = slice(rows.start - share.start, rows.stop - share.start)
+            self.whose[1].fill_(self.state.counters.images_seen + rows.start)
+            losses = phase.loss(cut(batch, piece), rng.piece(rows))
+            # The mean over the batch whatever the pieces: each counts by its share of the samples.
+            (losses.total.sum() / config.batch_size).backward()
+            pieces.append(replace(losses, total=losses.total.detach()))
+        return self._joined(pieces)
+
+    def _joined(self, pieces: Sequence[Losses]) -> Losses:
+        """The losses of pieces, and of all processes, as those of one batch."""
+
+        def join(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+            return {name: self.world.gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
+
+        total = self.world.gather(torch.cat([piece.total for piece in pieces]))
+        return Losses(total, join([piece.terms for piece in pieces]), join([piece.noted for piece in pieces]))
 
 
 def passed(every: int, before: int, now: int) -> bool:
@@ -310,12 +337,15 @@ def learning_rate(config: OptimizerConfig, images_seen: int, images: int) -> flo
     return rate
 
 
-def split(batch: Batch, size: int | None) -> Iterator[Batch]:
-    """The batch in pieces of at most `size` samples."""
-    size = size or len(batch.image)
-    for begin in range(0, len(batch.image), size):
-        label = None if batch.label is None else batch.label[begin : begin + size]
-        yield Batch(batch.image[begin : begin + size], label)
+def pieces_of(rows: slice, size: int | None) -> Iterator[slice]:
+    """Rows of a batch in pieces of at most `size`."""
+    for begin in range(rows.start, rows.stop, size or rows.stop - rows.start):
+        yield slice(begin, min(begin + size, rows.stop) if size else rows.stop)
+
+
+def cut(batch: Batch, rows: slice) -> Batch:
+    """Some of the pictures of a batch."""
+    return Batch(batch.image[rows], None if batch.label is None else batch.label[rows])
 
 
 def _mix(seed: int, images_seen: int) -> int:
@@ -324,6 +354,11 @@ def _mix(seed: int, images_seen: int) -> int:
     value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
     value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
     return value ^ (value >> 31)
+
+
+def _signed(value: int) -> int:
+    """Of 64 bits, as a tensor holds them."""
+    return value - 2**64 if value >= 2**63 else value
 
 
 def _last_good(folder: Path) -> str:
