@@ -12,6 +12,7 @@ import torch
 import lodestar
 from lodestar import checkpoint, library
 from lodestar.__main__ import main
+from lodestar.data import DataFacts
 from lodestar.demo import SCALES
 from lodestar.evaluate.extractors import DEFAULT, load_extractor
 from lodestar.evaluate.kept import kept
@@ -19,7 +20,6 @@ from lodestar.images import load_png
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion
 from lodestar.presets import RUNS
-from lodestar.tasks import DataFacts
 
 torch.set_num_threads(1)
 

@@ -13,7 +13,7 @@ from lodestar.conditions import Signals
 from lodestar.conditions.low_res import beside, shrink
 from lodestar.config import Problem
 from lodestar.core.schedule import Linear
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.denoiser import DenoiserConfig
 from lodestar.editor import arrange, edit
 from lodestar.guidance import CFG, Autoguidance, Classifier
@@ -23,7 +23,7 @@ from lodestar.models.edits import SDEdit, Upsample
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
 from lodestar.samplers import Ancestral
-from lodestar.tasks import DataFacts, Rng, TrainDenoiser
+from lodestar.tasks import Rng, TrainDenoiser
 from tests.evaluate import tiny
 from tests.evaluate.tiny import BACKBONE, randomized
 
@@ -126,7 +126,7 @@ def test_it_learns_from_pictures_that_are_made_small() -> None:
     assert learner.preview() is None
     rng = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8, generator=rng)
-    losses = learner.loss(Batch(image, torch.tensor([0, 1, 0, 1])), Rng(rng, 4))
+    losses = learner.loss(Batch({"image": image, "label": torch.tensor([0, 1, 0, 1])}), Rng(rng, 4))
     losses.total.mean().backward()
     assert losses.total.shape == (4,)
     assert learner.model.denoiser.network.head.weight.grad is not None

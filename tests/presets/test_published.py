@@ -12,10 +12,10 @@ import torch
 
 from lodestar.convert.family import check
 from lodestar.convert.run import facts, ours
+from lodestar.data import DataFacts
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets import PUBLISHED, RUNS
-from lodestar.tasks import DataFacts
 
 SHAPES = Path(__file__).resolve().parents[2].parent / "shared" / "facts" / "checkpoint_shapes.json.gz"
 BY_SHORT = {each.short: each for each in PUBLISHED}

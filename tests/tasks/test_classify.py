@@ -11,10 +11,10 @@ from torch.nn.functional import one_hot
 from lodestar.config import Problem, decode
 from lodestar.core.level import Level
 from lodestar.core.schedule import Cosine, Linear, Schedule
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.nets.classifier import ClassifierConfig
-from lodestar.tasks import AnyTask, DataFacts, Rng, TrainClassifier
+from lodestar.tasks import AnyTask, Rng, TrainClassifier
 from lodestar.tasks.classify import ClassifyLearner
 
 torch.set_num_threads(1)
@@ -39,7 +39,7 @@ def batch(count: int = 64) -> Batch:
     label = torch.arange(count) % 3
     rng = torch.Generator().manual_seed(1)
     image = torch.randint(0, 80, (count, 1, 8, 8), generator=rng) + 80 * label[:, None, None, None]
-    return Batch(image.to(torch.uint8), label)
+    return Batch({"image": image.to(torch.uint8), "label": label})
 
 
 def rng(seed: int = 2, count: int = 64) -> Rng:
@@ -175,9 +175,9 @@ def test_validation_is_the_same_every_time() -> None:
 
 def test_what_it_exports_builds_the_same_classifier() -> None:
     made = learner(True)
-    kind, config = made.export()
-    assert kind == "classifier"
-    again = decode(ClassifierModelConfig, config).build()
+    export = made.exports()["model"]
+    assert (export.module, export.kind) == (made.module, "classifier")
+    again = decode(ClassifierModelConfig, export.config).build()
     again.load_state_dict(made.module.state_dict())
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(again.logits(x), made.model.logits(x))

@@ -12,12 +12,12 @@ from lodestar.config import Problem, decode, kinds
 from lodestar.core.draws import AnyLevels, Levels
 from lodestar.core.prediction import AnyPrediction
 from lodestar.core.schedule import Cosine
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import L1, P2, AnyObjective, Bound, Huber, Hybrid, MinSNR, Objective, Simple
-from lodestar.tasks import DataFacts, Rng, TrainDenoiser
+from lodestar.tasks import Rng, TrainDenoiser
 
 torch.set_num_threads(1)
 
@@ -65,7 +65,7 @@ def reason(prediction: str, variance: str, objective: Objective, levels: Levels)
 @pytest.mark.parametrize(("prediction", "variance"), list(product(PREDICTIONS, ("fixed", "learned", "learned_range"))))
 def test_every_combination_trains_or_says_why_not(prediction: str, variance: str) -> None:
     rng = torch.Generator().manual_seed(0)
-    batch = Batch(torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=rng), None)
+    batch = Batch({"image": torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=rng)})
     for objective, levels in product(OBJECTIVES, LEVELS):
         wanted = task(prediction, variance, objective, levels)
         why = reason(prediction, variance, objective, levels)

@@ -12,12 +12,12 @@ from lodestar.config import Problem, decode
 from lodestar.core.draws import LossSecondMoment
 from lodestar.core.prediction import Output
 from lodestar.core.schedule import Cosine
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid, Losses
-from lodestar.tasks import AnyTask, DataFacts, Rng, TrainDenoiser
+from lodestar.tasks import AnyTask, Rng, TrainDenoiser
 from lodestar.tasks.denoise import HELD_OUT, DenoiseLearner
 
 torch.set_num_threads(1)
@@ -38,7 +38,8 @@ def learner(**settings: Any) -> DenoiseLearner:
 
 def batch(count: int = 16) -> Batch:
     rng = torch.Generator().manual_seed(1)
-    return Batch(torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng), torch.arange(count) % 3)
+    image = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng)
+    return Batch({"image": image, "label": torch.arange(count) % 3})
 
 
 def rng(seed: int = 2, count: int = 16) -> Rng:
@@ -68,7 +69,7 @@ def test_an_unconditional_run_needs_no_labels() -> None:
     assert task(conditional=False, label_drop=0.3).resolve(FACTS).label_drop == 0
     assert task(label_drop=0.3).resolve(FACTS).label_drop == 0.3
     made = learner(conditional=False)
-    assert made.loss(Batch(batch().image, None), rng()).total.shape == (16,)
+    assert made.loss(Batch({"image": batch().image}), rng()).total.shape == (16,)
 
 
 def test_data_that_cannot_be_learned_from_is_refused() -> None:
@@ -190,6 +191,6 @@ def test_previews_are_pictures() -> None:
 
 def test_what_it_exports_builds_the_same_model() -> None:
     made = learner()
-    kind, config = made.export()
-    assert kind == "diffusion"
-    assert decode(DiffusionConfig, config) == made.task.model
+    export = made.exports()["model"]
+    assert (export.module, export.kind) == (made.module, "diffusion")
+    assert decode(DiffusionConfig, export.config) == made.task.model

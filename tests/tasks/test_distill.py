@@ -15,13 +15,13 @@ from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import Epsilon, Velocity
 from lodestar.core.schedule import Cosine, Linear, Schedule
 from lodestar.core.transition import transitions
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.samplers import DDIM
 from lodestar.samplers.base import last
-from lodestar.tasks import AnyTask, DataFacts, Distill, Rng
+from lodestar.tasks import AnyTask, Distill, Export, Frozen, Rng
 from lodestar.tasks.distill import DistillLearner, stops, two_steps
 
 torch.set_num_threads(1)
@@ -53,7 +53,8 @@ def learner(**settings: Any) -> DistillLearner:
 
 def batch(count: int = 16) -> Batch:
     rng = torch.Generator().manual_seed(1)
-    return Batch(torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng), torch.arange(count) % 3)
+    image = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng)
+    return Batch({"image": image, "label": torch.arange(count) % 3})
 
 
 def rng(seed: int = 2, count: int = 16) -> Rng:
@@ -139,7 +140,7 @@ def test_the_student_learns_and_the_teacher_does_not() -> None:
     assert not any(module.training for module in made.teacher.modules())
     mine = {id(parameter) for parameter in made.module.parameters()}
     assert not mine & {id(parameter) for parameter in made.teacher.parameters()}
-    assert made.frozen == {"t": made.teacher}
+    assert made.frozen == {"t": Frozen(made.teacher, "diffusion", "0")}
 
 
 def test_teacher_and_student_lose_the_same_labels() -> None:
@@ -159,7 +160,8 @@ def test_the_student_is_the_teacher_with_its_own_sampler_and_plan() -> None:
     assert resolved.model.denoiser == task().model.denoiser
     assert resolved.resolve(FACTS) == resolved
     assert decode(AnyTask, resolved.to_json()) == resolved
-    assert learner(steps=8).export() == ("diffusion", resolved.model.to_json())
+    made = learner(steps=8)
+    assert made.exports() == {"model": Export(made.module, "diffusion", resolved.model.to_json())}
     bare = task(model=task().model.replace(droppable=False)).resolve(FACTS)
     assert bare.label_drop == 0
 

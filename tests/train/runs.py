@@ -21,11 +21,11 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
-from lodestar.tasks import TrainClassifier, TrainDenoiser
+from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.train.ema import HalfLife, Power
 from lodestar.train.loop import train
 from lodestar.train.names import STATE
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 
 SMALL: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head_channels": 8, "norm_groups": 4}
 

@@ -62,7 +62,7 @@ def test_variants_are_trained_once_and_stand_beside_the_papers(
     trained: list[str] = []
     original = module.train
     monkeypatch.setattr(
-        module, "train", lambda run, folder, *rest: (trained.append(folder.name), original(run, folder, *rest))[1]
+        module, "train", lambda run, folder, *rest, **more: (trained.append(folder.name), original(run, folder, *rest, **more))[1]
     )
     rows = tabled(pictures, tmp_path / "a", ("rescale", "heads-2", "head-32"))
     assert [row["variant"] for row in rows] == ["base", "rescale", "heads-2", "head-32"]

@@ -18,17 +18,20 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lodestar import checkpoint
 from lodestar.config import Problem
-from lodestar.data import Batch, Transforms, divide
+from lodestar.data import Batch, DataFacts, Transforms, divide
 from lodestar.files import lock
 from lodestar.objectives import Losses, Simple
 from lodestar.presets import RUNS
-from lodestar.tasks import DataFacts, TrainClassifier, TrainDenoiser
+from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.tasks.classify import ClassifyLearner
+from lodestar.train.inputs import open_data
 from lodestar.train.log import Log
-from lodestar.train.loop import Step, learning_rate, open_data, passed, start, train
+from lodestar.train.loop import passed, train
 from lodestar.train.names import LOCK
-from lodestar.train.run import DataConfig, OptimizerConfig, Run
+from lodestar.train.run import DataConfig, Run
+from lodestar.train.start import start
 from lodestar.train.state import TrainState
+from lodestar.train.step import Step, learning_rate
 
 from ..data.pictures import png, write_table
 from .runs import classifying, denoising, logged, saved, write_pictures
@@ -44,9 +47,8 @@ def begin(run: Run, folder: Path) -> tuple[TrainState, Step]:
 
 def batch(count: int = 8) -> Batch:
     rng = torch.Generator().manual_seed(1)
-    return Batch(
-        torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=rng), torch.randint(0, 3, (count,), generator=rng)
-    )
+    image = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=rng)
+    return Batch({"image": image, "label": torch.randint(0, 3, (count,), generator=rng)})
 
 
 def weights(state: TrainState) -> list[torch.Tensor]:
@@ -233,8 +235,8 @@ def test_the_step_uses_the_rate_of_where_it_begins(tmp_path: Path) -> None:
     state, step = begin(classifying("", optimizer=OptimizerConfig(rate=1e-3, fall="linear"), images=80), tmp_path)
     step(batch())
     step(batch())
-    assert step.rate == pytest.approx(1e-3 * 0.9)
-    assert state.optimizers["classify"].param_groups[0]["lr"] == step.rate
+    assert step.rates == {"rate": pytest.approx(1e-3 * 0.9)}
+    assert state.optimizers["classify"].param_groups[0]["lr"] == step.rates["rate"]
 
 
 def test_passed_tells_each_multiple_once() -> None:

@@ -13,11 +13,12 @@ from torch import Tensor
 
 from lodestar.core.draws import LossSecondMoment
 from lodestar.core.schedule import Cosine
-from lodestar.data import Batch
-from lodestar.tasks import DataFacts
-from lodestar.train.loop import Step, cut, start
-from lodestar.train.run import OptimizerConfig, Run
+from lodestar.data import Batch, DataFacts
+from lodestar.tasks import OptimizerConfig
+from lodestar.train.run import Run
+from lodestar.train.start import start
 from lodestar.train.state import TrainState
+from lodestar.train.step import Step
 from lodestar.train.world import World
 
 from .runs import classifying, denoising
@@ -52,7 +53,12 @@ def begin(run: Run, microbatch: int | None, folder: Path) -> tuple[Run, TrainSta
 def batches(count: int = 3) -> list[Batch]:
     rng = torch.Generator().manual_seed(1)
     return [
-        Batch(torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8, generator=rng), torch.randint(0, 3, (7,), generator=rng))
+        Batch(
+            {
+                "image": torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8, generator=rng),
+                "label": torch.randint(0, 3, (7,), generator=rng),
+            }
+        )
         for _ in range(count)
     ]
 
@@ -81,7 +87,7 @@ class Together(World):
 def steps(run: Run, state: TrainState, world: World) -> tuple[TrainState, list[dict[str, Tensor]]]:
     """Three steps of a process on its share of three batches."""
     step, share = Step(run, state, world), world.share(run.train.batch_size)
-    return state, [step(cut(batch, share)) for batch in batches()]
+    return state, [step(batch[share]) for batch in batches()]
 
 
 def assert_alike(found: list[tuple[TrainState, list[dict[str, Tensor]]]]) -> None:

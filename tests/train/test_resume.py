@@ -18,28 +18,31 @@ from lodestar import checkpoint, files
 from lodestar.config import Problem, decode
 from lodestar.core.draws import LossSecondMoment
 from lodestar.core.schedule import Cosine
+from lodestar.data import DataFacts
 from lodestar.train import loop
-from lodestar.train.loop import Step, train
+from lodestar.train.loop import train
 from lodestar.train.names import STATE
 from lodestar.train.run import Run
+from lodestar.train.start import start
+from lodestar.train.step import Step, pieces
 
 from . import runs
 from .runs import assert_same, denoising, logged, saved, write_pictures
 
-FACTS = loop.DataFacts(3, (8, 8), ("a", "b", "c"))
+FACTS = DataFacts(3, (8, 8), ("a", "b", "c"))
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, images_seen: int, stop: Any) -> None:
     """Call `stop` in the middle of the step that begins at images_seen: after the optimizer's update, before the averages'."""
-    phase = Step._phase
+    phases = Step._phases
 
     def stopped(self: Step, *args: Any) -> Any:
-        values = phase(self, *args)
+        values = phases(self, *args)
         if self.state.counters.images_seen == images_seen:
             stop()
         return values
 
-    monkeypatch.setattr(Step, "_phase", stopped)
+    monkeypatch.setattr(Step, "_phases", stopped)
 
 
 def fail() -> None:
@@ -75,7 +78,7 @@ def test_what_is_remembered_of_losses_is_saved_with_the_run(
     assert levels.weights(memory).unique().numel() == 4, "by image 64 the draws follow the losses"
     train(run, tmp_path / "run")
     assert_same(tmp_path / "run", tmp_path / "whole")
-    state = loop.start(run.replace(task=run.task.resolve(FACTS)), tmp_path / "run")
+    state = start(run.replace(task=run.task.resolve(FACTS)), tmp_path / "run")
     del tensors["memory/counts"]
     with pytest.raises(Problem, match="what the run remembers, 'counts', is missing"):
         state.restore(tensors, Path("there"))
@@ -187,7 +190,7 @@ def test_a_run_of_an_earlier_version_goes_on_to_what_that_version_ended_with(
 def test_the_optimizers_state_is_restored_in_the_parameters_own_order_in_memory(pictures: str, tmp_path: Path) -> None:
     """A fused optimizer walks through both as they lie in memory; a file keeps no such order."""
     train(denoising(pictures, images=16), tmp_path)
-    state = loop.start(denoising(pictures, images=16).replace(task=_resolved(pictures)), tmp_path)
+    state = start(denoising(pictures, images=16).replace(task=_resolved(pictures)), tmp_path)
     layouts = {
         (parameter.stride(), slots["exp_avg"].stride())
         for optimizer in state.optimizers.values()
@@ -202,5 +205,5 @@ def _resolved(pictures: str) -> Any:
 
 
 def test_rows_are_cut_into_pieces_whole() -> None:
-    assert list(loop.pieces_of(slice(2, 9), 3)) == [slice(2, 5), slice(5, 8), slice(8, 9)]
-    assert list(loop.pieces_of(slice(2, 9), None)) == [slice(2, 9)]
+    assert list(pieces(slice(2, 9), 3)) == [slice(2, 5), slice(5, 8), slice(8, 9)]
+    assert list(pieces(slice(2, 9), None)) == [slice(2, 9)]

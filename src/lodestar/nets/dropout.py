@@ -2,8 +2,7 @@
 
 The mask of a value is a hash of the run's key, the layer, the picture's number and the place, so that pieces of a batch, and
 processes that share one, drop what the whole batch drops, and a pass that is made again (gradient checkpointing) drops the same.
-The hash of numbers counted from the picture's own is that of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable pseudorandom
-number generators").
+The hash is SplitMix64's (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
 """
 
 from __future__ import annotations

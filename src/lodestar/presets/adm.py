@@ -18,9 +18,9 @@ from lodestar.nets.attention import Layout
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.presets.parts import MULTIPLIERS, attention, denoise, every, model_of, openai
-from lodestar.tasks import TrainClassifier
+from lodestar.tasks import OptimizerConfig, TrainClassifier
 from lodestar.train.ema import Decay
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 
 _LINEAR = Linear()
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"

@@ -10,9 +10,9 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
-from lodestar.tasks import TrainClassifier, TrainDenoiser
+from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.train.ema import HalfLife
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 
 
 def digits() -> Run:

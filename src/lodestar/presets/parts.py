@@ -14,9 +14,9 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Hybrid
 from lodestar.samplers import Ancestral
-from lodestar.tasks import TrainDenoiser
+from lodestar.tasks import OptimizerConfig, TrainDenoiser
 from lodestar.train.ema import Decay
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 
 _HYBRID, _UNIFORM = Hybrid(), Uniform()
 

@@ -12,10 +12,11 @@ from torch.nn.functional import cross_entropy
 from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.core.level import Level
+from lodestar.data.batch import Batch, DataFacts
 from lodestar.models.classifier import PLAIN, ClassifierModelConfig, PictureClassifier
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
-from lodestar.tasks.base import DataFacts, Learner, Phase, Pictures, Task, check_size
+from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
 from lodestar.tasks.rng import Rng
 
 BUCKETS = 4
@@ -52,17 +53,17 @@ class ClassifyLearner(Learner):
     def phases(self) -> list[Phase]:
         return [Phase("classify", list(self.module.parameters()), self.loss)]
 
-    def loss(self, batch: Pictures, rng: Rng) -> Losses:
+    def loss(self, batch: Batch, rng: Rng) -> Losses:
         """The cross-entropy of a batch, at levels and with noise drawn from rng."""
         label, logits, _ = self._classify(batch, rng)
         return Losses(cross_entropy(logits, label, reduction="none"), {"accuracy": (logits.argmax(1) == label).float()})
 
-    def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
+    def validate(self, batches: Callable[[], Iterable[Batch]]) -> Mapping[str, float]:
         """Accuracy, of noised pictures for each quarter of the chain apart; each picture's noise is the same every time."""
         generator = torch.Generator(device=self.device).manual_seed(0)
         right, places = [], []
         for batch in batches():
-            label, logits, level = self._classify(batch, Rng(generator, len(batch.image)))
+            label, logits, level = self._classify(batch, Rng(generator, len(batch)))
             right.append((logits.argmax(1) == label).double().cpu())
             if isinstance(level.time, Tensor):
                 places.append((level.time / self.task.model.schedule.time_scale).round().long().cpu())
@@ -82,10 +83,10 @@ class ClassifyLearner(Learner):
     def compile(self) -> None:
         self.model.network.compile()
 
-    def export(self) -> tuple[str, str]:
-        return "classifier", self.task.model.to_json()
+    def exports(self) -> Mapping[str, Export]:
+        return {"model": Export(self.module, "classifier", self.task.model.to_json())}
 
-    def _classify(self, batch: Pictures, rng: Rng) -> tuple[Tensor, Tensor, Level]:
+    def _classify(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor, Level]:
         """Labels [B], logits [B, classes] and the level at which they were given."""
         assert batch.label is not None
         x, level, schedule = pixels.encode(batch.image.to(self.device)), PLAIN, self.task.model.schedule

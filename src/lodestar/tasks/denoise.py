@@ -16,14 +16,15 @@ from lodestar.codecs import pixels
 from lodestar.conditions.low_res import shrink
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
+from lodestar.data.batch import Batch, DataFacts
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
-from lodestar.tasks.base import DataFacts, Learner, Phase, Pictures, Task, check_size
+from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
 from lodestar.tasks.rng import Rng
 
 PREVIEWS = 40
-"""Pictures in a sample grid."""
+"""Batch in a sample grid."""
 HELD_OUT = 2_000
 """Held-out pictures, at most, that a validation looks at: the first ones."""
 
@@ -94,7 +95,7 @@ class DenoiseLearner(Learner):
     def phases(self) -> list[Phase]:
         return [Phase("denoise", list(self.module.parameters()), self.loss, self.remember)]
 
-    def loss(self, batch: Pictures, rng: Rng) -> Losses:
+    def loss(self, batch: Batch, rng: Rng) -> Losses:
         """The objective of a batch, at levels, with noise and with dropped labels drawn from rng."""
         drawn = rng.draw(partial(self.task.levels.draw, self.task.model.schedule, self._memory))
         losses = self._grade(batch, drawn, rng)
@@ -112,7 +113,7 @@ class DenoiseLearner(Learner):
     def memory(self) -> Mapping[str, Tensor]:
         return self._memory
 
-    def _grade(self, batch: Pictures, drawn: Drawn, rng: Rng) -> Losses:
+    def _grade(self, batch: Batch, drawn: Drawn, rng: Rng) -> Losses:
         """The objective of a batch at given levels."""
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
         x0 = pixels.encode(batch.image.to(self.device))
@@ -121,7 +122,7 @@ class DenoiseLearner(Learner):
         output = denoiser.output(x, drawn.level, denoiser.encode(*self.condition(batch, x0, rng)))
         return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
 
-    def condition(self, batch: Pictures, x0: Tensor, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def condition(self, batch: Batch, x0: Tensor, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions of a batch, encoded as x0, and who keeps them, drawn from rng: as `Denoiser.encode` takes them."""
         cond: dict[str, Tensor] = {}
         if self.model.denoiser.label is not None:
@@ -135,7 +136,7 @@ class DenoiseLearner(Learner):
     def preview(self) -> Tensor | None:
         return None if self.task.model.denoiser.low_res else self.model.sample(count=PREVIEWS).images
 
-    def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
+    def validate(self, batches: Callable[[], Iterable[Batch]]) -> Mapping[str, float]:
         """Means of the objective's terms; levels, noise and dropped labels are the same every time."""
         generator = torch.Generator(device=self.device).manual_seed(0)
         # What is remembered of the training losses neither changes here nor decides which levels are drawn.
@@ -143,11 +144,11 @@ class DenoiseLearner(Learner):
         terms: dict[str, list[Tensor]] = defaultdict(list)
         seen = 0
         for batch in batches():
-            rng = Rng(generator, len(batch.image))
+            rng = Rng(generator, len(batch))
             drawn = rng.draw(partial(self.task.levels.draw, self.task.model.schedule, fresh))
             for name, values in self._grade(batch, drawn, rng).terms.items():
                 terms[name].append(values)
-            seen += len(batch.image)
+            seen += len(batch)
             if seen >= HELD_OUT:
                 break
         return {f"held_out/{name}": torch.cat(parts)[:HELD_OUT].double().mean().item() for name, parts in terms.items()}
@@ -155,8 +156,8 @@ class DenoiseLearner(Learner):
     def compile(self) -> None:
         self.model.denoiser.network.compile()
 
-    def export(self) -> tuple[str, str]:
-        return "diffusion", self.task.model.to_json()
+    def exports(self) -> Mapping[str, Export]:
+        return {"model": Export(self.module, "diffusion", self.task.model.to_json())}
 
 
 def _scaled(small: tuple[int, int], large: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

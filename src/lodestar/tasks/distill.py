@@ -19,6 +19,7 @@ from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
 from lodestar.core.plan import Trailing
 from lodestar.core.schedule import Schedule
+from lodestar.data.batch import Batch, DataFacts
 from lodestar.guidance import Clip, Context, compose
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.nets.precision import place
@@ -26,7 +27,7 @@ from lodestar.objectives import Losses
 from lodestar.objectives.base import mean_flat
 from lodestar.samplers import DDIM
 from lodestar.samplers.base import combine, follow
-from lodestar.tasks.base import DataFacts, Phase, Pictures, Task
+from lodestar.tasks.base import Frozen, Phase, Task
 from lodestar.tasks.denoise import DenoiseLearner, TrainDenoiser
 from lodestar.tasks.rng import Rng
 
@@ -80,12 +81,12 @@ class DistillLearner(DenoiseLearner):
         self.steps = [level.to(device) for level in stops(task.model.schedule, task.steps)]
         self.teacher = place(Diffusion(task.model).requires_grad_(False).eval(), device)
         self.teacher.denoiser.lower(dtype)
-        self.frozen = {task.teacher: self.teacher}
+        self.frozen = {task.teacher: Frozen(self.teacher, "diffusion", task.digest)}
 
     def phases(self) -> list[Phase]:
         return [Phase("distill", list(self.module.parameters()), self.loss)]
 
-    def loss(self, batch: Pictures, rng: Rng) -> Losses:
+    def loss(self, batch: Batch, rng: Rng) -> Losses:
         """Squared error of x̂₀ against the teacher's two steps, weighed by max(α²/σ², 1) (truncated SNR, section 4).
 
         The step, the noise and who loses its label are drawn from rng.

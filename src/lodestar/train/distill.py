@@ -23,10 +23,10 @@ from lodestar.evaluate.measured import measured
 from lodestar.files import is_temporary, write_csv
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM
-from lodestar.tasks import Distill
+from lodestar.tasks import Distill, OptimizerConfig
 from lodestar.train.ema import HalfLife
 from lodestar.train.loop import train
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 from lodestar.train.table import Row, laid_out
 
 TABLE = "distill.csv"
@@ -79,10 +79,10 @@ def distill(run: Run, teacher: str, first: int, last: int, folder: Path, console
     if first > (limit := library.config(teacher).schedule.timesteps):
         most = 2 ** (limit.bit_length() - 1)
         raise Problem(f"--from {first}: the chain of {teacher} has {limit} steps; try --from {most}")
-    for steps in todo:
+    for number, steps in enumerate(todo):
         task = _task(teacher, steps).replace(label_drop=run.task.label_drop)  # type: ignore[union-attr]
         stage = run.replace(task=task, train=run.train.replace(init=teacher))
-        teacher = str(train(stage, _stage(folder, steps), console, device))
+        teacher = str(train(stage, _stage(folder, steps), console, device, following=len(todo) - 1 - number))
 
 
 def measure(

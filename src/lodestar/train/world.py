@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
+from lodestar.data.batch import share
+
 
 class World:
     """A process of a run, and what it has from the others. This one is alone: a class for several overrides all but `share`."""
@@ -16,8 +18,8 @@ class World:
     """How many there are."""
 
     def share(self, count: int) -> slice:
-        """Which pictures of a batch of `count` are this process's: as many for each, or one more."""
-        return slice(self.rank * count // self.size, (self.rank + 1) * count // self.size)
+        """Which pictures of a batch of `count` are this process's."""
+        return share(count, self.rank, self.size)
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Make every tensor the sum of those that the processes have in its place."""
