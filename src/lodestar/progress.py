@@ -63,5 +63,5 @@ def span(seconds: float) -> str:
     """A length of time in words: "about 3.3 hours"."""
     units = (("seconds", 1, 100), ("minutes", 60, 100), ("hours", 3_600, 48), ("days", 86_400, math.inf))
     unit, size = next((unit, size) for unit, size, end in units if seconds < end * size)
-    count = max(seconds / size, 2)
+    count = max(seconds, 2) / size
     return f"about {count:.1f} {unit}" if count < 10 and size > 1 else f"about {count:.0f} {unit}"

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import gc
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +24,10 @@ from lodestar.data import Batch, DataFacts, Transforms, divide
 from lodestar.files import lock
 from lodestar.objectives import Losses, Simple
 from lodestar.presets import RUNS
+from lodestar.progress import Forecast
 from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.tasks.classify import ClassifyLearner
+from lodestar.train import loop
 from lodestar.train.inputs import open_data
 from lodestar.train.log import Log
 from lodestar.train.loop import passed, train
@@ -357,6 +361,19 @@ def test_the_plan_and_the_end_say_where_things_are(pictures: str, tmp_path: Path
     console = Console(record=True, width=60, file=io.StringIO())
     train(classifying(pictures, images=32), folder, console)
     assert "going on at 16" in console.export_text()
+
+
+def test_long_runs_say_beforehand_how_long_they_take_here(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of eight pictures that take 50 seconds each: after the second, 80 of 96 images are left, 500 seconds."""
+    seconds = itertools.count(0, 50)
+    monkeypatch.setattr(loop, "Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    for following, text in (
+        (0, "about 8.3 minutes to go here\n"),
+        (3, "8.3 minutes to go here, about 38 minutes with 3 more like it\n"),
+    ):
+        console = Console(record=True, width=200, file=io.StringIO())
+        train(classifying(pictures), tmp_path / str(following), console, following=following)
+        assert text in console.export_text()
 
 
 def test_a_folder_with_another_run_is_refused_with_the_setting_that_differs(pictures: str, tmp_path: Path) -> None:
