@@ -32,7 +32,7 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
-from lodestar.data import batches, open_source, parquet, source
+from lodestar.data import Shuffled, open_source, parquet, source
 from lodestar.nets import winograd
 from lodestar.nets.precision import best_dtype
 from lodestar.nets.unet import UNet, UNetConfig
@@ -292,7 +292,7 @@ def write_parquet(path: Path, pictures: int) -> None:
 def read(path: str, count: int) -> None:
     """Read `count` shuffled batches of 32."""
     parquet.HELD_BYTES = source._KEPT_BYTES = HELD
-    stream = batches(open_source(path), 32, seed=0)
+    stream = Shuffled(open_source(path), 32).batches(0)
     for _ in range(count):
         next(stream)
 

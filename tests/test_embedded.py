@@ -12,6 +12,7 @@ import torch
 import lodestar
 from lodestar import checkpoint, library
 from lodestar.__main__ import main
+from lodestar.data import DataFacts
 from lodestar.demo import SCALES
 from lodestar.evaluate.extractors import DEFAULT, load_extractor
 from lodestar.evaluate.kept import kept
@@ -19,7 +20,6 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.images import load_png
 from lodestar.models.classifier import PictureClassifier
 from lodestar.presets import RUNS
-from lodestar.tasks import Facts
 
 torch.set_num_threads(1)
 
@@ -48,7 +48,7 @@ assert "sympy" not in sys.modules, "70 MB and a second of every command"
 @pytest.mark.parametrize("name", ["cifar10", "cifar10_weak", "cifar10_classifier", DEFAULT])
 def test_an_embedded_model_is_what_its_preset_makes(name: str) -> None:
     config = library.config(name)
-    facts = Facts(3, (32, 32), config.names)
+    facts = DataFacts(3, (32, 32), config.names)
     assert RUNS[name]().task.resolve(facts).model == config
 
 

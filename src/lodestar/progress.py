@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+MEASURED = 3.0
+"""Seconds of work from which the rest is told."""
 
 
 @contextmanager
@@ -30,3 +35,33 @@ def progress(
                 bar.update(task, note=note)
 
         yield update
+
+
+class Forecast:
+    """How long work will take here, from the time that its first parts take; of work that ends in seconds it says nothing."""
+
+    def __init__(self, total: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """total: the units of work that there are; clock: seconds."""
+        self.total, self.clock = total, clock
+        self._first: tuple[float, float] | None = None
+        self._told = False
+
+    def __call__(self, done: float) -> float | None:
+        """To be called after every part, with the units done so far. Returns the seconds left, once: when they can be told."""
+        now = self.clock()
+        if self._first is None:  # the first part is slower: it sets up what the others find there
+            self._first = (now, done)
+            return None
+        began, units = self._first
+        if self._told or now - began < MEASURED or done <= units:
+            return None
+        self._told = True
+        return (self.total - done) * (now - began) / (done - units)
+
+
+def span(seconds: float) -> str:
+    """A length of time in words: "about 3.3 hours"."""
+    units = (("seconds", 1, 100), ("minutes", 60, 100), ("hours", 3_600, 48), ("days", 86_400, math.inf))
+    unit, size = next((unit, size) for unit, size, end in units if seconds < end * size)
+    count = max(seconds, 2) / size
+    return f"about {count:.1f} {unit}" if count < 10 and size > 1 else f"about {count:.0f} {unit}"

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from lodestar.config import Problem
-from lodestar.data import batches, open_source, sequential
+from lodestar.data import Shuffled, open_source, sequential
 from lodestar.data.npz import write_npz
 
 torch.set_num_threads(1)
@@ -40,10 +40,10 @@ def test_the_pictures_are_mapped_and_not_read(tmp_path: Path) -> None:
     np.savez(path, PICTURES)
     source = open_source(str(path))
     assert isinstance(source.rows._mapped, np.memmap) and source.names is None  # type: ignore[attr-defined]
-    assert sum(1 for _, _ in zip(batches(source, 4, seed=0), range(3), strict=False)) == 3
+    assert sum(1 for _, _ in zip(Shuffled(source, 4).batches(0), range(3), strict=False)) == 3
     np.savez_compressed(path, PICTURES)
     with pytest.raises(Problem, match=r"is compressed, so its pictures cannot be read at random: write it again"):
-        next(batches(open_source(str(path)), 4, seed=0, workers=0))
+        next(Shuffled(open_source(str(path)), 4, workers=0).batches(0))
 
 
 def test_grey_pictures_and_fingerprints(tmp_path: Path) -> None:

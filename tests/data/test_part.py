@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lodestar.config import Problem
-from lodestar.data import Source, batches, divide, open_source, part, sequential
+from lodestar.data import Shuffled, Source, divide, open_source, part, sequential
 from lodestar.data import parquet as parquet_module
 from lodestar.data.stream import permutation
 
@@ -64,7 +64,7 @@ def test_a_part_is_shuffled_by_the_windows_of_the_whole(source: Source, monkeypa
             windows.append(set())
         windows[-1].add(group)
     assert sum(map(len, windows)) == len(set(groups))
-    uninterrupted = torch.cat([batch.label for batch in islice(batches(some, 8, seed=3), 12)])
+    uninterrupted = torch.cat([batch.label for batch in islice(Shuffled(some, 8).batches(3), 12)])
     assert not {*uninterrupted.tolist()} & {*apart.tolist()}
-    resumed = torch.cat([batch.label for batch in islice(batches(some, 8, seed=3, images_seen=40), 7)])
+    resumed = torch.cat([batch.label for batch in islice(Shuffled(some, 8).batches(3, 40), 7)])
     assert torch.equal(resumed, uninterrupted[40:])

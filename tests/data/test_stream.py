@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lodestar.config import Problem
-from lodestar.data import Batch, Source, Transforms, batches, open_source, sequential
+from lodestar.data import Batch, Shuffled, Source, Transforms, open_source, sequential
 from lodestar.data import parquet as parquet_module
 from lodestar.data.arrays import ArrayRows
 from lodestar.data.stream import permutation
@@ -32,14 +32,14 @@ def joined(parts: list[Batch]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_batches_are_tensors_with_matching_labels(source):
-    batch = next(batches(source, 4, seed=0))
+    batch = next(Shuffled(source, 4).batches(0))
     assert batch.image.dtype == torch.uint8 and batch.image.shape == (4, 3, 4, 4)
     assert batch.label.dtype == torch.int64
     assert torch.equal(batch.image[:, 0, 0, 0].long(), batch.label)
 
 
 def test_every_epoch_has_every_picture_once_in_another_order(source):
-    _, labels = joined(list(islice(batches(source, 4, seed=0), 5)))
+    _, labels = joined(list(islice(Shuffled(source, 4).batches(0), 5)))
     epochs = labels.reshape(2, 10)
     assert [sorted(epoch.tolist()) for epoch in epochs] == [list(range(10))] * 2
     assert not torch.equal(epochs[0], epochs[1])
@@ -49,8 +49,8 @@ def test_every_epoch_has_every_picture_once_in_another_order(source):
 @pytest.mark.parametrize("start", [0, 1, 8, 10, 16, 37])
 @pytest.mark.parametrize("workers", [0, 1, 3])
 def test_a_start_anywhere_continues_the_uninterrupted_run(source, start, workers):
-    images, labels = joined(list(islice(batches(source, 1, seed=5, transforms=RANDOM, workers=0), 60)))
-    resumed = islice(batches(source, 4, seed=5, images_seen=start, transforms=RANDOM, workers=workers), 4)
+    images, labels = joined(list(islice(Shuffled(source, 1, RANDOM, 0).batches(5), 60)))
+    resumed = islice(Shuffled(source, 4, RANDOM, workers).batches(5, start), 4)
     resumed_images, resumed_labels = joined(list(resumed))
     assert torch.equal(resumed_images, images[start : start + 16])
     assert torch.equal(resumed_labels, labels[start : start + 16])
@@ -58,7 +58,7 @@ def test_a_start_anywhere_continues_the_uninterrupted_run(source, start, workers
 
 def test_a_picture_is_cropped_differently_in_each_epoch():
     one = Source(ArrayRows(noise(0, 12, 12)[None]), "one")
-    images = next(batches(one, 8, seed=0, transforms=Transforms(size=4, crop="random"), workers=0)).image
+    images = next(Shuffled(one, 8, Transforms(size=4, crop="random"), 0).batches(0)).image
     assert len({image.numpy().tobytes() for image in images}) > 4
 
 
@@ -75,7 +75,7 @@ def test_row_groups_are_shuffled_by_windows(tmp_path, monkeypatch):
 
 def test_pictures_without_labels_and_batches_larger_than_the_data():
     source = Source(ArrayRows(np.zeros((3, 2, 2), np.uint8)), "three", channels=1)
-    batch = next(batches(source, 8, seed=0))
+    batch = next(Shuffled(source, 8).batches(0))
     assert batch.label is None and batch.image.shape == (8, 1, 2, 2)
 
 
@@ -91,17 +91,17 @@ def test_a_bad_picture_is_named_in_the_consumer(tmp_path):
     spec = write_table(tmp_path / "t.parquet", [png(noise(0)), b"x"])
     for workers in (0, 2):
         with pytest.raises(Problem, match="row 1 of"):
-            list(islice(batches(open_source(spec), 2, seed=0, workers=workers), 2))
+            list(islice(Shuffled(open_source(spec), 2, workers=workers).batches(0), 2))
 
 
-def test_a_crop_larger_than_the_pictures_is_refused_at_once(source):
+def test_a_crop_larger_than_the_pictures_is_refused(source):
     with pytest.raises(Problem, match="4×4 are too small"):
-        batches(source, 4, seed=0, transforms=Transforms(size=5))
+        next(Shuffled(source, 4, Transforms(size=5)).batches(0))
 
 
 def test_a_batch_is_made_ahead_and_closing_ends_the_threads(source):
     before = threading.active_count()
-    stream = batches(source, 4, seed=0, workers=2)
+    stream = Shuffled(source, 4, workers=2).batches(0)
     next(stream)
     assert threading.active_count() > before
     stream.close()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from lodestar.config import decode
-from lodestar.core.draws import Drawn, LossSecondMoment
+from lodestar.core.draws import LossSecondMoment
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.gaussian import approximate_cdf, discretized_log_likelihood, kl
 from lodestar.core.level import Level, log, spread
@@ -240,7 +240,7 @@ def loss_second_moment(case: Case) -> Iterator[Check | Left]:
     schedule = Constant(timesteps=config["num_timesteps"])
     memory, weights = levels.memory(schedule), []
     for steps, values in zip(case.inputs["ts"], case.inputs["losses"], strict=True):
-        levels.remember(memory, Drawn(schedule.table[steps + 1], index=steps), values)
+        levels.remember(memory, steps, values)
         weights.append(levels.weights(memory))
     yield Check("weights", torch.stack(weights))
     yield Check("final_history", memory["history"])

@@ -11,22 +11,22 @@ from torch.nn.functional import one_hot
 from lodestar.config import Problem, decode
 from lodestar.core.level import Level
 from lodestar.core.schedule import Cosine, Linear, Schedule
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.nets.classifier import ClassifierConfig
-from lodestar.tasks import AnyTask, Classify, Facts
+from lodestar.tasks import AnyTask, Rng, TrainClassifier
 from lodestar.tasks.classify import ClassifyLearner
 
 torch.set_num_threads(1)
 NAMES = ("cat", "dog", "ship")
-FACTS = Facts(1, (8, 8), NAMES)
+FACTS = DataFacts(1, (8, 8), NAMES)
 
 
-def task(noised: bool, schedule: Schedule = Cosine(timesteps=1000)) -> Classify:  # noqa: B008 (it is frozen)
+def task(noised: bool, schedule: Schedule = Cosine(timesteps=1000)) -> TrainClassifier:  # noqa: B008 (it is frozen)
     network = ClassifierConfig(
         width=8, multipliers=(1, 2), blocks=1, attention=(), head_channels=8, norm_groups=4, pool="adaptive", size=(32, 32)
     )
-    return Classify(model=ClassifierModelConfig(network=network, schedule=schedule, noised=noised)).resolve(FACTS)
+    return TrainClassifier(model=ClassifierModelConfig(network=network, schedule=schedule, noised=noised)).resolve(FACTS)
 
 
 def learner(noised: bool, **settings: Any) -> ClassifyLearner:
@@ -39,11 +39,11 @@ def batch(count: int = 64) -> Batch:
     label = torch.arange(count) % 3
     rng = torch.Generator().manual_seed(1)
     image = torch.randint(0, 80, (count, 1, 8, 8), generator=rng) + 80 * label[:, None, None, None]
-    return Batch(image.to(torch.uint8), label)
+    return Batch({"image": image.to(torch.uint8), "label": label})
 
 
-def rng() -> torch.Generator:
-    return torch.Generator().manual_seed(2)
+def rng(seed: int = 2, count: int = 64) -> Rng:
+    return Rng(torch.Generator().manual_seed(seed), count)
 
 
 def test_the_data_decides_size_channels_and_classes() -> None:
@@ -57,9 +57,9 @@ def test_the_data_decides_size_channels_and_classes() -> None:
 
 def test_data_that_cannot_be_classified_is_refused() -> None:
     with pytest.raises(Problem, match="labels are missing: a classifier needs data with classes"):
-        task(True).resolve(Facts(1, (8, 8), None))
+        task(True).resolve(DataFacts(1, (8, 8), None))
     with pytest.raises(Problem, match="pictures of 9×8: this network needs height and width divisible by 2"):
-        task(True).resolve(Facts(1, (9, 8), NAMES))
+        task(True).resolve(DataFacts(1, (9, 8), NAMES))
 
 
 def test_names_must_fit_the_classes() -> None:
@@ -83,7 +83,7 @@ def test_the_loss_is_the_cross_entropy_at_the_level_drawn() -> None:
         return torch.arange(3.0).expand(len(x), 3)
 
     made.model.logits = logits  # type: ignore[assignment, method-assign]
-    losses = made.loss(batch(2000), rng())
+    losses = made.loss(batch(2000), rng(count=2000))
     ((x, level),) = seen
     expected = -torch.arange(3.0).log_softmax(0)[batch(2000).label]
     assert torch.allclose(losses.total, expected)
@@ -115,10 +115,10 @@ def test_it_learns(noised: bool) -> None:
     made = learner(noised)
     (phase,) = made.phases()
     optimizer = torch.optim.AdamW(phase.parameters, 1e-2)
-    generator = rng()
+    generator = torch.Generator().manual_seed(2)
     for _ in range(30):
         optimizer.zero_grad()
-        phase.loss(batch(), generator).total.mean().backward()
+        phase.loss(batch(), Rng(generator, 64)).total.mean().backward()
         optimizer.step()
     made.module.eval()
     with torch.no_grad():
@@ -175,9 +175,9 @@ def test_validation_is_the_same_every_time() -> None:
 
 def test_what_it_exports_builds_the_same_classifier() -> None:
     made = learner(True)
-    kind, config = made.export()
-    assert kind == "classifier"
-    again = decode(ClassifierModelConfig, config).build()
+    export = made.exports()["model"]
+    assert (export.module, export.kind) == (made.module, "classifier")
+    again = decode(ClassifierModelConfig, export.config).build()
     again.load_state_dict(made.module.state_dict())
     x = torch.randn(2, 1, 8, 8)
     assert torch.equal(again.logits(x), made.model.logits(x))

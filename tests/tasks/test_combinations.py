@@ -12,12 +12,12 @@ from lodestar.config import Problem, decode, kinds
 from lodestar.core.draws import AnyLevels, Levels
 from lodestar.core.prediction import AnyPrediction
 from lodestar.core.schedule import Cosine
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import L1, P2, AnyObjective, Bound, Huber, Hybrid, MinSNR, Objective, Simple
-from lodestar.tasks import Denoise, Facts
+from lodestar.tasks import Rng, TrainDenoiser
 
 torch.set_num_threads(1)
 
@@ -35,7 +35,7 @@ OBJECTIVES: list[Objective] = [
 ]
 
 
-def task(prediction: str, variance: str, objective: Objective, levels: Levels) -> Denoise:
+def task(prediction: str, variance: str, objective: Objective, levels: Levels) -> TrainDenoiser:
     network = UNetConfig(width=8, multipliers=(1,), blocks=1, attention=(), head_channels=8, norm_groups=4)
     settings: dict[str, Any] = {"schedule": SCHEDULE} if prediction == "previous" else {}
     denoiser = DenoiserConfig(
@@ -44,7 +44,9 @@ def task(prediction: str, variance: str, objective: Objective, levels: Levels) -
         variance=variance,  # type: ignore[arg-type]
     )
     model = DiffusionConfig(denoiser=denoiser, schedule=SCHEDULE)
-    return decode(Denoise, {"kind": "denoise", "model": model, "objective": objective, "levels": levels, "conditional": False})
+    return decode(
+        TrainDenoiser, {"kind": "denoise", "model": model, "objective": objective, "levels": levels, "conditional": False}
+    )
 
 
 def reason(prediction: str, variance: str, objective: Objective, levels: Levels) -> str | None:
@@ -63,20 +65,20 @@ def reason(prediction: str, variance: str, objective: Objective, levels: Levels)
 @pytest.mark.parametrize(("prediction", "variance"), list(product(PREDICTIONS, ("fixed", "learned", "learned_range"))))
 def test_every_combination_trains_or_says_why_not(prediction: str, variance: str) -> None:
     rng = torch.Generator().manual_seed(0)
-    batch = Batch(torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=rng), None)
+    batch = Batch({"image": torch.randint(0, 256, (6, 3, 4, 4), dtype=torch.uint8, generator=rng)})
     for objective, levels in product(OBJECTIVES, LEVELS):
         wanted = task(prediction, variance, objective, levels)
         why = reason(prediction, variance, objective, levels)
         if why is not None:
             with pytest.raises(Problem, match=why):
-                wanted.resolve(Facts(3, (4, 4), None))
+                wanted.resolve(DataFacts(3, (4, 4), None))
             continue
-        made = wanted.resolve(Facts(3, (4, 4), None)).build(torch.device("cpu"), torch.float32)
+        made = wanted.resolve(DataFacts(3, (4, 4), None)).build(torch.device("cpu"), torch.float32)
         with torch.no_grad():
             for parameter in made.module.parameters():  # as built, the last layer is zero and lets no gradient through
                 parameter += 0.05 * torch.randn(parameter.shape, generator=rng)
         (phase,) = made.phases()
-        losses = phase.loss(batch, rng)
+        losses = phase.loss(batch, Rng(rng, 6))
         losses.total.mean().backward()
         gradients = [parameter.grad for parameter in phase.parameters if parameter.grad is not None]
         assert losses.total.shape == (6,), (objective, levels)

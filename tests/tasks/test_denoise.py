@@ -12,23 +12,23 @@ from lodestar.config import Problem, decode
 from lodestar.core.draws import LossSecondMoment
 from lodestar.core.prediction import Output
 from lodestar.core.schedule import Cosine
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid, Losses
-from lodestar.tasks import AnyTask, Denoise, Facts
+from lodestar.tasks import AnyTask, Rng, TrainDenoiser
 from lodestar.tasks.denoise import HELD_OUT, DenoiseLearner
 
 torch.set_num_threads(1)
 NAMES = ("cat", "dog", "ship")
-FACTS = Facts(1, (8, 8), NAMES)
+FACTS = DataFacts(1, (8, 8), NAMES)
 
 
-def task(**settings: Any) -> Denoise:
+def task(**settings: Any) -> TrainDenoiser:
     network = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=(), head_channels=8, norm_groups=4, out_channels=6)
     denoiser = DenoiserConfig(network=network, variance="learned_range", conditions=conditions(10))
-    return Denoise(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(timesteps=20)), objective=Hybrid(), **settings)
+    return TrainDenoiser(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(timesteps=20)), objective=Hybrid(), **settings)
 
 
 def learner(**settings: Any) -> DenoiseLearner:
@@ -38,11 +38,19 @@ def learner(**settings: Any) -> DenoiseLearner:
 
 def batch(count: int = 16) -> Batch:
     rng = torch.Generator().manual_seed(1)
-    return Batch(torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng), torch.arange(count) % 3)
+    image = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng)
+    return Batch({"image": image, "label": torch.arange(count) % 3})
 
 
-def rng(seed: int = 2) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def rng(seed: int = 2, count: int = 16) -> Rng:
+    return Rng(torch.Generator().manual_seed(seed), count)
+
+
+def taught(made: DenoiseLearner, steps: int, count: int = 16) -> None:
+    """Let the learner remember the losses of some steps."""
+    generator = torch.Generator().manual_seed(2)
+    for _ in range(steps):
+        made.remember(made.loss(batch(count), Rng(generator, count)).noted)
 
 
 def test_the_data_decides_size_channels_and_classes() -> None:
@@ -55,20 +63,20 @@ def test_the_data_decides_size_channels_and_classes() -> None:
 
 
 def test_an_unconditional_run_needs_no_labels() -> None:
-    model = task(conditional=False).resolve(Facts(1, (8, 8), None)).model
+    model = task(conditional=False).resolve(DataFacts(1, (8, 8), None)).model
     assert (model.denoiser.classes, model.names) == (None, None)
     # There are no classes to drop, whatever the probability.
     assert task(conditional=False, label_drop=0.3).resolve(FACTS).label_drop == 0
     assert task(label_drop=0.3).resolve(FACTS).label_drop == 0.3
     made = learner(conditional=False)
-    assert made.loss(Batch(batch().image, None), rng()).total.shape == (16,)
+    assert made.loss(Batch({"image": batch().image}), rng()).total.shape == (16,)
 
 
 def test_data_that_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(Problem, match=r"labels are missing: this run is conditional .* set task.conditional=false"):
-        task().resolve(Facts(1, (8, 8), None))
+        task().resolve(DataFacts(1, (8, 8), None))
     with pytest.raises(Problem, match="pictures of 8×7: this network needs height and width divisible by 2"):
-        task().resolve(Facts(1, (8, 7), NAMES))
+        task().resolve(DataFacts(1, (8, 7), NAMES))
 
 
 def test_a_perfect_denoiser_has_no_squared_error() -> None:
@@ -83,7 +91,7 @@ def test_a_perfect_denoiser_has_no_squared_error() -> None:
     losses = made.loss(batch(), rng())
     assert losses.terms["mse"].max() < 1e-6
     made.model.denoiser.output = lambda x, level, signals: Output(torch.zeros_like(x), frac=torch.zeros_like(x))  # type: ignore
-    assert made.loss(batch(256), rng()).terms["mse"].mean().item() == pytest.approx(1, abs=0.03)
+    assert made.loss(batch(256), rng(count=256)).terms["mse"].mean().item() == pytest.approx(1, abs=0.03)
 
 
 def test_losses_are_drawn_from_the_generator_alone() -> None:
@@ -100,7 +108,7 @@ def test_labels_are_dropped_as_often_as_asked(label_drop: float) -> None:
     made, kept = learner(label_drop=label_drop), []
     encode = made.model.denoiser.encode
     made.model.denoiser.encode = lambda cond, keep: (kept.append(keep["label"]), encode(cond, keep))[1]  # type: ignore
-    made.loss(batch(2000), rng())
+    made.loss(batch(2000), rng(count=2000))
     (keep,) = kept
     assert 1 - keep.double().mean().item() == pytest.approx(label_drop, abs=0.03)
 
@@ -124,8 +132,8 @@ def test_validation_is_the_mean_of_the_terms_and_the_same_every_time() -> None:
     assert numbers.keys() == {"held_out/mse", "held_out/vb"}
     torch.manual_seed(99)
     assert made.validate(lambda: [batch(7), batch(16)]) == numbers
-    generator = rng(0)
-    terms = [made.loss(batch(count), generator).terms["mse"] for count in (7, 16)]
+    generator = torch.Generator().manual_seed(0)
+    terms = [made.loss(batch(count), Rng(generator, count)).terms["mse"] for count in (7, 16)]
     assert numbers["held_out/mse"] == pytest.approx(torch.cat(terms).mean().item())
 
 
@@ -134,9 +142,7 @@ def test_validation_neither_reads_nor_writes_what_training_remembers() -> None:
     made.module.eval()
     before = made.validate(lambda: [batch()])
     assert not made.memory()["counts"].any()
-    generator = rng()
-    for _ in range(12):
-        made.loss(batch(), generator)
+    taught(made, 12)
     assert made.memory()["counts"].all()
     assert made.validate(lambda: [batch()]) == before
 
@@ -145,13 +151,11 @@ def test_importance_draws_leave_the_mean_loss_what_it_was() -> None:
     made, plain = learner(levels=LossSecondMoment(history=4)), learner()
     for each in (made, plain):
         each.module.eval()
-    generator = rng()
-    for _ in range(20):
-        made.loss(batch(64), generator)
+    taught(made, 20, 64)
     weights = made.task.levels.weights(made.memory())  # type: ignore[union-attr]
     assert weights.max() > 3 * weights.min()
     count, names = 4000, ("mse", "vb")
-    ours, theirs = (each.loss(batch(count), rng()) for each in (made, plain))
+    ours, theirs = (each.loss(batch(count), rng(count=count)) for each in (made, plain))
     for a, b in ((ours.total, theirs.total), *((ours.terms[name], theirs.terms[name]) for name in names)):
         error = ((a.var() + b.var()) / count).sqrt()
         assert abs(a.mean() - b.mean()) < 4 * error
@@ -187,6 +191,6 @@ def test_previews_are_pictures() -> None:
 
 def test_what_it_exports_builds_the_same_model() -> None:
     made = learner()
-    kind, config = made.export()
-    assert kind == "diffusion"
-    assert decode(DiffusionConfig, config) == made.task.model
+    export = made.exports()["model"]
+    assert (export.module, export.kind) == (made.module, "diffusion")
+    assert decode(DiffusionConfig, export.config) == made.task.model

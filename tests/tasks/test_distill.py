@@ -8,26 +8,25 @@ import pytest
 import torch
 
 from lodestar.config import Problem, decode
-from lodestar.core.estimate import Denoise as Denoiser
-from lodestar.core.estimate import Estimate
+from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.exact import Gaussian, Mixture
 from lodestar.core.level import Level, spread
 from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import Epsilon, Velocity
 from lodestar.core.schedule import Cosine, Linear, Schedule
 from lodestar.core.transition import transitions
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.samplers import DDIM
 from lodestar.samplers.base import last
-from lodestar.tasks import AnyTask, Distill, Facts
+from lodestar.tasks import AnyTask, Distill, Export, Frozen, Rng
 from lodestar.tasks.distill import DistillLearner, stops, two_steps
 
 torch.set_num_threads(1)
 NAMES = ("cat", "dog", "ship")
-FACTS = Facts(1, (8, 8), NAMES)
+FACTS = DataFacts(1, (8, 8), NAMES)
 GAUSSIAN = Gaussian(torch.tensor([0.4, -1.0]), torch.tensor([0.3, 1.5]))
 MIXTURE = Mixture(torch.tensor([0.5, 0.5]), torch.tensor([[1.0, 0.5], [-1.2, 0.3]]), torch.tensor([0.06, 0.02]))
 SCHEDULES = [Cosine(), Linear(timesteps=1024), Cosine(timesteps=64, zero_terminal_snr=True)]
@@ -54,11 +53,12 @@ def learner(**settings: Any) -> DistillLearner:
 
 def batch(count: int = 16) -> Batch:
     rng = torch.Generator().manual_seed(1)
-    return Batch(torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng), torch.arange(count) % 3)
+    image = torch.randint(0, 256, (count, 1, 8, 8), dtype=torch.uint8, generator=rng)
+    return Batch({"image": image, "label": torch.arange(count) % 3})
 
 
-def rng(seed: int = 2) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def rng(seed: int = 2, count: int = 16) -> Rng:
+    return Rng(torch.Generator().manual_seed(seed), count)
 
 
 def plan(steps: int, schedule: Schedule) -> list[Level]:
@@ -68,14 +68,14 @@ def plan(steps: int, schedule: Schedule) -> list[Level]:
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("steps", [1, 2, 8, 32])
 @pytest.mark.parametrize("exact", [GAUSSIAN, MIXTURE], ids=["gaussian", "mixture"])
-def test_one_step_to_the_target_ends_where_two_of_the_exact_teacher_end(steps: int, schedule: Schedule, exact: Denoiser) -> None:
-    x = torch.randn(steps, 2, dtype=torch.float64, generator=rng())
+def test_one_step_to_the_target_ends_where_two_of_the_exact_teacher_end(steps: int, schedule: Schedule, exact: Denoise) -> None:
+    x = torch.randn(steps, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     target = two_steps(exact, x, *stops(schedule, steps))
     levels, halves, elsewhere = plan(steps, schedule), plan(2 * steps, schedule), False
     for k in range(steps):
         start = x[k : k + 1]
         two = last(DDIM()(exact, start, transitions(halves[2 * k : 2 * k + 3]), torch.randn_like))
-        told: Denoiser = lambda x, level, k=k: Estimate(x, level, target[k : k + 1])  # noqa: E731
+        told: Denoise = lambda x, level, k=k: Estimate(x, level, target[k : k + 1])  # noqa: E731
         one = last(DDIM()(told, start, transitions(levels[k : k + 2]), torch.randn_like))
         torch.testing.assert_close(one, two, rtol=1e-9, atol=1e-12)
         single = last(DDIM()(exact, start, transitions(levels[k : k + 2]), torch.randn_like))
@@ -106,7 +106,7 @@ def test_a_student_that_does_what_the_teachers_two_steps_do_has_no_loss() -> Non
 
         def forward(self, x: torch.Tensor, level: Level, signals: Any) -> Estimate:
             bound = made.teacher.denoiser.bind(*signals)
-            clamped: Denoiser = lambda x, level: Estimate(x, level, bound(x, level).x0.clamp(-1, 1))  # noqa: E731
+            clamped: Denoise = lambda x, level: Estimate(x, level, bound(x, level).x0.clamp(-1, 1))  # noqa: E731
             assert isinstance(level.time, torch.Tensor)
             index = torch.stack([(levels[0].time == time).nonzero()[0, 0] for time in level.time])
             return Estimate(x, level, two_steps(clamped, x, *(each[index] for each in levels)))
@@ -124,7 +124,7 @@ def test_the_weight_is_the_signal_to_noise_ratio_and_at_least_one() -> None:
     drawn: list[Level] = []
     student = made.model.denoiser.forward
     made.model.denoiser.forward = lambda x, level, signals: (drawn.append(level), student(x, level, signals))[1]  # type: ignore
-    losses = made.loss(batch(64), rng())
+    losses = made.loss(batch(64), rng(count=64))
     snr = (drawn[0].alpha / drawn[0].sigma) ** 2  # type: ignore[operator]
     assert snr.min() < 1 < snr.max()
     torch.testing.assert_close(losses.total, losses.terms["mse"] * snr.clamp(min=1).float())
@@ -140,7 +140,7 @@ def test_the_student_learns_and_the_teacher_does_not() -> None:
     assert not any(module.training for module in made.teacher.modules())
     mine = {id(parameter) for parameter in made.module.parameters()}
     assert not mine & {id(parameter) for parameter in made.teacher.parameters()}
-    assert made.frozen == {"t": made.teacher}
+    assert made.frozen == {"t": Frozen(made.teacher, "diffusion", "0")}
 
 
 def test_teacher_and_student_lose_the_same_labels() -> None:
@@ -160,7 +160,8 @@ def test_the_student_is_the_teacher_with_its_own_sampler_and_plan() -> None:
     assert resolved.model.denoiser == task().model.denoiser
     assert resolved.resolve(FACTS) == resolved
     assert decode(AnyTask, resolved.to_json()) == resolved
-    assert learner(steps=8).export() == ("diffusion", resolved.model.to_json())
+    made = learner(steps=8)
+    assert made.exports() == {"model": Export(made.module, "diffusion", resolved.model.to_json())}
     bare = task(model=task().model.replace(droppable=False)).resolve(FACTS)
     assert bare.label_drop == 0
 
@@ -170,13 +171,13 @@ def test_what_cannot_be_distilled_is_refused() -> None:
     with pytest.raises(Problem, match="teacher t predicts 'epsilon', which few steps cannot do with: train one that predicts"):
         task(model=model.replace(denoiser=model.denoiser.replace(prediction=Epsilon()))).resolve(FACTS)
     with pytest.raises(Problem, match=r"makes pictures of 1 channels and size \(8, 8\), the data has 3 and \(8, 8\)"):
-        task().resolve(Facts(3, (8, 8), NAMES))
+        task().resolve(DataFacts(3, (8, 8), NAMES))
     with pytest.raises(Problem, match="knows other classes"):
-        task().resolve(Facts(1, (8, 8), ("a", "b", "c")))
+        task().resolve(DataFacts(1, (8, 8), ("a", "b", "c")))
     with pytest.raises(Problem, match="knows other classes"):  # without names, numbers are all that there is to go by
-        task(model=model.replace(names=None)).resolve(Facts(1, (8, 8), ("0", "5")))
+        task(model=model.replace(names=None)).resolve(DataFacts(1, (8, 8), ("0", "5")))
     with pytest.raises(Problem, match="knows other classes"):
-        task().resolve(Facts(1, (8, 8), None))
+        task().resolve(DataFacts(1, (8, 8), None))
     with pytest.raises(Problem, match="64 of them, and the schedule has only 32"):
         task(steps=32).resolve(FACTS)
 
@@ -191,7 +192,7 @@ def test_validation_and_previews_are_the_students() -> None:
 
 def test_the_weights_of_two_steps_add_up_to_one() -> None:
     begin, halfway, end = stops(Cosine(), 16)
-    same: Denoiser = lambda x, level: Estimate(x, level, torch.ones_like(x))  # noqa: E731
-    x = torch.randn(16, 3, dtype=torch.float64, generator=rng())
+    same: Denoise = lambda x, level: Estimate(x, level, torch.ones_like(x))  # noqa: E731
+    x = torch.randn(16, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
     torch.testing.assert_close(two_steps(same, x, begin, halfway, end), torch.ones_like(x), rtol=1e-12, atol=1e-12)
     assert spread(begin.alpha, x).shape == (16, 1)  # type: ignore[union-attr]

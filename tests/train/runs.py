@@ -21,11 +21,11 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
-from lodestar.tasks import Classify, Denoise
+from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.train.ema import HalfLife, Power
 from lodestar.train.loop import train
 from lodestar.train.names import STATE
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 
 SMALL: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,), "head_channels": 8, "norm_groups": 4}
 
@@ -57,7 +57,7 @@ def denoising(source: str, **settings: Any) -> Run:
         "preview_every": 1_000_000,
     } | settings
     return Run(
-        task=Denoise(model=model, objective=Hybrid(), label_drop=0.3),
+        task=TrainDenoiser(model=model, objective=Hybrid(), label_drop=0.3),
         data=DataConfig(source=source, transforms=Transforms(flip=True)),
         train=TrainConfig(**settings),
     )
@@ -67,7 +67,9 @@ def classifying(source: str, noised: bool = False, **settings: Any) -> Run:
     """A run without randomness in its losses, unless pictures are noised."""
     network = ClassifierConfig(**SMALL, size=(8, 8), pool="attention", classes=3)
     run = denoising(source, **{"microbatch": None} | settings)
-    return run.replace(task=Classify(model=ClassifierModelConfig(network=network, schedule=Cosine(timesteps=20), noised=noised)))
+    return run.replace(
+        task=TrainClassifier(model=ClassifierModelConfig(network=network, schedule=Cosine(timesteps=20), noised=noised))
+    )
 
 
 def saved(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -15,7 +15,7 @@ from lodestar.config import Problem
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.presets import RUNS
-from lodestar.tasks import Denoise
+from lodestar.tasks import TrainDenoiser
 from lodestar.train import ablate as module
 from lodestar.train.ablate import TABLE, VARIANTS, ablate, base, table
 from lodestar.train.table import Row
@@ -50,7 +50,7 @@ def test_the_variants_are_the_papers() -> None:
 @pytest.mark.parametrize("preset", ["digits", "cifar10"])
 def test_a_preset_can_be_ablated(preset: str) -> None:
     task = RUNS[preset]().task
-    assert isinstance(task, Denoise)
+    assert isinstance(task, TrainDenoiser)
     start = base(task.model.denoiser.network)
     count = {name: sum(p.numel() for p in VARIANTS[name].of(start).build().parameters()) for name in ("base", "depth")}
     assert 0.6 < count["depth"] / count["base"] < 1.5, "about as large"
@@ -62,7 +62,7 @@ def test_variants_are_trained_once_and_stand_beside_the_papers(
     trained: list[str] = []
     original = module.train
     monkeypatch.setattr(
-        module, "train", lambda run, folder, *rest: (trained.append(folder.name), original(run, folder, *rest))[1]
+        module, "train", lambda run, folder, *rest, **more: (trained.append(folder.name), original(run, folder, *rest, **more))[1]
     )
     rows = tabled(pictures, tmp_path / "a", ("rescale", "heads-2", "head-32"))
     assert [row["variant"] for row in rows] == ["base", "rescale", "heads-2", "head-32"]

@@ -9,20 +9,21 @@ from typing import Any
 
 import pytest
 import torch
+from lodestar.models.request import Request
 from rich.console import Console
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
-from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.request import request
-from lodestar.models.diffusion import DiffusionConfig
+from lodestar.data import DataFacts
+from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill
-from lodestar.train import loop
 from lodestar.train.distill import TABLE, distill, measure, settings, stages
 from lodestar.train.run import Run
+from lodestar.train.start import start
+from lodestar.train.step import Step
 from tests.evaluate import tiny
 
 from .runs import assert_same, saved
@@ -71,8 +72,8 @@ def test_each_stage_is_a_model_of_its_own_steps_whose_teacher_is_the_one_before(
     for steps in (4, 2, 1):
         model = library.load(whole / f"stage-{steps}")
         assert isinstance(model, Diffusion)
-        assert (model.config.sampler, model.config.steps) == (DDIM(), f"trailing:{steps}")
-        assert [frame.steps for frame in model.stream(request(model.labels(None, 2)))] == [steps] * steps
+        assert (model.config.sampler, model.config.plan) == (DDIM(), f"trailing:{steps}")
+        assert [frame.steps for frame in model.stream(request(model))] == [steps] * steps
         run = Run.model_validate_json((whole / f"stage-{steps}" / "run.json").read_text())
         assert isinstance(run.task, Distill)
         assert run.task.digest == checkpoint.peek(before).digest
@@ -82,22 +83,26 @@ def test_each_stage_is_a_model_of_its_own_steps_whose_teacher_is_the_one_before(
     assert len(set(seen)) == 3, "every student has moved"
 
 
+def request(model: Diffusion) -> Request:
+    return Request(labels=model.labels(None, 2), seeds=(0, 1))
+
+
 @pytest.mark.parametrize("stop", [8, 9])
 def test_stages_that_were_killed_go_on_to_the_same_bits(
     stop: int, whole: Path, teacher: str, pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stages are of four steps: killed in the second one, after a checkpoint of it, and in the third, before there is one."""
-    steps, phase = 0, loop.Step._phase
+    steps, phases = 0, Step._phases
 
     def dies(self: Any, *args: Any) -> Any:
         nonlocal steps
         steps += 1
         if steps == stop:
             raise RuntimeError("power cut")
-        return phase(self, *args)
+        return phases(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop.Step, "_phase", dies)
+        patch.setattr(Step, "_phases", dies)
         with pytest.raises(RuntimeError, match="power cut"):
             staged(teacher, pictures, tmp_path / "d")
     staged(teacher, pictures, tmp_path / "d")
@@ -111,7 +116,7 @@ def test_the_student_begins_as_its_teacher_and_the_rate_falls_in_every_stage(who
         lines = [json.loads(line) for line in (whole / f"stage-{steps}" / "log.jsonl").read_text().splitlines()]
         assert lines[-1]["rate"] == pytest.approx(1e-3 * 8 / 32)
     run = settings(teacher, 8, [*SMALL, "train.optimizer.rate=1e-12"])
-    state = loop.start(run.replace(task=run.task.resolve(loop.Facts(3, (8, 8), ("a", "b", "c")))), whole / "nowhere")
+    state = start(run.replace(task=run.task.resolve(DataFacts(3, (8, 8), ("a", "b", "c")))), whole / "nowhere")
     theirs = checkpoint.load(teacher)[1]
     learner: Any = state.learner
     for module in (learner.module, learner.teacher):

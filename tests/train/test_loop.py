@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import gc
 import io
+import itertools
 import json
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +20,30 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lodestar import checkpoint
 from lodestar.config import Problem
-from lodestar.data import Batch, Transforms, divide
+from lodestar.data import Batch, DataFacts, Transforms, divide
 from lodestar.files import lock
 from lodestar.objectives import Losses, Simple
 from lodestar.presets import RUNS
-from lodestar.tasks import Classify, Denoise, Facts
+from lodestar.progress import Forecast
+from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.tasks.classify import ClassifyLearner
+from lodestar.train import loop
+from lodestar.train.inputs import open_data
 from lodestar.train.log import Log
-from lodestar.train.loop import Step, learning_rate, open_data, passed, start, train
+from lodestar.train.loop import passed, train
 from lodestar.train.names import LOCK
-from lodestar.train.run import DataConfig, OptimizerConfig, Run
-from lodestar.train.state import State
+from lodestar.train.run import DataConfig, Run
+from lodestar.train.start import start
+from lodestar.train.state import TrainState
+from lodestar.train.step import Step, learning_rate
 
 from ..data.pictures import png, write_table
 from .runs import classifying, denoising, logged, saved, write_pictures
 
-FACTS = Facts(3, (8, 8), ("a", "b", "c"))
+FACTS = DataFacts(3, (8, 8), ("a", "b", "c"))
 
 
-def begin(run: Run, folder: Path) -> tuple[State, Step]:
+def begin(run: Run, folder: Path) -> tuple[TrainState, Step]:
     run = run.replace(task=run.task.resolve(FACTS))
     state = start(run, folder)
     return state, Step(run, state)
@@ -44,12 +51,11 @@ def begin(run: Run, folder: Path) -> tuple[State, Step]:
 
 def batch(count: int = 8) -> Batch:
     rng = torch.Generator().manual_seed(1)
-    return Batch(
-        torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=rng), torch.randint(0, 3, (count,), generator=rng)
-    )
+    image = torch.randint(0, 256, (count, 3, 8, 8), dtype=torch.uint8, generator=rng)
+    return Batch({"image": image, "label": torch.randint(0, 3, (count,), generator=rng)})
 
 
-def weights(state: State) -> list[torch.Tensor]:
+def weights(state: TrainState) -> list[torch.Tensor]:
     return [parameter.detach().clone() for parameter in state.learner.module.parameters()]
 
 
@@ -169,7 +175,7 @@ def test_compile_reaches_the_network(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("run", [classifying("", noised=True), denoising("")])
 def test_a_step_asks_the_device_once(run: Run, tmp_path: Path) -> None:
-    if isinstance(run.task, Denoise):
+    if isinstance(run.task, TrainDenoiser):
         denoiser = run.task.model.denoiser
         denoiser = denoiser.replace(network=denoiser.network.replace(out_channels=3), variance="fixed")
         run = run.replace(task=run.task.replace(objective=Simple(), model=run.task.model.replace(denoiser=denoiser)))
@@ -233,8 +239,8 @@ def test_the_step_uses_the_rate_of_where_it_begins(tmp_path: Path) -> None:
     state, step = begin(classifying("", optimizer=OptimizerConfig(rate=1e-3, fall="linear"), images=80), tmp_path)
     step(batch())
     step(batch())
-    assert step.rate == pytest.approx(1e-3 * 0.9)
-    assert state.optimizers["classify"].param_groups[0]["lr"] == step.rate
+    assert step.rates == {"rate": pytest.approx(1e-3 * 0.9)}
+    assert state.optimizers["classify"].param_groups[0]["lr"] == step.rates["rate"]
 
 
 def test_passed_tells_each_multiple_once() -> None:
@@ -250,7 +256,7 @@ def test_passed_tells_each_multiple_once() -> None:
 def test_intervals_of_one_length_do_not_hinder_each_other(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints are written where previews and log lines are due at the same image."""
     saves: list[int] = []
-    monkeypatch.setattr(State, "save", lambda self, *_: saves.append(self.counters.images_seen))
+    monkeypatch.setattr(TrainState, "save", lambda self, *_: saves.append(self.counters.images_seen))
     train(classifying(pictures, log_every=16, save_every=16, preview_every=16, images=48), tmp_path / "run")
     assert saves == [16, 32, 48]
     assert [line["images"] for line in logged(tmp_path / "run")] == [16, 32, 48]
@@ -318,7 +324,7 @@ def test_held_out_pictures_are_as_large_as_those_trained_on(pictures: str) -> No
 
 def test_classifier_presets_report_accuracy_by_themselves(tmp_path: Path) -> None:
     presets = [make() for make in RUNS.values()]
-    assert all(run.data.held_out for run in presets if isinstance(run.task, Classify))
+    assert all(run.data.held_out for run in presets if isinstance(run.task, TrainClassifier))
     run = RUNS["digits_classifier"]()
     train(run.replace(train=run.train.replace(images=8, batch_size=8)), tmp_path / "run")
     assert sum(name.startswith("accuracy/time") for name in logged(tmp_path / "run")[-1]) == 4
@@ -355,6 +361,19 @@ def test_the_plan_and_the_end_say_where_things_are(pictures: str, tmp_path: Path
     console = Console(record=True, width=60, file=io.StringIO())
     train(classifying(pictures, images=32), folder, console)
     assert "going on at 16" in console.export_text()
+
+
+def test_long_runs_say_beforehand_how_long_they_take_here(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps of eight pictures that take 50 seconds each: after the second, 80 of 96 images are left, 500 seconds."""
+    seconds = itertools.count(0, 50)
+    monkeypatch.setattr(loop, "Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    for following, text in (
+        (0, "about 8.3 minutes to go here\n"),
+        (3, "8.3 minutes to go here, about 38 minutes with 3 more like it\n"),
+    ):
+        console = Console(record=True, width=200, file=io.StringIO())
+        train(classifying(pictures), tmp_path / str(following), console, following=following)
+        assert text in console.export_text()
 
 
 def test_a_folder_with_another_run_is_refused_with_the_setting_that_differs(pictures: str, tmp_path: Path) -> None:

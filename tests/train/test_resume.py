@@ -3,42 +3,46 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from lodestar import checkpoint, files
-from lodestar.config import Problem
+from lodestar.config import Problem, decode
 from lodestar.core.draws import LossSecondMoment
 from lodestar.core.schedule import Cosine
-from lodestar.data import Batch
+from lodestar.data import DataFacts
 from lodestar.train import loop
-from lodestar.train.loop import Step, train
+from lodestar.train.loop import train
 from lodestar.train.names import STATE
+from lodestar.train.run import Run
+from lodestar.train.start import start
+from lodestar.train.step import Step, pieces
 
 from . import runs
-from .runs import assert_same, denoising, saved
+from .runs import assert_same, denoising, logged, saved, write_pictures
 
-FACTS = loop.Facts(3, (8, 8), ("a", "b", "c"))
+FACTS = DataFacts(3, (8, 8), ("a", "b", "c"))
 
 
 def stop_at(monkeypatch: pytest.MonkeyPatch, images_seen: int, stop: Any) -> None:
     """Call `stop` in the middle of the step that begins at images_seen: after the optimizer's update, before the averages'."""
-    phase = Step._phase
+    phases = Step._phases
 
     def stopped(self: Step, *args: Any) -> Any:
-        values = phase(self, *args)
+        values = phases(self, *args)
         if self.state.counters.images_seen == images_seen:
             stop()
         return values
 
-    monkeypatch.setattr(Step, "_phase", stopped)
+    monkeypatch.setattr(Step, "_phases", stopped)
 
 
 def fail() -> None:
@@ -74,7 +78,7 @@ def test_what_is_remembered_of_losses_is_saved_with_the_run(
     assert levels.weights(memory).unique().numel() == 4, "by image 64 the draws follow the losses"
     train(run, tmp_path / "run")
     assert_same(tmp_path / "run", tmp_path / "whole")
-    state = loop.start(run.replace(task=run.task.resolve(FACTS)), tmp_path / "run")
+    state = start(run.replace(task=run.task.resolve(FACTS)), tmp_path / "run")
     del tensors["memory/counts"]
     with pytest.raises(Problem, match="what the run remembers, 'counts', is missing"):
         state.restore(tensors, Path("there"))
@@ -162,10 +166,31 @@ def test_a_checkpoint_with_a_changed_byte_is_refused(pictures: str, tmp_path: Pa
         train(denoising(pictures, images=32), tmp_path)
 
 
+def test_a_run_of_an_earlier_version_goes_on_to_what_that_version_ended_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder was written at image 40 by commit 4b845cd, and so was what its run to image 72 logged and weighed.
+
+    Twelve of `write_pictures`; losses remembered, labels dropped, pictures flipped, one average.
+    """
+    monkeypatch.chdir(tmp_path)
+    write_pictures(tmp_path / "pictures", 12)
+    with zipfile.ZipFile(Path(__file__).with_name("earlier_run.zip")) as archive:
+        archive.extractall(tmp_path)
+    run = decode(Run, (tmp_path / "run" / "run.json").read_text())
+    assert saved(tmp_path / "run")[0]["images_seen"] == 40
+    train(run.replace(train=run.train.replace(images=72)), tmp_path / "run")
+    expected = json.loads((tmp_path / "expected.json").read_text())
+    assert logged(tmp_path / "run") == [pytest.approx(line, rel=1e-4) for line in expected["log"]]
+    _, weights = checkpoint.load(tmp_path / "run" / "model.safetensors", "diffusion")
+    sizes = {name: value.double().square().mean().sqrt().item() for name, value in weights.items()}
+    assert sizes == pytest.approx(expected["weights"], rel=1e-4, abs=1e-7)
+
+
 def test_the_optimizers_state_is_restored_in_the_parameters_own_order_in_memory(pictures: str, tmp_path: Path) -> None:
     """A fused optimizer walks through both as they lie in memory; a file keeps no such order."""
     train(denoising(pictures, images=16), tmp_path)
-    state = loop.start(denoising(pictures, images=16).replace(task=_resolved(pictures)), tmp_path)
+    state = start(denoising(pictures, images=16).replace(task=_resolved(pictures)), tmp_path)
     layouts = {
         (parameter.stride(), slots["exp_avg"].stride())
         for optimizer in state.optimizers.values()
@@ -179,9 +204,6 @@ def _resolved(pictures: str) -> Any:
     return denoising(pictures).task.resolve(FACTS)
 
 
-def test_a_batch_is_split_whole() -> None:
-    batch = Batch(torch.arange(7).view(7, 1, 1, 1), torch.arange(7))
-    pieces = list(loop.split(batch, 3))
-    assert [len(piece.image) for piece in pieces] == [3, 3, 1]
-    assert torch.cat([piece.label for piece in pieces if piece.label is not None]).tolist() == list(range(7))
-    assert [len(piece.image) for piece in loop.split(batch, None)] == [7]
+def test_rows_are_cut_into_pieces_whole() -> None:
+    assert list(pieces(slice(2, 9), 3)) == [slice(2, 5), slice(5, 8), slice(8, 9)]
+    assert list(pieces(slice(2, 9), None)) == [slice(2, 9)]

@@ -113,7 +113,7 @@ def ablate(
     from lodestar.evaluate.reference import open_reference
     from lodestar.presets import RUNS
     from lodestar.train import ablate as variants
-    from lodestar.train.loop import open_data
+    from lodestar.train.inputs import open_data
 
     run = edit(choose("run", preset, RUNS)(), _changes(data, validation, images, batch_size, seed, skip_bad, overrides))
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)

@@ -11,8 +11,8 @@ from lodestar.conditions.ask import Ask
 from lodestar.conditions.signals import Signals
 from lodestar.config import Config
 
-Fields = Mapping[str, Tensor]
-"""A batch of data by the names of its fields: image uint8 [B, C, H, W], label int64 [B] and so on."""
+Fields = Mapping[str, Tensor | tuple[str, ...]]
+"""A batch of data by the names of its fields: image uint8 [B, C, H, W], label int64 [B], texts and so on."""
 
 
 class Encoder(nn.Module, abc.ABC):

@@ -45,7 +45,9 @@ class LabelCondition(Condition):
         return numbers, torch.tensor([label is not None for label in labels])
 
     def seen(self, fields: Fields, x0: Tensor) -> Tensor:
-        return fields["label"].to(x0.device)
+        label = fields["label"]
+        assert isinstance(label, Tensor), "classes are numbers"
+        return label.to(x0.device)
 
 
 class LabelEncoder(Encoder):

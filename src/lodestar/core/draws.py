@@ -29,7 +29,12 @@ class Drawn:
     factor: Tensor | None = None
     """What to multiply the losses by [B], so that their mean is that of levels drawn uniformly; None: nothing."""
     index: Tensor | None = None
-    """Which steps 0 … T − 1 of the chain they are, int64 [B], where that is to be remembered."""
+    """Which steps 0 … T − 1 of the chain they are, int64 [B], where their losses are to be remembered."""
+
+    def __getitem__(self, rows: slice) -> Drawn:
+        """The levels of some of the samples."""
+        factor, index = (None if each is None else each[rows] for each in (self.factor, self.index))
+        return Drawn(self.level[rows], factor, index)
 
 
 class Levels(Config, abc.ABC):
@@ -52,8 +57,8 @@ class Levels(Config, abc.ABC):
     def draw(self, schedule: Schedule, memory: Memory, count: int, rng: torch.Generator) -> Drawn:
         """Levels for `count` samples, on the generator's device."""
 
-    def remember(self, memory: Memory, drawn: Drawn, losses: Tensor) -> None:
-        """Take note of the losses [B], without factors, that the drawn levels had."""
+    def remember(self, memory: Memory, index: Tensor, losses: Tensor) -> None:
+        """Take note of the losses [B], without factors, of the steps drawn, int64 [B]."""
         return
 
 
@@ -107,11 +112,10 @@ class LossSecondMoment(Levels):
         """1/(T·p) of steps [N], float64."""
         return 1 / (len(probabilities) * probabilities[index])
 
-    def remember(self, memory: Memory, drawn: Drawn, losses: Tensor) -> None:
+    def remember(self, memory: Memory, index: Tensor, losses: Tensor) -> None:
         """Those that are finite are remembered in their order; the oldest ones of a full history go."""
-        assert drawn.index is not None
         history, counts = memory["history"], memory["counts"]
-        for step, loss in zip(drawn.index.tolist(), losses.tolist(), strict=True):
+        for step, loss in zip(index.tolist(), losses.tolist(), strict=True):
             if not math.isfinite(loss):
                 continue
             if counts[step] == self.history:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,6 +15,7 @@ from PIL import Image
 from lodestar.config import Problem, nearest
 from lodestar.data.archive import TARS, TarRows, ZipRows
 from lodestar.data.arrays import digits
+from lodestar.data.batch import Row
 from lodestar.data.channels import stored_channels
 from lodestar.data.colour import convert
 from lodestar.data.columns import Asked
@@ -110,6 +111,20 @@ class Source:
             self._kept[index] = image
             self._is_kept[index] = True
         return image
+
+    def row(self, index: int) -> Row | None:
+        """Picture and, where there are labels, class by the names of their fields; None where the picture is bad and `skip_bad`.
+
+        Raises Problem.
+        """
+        image, label = self.image(index), self.label(index)
+        if image is None:
+            return None
+        return {"image": image} if label is None else {"image": image, "label": label}
+
+    def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
+        """See `Rows`."""
+        return self.rows.windows(rng)
 
     def label(self, index: int) -> int | None:
         """Class number at `index`; None where there are no labels."""

@@ -7,16 +7,15 @@ flipped by the generator seeded (seed, n). So a run that starts at n = k gets wh
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from lodestar.data.source import Source
+from lodestar.config import Problem
+from lodestar.data.batch import Batch, Examples, Row, share
 from lodestar.data.transforms import Transforms
 
 _ORDER, _TRANSFORM = 0, 1
@@ -24,82 +23,67 @@ _ORDER, _TRANSFORM = 0, 1
 
 
 @dataclass(frozen=True)
-class Batch:
-    """Pictures and, where the source has them, their class numbers."""
+class Shuffled:
+    """A `Stream` of a data set, shuffled anew in every epoch, its pictures cropped and mirrored."""
 
-    image: Tensor
-    """uint8 [B,C,H,W]."""
-    label: Tensor | None
-    """int64 [B]."""
+    source: Examples
+    batch_size: int
+    transforms: Transforms = Transforms()
+    workers: int = 1
+    """Threads that each make a batch ahead; with 0 a batch is made when asked for. The batches are the same either way."""
 
+    def batches(self, seed: int, images_seen: int = 0, rank: int = 0, world: int = 1) -> Generator[Batch]:
+        """See `Stream`. Raises Problem, at the batch that is concerned, for a bad picture or label."""
+        # Threads work on neighbouring batches, so at most two epochs' orders are in use.
+        order = lru_cache(maxsize=2)(lambda epoch: permutation(self.source, seed, epoch))
+        mine = share(self.batch_size, rank, world)
 
-def batches(
-    source: Source,
-    batch_size: int,
-    *,
-    seed: int,
-    images_seen: int = 0,
-    transforms: Transforms = Transforms(),  # noqa: B008 (it is frozen)
-    workers: int = 1,
-) -> Iterator[Batch]:
-    """Shuffled batches without end, across epochs, from the picture after `images_seen` on.
+        def make(start: int) -> Batch:
+            rows = []
+            for position in range(start + mine.start, start + mine.stop):
+                epoch, place = divmod(position, len(self.source))
+                rows.append(self._transformed(self._row(int(order(epoch)[place])), (seed, _TRANSFORM, position)))
+            return Batch.collate(rows)
 
-    Each of `workers` threads makes a batch ahead; with 0 a batch is made when asked for. The batches are the same either way.
-    Raises Problem (at the batch that is concerned) for a bad picture or label, and at once when pictures are too small to crop.
-    """
-    transforms.result_size(source.size)
-    return _batches(source, batch_size, seed, images_seen, transforms, workers)
+        if self.workers == 0:
+            while True:
+                yield make(images_seen)
+                images_seen += self.batch_size
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="lodestar-data")
+        try:
+            ahead: deque[Future[Batch]] = deque()
+            while True:
+                while len(ahead) <= self.workers:
+                    ahead.append(pool.submit(make, images_seen))
+                    images_seen += self.batch_size
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
+    def _row(self, index: int) -> Row:
+        """The row at an index; the next one that is good stands in for a bad one."""
+        for candidate in range(index, index + len(self.source)):
+            row = self.source.row(candidate % len(self.source))
+            if row is not None:
+                return row
+        raise Problem(f"none of the {len(self.source):,} pictures can be decoded")
 
-def _batches(
-    source: Source, batch_size: int, seed: int, images_seen: int, transforms: Transforms, workers: int
-) -> Iterator[Batch]:
-    # Threads work on neighbouring batches, so at most two epochs' orders are in use.
-    order = lru_cache(maxsize=2)(lambda epoch: permutation(source, seed, epoch))
-
-    def make(start: int) -> Batch:
-        images, labels = [], []
-        for position in range(start, start + batch_size):
-            epoch, place = divmod(position, len(source))
-            image, label = source[int(order(epoch)[place])]
-            images.append(transforms(image, np.random.default_rng((seed, _TRANSFORM, position))))
-            labels.append(label)
-        return _collate(images, labels)
-
-    if workers == 0:
-        while True:
-            yield make(images_seen)
-            images_seen += batch_size
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="lodestar-data")
-    try:
-        ahead: deque[Future[Batch]] = deque()
-        while True:
-            while len(ahead) <= workers:
-                ahead.append(pool.submit(make, images_seen))
-                images_seen += batch_size
-            yield ahead.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)
+    def _transformed(self, row: Row, seed: tuple[int, ...]) -> Row:
+        return {**row, "image": self.transforms(row["image"], np.random.default_rng(seed))} if "image" in row else row
 
 
-def sequential(source: Source, batch_size: int) -> Iterator[Batch]:
-    """Every picture once, in the source's order; with `skip_bad`, those that are bad left out. Raises Problem.
+def sequential(source: Examples, batch_size: int) -> Iterator[Batch]:
+    """Every row once, in the source's order; those that are bad are left out where the source leaves them out. Raises Problem.
 
-    The last batch may be smaller, and one with bad pictures is.
+    The last batch may be smaller, and one with bad rows is.
     """
     for start in range(0, len(source), batch_size):
-        indices = range(start, min(start + batch_size, len(source)))
-        found = [(image, source.label(index)) for index in indices if (image := source.image(index)) is not None]
-        if found:
-            yield _collate([image for image, _ in found], [label for _, label in found])
+        found = [source.row(index) for index in range(start, min(start + batch_size, len(source)))]
+        if rows := [row for row in found if row is not None]:
+            yield Batch.collate(rows)
 
 
-def permutation(source: Source, seed: int, epoch: int) -> np.ndarray:
+def permutation(source: Examples, seed: int, epoch: int) -> np.ndarray:
     """The order [N] of one epoch: shuffled within windows that are cheap to read at random, windows in random order."""
     rng = np.random.default_rng((seed, _ORDER, epoch))
-    return np.concatenate([rng.permutation(window) for window in source.rows.windows(rng)])
-
-
-def _collate(images: list[np.ndarray], labels: list[int | None]) -> Batch:
-    label = None if None in labels else torch.tensor(labels, dtype=torch.int64)
-    return Batch(torch.from_numpy(np.stack(images)), label)
+    return np.concatenate([rng.permutation(window) for window in source.windows(rng)])

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lodestar.nets import winograd
+from lodestar.nets.dropout import Dropout
 
 Resample = Literal["residual", "conv", "plain"]
 """How a U-Net changes resolution: in a residual block (BigGAN's, ADM's), by a convolution beside it, or without parameters."""
@@ -133,7 +134,7 @@ class ResBlock(nn.Module):
         self.conv1 = Conv2d(channels, out_channels, 3, padding=1)
         self.emb = Linear(emb_width, 2 * out_channels if adaptive else out_channels)
         self.norm2 = GroupNorm(out_channels, groups)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.conv2 = zero(Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Identity() if channels == out_channels else Conv2d(channels, out_channels, 1)
 

@@ -36,6 +36,8 @@ class Losses:
     """[B]"""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
     """Each [B], detached."""
+    noted: Mapping[str, Tensor] = field(default_factory=dict)
+    """What a task wants back of the whole batch once the step is done, each [B], detached."""
 
 
 class Objective(Config, abc.ABC):

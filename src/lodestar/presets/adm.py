@@ -18,9 +18,9 @@ from lodestar.nets.attention import Layout
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.presets.parts import MULTIPLIERS, attention, denoise, every, model_of, openai
-from lodestar.tasks import Classify
+from lodestar.tasks import OptimizerConfig, TrainClassifier
 from lodestar.train.ema import Decay
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 
 _LINEAR = Linear()
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"
@@ -140,7 +140,7 @@ def _classifier(
         size=(size, size),
     )
     return Run(
-        task=Classify(model=ClassifierModelConfig(network=network, schedule=schedule, names=NAMES)),
+        task=TrainClassifier(model=ClassifierModelConfig(network=network, schedule=schedule, names=NAMES)),
         # Held out here and not by the authors: without any, a classifier's accuracy is not known.
         data=DataConfig(source="pictures", transforms=Transforms(size=(size, size), crop="random", flip=True), held_out=0.005),
         train=TrainConfig(

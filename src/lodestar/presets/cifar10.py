@@ -11,9 +11,9 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
-from lodestar.tasks import Classify, Denoise
+from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.train.ema import HalfLife
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 
 
 def cifar10() -> Run:
@@ -34,7 +34,7 @@ def cifar10() -> Run:
     )
     denoiser = DenoiserConfig(network=network, prediction=Velocity(), variance="learned_range", conditions=conditions(10))
     return Run(
-        task=Denoise(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine()), objective=Hybrid(), label_drop=0.1),
+        task=TrainDenoiser(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine()), objective=Hybrid(), label_drop=0.1),
         data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True)),
         train=TrainConfig(
             images=440_032,
@@ -48,7 +48,7 @@ def cifar10() -> Run:
 def cifar10_weak() -> Run:
     """The weaker model for autoguidance: half as wide, and less trained."""
     run = cifar10()
-    assert isinstance(run.task, Denoise)
+    assert isinstance(run.task, TrainDenoiser)
     denoiser = run.task.model.denoiser
     narrow = denoiser.replace(network=denoiser.network.replace(width=16))
     return run.replace(
@@ -69,7 +69,7 @@ def cifar10_classifier() -> Run:
         pool="attention",
     )
     return Run(
-        task=Classify(model=ClassifierModelConfig(network=network, schedule=Cosine())),
+        task=TrainClassifier(model=ClassifierModelConfig(network=network, schedule=Cosine())),
         data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True), held_out=0.02),
         train=TrainConfig(
             images=140_000,
@@ -93,7 +93,7 @@ def cifar10_features() -> Run:
         pool="adaptive",
     )
     return Run(
-        task=Classify(model=ClassifierModelConfig(network=network, noised=False)),
+        task=TrainClassifier(model=ClassifierModelConfig(network=network, noised=False)),
         data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True), held_out=0.02),
         train=TrainConfig(
             images=200_000,

@@ -10,9 +10,9 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
-from lodestar.tasks import Classify, Denoise
+from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.train.ema import HalfLife
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 
 
 def digits() -> Run:
@@ -28,7 +28,7 @@ def digits() -> Run:
     )
     denoiser = DenoiserConfig(network=network, prediction=Velocity(), variance="learned_range", conditions=conditions(10))
     return Run(
-        task=Denoise(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(8, 8)), objective=Hybrid()),
+        task=TrainDenoiser(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(8, 8)), objective=Hybrid()),
         data=DataConfig(source="digits"),
         train=TrainConfig(
             images=60_000,
@@ -53,7 +53,7 @@ def digits_classifier() -> Run:
         size=(8, 8),
     )
     return Run(
-        task=Classify(model=ClassifierModelConfig(network=network, schedule=Cosine())),
+        task=TrainClassifier(model=ClassifierModelConfig(network=network, schedule=Cosine())),
         data=DataConfig(source="digits", held_out=0.02),
         train=TrainConfig(
             images=50_000,

@@ -14,9 +14,9 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Hybrid
 from lodestar.samplers import Ancestral
-from lodestar.tasks import Denoise
+from lodestar.tasks import OptimizerConfig, TrainDenoiser
 from lodestar.train.ema import Decay
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 
 _HYBRID, _UNIFORM = Hybrid(), Uniform()
 
@@ -74,7 +74,7 @@ def denoise(
 ) -> Run:
     """A published diffusion model's run: AdamW without decay, one plain average."""
     return Run(
-        task=Denoise(
+        task=TrainDenoiser(
             model=model, objective=objective, levels=levels, conditional=model.denoiser.classes is not None, label_drop=0.0
         ),
         data=DataConfig(source=source, transforms=Transforms(size=model.size, flip=flip)),

@@ -4,11 +4,25 @@ from typing import Annotated
 
 from pydantic import Field
 
-from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task
-from lodestar.tasks.classify import Classify
-from lodestar.tasks.denoise import Denoise
+from lodestar.tasks.base import Export, Frozen, Learner, Phase, Task
+from lodestar.tasks.classify import TrainClassifier
+from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.distill import Distill
+from lodestar.tasks.optimizer import OptimizerConfig
+from lodestar.tasks.rng import Rng
 
-AnyTask = Annotated[Denoise | Classify | Distill, Field(discriminator="kind")]
+AnyTask = Annotated[TrainDenoiser | TrainClassifier | Distill, Field(discriminator="kind")]
 
-__all__ = ["AnyTask", "Classify", "Denoise", "Distill", "Facts", "Learner", "Phase", "Pictures", "Task"]
+__all__ = [
+    "AnyTask",
+    "Distill",
+    "Export",
+    "Frozen",
+    "Learner",
+    "OptimizerConfig",
+    "Phase",
+    "Rng",
+    "Task",
+    "TrainClassifier",
+    "TrainDenoiser",
+]

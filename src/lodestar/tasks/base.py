@@ -6,42 +6,53 @@ import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from lodestar.config import Config, Problem
+from lodestar.data.batch import Batch, DataFacts
 from lodestar.objectives import Losses
+from lodestar.tasks.optimizer import OptimizerConfig
+from lodestar.tasks.rng import Rng
 
 
-class Pictures(Protocol):
-    """A batch: uint8 pictures [B, C, H, W], and int64 classes [B] where the data has them."""
-
-    @property
-    def image(self) -> Tensor: ...
-
-    @property
-    def label(self) -> Tensor | None: ...
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What the data says of itself."""
-
-    channels: int
-    size: tuple[int, int]
-    names: tuple[str, ...] | None
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Phase:
     """One optimizer's work: a loss, and what it moves."""
 
     name: str
     parameters: Sequence[nn.Parameter]
-    loss: Callable[[Pictures, torch.Generator], Losses]
-    """Per-sample losses of a batch; all randomness comes from the generator (and torch's own, which the loop seeds)."""
+    loss: Callable[[Batch, Rng], Losses]
+    """Per-sample losses of a piece of a batch. All randomness comes from what it is given, and from dropout layers."""
+    note: Callable[[Mapping[str, Tensor]], None] | None = None
+    """Is given the losses' `noted` of the whole batch, in the order of its pictures, once a step is done that was not skipped."""
+    optimizer: OptimizerConfig | None = None
+    """Settings of its own; None: those of the run."""
+    every: int = 1
+    """The phase has its turn in every so-manieth step, from the first on."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """A trained module that is saved as a model."""
+
+    module: nn.Module
+    kind: str
+    config: str
+    """Configuration, JSON."""
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A module that is needed and not trained, whose weights come from a model's file."""
+
+    module: nn.Module
+    kind: str
+    """What the file must hold."""
+    digest: str | None = None
+    """SHA-256 that the file must have, as `lodestar info` shows it; None: any."""
 
 
 class Learner(abc.ABC):
@@ -49,20 +60,23 @@ class Learner(abc.ABC):
 
     module: nn.Module
     """Everything that is trained."""
-    frozen: Mapping[str, nn.Module] = MappingProxyType({})
-    """What is needed and not trained: modules by the name of the model (`lodestar.library.find`) whose weights they take."""
+    frozen: Mapping[str, Frozen] = MappingProxyType({})
+    """What is not, by the name of the model (`lodestar.library.find`) whose weights it takes."""
 
     @abc.abstractmethod
     def phases(self) -> list[Phase]:
         """The losses, in the order in which they run in every step."""
 
     def memory(self) -> Mapping[str, Tensor]:
-        """What else a resumed run needs, by name: tensors that change in place as it goes."""
+        """What else a resumed run needs, by name: tensors that change in place as it goes, when a phase takes note."""
         return {}
 
     @abc.abstractmethod
-    def export(self) -> tuple[str, str]:
-        """(kind, configuration as JSON) of the file that `module`'s weights are saved as."""
+    def exports(self) -> Mapping[str, Export]:
+        """The models that are made, by the names of their files: parts of `module`, of which averages are kept.
+
+        One is called "model": the run's folder stands for it.
+        """
 
     @abc.abstractmethod
     def compile(self) -> None:
@@ -86,7 +100,7 @@ class Task(Config, abc.ABC):
         return True
 
     @abc.abstractmethod
-    def resolve(self, facts: Facts) -> Self:
+    def resolve(self, facts: DataFacts) -> Self:
         """The task with what the data decides (sizes, channels, classes) filled in. Raises Problem where they cannot fit."""
 
     @abc.abstractmethod

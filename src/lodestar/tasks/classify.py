@@ -12,22 +12,24 @@ from torch.nn.functional import cross_entropy
 from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.core.level import CLEAN, Level
+from lodestar.data.batch import Batch, DataFacts
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
-from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
+from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
+from lodestar.tasks.rng import Rng
 
 BUCKETS = 4
 """Parts of the chain, of equal length, whose accuracy is reported apart."""
 
 
-class Classify(Task):
+class TrainClassifier(Task):
     """A classifier of pictures, noised ones or clean ones."""
 
     kind: Literal["classify"] = "classify"
     model: ClassifierModelConfig = ClassifierModelConfig()
 
-    def resolve(self, facts: Facts) -> Self:
+    def resolve(self, facts: DataFacts) -> Self:
         if facts.names is None:
             raise Problem("labels are missing: a classifier needs data with classes, in a column 'label' or one folder for each")
         network = self.model.network
@@ -41,9 +43,9 @@ class Classify(Task):
 
 
 class ClassifyLearner(Learner):
-    """See Classify."""
+    """See TrainClassifier."""
 
-    def __init__(self, task: Classify, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, task: TrainClassifier, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
         self.module = self.model = place(PictureClassifier(task.model), device)
         self.model.dtype = dtype
@@ -51,17 +53,17 @@ class ClassifyLearner(Learner):
     def phases(self) -> list[Phase]:
         return [Phase("classify", list(self.module.parameters()), self.loss)]
 
-    def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+    def loss(self, batch: Batch, rng: Rng) -> Losses:
         """The cross-entropy of a batch, at levels and with noise drawn from rng."""
         label, logits, _ = self._classify(batch, rng)
         return Losses(cross_entropy(logits, label, reduction="none"), {"accuracy": (logits.argmax(1) == label).float()})
 
-    def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
+    def validate(self, batches: Callable[[], Iterable[Batch]]) -> Mapping[str, float]:
         """Accuracy, of noised pictures for each quarter of the chain apart; each picture's noise is the same every time."""
-        rng = torch.Generator(device=self.device).manual_seed(0)
+        generator = torch.Generator(device=self.device).manual_seed(0)
         right, places = [], []
         for batch in batches():
-            label, logits, level = self._classify(batch, rng)
+            label, logits, level = self._classify(batch, Rng(generator, len(batch)))
             right.append((logits.argmax(1) == label).double().cpu())
             if isinstance(level.time, Tensor):
                 places.append((level.time / self.task.model.schedule.time_scale).round().long().cpu())
@@ -81,14 +83,14 @@ class ClassifyLearner(Learner):
     def compile(self) -> None:
         self.model.network.compile()
 
-    def export(self) -> tuple[str, str]:
-        return "classifier", self.task.model.to_json()
+    def exports(self) -> Mapping[str, Export]:
+        return {"model": Export(self.module, "classifier", self.task.model.to_json())}
 
-    def _classify(self, batch: Pictures, rng: torch.Generator) -> tuple[Tensor, Tensor, Level]:
+    def _classify(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor, Level]:
         """Labels [B], logits [B, classes] and the level at which they were given."""
         assert batch.label is not None
         x, level, schedule = pixels.encode(batch.image.to(self.device)), CLEAN, self.task.model.schedule
         if self.task.model.noised:
-            level = schedule.draw(len(x), rng)
-            x = schedule.forward(x, level, torch.randn(x.shape, generator=rng, device=self.device))
+            level = rng.draw(schedule.draw)
+            x = schedule.forward(x, level, rng.normal(*x.shape[1:]))
         return batch.label.to(self.device), self.model.logits(x, level), level

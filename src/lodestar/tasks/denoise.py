@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from functools import partial
 from typing import Literal, Self
 
 import torch
@@ -13,12 +15,14 @@ from torch import Tensor
 from lodestar.conditions import LabelCondition, LowRes
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
+from lodestar.data.batch import Batch, DataFacts
 from lodestar.denoiser import conditions
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
-from lodestar.tasks.base import Facts, Learner, Phase, Pictures, Task, check_size
+from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
+from lodestar.tasks.rng import Rng
 
 PREVIEWS = 40
 """Pictures in a sample grid."""
@@ -26,7 +30,7 @@ HELD_OUT = 2_000
 """Held-out pictures, at most, that a validation looks at: the first ones."""
 
 
-class Denoise(Task):
+class TrainDenoiser(Task):
     """A diffusion model of pictures, conditional on their classes or not."""
 
     kind: Literal["denoise"] = "denoise"
@@ -46,7 +50,7 @@ class Denoise(Task):
     def conditions(self) -> bool:
         return self.conditional
 
-    def resolve(self, facts: Facts) -> Self:
+    def resolve(self, facts: DataFacts) -> Self:
         if self.conditional and facts.names is None:
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")
         self._check_loss()
@@ -79,62 +83,67 @@ class Denoise(Task):
 
 
 class DenoiseLearner(Learner):
-    """See Denoise."""
+    """See TrainDenoiser."""
 
-    def __init__(self, task: Denoise, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(self, task: TrainDenoiser, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
         self.module = self.model = place(Diffusion(task.model), device)
         self.model.denoiser.dtype = dtype
         self._memory = task.levels.memory(task.model.schedule)
 
     def phases(self) -> list[Phase]:
-        return [Phase("denoise", list(self.module.parameters()), self.loss)]
+        return [Phase("denoise", list(self.module.parameters()), self.loss, self.remember)]
 
-    def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+    def loss(self, batch: Batch, rng: Rng) -> Losses:
         """The objective of a batch, at levels, with noise and with dropped labels drawn from rng."""
-        drawn = self.task.levels.draw(self.task.model.schedule, self._memory, len(batch.image), rng)
+        drawn = rng.draw(partial(self.task.levels.draw, self.task.model.schedule, self._memory))
         losses = self._grade(batch, drawn, rng)
-        self.task.levels.remember(self._memory, drawn, losses.total.detach())
+        noted = {} if drawn.index is None else {"index": drawn.index, "loss": losses.total.detach()}
         if drawn.factor is None:
-            return losses
+            return replace(losses, noted=noted)
         factor = drawn.factor.to(losses.total)
-        return Losses(factor * losses.total, {name: factor * term for name, term in losses.terms.items()})
+        return Losses(factor * losses.total, {name: factor * term for name, term in losses.terms.items()}, noted)
+
+    def remember(self, noted: Mapping[str, Tensor]) -> None:
+        """Have the draws of levels remember the losses of a step, where they do."""
+        if noted:
+            self.task.levels.remember(self._memory, noted["index"], noted["loss"])
 
     def memory(self) -> Mapping[str, Tensor]:
         return self._memory
 
-    def _grade(self, batch: Pictures, drawn: Drawn, rng: torch.Generator) -> Losses:
+    def _grade(self, batch: Batch, drawn: Drawn, rng: Rng) -> Losses:
         """The objective of a batch at given levels."""
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
         x0 = self.model.codec.encode(batch.image.to(self.device))
-        eps = torch.randn(x0.shape, generator=rng, device=self.device)
+        eps = rng.normal(*x0.shape[1:])
         x = schedule.forward(x0, drawn.level, eps)
         output = denoiser.output(x, drawn.level, denoiser.encode(*self.condition(batch, x0, rng)))
         return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
 
-    def condition(self, batch: Pictures, x0: Tensor, rng: torch.Generator) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    def condition(self, batch: Batch, x0: Tensor, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions of a batch, encoded as x0, and who keeps them, drawn from rng: as `Denoiser.encode` takes them."""
-        fields = {"image": batch.image} | ({} if batch.label is None else {"label": batch.label})
         known = self.model.denoiser.config.conditions
-        keep = torch.rand(len(x0), generator=rng, device=self.device) >= self.task.label_drop
-        cond = {condition.kind: condition.seen(fields, x0) for condition in known}
+        keep = rng.uniform() >= self.task.label_drop
+        cond = {condition.kind: condition.seen(batch.fields, x0) for condition in known}
         return cond, {condition.kind: keep for condition in known if condition.optional}
 
     def preview(self) -> Tensor | None:
         return None if self.task.model.denoiser.low_res else self.model.sample(count=PREVIEWS).images
 
-    def validate(self, batches: Callable[[], Iterable[Pictures]]) -> Mapping[str, float]:
+    def validate(self, batches: Callable[[], Iterable[Batch]]) -> Mapping[str, float]:
         """Means of the objective's terms; levels, noise and dropped labels are the same every time."""
-        rng = torch.Generator(device=self.device).manual_seed(0)
+        generator = torch.Generator(device=self.device).manual_seed(0)
         # What is remembered of the training losses neither changes here nor decides which levels are drawn.
         fresh = self.task.levels.memory(self.task.model.schedule)
         terms: dict[str, list[Tensor]] = defaultdict(list)
         seen = 0
         for batch in batches():
-            drawn = self.task.levels.draw(self.task.model.schedule, fresh, len(batch.image), rng)
+            rng = Rng(generator, len(batch))
+            drawn = rng.draw(partial(self.task.levels.draw, self.task.model.schedule, fresh))
             for name, values in self._grade(batch, drawn, rng).terms.items():
                 terms[name].append(values)
-            seen += len(batch.image)
+            seen += len(batch)
             if seen >= HELD_OUT:
                 break
         return {f"held_out/{name}": torch.cat(parts)[:HELD_OUT].double().mean().item() for name, parts in terms.items()}
@@ -142,8 +151,8 @@ class DenoiseLearner(Learner):
     def compile(self) -> None:
         self.model.denoiser.network.compile()
 
-    def export(self) -> tuple[str, str]:
-        return "diffusion", self.task.model.to_json()
+    def exports(self) -> Mapping[str, Export]:
+        return {"model": Export(self.module, "diffusion", self.task.model.to_json())}
 
 
 def _scaled(small: tuple[int, int], large: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

@@ -14,10 +14,11 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.config import Problem
-from lodestar.core.estimate import Denoise as Teacher
+from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
 from lodestar.core.plan import Trailing
 from lodestar.core.schedule import Schedule
+from lodestar.data.batch import Batch, DataFacts
 from lodestar.generators.diffusion import Diffusion
 from lodestar.guidance import Clamp, Context, compose
 from lodestar.models.diffusion import DiffusionConfig
@@ -26,8 +27,9 @@ from lodestar.objectives import Losses
 from lodestar.objectives.base import mean_flat
 from lodestar.samplers import DDIM
 from lodestar.samplers.base import combine, follow
-from lodestar.tasks.base import Facts, Phase, Pictures, Task
-from lodestar.tasks.denoise import Denoise, DenoiseLearner
+from lodestar.tasks.base import Frozen, Phase, Task
+from lodestar.tasks.denoise import DenoiseLearner, TrainDenoiser
+from lodestar.tasks.rng import Rng
 
 STABLE = ("x0", "v", "flow", "edm")
 """Predictions that tell the picture at any noise. An error in ε̂ is one of σ/α times that in x̂₀, without bound (section 4)."""
@@ -51,7 +53,7 @@ class Distill(Task):
     def conditions(self) -> bool:
         return self.model.denoiser.classes is not None
 
-    def resolve(self, facts: Facts) -> Self:
+    def resolve(self, facts: DataFacts) -> Self:
         model, channels = self.model, self.model.denoiser.channels
         if model.denoiser.prediction.kind not in STABLE:
             raise Problem(
@@ -81,24 +83,24 @@ class DistillLearner(DenoiseLearner):
 
     def __init__(self, task: Distill, device: torch.device, dtype: torch.dtype) -> None:
         conditional = task.model.denoiser.classes is not None
-        super().__init__(Denoise(model=task.model, conditional=conditional, label_drop=task.label_drop), device, dtype)
+        super().__init__(TrainDenoiser(model=task.model, conditional=conditional, label_drop=task.label_drop), device, dtype)
         self.steps = [level.to(device) for level in stops(task.model.schedule, task.steps)]
         self.teacher = place(Diffusion(task.model).requires_grad_(False).eval(), device)
         self.teacher.denoiser.lower(dtype)
-        self.frozen = {task.teacher: self.teacher}
+        self.frozen = {task.teacher: Frozen(self.teacher, "diffusion", task.digest)}
 
     def phases(self) -> list[Phase]:
         return [Phase("distill", list(self.module.parameters()), self.loss)]
 
-    def loss(self, batch: Pictures, rng: torch.Generator) -> Losses:
+    def loss(self, batch: Batch, rng: Rng) -> Losses:
         """Squared error of x̂₀ against the teacher's two steps, weighed by max(α²/σ², 1) (truncated SNR, section 4).
 
         The step, the noise and who loses its label are drawn from rng.
         """
         x0 = self.model.codec.encode(batch.image.to(self.device))
-        index = torch.randint(len(self.steps[0]), (len(x0),), generator=rng, device=self.device)
+        index = rng.integers(len(self.steps[0]))
         t, halfway, s = (level[index] for level in self.steps)
-        x = self.task.model.schedule.forward(x0, t, torch.randn(x0.shape, generator=rng, device=self.device))
+        x = self.task.model.schedule.forward(x0, t, rng.normal(*x0.shape[1:]))
         cond, keep = self.condition(batch, x0, rng)
         with torch.no_grad():
             plain = self.teacher.denoiser.bind(cond, keep)
@@ -126,7 +128,7 @@ def stops(schedule: Schedule, steps: int) -> tuple[Level, Level, Level]:
     return listed(whole[:-1]), listed(halved[1::2]), listed(whole[1:])
 
 
-def two_steps(teacher: Teacher, x: Tensor, t: Level, halfway: Level, s: Level) -> Tensor:
+def two_steps(teacher: Denoise, x: Tensor, t: Level, halfway: Level, s: Level) -> Tensor:
     """The x̂₀ of which one DDIM step t → s ends where the teacher's two, t → halfway → s, end (equation 7); x is [B, ...].
 
     It is a weighted mean of the two estimates, of weights that add up to 1: nothing is subtracted that is nearly equal.

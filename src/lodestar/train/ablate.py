@@ -23,7 +23,7 @@ from lodestar.evaluate.kept import Kept
 from lodestar.evaluate.measured import measured
 from lodestar.files import write_csv
 from lodestar.nets.unet import UNetConfig
-from lodestar.tasks import Denoise
+from lodestar.tasks import TrainDenoiser
 from lodestar.train.loop import train
 from lodestar.train.names import LOG
 from lodestar.train.run import Run
@@ -122,7 +122,7 @@ def ablate(
     Problem.
     """
     task = run.task
-    if not isinstance(task, Denoise):
+    if not isinstance(task, TrainDenoiser):
         raise Problem(f"this run is of kind {task.kind!r}: the variants are of a diffusion model's network, 'denoise'")
     for name in names:
         choose("variant", name, VARIANTS)
@@ -132,7 +132,7 @@ def ablate(
     start = base(task.model.denoiser.network)
     rows: list[Row] = []
     done: dict[str, str] = {}
-    for name in chosen:
+    for number, name in enumerate(chosen):
         variant = VARIANTS[name]
         try:
             network = variant.of(start)
@@ -144,7 +144,7 @@ def ablate(
             rows.append(_row(name, f"the same network as {twin}", variant, None, rows))
             continue
         varied = task.replace(model=task.model.replace(denoiser=task.model.denoiser.replace(network=network)))
-        model = train(run.replace(task=varied), folder / name, console, device)
+        model = train(run.replace(task=varied), folder / name, console, device, following=len(chosen) - 1 - number)
         kept = folder / name / "report.json"
         report = measured(kept, model, reference, extractor, count=count, batch_size=batch_size, device=device, cache=cache)
         rows.append(_row(name, variant.change, variant, _numbers(model, report["numbers"]["frechet"]), rows))

@@ -24,10 +24,10 @@ from lodestar.files import is_temporary, write_csv
 from lodestar.generators.request import Settings
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM
-from lodestar.tasks import Distill
+from lodestar.tasks import Distill, OptimizerConfig
 from lodestar.train.ema import HalfLife
 from lodestar.train.loop import train
-from lodestar.train.run import DataConfig, OptimizerConfig, Run, TrainConfig
+from lodestar.train.run import DataConfig, Run, TrainConfig
 from lodestar.train.table import Row, laid_out
 
 TABLE = "distill.csv"
@@ -80,10 +80,10 @@ def distill(run: Run, teacher: str, first: int, last: int, folder: Path, console
     if first > (limit := library.config(teacher).schedule.timesteps):
         most = 2 ** (limit.bit_length() - 1)
         raise Problem(f"--from {first}: the chain of {teacher} has {limit} steps; try --from {most}")
-    for steps in todo:
+    for number, steps in enumerate(todo):
         task = _task(teacher, steps).replace(label_drop=run.task.label_drop)  # type: ignore[union-attr]
         stage = run.replace(task=task, train=run.train.replace(init=teacher))
-        teacher = str(train(stage, _stage(folder, steps), console, device))
+        teacher = str(train(stage, _stage(folder, steps), console, device, following=len(todo) - 1 - number))
 
 
 def measure(
@@ -95,7 +95,6 @@ def measure(
     extractor: Extractor,
     *,
     count: int,
-    seed: int = 0,
     batch_size: int = 64,
     device: str | None = None,
     cache: Path | None = None,
@@ -112,7 +111,6 @@ def measure(
                 reference,
                 extractor,
                 count=count,
-                seed=seed,
                 batch_size=batch_size,
                 how=Settings(steps=f"trailing:{steps}", sampler=DDIM()),
                 device=device,

@@ -19,15 +19,15 @@ def initialize(learner: Learner, name: str) -> str:
     Raises Problem if there is no such model, if it is of another kind, if none of its weights fits, or if they mean something
     else here.
     """
-    kind, config = learner.export()
+    made = learner.exports()["model"]
     path = library.find(name)
-    _, tensors = checkpoint.load(path, kind)
-    _check_meaning(name, library.config(path), decode(type(library.config(path)), config))
-    ours = learner.module.state_dict()
+    _, tensors = checkpoint.load(path, made.kind)
+    _check_meaning(name, library.config(path), decode(type(library.config(path)), made.config))
+    ours = made.module.state_dict()
     fitting = {key: tensor for key, tensor in tensors.items() if key in ours and tensor.shape == ours[key].shape}
     if not any(tensor.ndim > 1 for tensor in fitting.values()):
         raise Problem(f"--init {name}: none of its weights fits this run: {_differences(tensors, ours, fitting, shown=2)}")
-    learner.module.load_state_dict({**ours, **fitting})
+    made.module.load_state_dict({**ours, **fitting})
     share = sum(tensor.numel() for tensor in fitting.values()) / sum(tensor.numel() for tensor in ours.values())
     told = f"begins with {len(fitting)} of {name}'s {len(tensors)} tensors, which are {share:.1%} of the parameters here"
     return told if len(fitting) == len(ours) == len(tensors) else f"{told}; {_differences(tensors, ours, fitting)}"

@@ -1,58 +1,46 @@
 """The training loop: one for every task.
 
-It knows phases, accumulation, averages, counters in images, checkpoints and resumption, and no model. The random state of a step
-is a function of (seed, images seen), and so is the order of the data: to resume is to run the same command again.
+It knows steps, counters in images, checkpoints and resumption, and no model. The random state of a step is a function of (seed,
+images seen), and so is the order of the data: to resume is to run the same command again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
 from rich.text import Text
-from torch import Tensor
 
-from lodestar import checkpoint, library
-from lodestar.config import Problem, decode
-from lodestar.core.noise import generator
-from lodestar.data import Batch, Source, batches, divide, open_source, part, sequential
-from lodestar.data.transforms import Size, show
-from lodestar.files import is_temporary, lock, write_text
+from lodestar.config import Problem
+from lodestar.data import DataFacts, Shuffled, Source, sequential
+from lodestar.files import lock
 from lodestar.images import save_grid
-from lodestar.models.first import upgraded
-from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
-from lodestar.progress import progress
-from lodestar.tasks import Facts, Phase
-from lodestar.train.ema import Average
-from lodestar.train.init import initialize
+from lodestar.progress import Forecast, progress, span
+from lodestar.train.folder import check_folder, claim, last_good
+from lodestar.train.inputs import classes, open_data
 from lodestar.train.interrupt import Interrupt
 from lodestar.train.log import Log
-from lodestar.train.names import LOCK, LOG, MODEL, RUN, STATE
-from lodestar.train.run import DataConfig, OptimizerConfig, Run
-from lodestar.train.state import Counters, State
-
-CHANGEABLE = {
-    "train.images", "train.log_every", "train.save_every", "train.preview_every", "data.workers", "data.validation",
-}  # fmt: skip
-"""Settings that may change when a run is gone on with: its length, and what has no part in the weights."""
+from lodestar.train.names import LOCK, LOG, MODEL
+from lodestar.train.run import Run
+from lodestar.train.start import start
+from lodestar.train.state import TrainState
+from lodestar.train.step import Step
 
 
-def train(run: Run, folder: str | Path, console: Console | None = None, device: str | None = None) -> Path:
+def train(run: Run, folder: str | Path, console: Console | None = None, device: str | None = None, following: int = 0) -> Path:
     """Train until the run has seen its images, going on from the folder's checkpoint where there is one.
 
     Returns the path of the model. Raises Problem for whatever the user can mend: data that cannot be read, a folder that holds
     another run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment; Ctrl-C saves one and interrupts.
+    following: how many runs of this length come after it, of which its forecast tells too.
     """
     folder, console = Path(folder), console or Console(stderr=True)
     source, held_out = open_data(run)
     transforms = run.data.transforms
-    run = run.replace(task=run.task.resolve(Facts(source.channels, transforms.result_size(source.size), source.names)))
+    run = run.replace(task=run.task.resolve(DataFacts(source.channels, transforms.result_size(source.size), source.names)))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"):
         state = start(run, folder, device, console)
@@ -60,7 +48,7 @@ def train(run: Run, folder: str | Path, console: Console | None = None, device: 
         counters, config = state.counters, run.train
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
-            _loop(run, state, source, held_out, folder, console)
+            Loop(run, state, folder, console, following)(source, held_out)
     for count, what in (
         (len(source.bad), "pictures that could not be decoded"),
         (counters.skipped, "steps whose loss or gradient was not finite"),
@@ -72,214 +60,72 @@ def train(run: Run, folder: str | Path, console: Console | None = None, device: 
     return folder / MODEL
 
 
-def _loop(run: Run, state: State, source: Source, held_out: Source | None, folder: Path, console: Console) -> None:
-    """From the state's images seen to the run's."""
-    counters, config, bad_steps = state.counters, run.train, 0
-    stream: Any = batches(  # a generator, which can be closed
-        source,
-        config.batch_size,
-        seed=config.seed,
-        images_seen=counters.images_seen,
-        transforms=run.data.transforms,
-        workers=run.data.workers,
-    )
-    step, log, loss = Step(run, state), Log(folder, counters.images_seen), ""
-    bar = progress(str(folder), config.images, done=counters.images_seen, console=console, transient=False)
-    with contextlib.closing(log), contextlib.closing(stream), Interrupt() as interrupt, bar as tick:
-        while counters.images_seen < config.images:
-            before, began = counters.images_seen, time.perf_counter()
-            log.add(step(next(stream)))
-            elapsed = time.perf_counter() - began
-            counters.seconds += elapsed
-            tick(counters.images_seen, f"{config.batch_size / elapsed:.0f} images/s {loss}")
-            bad_steps = 0 if step.finite else bad_steps + 1
-            if bad_steps >= config.patience:
-                raise Problem(
-                    f"{bad_steps} steps in a row, to image {counters.images_seen:,}, had a loss or gradient that was not finite: "
-                    f"{_last_good(folder)}; try a lower train.optimizer.rate"
-                )
-            last = counters.images_seen >= config.images
-            showing = last or passed(config.preview_every, before, counters.images_seen)
-            saving = showing or interrupt.asked or passed(config.save_every, before, counters.images_seen)
-            # What is logged is the mean since the last line; one ends at every checkpoint, because nothing resumes half a line.
-            if saving or passed(config.log_every, before, counters.images_seen):
-                speed = counters.images_seen / counters.seconds
-                line = log.write(counters.images_seen, rate=step.rate, images_per_second=speed, skipped=counters.skipped)
-                loss = f"loss {line['loss']:.4f}" if "loss" in line else ""
-            if saving:
-                state.save(folder, run)
-            # After it is saved, so that whatever goes wrong in a report costs the report alone.
-            if showing:
-                report(run, state, held_out, folder, log)
-            if interrupt.asked and saving and not last:
-                console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
-                raise KeyboardInterrupt
+class Loop:
+    """Steps from the state's images seen to the run's, with all that is told and saved on the way."""
 
+    def __init__(self, run: Run, state: TrainState, folder: Path, console: Console, following: int = 0) -> None:
+        self.run, self.state, self.folder, self.console, self.following = run, state, folder, console, following
+        self.step, self.log = Step(run, state), Log(folder, state.counters.images_seen)
+        self.forecast = Forecast(run.train.images)
+        self.losses, self.bad_steps = "", 0
 
-def open_data(run: Run) -> tuple[Source, Source | None]:
-    """The pictures that a run trains on, and those that it validates on, if any, of the size that it trains on.
+    def __call__(self, source: Source, held_out: Source | None) -> None:
+        """Train. Raises Problem, and KeyboardInterrupt once an interrupted run is saved."""
+        counters, config, data = self.state.counters, self.run.train, self.run.data
+        stream = Shuffled(source, config.batch_size, data.transforms, data.workers).batches(config.seed, counters.images_seen)
+        bar = progress(str(self.folder), config.images, done=counters.images_seen, console=self.console, transient=False)
+        with contextlib.closing(self.log), contextlib.closing(stream), Interrupt() as interrupt, bar as tick:
+            while counters.images_seen < config.images:
+                before, began = counters.images_seen, time.perf_counter()
+                self.log.add(self.step(next(stream)))
+                elapsed = time.perf_counter() - began
+                counters.seconds += elapsed
+                tick(counters.images_seen, f"{config.batch_size / elapsed:.0f} images/s {self.losses}")
+                self._check()
+                self._foretell()
+                last = counters.images_seen >= config.images
+                showing = last or passed(config.preview_every, before, counters.images_seen)
+                saving = showing or interrupt.asked or passed(config.save_every, before, counters.images_seen)
+                # What is logged is the mean since the last line; one ends at every checkpoint: nothing resumes half a line.
+                if saving or passed(config.log_every, before, counters.images_seen):
+                    self._write()
+                if saving:
+                    self.state.save(self.folder, self.run)
+                # After it is saved, so that whatever goes wrong in a report costs the report alone.
+                if showing:
+                    report(self.run, self.state, held_out, self.folder, self.log)
+                if interrupt.asked and saving and not last:
+                    self.console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
+                    raise KeyboardInterrupt
 
-    Raises Problem, also if the two differ in size or classes.
-    """
-    data, transforms = run.data, run.data.transforms
-    if not run.task.conditions:
-        data = data.replace(labels=False)
-    source = _open(data, data.source, transforms.source_size, data.channels)
-    size = transforms.result_size(source.size)
-    fitted = None if transforms.size is None else size
-    if data.held_out:
-        kept, apart = divide(len(source), data.held_out)
-        source, held_out = part(source, kept, transforms.source_size), part(source, apart, fitted)
-    elif data.validation is not None:
-        held_out = _open(data, data.validation, fitted, source.channels)
-    else:
-        return source, None
-    if held_out.size != size:
-        raise Problem(
-            f"to validate on, {held_out.spec} has pictures of {show(held_out.size)}, "
-            f"the run trains on {show(size)} (height×width)"
-        )
-    if held_out.names != source.names:
-        raise Problem(
-            f"to validate on, {held_out.spec} has {_classes(held_out)}, {source.spec} has {_classes(source)}: "
-            "they must be the same"
-        )
-    return source, held_out
-
-
-def _open(data: DataConfig, spec: str, size: Size | None, channels: int | None) -> Source:
-    return open_source(
-        spec,
-        size=size,
-        channels=channels,
-        image_column=data.image_column,
-        label_column=data.label_column,
-        labels=data.labels,
-        skip_bad=data.skip_bad,
-    )
-
-
-def check_folder(folder: Path, run: Run) -> None:
-    """Raise Problem if the folder holds another run, or something that is no run."""
-    path = folder / RUN
-    if path.exists():
-        try:
-            there = decode(Run, upgraded(path.read_text(encoding="utf-8")))
-        except (Problem, UnicodeDecodeError):
-            raise Problem(f"{path} cannot be read as a run of this version: choose another --out, or move it away") from None
-        difference = _difference(there, run)
-        if difference is not None:
-            raise Problem(f"{folder} holds another run ({difference}): choose another --out, or give the same settings")
-    elif folder.exists() and (not folder.is_dir() or not all(map(_is_ours, folder.iterdir()))):
-        raise Problem(f"{folder} exists and holds no run: choose another --out")
-
-
-def _is_ours(entry: Path) -> bool:
-    """Whether this is what a run has in its folder before it has written anything."""
-    return entry.name == LOCK or is_temporary(entry)
-
-
-def claim(folder: Path, run: Run) -> None:
-    """Make the folder this run's. To be called by who holds its lock: files that others had not finished are removed."""
-    check_folder(folder, run)  # again, since who held the lock before may have begun a run
-    for entry in filter(is_temporary, folder.rglob("*.tmp")):
-        entry.unlink()
-    write_text(folder / RUN, run.to_json())
-
-
-def start(run: Run, folder: Path, device: str | None = None, console: Console | None = None) -> State:
-    """A fresh state, or the folder's checkpoint. Raises Problem if the checkpoint is damaged."""
-    place = choose_device(device)
-    dtype = best_dtype(place) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
-    _seed_torch(run.train.seed)
-    learner = run.task.build(place, dtype)
-    path = folder / STATE
-    for name, module in learner.frozen.items():
-        found = library.find(name)
-        checkpoint.fill(module, checkpoint.load(found, learner.export()[0])[1], found)
-    if run.train.init is not None and not path.exists():
-        told = initialize(learner, run.train.init)
-        if console is not None:
-            console.print(Text(told), soft_wrap=True)
-    parameters = list(learner.module.parameters())
-    optimizer = run.train.optimizer
-    state = State(
-        learner,
-        {
-            phase.name: torch.optim.AdamW(
-                phase.parameters, lr=optimizer.rate, betas=optimizer.betas, weight_decay=optimizer.weight_decay, fused=True
+    def _check(self) -> None:
+        """Raise Problem if too many steps in a row were skipped."""
+        self.bad_steps = 0 if self.step.finite else self.bad_steps + 1
+        if self.bad_steps >= self.run.train.patience:
+            raise Problem(
+                f"{self.bad_steps} steps in a row, to image {self.state.counters.images_seen:,}, had a loss or gradient that was "
+                f"not finite: {last_good(self.folder)}; try a lower train.optimizer.rate"
             )
-            for phase in learner.phases()
-        },
-        [Average(profile, parameters) for profile in run.train.ema],
-        Counters(),
-    )
-    if path.exists():
-        header, tensors = checkpoint.load(path, "state")
-        state.counters = Counters(**header.provenance)
-        state.restore(tensors, path)
-    return state
 
+    def _foretell(self) -> None:
+        """Say once, as soon as it is known, how long the rest takes."""
+        images, seen = self.run.train.images, self.state.counters.images_seen
+        left = self.forecast(seen)
+        if left is None or seen >= images:
+            return
+        told = f"{span(left)} to go here"
+        if self.following:
+            whole = left * images / (images - seen)
+            told += f", {span(left + self.following * whole)} with {self.following} more like it"
+        self.console.print(told)
 
-class Step:
-    """One optimizer step on one batch."""
-
-    def __init__(self, run: Run, state: State) -> None:
-        self.run, self.state = run, state
-        self.phases = state.learner.phases()
-        if run.train.compile:
-            state.learner.compile()
-        self.device = next(state.learner.module.parameters()).device
-        self.parameters = list(state.learner.module.parameters())
-        self.finite = True
-        self.rate = 0.0
-
-    def __call__(self, batch: Batch) -> dict[str, Tensor]:
-        """Take the step. Returns per-sample losses for the log; empty if the step was skipped."""
-        config, counters = self.run.train, self.state.counters
-        seed = _mix(config.seed, counters.images_seen)
-        # Dropout draws from torch's own generator, everything else from the step's.
-        torch.manual_seed(seed)
-        rng = torch.Generator(device=self.device).manual_seed(seed)
-        self.rate = learning_rate(config.optimizer, counters.images_seen, config.images)
-        self.state.learner.module.train()
-        logged: dict[str, Tensor] = {}
-        self.finite = True
-        for phase in self.phases:
-            losses = self._phase(phase, batch, rng)
-            self.finite = self.finite and bool(losses)
-            logged |= losses
-        counters.images_seen += len(batch.image)
-        counters.steps += 1
-        if not self.finite:
-            counters.skipped += 1
-            return {}
-        for average in self.state.averages:
-            average.update(self.parameters, counters.images_seen, len(batch.image))
-        return logged
-
-    def _phase(self, phase: Phase, batch: Batch, rng: torch.Generator) -> dict[str, Tensor]:
-        """Gradient and update of one phase; nothing is changed, and nothing returned, where they are not finite."""
-        config, optimizer = self.run.train, self.state.optimizers[phase.name]
-        for group in optimizer.param_groups:
-            group["lr"] = self.rate
-        optimizer.zero_grad(set_to_none=True)
-        pieces: list[dict[str, Tensor]] = []
-        for piece in split(batch, config.microbatch):
-            losses = phase.loss(piece, rng)
-            # The mean over the batch whatever the pieces: each counts by its share of the samples.
-            (losses.total.sum() / len(batch.image)).backward()
-            pieces.append({"loss": losses.total.detach(), **losses.terms})
-        norm = torch.nn.utils.get_total_norm([p.grad for p in phase.parameters if p.grad is not None])
-        values = {name: torch.cat([piece[name] for piece in pieces]) for name in pieces[0]}
-        # One question to the device, because each waits until it has caught up.
-        if not bool(norm.isfinite() & values["loss"].isfinite().all()):
-            optimizer.zero_grad(set_to_none=True)
-            return {}
-        if config.optimizer.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(phase.parameters, config.optimizer.clip, norm)
-        optimizer.step()
-        return values | {"gradient": norm.detach().reshape(1)}
+    def _write(self) -> None:
+        """Write a line of the log."""
+        counters = self.state.counters
+        speed = counters.images_seen / counters.seconds
+        line = self.log.write(counters.images_seen, **self.step.rates, images_per_second=speed, skipped=counters.skipped)
+        named = {name: value for name, value in line.items() if name.rpartition("/")[2] == "loss"}
+        self.losses = " ".join(f"{name} {value:.4f}" for name, value in named.items())
 
 
 def passed(every: int, before: int, now: int) -> bool:
@@ -287,11 +133,11 @@ def passed(every: int, before: int, now: int) -> bool:
     return now // every > before // every
 
 
-def report(run: Run, state: State, held_out: Source | None, folder: Path, log: Log) -> None:
+def report(run: Run, state: TrainState, held_out: Source | None, folder: Path, log: Log) -> None:
     """Show samples and held-out numbers of the average that is saved as the model."""
     learner, images_seen = state.learner, state.counters.images_seen
     learner.module.eval()
-    with state.averaged(state.averages[0]), torch.no_grad():
+    with state.swapped(state.averages[0]), torch.no_grad():
         pictures = learner.preview()
         numbers = {} if held_out is None else learner.validate(lambda: sequential(held_out, run.train.batch_size))
     if pictures is not None:
@@ -301,79 +147,13 @@ def report(run: Run, state: State, held_out: Source | None, folder: Path, log: L
         log.write(images_seen, **numbers)
 
 
-def learning_rate(config: OptimizerConfig, images_seen: int, images: int) -> float:
-    """The rate of the step that begins at images_seen."""
-    rate = config.rate
-    if config.warmup_images:
-        rate *= min(1.0, (images_seen + 1) / config.warmup_images)
-    left = max(1 - images_seen / images, 0.0)
-    match config.fall:
-        case "cosine":
-            rate *= 0.5 * (1 - math.cos(math.pi * left))
-        case "linear":
-            rate *= left
-    return rate
-
-
-def split(batch: Batch, size: int | None) -> Iterator[Batch]:
-    """The batch in pieces of at most `size` samples."""
-    size = size or len(batch.image)
-    for begin in range(0, len(batch.image), size):
-        label = None if batch.label is None else batch.label[begin : begin + size]
-        yield Batch(batch.image[begin : begin + size], label)
-
-
-def _seed_torch(seed: int) -> None:
-    """Seed torch's own generators, of which layers draw their first weights, by all of a seed: `generator` says how."""
-    torch.manual_seed(seed)
-    torch.set_rng_state(generator(seed).get_state())
-
-
-def _mix(seed: int, images_seen: int) -> int:
-    """A seed for each step, far from those of its neighbours and of other runs (splitmix64's finisher)."""
-    value = (seed * 0x9E3779B97F4A7C15 + images_seen + 1) % 2**64
-    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
-    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
-    return value ^ (value >> 31)
-
-
-def _last_good(folder: Path) -> str:
-    path = folder / STATE
-    if not path.exists():
-        return "there is no checkpoint yet"
-    return f"the last good state, of image {checkpoint.peek(path).provenance['images_seen']:,}, is {path}"
-
-
-def _plan(run: Run, source: Source, held_out: Source | None, state: State, folder: Path) -> Text:
+def _plan(run: Run, source: Source, held_out: Source | None, state: TrainState, folder: Path) -> Text:
     device = next(state.learner.module.parameters()).device
     parameters = sum(parameter.numel() for parameter in state.learner.module.parameters())
     apart = "" if held_out is None else f" and {len(held_out):,} held out"
     at = f"going on at {state.counters.images_seen:,}" if state.counters.images_seen else "from the start"
     return Text(
-        f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures{apart}, {_classes(source)}, "
+        f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures{apart}, {classes(source)}, "
         f"to {run.train.images:,} images seen, {at}\n"
         f"  log {folder / LOG}, TensorBoard {folder / 'tensorboard'}, grids {folder / 'samples'}, model {folder / MODEL}"
     )
-
-
-def _classes(source: Source) -> str:
-    if source.names is None:
-        return "no classes"
-    return f"{len(source.names)} classes ({', '.join(source.names[:3])}{', …' if len(source.names) > 3 else ''})"
-
-
-def _difference(a: Run, b: Run) -> str | None:
-    """The first setting in which two runs differ, as text; None where they are the same run."""
-
-    def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
-        if isinstance(value, dict):
-            for name, inner in value.items():
-                yield from leaves(inner, f"{path}.{name}" if path else name)
-        elif path not in CHANGEABLE:
-            yield path, value
-
-    old, new = (dict(leaves(run.model_dump(mode="json"), "")) for run in (a, b))
-    for path in old | new:
-        if old.get(path) != new.get(path):
-            return f"its {path} is {old.get(path)!r}, yours {new.get(path)!r}"
-    return None

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 
 from lodestar.config import Config, Seed
 from lodestar.data import Transforms
-from lodestar.tasks import AnyTask, Denoise
+from lodestar.tasks import AnyTask, OptimizerConfig, TrainDenoiser
 from lodestar.train.ema import AnyProfile, HalfLife
 
 
@@ -40,21 +40,6 @@ class DataConfig(Config):
         if self.held_out and self.validation is not None:
             raise ValueError(f"held_out is {self.held_out} and validation {self.validation!r}: give one of them")
         return self
-
-
-class OptimizerConfig(Config):
-    """AdamW, with a rate that rises, stays and may fall."""
-
-    rate: float = Field(default=1e-4, gt=0)
-    """Learning rate after the warm-up."""
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = Field(default=0.0, ge=0)
-    warmup_images: int = Field(default=0, ge=0)
-    """The rate rises linearly over so many images."""
-    fall: Literal["none", "cosine", "linear"] = "none"
-    """The rate falls to 0 at the end of the run along this curve, or stays."""
-    clip: float | None = Field(default=1.0, gt=0)
-    """Largest norm of the gradient, or None."""
 
 
 class TrainConfig(Config):
@@ -95,6 +80,6 @@ class TrainConfig(Config):
 class Run(Config):
     """A whole training run."""
 
-    task: AnyTask = Denoise()
+    task: AnyTask = TrainDenoiser()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from lodestar import __version__, checkpoint
 from lodestar.config import Problem
-from lodestar.tasks import Learner
+from lodestar.tasks import Export, Learner
 from lodestar.train.ema import Average
-from lodestar.train.names import MODEL, STATE
+from lodestar.train.names import STATE
 from lodestar.train.run import Run
 
 
@@ -36,7 +36,7 @@ class Counters:
 
 
 @dataclass
-class State:
+class TrainState:
     """What a run consists of while it runs."""
 
     learner: Learner
@@ -47,9 +47,9 @@ class State:
     def tensors(self) -> dict[str, Tensor]:
         """Everything that is saved, by name."""
         tensors = {f"weights/{name}": value for name, value in self.learner.module.state_dict().items()}
-        names = [name for name, _ in self.learner.module.named_parameters()]
         for average in self.averages:
-            tensors |= {f"ema/{average.profile.label}/{name}": value for name, value in zip(names, average.values, strict=True)}
+            values = zip(self.averaged(), average.values, strict=True)
+            tensors |= {f"ema/{average.profile.label}/{name}": value for name, value in values}
         tensors |= {f"memory/{name}": value for name, value in self.learner.memory().items()}
         for phase, optimizer in self.optimizers.items():
             for index, slots in optimizer.state_dict()["state"].items():
@@ -63,9 +63,8 @@ class State:
             part, _, rest = name.partition("/")
             split.setdefault(part, {})[rest] = value
         checkpoint.fill(self.learner.module, split.get("weights", {}), path)
-        names = [name for name, _ in self.learner.module.named_parameters()]
         for average in self.averages:
-            for name, value in zip(names, average.values, strict=True):
+            for name, value in zip(self.averaged(), average.values, strict=True):
                 saved = split.get("ema", {}).get(f"{average.profile.label}/{name}")
                 if saved is None or saved.shape != value.shape:
                     raise Problem(f"{path}: the average {average.profile.label} of {name!r} is missing or of another shape")
@@ -90,14 +89,14 @@ class State:
     def save(self, folder: Path, run: Run) -> None:
         """Write both files, each atomically; the state last, so that a model is never older than the state beside it says."""
         for number, average in enumerate(self.averages):
-            name = MODEL if number == 0 else f"model-{average.profile.label}.safetensors"
-            self._save_model(folder / name, run, average)
+            for name, export in self.learner.exports().items():
+                file = name if number == 0 else f"{name}-{average.profile.label}"
+                self._save_model(folder / f"{file}.safetensors", run, average, export)
         checkpoint.save(folder / STATE, "state", run.to_json(), self.tensors(), asdict(self.counters))
 
-    def _save_model(self, path: Path, run: Run, average: Average) -> None:
-        kind, config = self.learner.export()
-        with self.averaged(average):
-            tensors = {name: value.clone() for name, value in self.learner.module.state_dict().items()}
+    def _save_model(self, path: Path, run: Run, average: Average, export: Export) -> None:
+        with self.swapped(average):
+            tensors = {name: value.clone() for name, value in export.module.state_dict().items()}
         provenance: dict[str, Any] = {
             **asdict(self.counters),
             "ema": json.loads(average.profile.to_json()),
@@ -105,11 +104,16 @@ class State:
             "lodestar": __version__,
             "torch": torch.__version__,
         }
-        checkpoint.save(path, kind, config, tensors, provenance)
+        checkpoint.save(path, export.kind, export.config, tensors, provenance)
 
-    def averaged(self, average: Average) -> Swapped:
+    def averaged(self) -> dict[str, torch.nn.Parameter]:
+        """Parameters of which averages are kept: those of the models that are made, by their names in the learner's module."""
+        made = {id(parameter) for export in self.learner.exports().values() for parameter in export.module.parameters()}
+        return {name: parameter for name, parameter in self.learner.module.named_parameters() if id(parameter) in made}
+
+    def swapped(self, average: Average) -> Swapped:
         """A context in which the module has the average's weights."""
-        return Swapped(list(self.learner.module.parameters()), average.values)
+        return Swapped(list(self.averaged().values()), average.values)
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:

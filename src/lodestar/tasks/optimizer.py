@@ -1,0 +1,24 @@
+"""How weights are moved: the optimizer of a run, and of a phase that has its own."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from lodestar.config import Config
+
+
+class OptimizerConfig(Config):
+    """AdamW, with a rate that rises, stays and may fall."""
+
+    rate: float = Field(default=1e-4, gt=0)
+    """Learning rate after the warm-up."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = Field(default=0.0, ge=0)
+    warmup_images: int = Field(default=0, ge=0)
+    """The rate rises linearly over so many images."""
+    fall: Literal["none", "cosine", "linear"] = "none"
+    """The rate falls to 0 at the end of the run along this curve, or stays."""
+    clip: float | None = Field(default=1.0, gt=0)
+    """Largest norm of the gradient, or None."""

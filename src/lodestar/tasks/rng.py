@@ -1,0 +1,57 @@
+"""Random numbers that belong to pictures, not to the piece of a batch in which a picture happens to be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol, Self, TypeVar
+
+import torch
+from torch import Tensor
+
+
+class Sliceable(Protocol):
+    """What is drawn for a batch: it has a row for each picture."""
+
+    def __getitem__(self, rows: slice, /) -> Any:
+        """The same of some of the pictures."""
+
+
+T = TypeVar("T", bound=Sliceable)
+
+
+class Rng:
+    """Random numbers for a batch of `count` pictures, in the order in which they are asked for.
+
+    A `piece` of the batch is given its rows of what the whole batch draws, so neither the size of pieces nor the number of
+    processes changes a draw. All pieces must ask for the same things in the same order.
+    """
+
+    def __init__(self, generator: torch.Generator, count: int) -> None:
+        self.generator, self.count, self.rows = generator, count, slice(0, count)
+        self._drawn: list[Any] = []
+        self._asked = 0
+
+    def piece(self, rows: slice) -> Self:
+        """The random numbers of these pictures of the batch."""
+        piece = type(self)(self.generator, self.count)
+        piece.rows, piece._drawn = rows, self._drawn
+        return piece
+
+    def draw(self, make: Callable[[int, torch.Generator], T]) -> T:
+        """What `make` draws for a number of pictures with a generator: these pictures' rows of it."""
+        if self._asked == len(self._drawn):
+            self._drawn.append(make(self.count, self.generator))
+        self._asked += 1
+        return self._drawn[self._asked - 1][self.rows]
+
+    def normal(self, *shape: int) -> Tensor:
+        """Standard normal numbers, float32 [B, *shape]."""
+        return self.draw(lambda count, rng: torch.randn((count, *shape), generator=rng, device=rng.device))
+
+    def uniform(self) -> Tensor:
+        """Uniform numbers in [0, 1), float32 [B]."""
+        return self.draw(lambda count, rng: torch.rand(count, generator=rng, device=rng.device))
+
+    def integers(self, end: int) -> Tensor:
+        """Uniform integers in [0, end), int64 [B]."""
+        return self.draw(lambda count, rng: torch.randint(end, (count,), generator=rng, device=rng.device))
