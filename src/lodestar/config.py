@@ -205,7 +205,7 @@ def _one_line(error: ValidationError, kind: Any, where: str) -> str:
         case "missing":
             return f"{name}: a value is missing{more}"
         case "value_error":
-            return f"{name + ': ' if path or where else ''}{first['ctx']['error']}{more}"
+            return f"{name + ': ' if path else ''}{first['ctx']['error']}{more}"
         case "literal_error":
             return f"{name} is {value!r}: {_choices(first['ctx']['expected'], str(value))}{more}"
         case "union_tag_invalid":
