@@ -176,11 +176,11 @@ def test_a_short_form_states_every_field_but_those_to_omit() -> None:
     [
         ("squar:3", "unknown shape 'squar': choose from square, box, dot; did you mean 'square'?"),
         ("", "unknown shape ''"),
-        ("square:x", "shape side is 'x': input should be a valid number"),
-        ("square:0", "shape side is 0: input should be greater than 0"),
+        ("square:x", "shape square side is 'x': input should be a valid number"),
+        ("square:0", "shape square side is 0: input should be greater than 0"),
         ("square:1,2", "shape 'square:1,2': square takes only side, and '2' is one more"),
         ("dot:1", "shape 'dot:1': dot takes no values, and '1' is one more"),
-        ("square:sied=1", "unknown field 'shape sied': choose from kind, side; did you mean 'side'?"),
+        ("square:sied=1", "unknown field 'shape square sied': choose from kind, side; did you mean 'side'?"),
         ('{"kind": "dott"}', "shape 'dott': choose from square, box, dot; did you mean 'dot'?"),
     ],
 )

@@ -223,7 +223,7 @@ def parse(what: str, text: str, union: Any) -> Any:
             if not key:
                 raise Problem(f"{what} {text!r}: {name} takes {_count(fields)}, and {part!r} is one more")
         data[key] = _value(value)
-    return decode(member, data, what)
+    return decode(member, data, f"{what} {name}")
 
 
 def short(config: Config, omit: Collection[str] = ()) -> str:

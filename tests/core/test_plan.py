@@ -122,17 +122,17 @@ def test_a_chain_that_ends_in_pure_noise_begins_at_its_noisiest_finite_level() -
     [
         ("0", "steps '0': every count is at least 1"),
         ("20,0", "steps '20,0': every count is at least 1"),
-        ("ddim0", "steps count is 0: input should be greater than or equal to 1"),
+        ("ddim0", "steps ddim count is 0: input should be greater than or equal to 1"),
         ("", "steps '': write a number (250), numbers (90,60,60), ddimN, fast27, leading:N, "),
         ("-3", "steps '-3': write a number"),
         ("2.5", "steps '2.5': write a number"),
         ("kerras:20", "did you mean 'karras'?"),
         ("fast72", "did you mean 'fast27'?"),
-        ("karras", "steps count: a value is missing"),
-        ("karras:x", "steps count is 'x': input should be a valid integer"),
-        ("karras:20,rho=0", "steps rho is 0: input should be greater than 0"),
+        ("karras", "steps karras count: a value is missing"),
+        ("karras:x", "steps karras count is 'x': input should be a valid integer"),
+        ("karras:20,rho=0", "steps karras rho is 0: input should be greater than 0"),
         ("karras:20,7,3", "karras takes only count, rho, and '3' is one more"),
-        ("karras:20,roh=3", "unknown field 'steps roh': choose from kind, count, rho; did you mean 'rho'?"),
+        ("karras:20,roh=3", "unknown field 'steps karras roh': choose from kind, count, rho; did you mean 'rho'?"),
     ],
 )
 def test_a_wrong_text_is_a_problem_of_one_line(text: str, message: str) -> None:

@@ -66,7 +66,7 @@ def test_other_files_are_problems(tmp_path: Path, weights: Path) -> None:
     ):
         with pytest.raises(Problem, match=complaint):
             load_extractor(f"inception:{tmp_path / name}", "cpu")
-    with pytest.raises(Problem, match=r"unknown field 'extractor wieghts': .* did you mean 'weights'"):
+    with pytest.raises(Problem, match=r"unknown field 'extractor inception wieghts': .* did you mean 'weights'"):
         load_extractor("inception:wieghts=a", "cpu")
     with pytest.raises(Problem, match=r"no extractor 'incption': choose from classifier, inception, .*did you mean 'inception'"):
         load_extractor("incption", "cpu")

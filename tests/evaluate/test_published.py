@@ -12,13 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lodestar.config import Problem
+from lodestar.config import Problem, parse
 from lodestar.data import open_source
 from lodestar.evaluate import published as module
 from lodestar.evaluate import self_test as test_module
-from lodestar.evaluate.extractors import InceptionExtractor
+from lodestar.evaluate.extractors import Extractor, InceptionExtractor
 from lodestar.evaluate.extractors import inception as inception_module
-from lodestar.evaluate.metrics import Frechet, PrecisionRecall, Score, SpatialFrechet
+from lodestar.evaluate.metrics import PUBLISHED, Frechet, Metric, PrecisionRecall, Score, SpatialFrechet
 from lodestar.evaluate.metrics.frechet import frechet_distance
 from lodestar.evaluate.reference import open_reference
 from lodestar.evaluate.run import evaluate_batches, evaluate_pictures
@@ -82,6 +82,21 @@ def reference(extractor: InceptionExtractor, tmp_path: Path) -> str:
     path = tmp_path / "VIRTUAL.npz"
     np.savez(path, arr_0=REFERENCE, **statistics(extractor, WHOLE))
     return str(path)
+
+
+def test_the_score_by_inception_is_the_published_one_unless_it_names_its_splits(
+    extractor: InceptionExtractor, samples: str, tmp_path: Path
+) -> None:
+    def score(form: str | None, by: Extractor) -> float:
+        metrics = [Score(split_size=7, splits=form)]  # type: ignore[arg-type]
+        return evaluate_pictures(open_source(samples), tiny_source(REFERENCE), by, metrics=metrics, cache=tmp_path).numbers[
+            "score"
+        ]
+
+    assert score(None, extractor) == score("consecutive", extractor) != score("shuffled", extractor)
+    other = tiny.extractor()
+    assert score(None, other) == score("shuffled", other) != score("consecutive", other)
+    assert parse("metric", "score:splits=consecutive", Metric) in PUBLISHED
 
 
 @pytest.fixture
