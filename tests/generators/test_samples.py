@@ -20,6 +20,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Denoiser
 from lodestar.generators.album import Manifest
+from lodestar.generators.edits import SDEdit
 from lodestar.generators.request import Frame, Settings, settings
 from lodestar.guidance import CFG, Clamp, Context, Interval
 from lodestar.guidance import Own as OwnGuidance
@@ -154,6 +155,8 @@ def test_noise_of_ones_own_stands_for_what_the_seeds_draw() -> None:
     for sampler in ("ddim", DPMAdaptive()):
         torch.testing.assert_close(floats(seed=0, sampler=sampler, start=drawn), floats(seed=7, sampler=sampler))
     assert not torch.allclose(floats(start=drawn), floats(start=-drawn))
+    for same in (drawn.numpy(), drawn.double()):
+        assert torch.equal(floats(start=same), floats(start=drawn))
     best = {"best_of": 2, "guides": {"judge": tiny.classifier()}}
     with pytest.raises(Problem, match=r"start is \(3, 3, 8, 8\): it has to be \(2, 3, 8, 8\)"):
         MODEL.sample("dog", start=drawn, **best)
@@ -164,6 +167,30 @@ def test_noise_of_another_shape_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(Problem, match=r"start is .*: it has to be \(3, 3, 8, 8\)") as caught:
         floats(start=torch.zeros(shape))
     assert str(shape) in str(caught.value)
+
+
+@pytest.mark.parametrize("given", [np.array([1, 0]), torch.tensor([1, 0]), (1, "cat"), [np.int64(1), torch.tensor(0)]])
+def test_labels_and_seeds_may_be_numpys_or_torchs(given: Any) -> None:
+    for seed in (5, np.int64(5), np.uint64(5), torch.tensor(5)):
+        made = MODEL.sample(given, seed=seed, steps=2).request
+        assert (made.labels, made.seeds) == ([1, 0], [5, 6])
+    assert MODEL.sample(np.int64(2), steps=2).request.labels == [2]
+    picture = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
+    assert MODEL.edit(SDEdit(), picture, given, steps=2).request.labels == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"label": 1.5}, "label 1.5: a class by name or number, or a list of them"),
+        ({"label": [1.5]}, "unknown label '1.5'"),
+        ({"count": 2.5}, "count is 2.5: a whole number, at least 1"),
+        ({"count": 0}, "count is 0"),
+    ],
+)
+def test_what_is_no_label_or_count_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(Problem, match=message):
+        MODEL.sample(**given)
 
 
 def test_a_generator_of_torch_draws_the_first_seed() -> None:

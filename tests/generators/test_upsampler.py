@@ -13,7 +13,7 @@ from lodestar.conditions import Ask, Signals
 from lodestar.conditions.low_res import beside, shrink
 from lodestar.config import Problem
 from lodestar.core.schedule import Linear
-from lodestar.data import Batch
+from lodestar.data import Batch, DataFacts
 from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.edits import SDEdit, Upsample
@@ -25,7 +25,8 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
 from lodestar.samplers import Ancestral
-from lodestar.tasks import Denoise, Facts
+from lodestar.tasks import TrainDenoiser
+from lodestar.tasks.rng import Rng
 from tests.evaluate import tiny
 from tests.evaluate.tiny import BACKBONE, randomized
 
@@ -125,14 +126,14 @@ def test_without_pictures_it_is_refused() -> None:
 
 
 def test_it_learns_from_pictures_that_are_made_small() -> None:
-    task = Denoise(model=config(), objective=Hybrid()).resolve(Facts(1, (16, 16), ("a", "b")))
+    task = TrainDenoiser(model=config(), objective=Hybrid()).resolve(DataFacts(1, (16, 16), ("a", "b")))
     denoiser = task.model.denoiser
     assert (denoiser.low_res, denoiser.network.in_channels, denoiser.channels) == ((8, 8), 2, 1)
     learner = task.build(torch.device("cpu"), torch.float32)
     assert learner.preview() is None
     rng = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (4, 1, 16, 16), dtype=torch.uint8, generator=rng)
-    losses = learner.loss(Batch(image, torch.tensor([0, 1, 0, 1])), rng)
+    losses = learner.loss(Batch({"image": image, "label": torch.tensor([0, 1, 0, 1])}), Rng(rng, 4))
     losses.total.mean().backward()
     assert losses.total.shape == (4,)
     assert learner.model.denoiser.network.head.weight.grad is not None

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from lodestar.models.request import Request
 from rich.console import Console
 
 from lodestar import checkpoint, library
@@ -17,7 +16,9 @@ from lodestar.config import Problem
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.data import DataFacts
-from lodestar.models.diffusion import Diffusion, DiffusionConfig
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.request import request
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill
 from lodestar.train.distill import TABLE, distill, measure, settings, stages
@@ -72,8 +73,8 @@ def test_each_stage_is_a_model_of_its_own_steps_whose_teacher_is_the_one_before(
     for steps in (4, 2, 1):
         model = library.load(whole / f"stage-{steps}")
         assert isinstance(model, Diffusion)
-        assert (model.config.sampler, model.config.plan) == (DDIM(), f"trailing:{steps}")
-        assert [frame.steps for frame in model.stream(request(model))] == [steps] * steps
+        assert (model.config.sampler, model.config.steps) == (DDIM(), f"trailing:{steps}")
+        assert [frame.steps for frame in model.stream(request(model.labels(None, 2)))] == [steps] * steps
         run = Run.model_validate_json((whole / f"stage-{steps}" / "run.json").read_text())
         assert isinstance(run.task, Distill)
         assert run.task.digest == checkpoint.peek(before).digest
@@ -81,10 +82,6 @@ def test_each_stage_is_a_model_of_its_own_steps_whose_teacher_is_the_one_before(
         before = library.find(whole / f"stage-{steps}")
         seen.append(run.task.digest)
     assert len(set(seen)) == 3, "every student has moved"
-
-
-def request(model: Diffusion) -> Request:
-    return Request(labels=model.labels(None, 2), seeds=(0, 1))
 
 
 @pytest.mark.parametrize("stop", [8, 9])

@@ -16,7 +16,7 @@ from lodestar.core.noise import seeds_from
 from lodestar.generators.guide import Companions, Critic, Guide, Guides, chosen
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest
-from lodestar.generators.request import Asked, Frame, Request, Settings, request, settings
+from lodestar.generators.request import Asked, Frame, Request, Settings, listed, request, settings
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
 
@@ -108,7 +108,7 @@ class Generator(abc.ABC):
         given, chosen_settings = dict(guides or {}), settings(**how)
         judge = given.pop("judge", None) or (self.judge() if best_of > 1 else None)
         guiding = chosen(chosen_settings.guidance, given, self.companions)
-        labels = self.labels([label] if isinstance(label, str | int) else label, count, guiding)
+        labels = self.labels(listed(label), count, guiding)
         asked = request(candidates(labels, best_of), _first_seed(seed), chosen_settings)
         frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
         if best_of > 1:
@@ -123,6 +123,7 @@ class Generator(abc.ABC):
         """Answer a request batch by batch, a frame for every step. Raises Problem at once if it cannot be answered."""
         if batch_size < 1:
             raise Problem(f"batch size is {batch_size}: at least 1")
+        start = None if start is None else torch.as_tensor(start, dtype=torch.float32)
         if start is not None and start.shape != (len(asked.asks), *self.shape):
             raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.shape)}")
         return self.prepare(asked, guides).frames(batch_size, start)
@@ -134,8 +135,8 @@ class Generator(abc.ABC):
 
         The classes are its own, or those of a guide where it knows none.
         """
-        if count is not None and count < 1:
-            raise Problem(f"count is {count}: at least 1")
+        if count is not None and (not isinstance(count, int) or count < 1):
+            raise Problem(f"count is {count}: a whole number, at least 1")
         _, classes = self.classes(guides)
         numbers: list[Label] = [None] if classes is None else list(range(classes))
         if asked is not None:

@@ -21,12 +21,12 @@ from lodestar.denoiser import Bound
 from lodestar.generators.agreement import check_rival, note_sampler
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit
-from lodestar.generators.edits.arrange import AskedLabel, arrange, gather, listed
+from lodestar.generators.edits.arrange import arrange, gather
 from lodestar.generators.edits.editing import PreparedEdit, check_material, low_res_of, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Critic, Guides, chosen
 from lodestar.generators.guided import Guided, bind, check_intervals
-from lodestar.generators.request import Asked, Frame, Request, Settings, settings
+from lodestar.generators.request import Asked, AskedLabel, Frame, Request, Settings, listed, settings
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Context, Guidance, Sees, compose
 from lodestar.models.diffusion import DiffusionModel

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypedDict
 
@@ -48,6 +48,20 @@ class Settings(Config):
             place = next((k for k, each in enumerate(guidance) if isinstance(each, Steering)), len(guidance))
             guidance.insert(place, Clamp(limit=limit, folded=True))
         return guidance
+
+
+AskedLabel = str | int | None
+"""A label as it is given: a class by name or number, several ("dog+ship"); None or "none" is none."""
+
+
+def listed(given: Any) -> list[AskedLabel] | None:
+    """One label, or several, as a list; None for none. Numbers may be those of numpy or torch. Raises Problem."""
+    given = given.tolist() if hasattr(given, "tolist") else given
+    if given is None or isinstance(given, str | int):
+        return None if given is None else [given]
+    if not isinstance(given, Iterable):
+        raise Problem(f"label {given!r}: a class by name or number, or a list of them")
+    return [each.tolist() if hasattr(each, "tolist") else each for each in given]
 
 
 class Asked(TypedDict, total=False):

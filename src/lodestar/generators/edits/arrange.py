@@ -17,9 +17,7 @@ from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Interpolate
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Guides
-
-AskedLabel = str | int | None
-"""A label as it is given: a class by name or number, several ("dog+ship"); None or "none" is none."""
+from lodestar.generators.request import AskedLabel
 
 
 def gather(
@@ -106,10 +104,3 @@ def _origins(
     if len(origins) != pictures:
         raise Problem(f"{len(origins)} classes are given for {pictures} pictures: give one for all of them, or one for each")
     return origins
-
-
-def listed(given: AskedLabel | Sequence[AskedLabel]) -> list[AskedLabel] | None:
-    """One label, or several, as a list; None for none."""
-    if given is None:
-        return None
-    return [given] if isinstance(given, str | int) else list(given)
