@@ -36,7 +36,7 @@ ONLY: dict[str, set[str]] = {
     "config": set(),
     "core": {"config"},
     "nets": {"config"},
-    "data": {"config", "extras", "files"},
+    "data": {"config", "extras", "files", "progress"},
     "guidance": {"config", "core"},
     "samplers": {"config", "core"},
     "objectives": {"config", "core"},

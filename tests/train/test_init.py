@@ -12,6 +12,7 @@ from rich.console import Console
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem
+from lodestar.denoiser import conditions
 from lodestar.train.init import initialize
 from lodestar.train.loop import train
 from lodestar.train.run import Run
@@ -35,7 +36,7 @@ def learner(classes: int | None = 3, channels: int = 3, **network: Any) -> Any:
     task = denoising("digits").task
     denoiser = task.model.denoiser
     changed = denoiser.network.replace(in_channels=channels, out_channels=2 * channels, **network)
-    model = task.model.replace(denoiser=denoiser.replace(network=changed, classes=classes))
+    model = task.model.replace(denoiser=denoiser.replace(network=changed, channels=channels, conditions=conditions(classes)))
     return task.replace(model=model).build(torch.device("cpu"), torch.float32)
 
 

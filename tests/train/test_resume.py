@@ -19,6 +19,7 @@ from lodestar.config import Problem, decode
 from lodestar.core.draws import LossSecondMoment
 from lodestar.core.schedule import Cosine
 from lodestar.data import DataFacts
+from lodestar.models.first import upgraded
 from lodestar.train import loop
 from lodestar.train.loop import train
 from lodestar.train.names import STATE
@@ -177,7 +178,7 @@ def test_a_run_of_an_earlier_version_goes_on_to_what_that_version_ended_with(
     write_pictures(tmp_path / "pictures", 12)
     with zipfile.ZipFile(Path(__file__).with_name("earlier_run.zip")) as archive:
         archive.extractall(tmp_path)
-    run = decode(Run, (tmp_path / "run" / "run.json").read_text())
+    run = decode(Run, upgraded((tmp_path / "run" / "run.json").read_text()))
     assert saved(tmp_path / "run")[0]["images_seen"] == 40
     train(run.replace(train=run.train.replace(images=72)), tmp_path / "run")
     expected = json.loads((tmp_path / "expected.json").read_text())
