@@ -22,7 +22,7 @@ from lodestar.guidance import Clip, Context
 from lodestar.objectives import Bound, Draw, Hybrid, Objective, Simple
 from lodestar.objectives.bound import bits_per_dimension, reverse_logvar
 from lodestar.samplers import Ancestral
-from lodestar.samplers.base import combine
+from lodestar.samplers.algebra import combine
 
 from .harness import Case, Check, Left, adapter
 from .schedules import plan_of, pytorch_ddpm_schedule, schedule_of

@@ -36,7 +36,7 @@ from lodestar.samplers import (
     UniPC,
     last,
 )
-from lodestar.samplers.base import blocks
+from lodestar.samplers.algebra import blocks
 
 torch.set_num_threads(1)
 

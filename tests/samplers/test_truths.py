@@ -41,7 +41,7 @@ from lodestar.samplers import (
     UniPC,
     last,
 )
-from lodestar.samplers.base import Target
+from lodestar.samplers.algebra import Target
 
 torch.set_num_threads(1)
 

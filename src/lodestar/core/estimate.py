@@ -34,7 +34,7 @@ class Estimate:
     """Where given, x̂₀ with the shift folded in is clamped to [−limit, limit] too: an expectation of data stays among the data."""
     renoise: Tensor | None = None
     """Where given, another x̂₀ [B, ...], whose ε̂ a step puts back instead of x0's own (CFG++). A sampler that keeps to this says
-    so when it folds, and takes its terms from `lodestar.samplers.base.renoised`; every other one refuses."""
+    so when it folds, and takes its terms from `lodestar.samplers.algebra.renoised`; every other one refuses."""
     renoiser: str = "guidance"
     """Who wants that, for the message of those that refuse."""
     unclipped: Tensor | None = None

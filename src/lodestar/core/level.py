@@ -60,7 +60,7 @@ CLEAN = Level(-1.0, 1.0, 0.0)
 """The level of clean data."""
 
 
-class Levels(Protocol):
+class LevelSource(Protocol):
     """What makes the levels that no list holds: a schedule, to samplers that stop between two steps or above one.
 
     And what knows how fast its levels change, to those that solve the ODE in its time.

@@ -11,7 +11,8 @@ from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Scalar, exp
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, renoised
+from lodestar.samplers.algebra import combine, renoised
+from lodestar.samplers.base import Sampler, State
 
 
 class Ancestral(Sampler):

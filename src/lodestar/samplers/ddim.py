@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, follow, refresh, renoised
+from lodestar.samplers.algebra import combine, follow, refresh, renoised
+from lodestar.samplers.base import Sampler, State
 
 
 class DDIM(Sampler):

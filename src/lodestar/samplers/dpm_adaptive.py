@@ -26,7 +26,8 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, single
+from lodestar.samplers.algebra import combine, single
+from lodestar.samplers.base import Sampler, State
 
 SHORTEST = 1e-6
 """The least width of a step in λ: where even that is not accepted, it is rounding that the two differ in."""

@@ -20,7 +20,8 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Taper, Target, Term, combine, exponential, renoised, tapered
+from lodestar.samplers.algebra import Taper, Target, Term, combine, exponential, renoised, tapered
+from lodestar.samplers.base import Sampler, State
 
 
 class DPMpp(Sampler):

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Term, blocks, combine, exponential, refresh
+from lodestar.samplers.algebra import Term, blocks, combine, exponential, refresh
+from lodestar.samplers.base import Sampler, State
 
 
 class DPMppSDE(Sampler):

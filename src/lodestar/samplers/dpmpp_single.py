@@ -18,7 +18,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Target, blocks, combine, refresh, single
+from lodestar.samplers.algebra import Target, blocks, combine, refresh, single
+from lodestar.samplers.base import Sampler, State
 
 
 class DPMppSingle(Sampler):

@@ -12,7 +12,8 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Variable, combine
+from lodestar.samplers.algebra import Variable, combine
+from lodestar.samplers.base import Sampler, State
 from lodestar.samplers.euler import Euler
 from lodestar.samplers.heun import Heun
 

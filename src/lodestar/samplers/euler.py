@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Variable, combine, follow, renoised, stride
+from lodestar.samplers.algebra import Variable, combine, follow, renoised, stride
+from lodestar.samplers.base import Sampler, State
 
 
 class Euler(Sampler):

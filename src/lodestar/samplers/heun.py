@@ -13,7 +13,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import DROWNED, Sampler, State, Variable, combine, drift, follow, lead, stride
+from lodestar.samplers.algebra import DROWNED, Variable, combine, drift, follow, lead, stride
+from lodestar.samplers.base import Sampler, State
 
 
 class Heun(Sampler):

@@ -17,7 +17,8 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition, transitions
-from lodestar.samplers.base import Sampler, State, combine
+from lodestar.samplers.algebra import combine
+from lodestar.samplers.base import Sampler, State
 
 
 def check_invertible(sampler: Sampler, steps: Sequence[Transition]) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Taper, Term, lead, tapered
+from lodestar.samplers.algebra import Taper, Term, lead, tapered
+from lodestar.samplers.base import Sampler, State
 
 _POINTS = {
     "ratio": ((-0.5773502691896257, 1.0), (0.5773502691896257, 1.0)),

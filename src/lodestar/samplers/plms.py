@@ -13,7 +13,8 @@ from torch import Tensor
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Level
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import DROWNED, Sampler, State, lead
+from lodestar.samplers.algebra import DROWNED, lead
+from lodestar.samplers.base import Sampler, State
 
 _WEIGHTS: tuple[tuple[float, ...], ...] = ((), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
 """Adams–Bashforth's weights of the past ε̂ for orders 1 to 4, the newest first; that of the present one is 1 less their sum."""

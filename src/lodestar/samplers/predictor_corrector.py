@@ -16,7 +16,8 @@ from torch import Tensor
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Scalar
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine
+from lodestar.samplers.algebra import combine
+from lodestar.samplers.base import Sampler, State
 
 
 class PredictorCorrector(Sampler):

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Taper, Target, Term, combine, exponential, tapered
+from lodestar.samplers.algebra import Taper, Target, Term, combine, exponential, tapered
+from lodestar.samplers.base import Sampler, State
 
 
 class UniPC(Sampler):

@@ -25,7 +25,7 @@ from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.objectives.base import mean_flat
 from lodestar.samplers import DDIM
-from lodestar.samplers.base import combine, follow
+from lodestar.samplers.algebra import combine, follow
 from lodestar.tasks.base import Facts, Phase, Pictures, Task
 from lodestar.tasks.denoise import Denoise, DenoiseLearner
 
