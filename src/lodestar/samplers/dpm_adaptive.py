@@ -111,14 +111,13 @@ class DPMAdaptive(Sampler):
 
     def _step(self, denoise: Denoise, estimate: Estimate, step: Transition) -> tuple[Tensor, Tensor]:
         """x at the end of the step, of one order less and of the order."""
-        t, x = step.t, estimate.x
-        here, width = float(t.half_logsnr), float(step.s.half_logsnr - t.half_logsnr)
-        values = [(here, estimate.eps)]
+        here, width = float(step.t.half_logsnr), float(step.s.half_logsnr - step.t.half_logsnr)
+        estimates = [estimate]
         for k in range(1, self.order):
             stage = step.levels.at_ratio(math.exp(-here - k / self.order * width))
-            ahead = combine(*single(t, stage, x, values, "epsilon", expand=True))
-            values.append((float(stage.half_logsnr), denoise(ahead, stage).folded().eps))
-        lower, higher = (combine(*single(t, step.s, x, known, "epsilon", expand=False)) for known in (values[:-1], values))
+            ahead = combine(*single(estimates, stage, "epsilon", expand=True))
+            estimates.append(denoise(ahead, stage).folded())
+        lower, higher = (combine(*single(known, step.s, "epsilon", expand=False)) for known in (estimates[:-1], estimates))
         return lower, higher
 
     def _factor(self, good: float, good_1: float, good_2: float) -> float:
