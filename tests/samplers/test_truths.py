@@ -112,6 +112,9 @@ class Unit:
         alpha = (1 + ratio**2) ** -0.5
         return Level(math.log(ratio), alpha, ratio * alpha)
 
+    def halfway(self, t: Level, s: Level) -> Level:
+        return self.at((t.time + s.time) / 2)
+
     def rates(self, level: Level) -> tuple[float, float]:
         return -level.alpha * level.sigma**2, level.sigma * level.alpha**2
 

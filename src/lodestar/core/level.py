@@ -72,6 +72,9 @@ class LevelSource(Protocol):
     def at_ratio(self, ratio: float) -> Level:
         """The level of this σ/α, or the nearest that there is."""
 
+    def halfway(self, t: Level, s: Level) -> Level:
+        """The level half way between two in network time."""
+
     def rates(self, level: Level) -> tuple[float, float]:
         """(α̇, σ̇), the changes of α and σ per unit of network time at a scalar level."""
 

@@ -115,6 +115,16 @@ class Schedule(Config, abc.ABC):
         alpha = 1 / (1 + (2 * target).exp()).sqrt()
         return Level(time, alpha, 1 / (1 + (-2 * target).exp()).sqrt())
 
+    def halfway(self, t: Level, s: Level) -> Level:
+        """The level half way between two in network time.
+
+        Between two entries of the chain an entry, the lower one where two are as near, as the published table of PNDM has it.
+        """
+        places = [float(level.time) / self.time_scale for level in (t, s)]
+        if all(abs(place - round(place)) < 1e-6 for place in places):
+            return self.table[sum(map(round, places)) // 2 + 1]
+        return self.at((float(t.time) + float(s.time)) / 2)
+
     def rates(self, level: Level) -> tuple[float, float]:
         """(α̇, σ̇), the changes of α and σ per unit of network time at a noisy scalar level.
 
@@ -291,6 +301,9 @@ class EDMSigma(Schedule):
     def times(self) -> Tensor:
         return self.log_gain * self.sigmas().log()
 
+    def halfway(self, t: Level, s: Level) -> Level:
+        return self.at((float(t.time) + float(s.time)) / 2)
+
     def raw_betas(self) -> Tensor:
         total = 1 + torch.cat([torch.zeros(1, dtype=torch.float64), self.sigmas()]).square()
         return -torch.expm1(total[:-1].log() - total[1:].log())
@@ -319,6 +332,9 @@ class Respaced(Schedule):
 
     def times(self) -> Tensor:
         return self.base.times()[list(self.kept)]
+
+    def halfway(self, t: Level, s: Level) -> Level:
+        return self.base.halfway(t, s)
 
     def raw_betas(self) -> Tensor:
         alpha = self.base.table.alpha

@@ -41,9 +41,9 @@ noise; in σ/α the data of a single point are reached exactly in any number.
 """
 
 
-WEIGHT, GAIN = 27.0, 6.5
-"""How much of other levels a step in ε̂ may take in, see `steady`: the least that leaves every published setting whose output
-is recorded as it is (down to five steps of Heun's method from σ/α = 80, and of DPM-Solver to 0.04)."""
+WEIGHT, SHARE, CHANGE = 27.0, 12.0, 3.2
+"""How much a step may make of differences of ε̂, see `steady`: the least that leaves every published setting whose output is
+recorded as it is (the most demanding are DPM-Solver's steps from σ/α = 37 to 0.9, 0.18 to 0.01 and 5.9 to 0.04)."""
 
 
 def tapered(order: int, taper: int, steps: Sequence[Transition], index: int) -> int:
@@ -117,23 +117,25 @@ def lead(estimate: Estimate, s: Level, *past: Term) -> Tensor:
 def steady(t: Level, s: Level, *others: tuple[float, Level]) -> bool:
     """Whether Σ w_j·(ε̂_j − ε̂_t) may be added to Euler's step from t to s; `others` are the w_j and the levels of the ε̂_j.
 
-    Solvers of higher order in ε̂ differ from Euler's method by such a sum. Where noise hides the picture, and a step is wide in
-    log σ/α, the weights are huge: 1,000 from σ/α = 20,000 to 10, as a cosine chain has them. Since ε̂ = (x − α·x̂₀)/σ, what is
-    wrong of another level's x enters into x_s w times, and what is wrong of its x̂₀ w·α times (in units of σ, with which it
-    falls). So Σ |w| may be `WEIGHT` times the size of x_s, and Σ |w|·α over all levels, t too, `GAIN` times. A step that is not
-    steady is Euler's instead, in terms of x̂₀, which adds α_s·x̂₀ at most. None from pure noise (α = 0) is steady.
+    Solvers of higher order in ε̂ differ from Euler's method by such a sum. Where noise hides the picture and a step is wide in
+    log σ/α, it leaves the range of the data: from σ/α = 20,000 to 10, as a cosine chain has it, w is 1,000. Three bounds, in
+    units of x_s. An error of an ε̂ counts w times: Σ |w| ≤ `WEIGHT`. Nor may a short step before a long one be extrapolated
+    without end: Σ |w| ≤ `SHARE` times the weight of ε̂_t in Euler's step. And for data of unit variance, whose ε̂ is σ times what
+    x is of its deviation, the sum is known: |Σ w_j·(σ_j − σ_t)| ≤ `CHANGE`. A step that is not steady is Euler's, in terms of
+    x̂₀, of which it adds no more than α_s. No step from pure noise (α = 0) is steady.
     """
     if t.alpha == 0:
         return False
-    size = math.hypot(s.alpha, s.sigma)
-    gain = abs(sum(weight for weight, _ in others)) * _signal(t)
-    gain += sum(abs(weight) * _signal(level) for weight, level in others)
-    return sum(abs(weight) for weight, _ in others) <= WEIGHT * size and gain <= GAIN * size
+    here, size = _unit_sigma(t), math.hypot(s.alpha, s.sigma)
+    weight = sum(abs(weight) for weight, _ in others)
+    change = sum(weight * (_unit_sigma(level) - here) for weight, level in others)
+    own = abs(float(s.sigma - s.alpha * t.ratio))
+    return weight <= WEIGHT * size and weight <= SHARE * own and abs(change) <= CHANGE * size
 
 
-def _signal(level: Level) -> float:
-    """α where α² + σ² = 1."""
-    return float(level.alpha) / math.hypot(level.alpha, level.sigma)
+def _unit_sigma(level: Level) -> float:
+    """σ where α² + σ² = 1."""
+    return float(level.sigma) / math.hypot(level.alpha, level.sigma)
 
 
 def refresh(step: Transition, eta: float) -> tuple[float, float]:
