@@ -129,7 +129,7 @@ def _schedule(settings: dict[str, Any]) -> Schedule:
 
 
 def _steps(settings: dict[str, Any]) -> list[Transition]:
-    return _schedule(settings).steps(parse_plan(settings["timestep_respacing"] or settings["diffusion_steps"]))
+    return parse_plan(settings["timestep_respacing"] or settings["diffusion_steps"]).steps(_schedule(settings))
 
 
 def _times(steps: Sequence[Transition], scale: float = 1.0) -> Tensor:
@@ -386,7 +386,7 @@ def _loop_steps(case: Case) -> list[Transition]:
     settings = case.subcases["loop"]
     schedule = decode(AnySchedule, {"kind": settings["beta_schedule"]})
     plan = parse_plan(f"{settings['timestep_spacing']}:{settings['num_inference_steps']}")
-    return schedule.steps(plan)
+    return plan.steps(schedule)
 
 
 def _thresholded_loop(case: Case, scale: float) -> Tensor:
@@ -544,7 +544,7 @@ def diffusers(case: Case) -> Iterator[Check | Left]:
 def _unclip(case: Case, name: str, settings: dict[str, Any], unit: Tensor) -> Iterator[Check | Left]:
     """UnCLIPScheduler: ancestral sampling by a network that predicts x₀."""
     schedule = Given.of(case.inputs["alphas_cumprod/cosine"])
-    steps = schedule.steps(parse_plan(f"linspace:{settings['num_inference_steps']},whole=true"))
+    steps = parse_plan(f"linspace:{settings['num_inference_steps']},whole=true").steps(schedule)
     kinds = {"model_mean_type": {"sample": "START_X", "epsilon": "EPSILON"}[settings["prediction_type"]]}
     denoise = _denoiser(_toy(case, "netC"), {**kinds, "model_var_type": "FIXED_SMALL"}, ())
     denoise = _guided(denoise, Clip(limit=settings["clip_sample_range"]))

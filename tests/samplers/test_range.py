@@ -92,7 +92,7 @@ START = torch.randn(8, 12, generator=RNG)
 def steps_of(schedule: str, plan: str) -> tuple[Transition, ...]:
     """The steps of a plan; none where the schedule has not so many, or where they begin at hardly any noise."""
     try:
-        steps = SCHEDULES[schedule].steps(parse_plan(plan))
+        steps = parse_plan(plan).steps(SCHEDULES[schedule])
     except Problem:
         return ()
     return tuple(steps) if steps[0].t.ratio > 1 else ()

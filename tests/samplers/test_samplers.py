@@ -42,7 +42,7 @@ from lodestar.samplers.algebra import blocks
 
 torch.set_num_threads(1)
 
-STEPS = Linear().steps(parse_plan("6"))
+STEPS = parse_plan("6").steps(Linear())
 MODEL = Gaussian(torch.linspace(-1, 1, 12).reshape(3, 2, 2), 0.3)
 START = torch.randn(4, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 EVERY = [
@@ -241,8 +241,8 @@ def test_the_order_falls_over_the_last_steps_where_it_should() -> None:
     ],
 )
 def test_steps_of_single_step_solvers(size: int, count: int, plain: list[int], tapered: list[int]) -> None:
-    steps = Linear().steps(parse_plan(count + 1))
-    pure = Linear(zero_terminal_snr=True).steps(parse_plan(f"trailing:{count + 2}"))
+    steps = parse_plan(count + 1).steps(Linear())
+    pure = parse_plan(f"trailing:{count + 2}").steps(Linear(zero_terminal_snr=True))
     for taper, sizes in ((False, plain), (True, tapered)):
         assert [len(block) for block in blocks(steps[:-1], size, taper)] == sizes
         assert [len(block) for block in blocks(steps, size, taper)] == [*sizes, 1]
@@ -290,7 +290,7 @@ def test_without_a_variance_of_its_own_a_model_gets_the_small_one() -> None:
 
 @pytest.mark.parametrize("sampler", EVERY, ids=str)
 def test_pure_noise_at_the_start(sampler: Sampler) -> None:
-    steps = Linear(zero_terminal_snr=True).steps(parse_plan("trailing:6"))
+    steps = parse_plan("trailing:6").steps(Linear(zero_terminal_snr=True))
     assert steps[0].t.alpha == 0
     run = sampler(MODEL, torch.randn(2, 3, 2, 2), steps, torch.randn_like)
     if sampler.adaptive:
@@ -307,7 +307,7 @@ def test_pure_noise_at_the_start(sampler: Sampler) -> None:
     "sampler", [one for one in FIXED if not one.stochastic and getattr(one, "variable", "") != "time"], ids=str
 )
 def test_from_noise_that_hides_the_picture_the_first_step_is_ddim_s_in_one_evaluation(sampler: Sampler) -> None:
-    steps = Cosine().steps(parse_plan("10"))
+    steps = parse_plan("10").steps(Cosine())
     assert steps[0].t.ratio > 10_000
     expected = next(DDIM()(MODEL, START, steps, torch.zeros_like))
     model, calls = counted(MODEL)
@@ -317,7 +317,7 @@ def test_from_noise_that_hides_the_picture_the_first_step_is_ddim_s_in_one_evalu
 
 def test_what_was_believed_in_such_noise_is_not_extrapolated() -> None:
     # With weights of even steps as if this one were as wide as the first, ε̂ there would count in full.
-    steps = Cosine().steps(parse_plan("10"))
+    steps = parse_plan("10").steps(Cosine())
     one, two = (list(sampler(MODEL, START, steps[:2], torch.zeros_like)) for sampler in (PLMS(), Heun()))
     torch.testing.assert_close(one[1].x, two[1].x)
 
@@ -345,14 +345,14 @@ def test_when_a_step_may_take_in_other_levels(t: float, s: float, others: list[t
 def test_pndm_visits_the_levels_of_the_published_table() -> None:
     """With 18 of 1,000 steps its stride is 55, and half of that, rounded down, goes up from the end of a step."""
     model, calls = counted(MODEL)
-    last(PLMS(warmup="runge_kutta")(model, START, Linear().steps(parse_plan("leading:18")), torch.zeros_like))
+    last(PLMS(warmup="runge_kutta")(model, START, parse_plan("leading:18").steps(Linear()), torch.zeros_like))
     table = [935, 907, 907, 880, 880, 852, 852, 825, 825, 797, 797, 770]
     assert [level.time for level in calls] == [*table, *range(770, -1, -55)]
     assert all(level in [Linear().table[index + 1] for index in range(1000)] for level in calls[:2])
 
 
 def test_a_gradient_at_pure_noise_is_the_ancestral_sampler_s_alone() -> None:
-    steps = Linear(zero_terminal_snr=True).steps(parse_plan("trailing:6"))
+    steps = parse_plan("trailing:6").steps(Linear(zero_terminal_snr=True))
     assert last(Ancestral()(shifted, torch.randn(2, 3, 2, 2), steps, torch.randn_like)).isfinite().all()
     with pytest.raises(Problem, match="pure noise"):
         last(DDIM()(shifted, torch.randn(2, 3, 2, 2), steps, torch.randn_like))

@@ -169,7 +169,7 @@ def _requests(model: Diffusion, over: Sequence[Axis], plain: Request) -> list[tu
         for axis, value in sorted(zip(over, values, strict=True), key=lambda pair: not pair[0].whole):
             request = axis.place(request, value)
         assert request.plan is not None, "the plain one has the model's"
-        steps = len(model.config.schedule.steps(parse_plan(request.plan)))
+        steps = len(parse_plan(request.plan).steps(model.config.schedule))
         requests.append((Row(values, request.plan, steps, {}, {}), request))
     return requests
 

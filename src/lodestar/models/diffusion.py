@@ -274,7 +274,7 @@ class Diffusion(nn.Module):
     def steps(self, request: Request) -> list[Transition]:
         """The steps of a request. Raises Problem where they begin at a level that is hardly noisy, where noise is no picture."""
         plan = request.plan or self.config.plan
-        steps = self.config.schedule.steps(parse_plan(plan))
+        steps = parse_plan(plan).steps(self.config.schedule)
         start = steps[0].t
         if start.ratio < 1:
             raise Problem(
