@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -16,7 +19,7 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Cosine, Linear
-from lodestar.core.transition import transitions
+from lodestar.core.transition import Transition, transitions
 from lodestar.samplers import (
     DDIM,
     LMS,
@@ -397,3 +400,54 @@ def test_bad_text_is_one_line_that_helps(text: str, message: str) -> None:
     with pytest.raises(Problem, match=message) as caught:
         parse("sampler", text, AnySampler)
     assert "\n" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------------- what is refused before any work is done
+
+RISING = transitions([step.t for step in reversed(STEPS)], Linear())
+PURE = parse_plan("trailing:6").steps(Linear(zero_terminal_snr=True))
+ALONE = parse_plan("1").steps(Linear(timesteps=1))
+CROSSED = transitions([Linear().table[k] for k in (900, 400, 500, 100)], Linear())
+"""The second of three steps rises."""
+CASES = {"falling": STEPS, "rising": RISING, "from pure noise": PURE, "one": ALONE, "crossed": CROSSED}
+
+
+def carrying(renoiser: str | None, shifted: bool, learned: bool) -> Denoise:
+    """An exact model whose estimates carry what guidance and a learned variance add."""
+
+    def denoise(x: Tensor, level: Level) -> Estimate:
+        estimate = MODEL(x, level)
+        frac, shift = torch.zeros_like(x) if learned else None, torch.ones_like(x) if shifted else None
+        renoise = None if renoiser is None else estimate.x0
+        return replace(estimate, frac=frac, shift=shift, renoise=renoise, renoiser=renoiser or "")
+
+    return denoise
+
+
+def problem(run: Callable[..., object], *arguments: Any, **settings: Any) -> str | None:
+    """What a call is refused for."""
+    try:
+        run(*arguments, **settings)
+    except Problem as refused:
+        return str(refused)
+    return None
+
+
+@pytest.mark.parametrize("steps", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("sampler", [*EVERY, Ancestral(variance="learned")], ids=str)
+def test_check_refuses_what_a_run_would_refuse_and_nothing_else(sampler: Sampler, steps: list[Transition]) -> None:
+    for renoiser, shifted, learned in product((None, "guidance cfgpp"), (False, True), (False, True)):
+        said = problem(sampler.check, steps, renoiser=renoiser, shifted=shifted, learned=learned)
+        states = sampler(carrying(renoiser, shifted, learned), START, steps, torch.randn_like)
+        happened = problem(list, states)
+        assert (said is None) == (happened is None), (said, happened, renoiser, shifted, learned)
+        if renoiser is None or not shifted:  # of two reasons either may come first
+            assert said == happened
+
+
+def test_a_run_refuses_its_steps_before_the_model_is_asked() -> None:
+    for sampler, steps in ((DDIM(eta=0.5), RISING), (Euler(variable="time"), PURE), (DPMAdaptive(), PURE)):
+        model, calls = counted(MODEL)
+        with pytest.raises(Problem):
+            next(iter(sampler(model, START, steps, torch.randn_like)))
+        assert not calls

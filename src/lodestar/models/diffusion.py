@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lodestar.conditions import Composed, Label, signs
 from lodestar.config import Config, Problem
-from lodestar.core.estimate import Estimate
+from lodestar.core.estimate import check_shifting
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
@@ -20,7 +20,7 @@ from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.core.transition import Transition
 from lodestar.denoiser import DenoiserConfig
-from lodestar.guidance import AnyGuidance, Autoguidance, CFGpp, Classifier, Context, compose
+from lodestar.guidance import AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.models.agreement import note_sampler
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.guided import check_intervals, guided
@@ -208,19 +208,13 @@ class Diffusion(nn.Module):
             self.check_label(label, classifier)
         guided(self, guidance, labels, classifier, None if low_res is None else low_res[: len(labels)], weak)
         check_intervals(guidance, sampler, steps, f"those of plan {request.plan or self.config.plan!r}")
-        self._rehearse(sampler, steps, guidance)
+        sampler.check(
+            steps,
+            renoiser=next((f"guidance {each.kind}" for each in guidance if isinstance(each, CFGpp) and each.scale > 0), None),
+            shifted=_shifted(guidance, steps[0].t),
+            learned=self.config.denoiser.variance != "fixed",
+        )
         note_sampler(self.config, sampler)
-
-    def _rehearse(self, sampler: AnySampler, steps: Sequence[Transition], guidance: Sequence[AnyGuidance]) -> None:
-        """The first step with a single number for a picture, so that what a sampler refuses it refuses before any work."""
-        learned = torch.zeros(1, 1) if self.config.denoiser.variance != "fixed" else None
-
-        def plain(x: Tensor, level: Level) -> Estimate:
-            return Estimate(x, level, x, frac=learned)
-
-        context = Context(plain, pair=lambda x, level: (plain(x, level), plain(x, level)))
-        denoise = compose([each for each in guidance if isinstance(each, CFGpp)], context)
-        next(iter(sampler(denoise, torch.zeros(1, 1), steps, torch.zeros_like)))
 
     def check_label(self, label: Label, classifier: PictureClassifier | None) -> None:
         """Raise Problem unless this model, or the classifier that guides it, can be asked for a label."""
@@ -281,3 +275,16 @@ class Diffusion(nn.Module):
                 f"steps {plan!r} begin where pictures are hardly noisy (σ/α = {start.ratio:.2g}): try trailing:{len(steps)}"
             )
         return steps
+
+
+def _shifted(guidance: Sequence[AnyGuidance], level: Level) -> bool:
+    """Whether a gradient is collected, and not applied, at this level. Raises Problem where it is applied and cannot be."""
+    forms = set()
+    for each in guidance:
+        if isinstance(each, Classifier) and each.scale > 0:
+            forms.add(each.form)
+        elif isinstance(each, Interval) and not each.holds(level):
+            forms.clear()
+    if "score" in forms:
+        check_shifting(level)
+    return "mean" in forms

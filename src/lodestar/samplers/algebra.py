@@ -93,6 +93,13 @@ def drift(t: Level, levels: LevelSource) -> tuple[float, float]:
     return of_x0 - slope * float(t.alpha), slope
 
 
+def check_rates(steps: Sequence[Transition]) -> None:
+    """Raise Problem where a noisy step begins at a level without a rate of change in time: pure noise, or a chain of one."""
+    for step in steps:
+        if step.s.sigma > 0:
+            step.levels.rates(step.t)
+
+
 def stride(step: Transition, share: float = 1.0) -> tuple[float, float]:
     """Factors of x̂₀ and x in a `share` of Euler's step in the schedule's time, x + share·(s − t)·dx/dt."""
     of_x0, of_x = drift(step.t, step.levels)

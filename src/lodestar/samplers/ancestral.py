@@ -14,6 +14,8 @@ from lodestar.core.transition import Transition
 from lodestar.samplers.algebra import combine, renoised
 from lodestar.samplers.base import Sampler, State
 
+_LACKING = "sampler ancestral: variance is 'learned', and this model has none: choose from 'small', 'large'"
+
 
 class Ancestral(Sampler):
     """The reverse chain itself. Guidance that is collected and not applied shifts the mean by variance·gradient.
@@ -29,8 +31,23 @@ class Ancestral(Sampler):
     def stochastic(self) -> bool:
         return True
 
+    @property
+    def renoises(self) -> bool:
+        return True
+
+    @property
+    def shifts(self) -> bool:
+        return True
+
+    def check(
+        self, steps: Sequence[Transition], *, renoiser: str | None = None, shifted: bool = False, learned: bool = True
+    ) -> None:
+        super().check(steps, renoiser=renoiser, shifted=shifted, learned=learned)
+        if self.variance == "learned" and not learned:
+            raise Problem(_LACKING)
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        self.check_falling(steps)
+        self.check(steps)
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t)
             of_x0, of_x = step.coefficients()
@@ -52,5 +69,5 @@ class Ancestral(Sampler):
             if estimate.logvar is not None:
                 return exp(estimate.logvar)
         if self.variance == "learned":
-            raise Problem("sampler ancestral: variance is 'learned', and this model has none: choose from 'small', 'large'")
+            raise Problem(_LACKING)
         return step.var(self.variance or "small")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lodestar.config import Config, Problem
-from lodestar.core.estimate import Denoise, Estimate, Noise
+from lodestar.core.estimate import Denoise, Estimate, Noise, check_renoising, check_shifting
 from lodestar.core.transition import Transition
 
 
@@ -45,17 +45,38 @@ class Sampler(Config, abc.ABC):
         only the two ends count, and there are more states or fewer than steps."""
         return False
 
-    def check_falling(self, steps: Sequence[Transition]) -> None:
-        """Raise Problem where a step rises in noise, as inversion does: fresh noise cannot be undone."""
-        if any(step.beta < 0 for step in steps):
+    @property
+    def renoises(self) -> bool:
+        """Whether it can put back other noise than x̂₀'s own (`Estimate.renoise`)."""
+        return False
+
+    @property
+    def shifts(self) -> bool:
+        """Whether it applies a collected gradient in a way of its own, which x̂₀ need not express (`Estimate.shift`)."""
+        return False
+
+    def check(
+        self, steps: Sequence[Transition], *, renoiser: str | None = None, shifted: bool = False, learned: bool = True
+    ) -> None:
+        """Raise the Problem that a run of these steps would raise, before any work; every run begins with it.
+
+        renoiser: who wants other noise put back, in words, as `Estimate.renoiser`; None where nobody does. shifted: guidance
+        collects a gradient at the first level (`Estimate.shift`). learned: the model has a variance of its own, or may have.
+        """
+        self._check_steps(steps)
+        if renoiser is not None and not self.renoises:
+            check_renoising(renoiser)
+        if shifted and not self.shifts and steps:
+            check_shifting(steps[0].t)
+
+    def _check_steps(self, steps: Sequence[Transition]) -> None:
+        """Raise Problem where the steps themselves are not for this sampler."""
+        if self.stochastic and any(step.beta < 0 for step in self._redrawn(steps)):
             raise Problem(f"sampler {self.kind}: inversion needs one that draws no noise, such as ddim, euler or dpmpp")
 
-    def check_signal(self, step: Transition) -> None:
-        """Raise Problem where a step begins at pure noise (α = 0), which has no σ/α."""
-        if step.t.alpha == 0:
-            raise Problem(
-                f"sampler {self.kind} cannot begin at pure noise (a schedule of zero terminal signal): use ddim or dpmpp"
-            )
+    def _redrawn(self, steps: Sequence[Transition]) -> Sequence[Transition]:
+        """The steps after which a stochastic sampler draws noise, which cannot be undone: they have to fall in noise."""
+        return steps
 
     @abc.abstractmethod
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:

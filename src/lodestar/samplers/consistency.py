@@ -27,7 +27,7 @@ class Consistency(Sampler):
         return True
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        self.check_falling(steps)
+        self.check(steps)
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t).folded()
             x = combine((step.s.alpha, estimate.x0))

@@ -64,10 +64,17 @@ class DPMAdaptive(Sampler):
     def adaptive(self) -> bool:
         return True
 
+    def _check_steps(self, steps: Sequence[Transition]) -> None:
+        super()._check_steps(steps)
+        if steps and steps[0].t.alpha == 0:
+            raise Problem(
+                f"sampler {self.kind} cannot begin at pure noise (a schedule of zero terminal signal): use ddim or dpmpp"
+            )
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         if not steps:
             return
-        self.check_signal(steps[0])
         level, final, ends = steps[0].t, steps[-1], [float(step.s.half_logsnr) for step in steps]
         to_clean = final.s.sigma == 0
         end = final.t if to_clean else final.s

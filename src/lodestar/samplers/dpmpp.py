@@ -53,13 +53,16 @@ class DPMpp(Sampler):
     def stochastic(self) -> bool:
         return self.eta > 0
 
+    @property
+    def renoises(self) -> bool:
+        return True
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        if self.eta > 0:
-            self.check_falling(steps)
+        self.check(steps)
         past: list[Value] = []
         for index, step in enumerate(steps):
             t, s = step.t, step.s
-            estimate = denoise(x, t).folded(renoises=True)
+            estimate = denoise(x, t).folded(self.renoises)
             base, added = renoised(estimate, s)
             if s.sigma == 0:
                 x = estimate.x0 * s.alpha

@@ -42,13 +42,15 @@ class DPMppSingle(Sampler):
     def stochastic(self) -> bool:
         return self.eta > 0
 
+    def _redrawn(self, steps: Sequence[Transition]) -> Sequence[Transition]:
+        # Where the stages are does not matter: k-diffusion has one below the end of the step.
+        return [Transition(block[0].t, block[-1].s) for block in blocks(steps, self.order, self.fast)]
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         index = 0
         for block in blocks(steps, self.order, self.fast):
             begin = block[0].t
-            if self.eta > 0:
-                # Where the stages are does not matter: k-diffusion has one below the end of the step.
-                self.check_falling([Transition(begin, block[-1].s)])
             estimates: list[Estimate] = []
             for step in block:
                 estimate = denoise(x, step.t).folded()

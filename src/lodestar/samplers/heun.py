@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.algebra import Variable, combine, drift, lead, steady, stride
+from lodestar.samplers.algebra import Variable, check_rates, combine, drift, lead, steady, stride
 from lodestar.samplers.base import Sampler, State
 
 
@@ -29,7 +29,13 @@ class Heun(Sampler):
     variable: Variable = "ratio"
     """What the steps are in: σ/α, or the schedule's time, which clean data have not."""
 
+    def _check_steps(self, steps: Sequence[Transition]) -> None:
+        super()._check_steps(steps)
+        if self.variable == "time":
+            check_rates(steps)
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t).folded()
             if step.s.sigma == 0:

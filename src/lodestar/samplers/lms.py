@@ -47,6 +47,7 @@ class LMS(Sampler):
     taper: Taper = 4
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         past: list[Value] = []
         for index, step in enumerate(steps):
             t, s = step.t, step.s

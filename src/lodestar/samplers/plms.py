@@ -33,6 +33,7 @@ class PLMS(Sampler):
     """Heun's method for the first step (two evaluations), or Runge and Kutta's for the first three (twelve), which is PNDM."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         past: list[Value] = []
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t).folded()

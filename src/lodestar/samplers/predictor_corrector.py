@@ -39,7 +39,7 @@ class PredictorCorrector(Sampler):
         return True
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        self.check_falling(steps)
+        self.check(steps)
         for index, step in enumerate(steps):
             for _ in range(self.corrections):
                 estimate, fresh = denoise(x, step.t).folded(), noise(x)

@@ -43,6 +43,7 @@ class UniPC(Sampler):
     """So many of the first steps are not corrected, which strong guidance may make worse."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         past: list[Value] = []
         begin, order = x, 1
         for index, step in enumerate(steps):
