@@ -179,7 +179,7 @@ def loop(repeats: int) -> Table:
     """The sampling loop around a network that costs nothing."""
     table = Table("sampler", "µs a step, batch 1", title="sampling loop around a free network")
     schedule, count = Linear(), 50
-    steps = schedule.steps(parse_plan(count))
+    steps = parse_plan(count).steps(schedule)
     x0 = torch.zeros(1, 3, 32, 32)
 
     def denoise(x: torch.Tensor, level: Level) -> Estimate:

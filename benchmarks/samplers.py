@@ -79,7 +79,7 @@ FEW, MANY, MOST = 324, 648, 3000
 
 def steps_of(count: int) -> list[Transition]:
     """Steps even in log σ/α over DDPM's linear schedule, without the one to clean data, where all solvers are of first order."""
-    return Linear().steps(parse_plan(f"logsnr:{count + 1}"))[:-1]
+    return parse_plan(f"logsnr:{count + 1}").steps(Linear())[:-1]
 
 
 def end(sampler: AnySampler, count: int) -> Tensor:
@@ -96,7 +96,7 @@ def evaluations(sampler: AnySampler, count: int) -> int:
         calls.append(level)
         return MIXTURE(x, level)
 
-    last(sampler(denoise, torch.zeros(1, 2), Linear().steps(parse_plan(count)), torch.randn_like))
+    last(sampler(denoise, torch.zeros(1, 2), parse_plan(count).steps(Linear()), torch.randn_like))
     return len(calls)
 
 

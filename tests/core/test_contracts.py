@@ -33,7 +33,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "ddim": {"count": 20},
     "leading": {"count": 20},
     "trailing": {"count": 20},
-    "at": {"steps": (39, 17)},
+    "at": {"kept": (39, 17)},
     "linspace": {"count": 20},
     "karras": {"count": 20},
     "logsnr": {"count": 20},

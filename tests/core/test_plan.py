@@ -66,7 +66,7 @@ def test_levels_fall_from_noise_to_clean_data(text: str, schedule: Schedule) -> 
     assert levels[-1] == CLEAN
     assert all(t.time > s.time for t, s in pairwise(levels))
     assert all(t.sigma / t.alpha > s.sigma / s.alpha for t, s in pairwise(levels))
-    steps = schedule.steps(plan)
+    steps = plan.steps(schedule)
     assert [step.t for step in steps] == levels[:-1]
     assert [step.s for step in steps] == levels[1:]
 

@@ -81,7 +81,7 @@ def test_edm_is_preconditioned_as_published() -> None:
 
 
 def test_previous_is_the_mean_in_its_own_chain_also_a_respaced_one() -> None:
-    chain: Schedule = Linear().respaced(Sections(counts=(10,)))
+    chain: Schedule = Sections(counts=(10,)).respace(Linear())
     previous = Previous.model_validate({"schedule": chain})
     x0, eps = data(10)
     level = chain.table[torch.arange(1, 11)]

@@ -19,8 +19,8 @@ SCHEDULES: list[Schedule] = [
     Linear(timesteps=4000, rescale_time=True),
     Cosine(timesteps=50),
     Linear(zero_terminal_snr=True),
-    Linear().respaced(Sections(counts=(25,))),
-    Cosine(timesteps=400, rescale_time=True).respaced(Sections(counts=(9, 4))),
+    Sections(counts=(25,)).respace(Linear()),
+    Sections(counts=(9, 4)).respace(Cosine(timesteps=400, rescale_time=True)),
 ]
 every_schedule = pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda schedule: f"{schedule.kind}-{schedule.timesteps}")
 
@@ -246,3 +246,19 @@ def test_edm_levels_are_the_published_ones_at_unit_variance() -> None:
         EDMSigma(sigma_min=3.0, sigma_max=2.0)
     with pytest.raises(Problem, match="schedule 'edm' has log_gain"):
         EDMSigma(rescale_time=True)
+
+
+def test_half_way_between_two_entries_is_an_entry_the_lower_of_two() -> None:
+    for schedule in (Linear(), Linear(timesteps=4000, rescale_time=True), Linear(timesteps=300, rescale_time=True)):
+        table = schedule.table
+        assert schedule.halfway(table[56], table[1]) == table[28]
+        assert schedule.halfway(table[1], table[56]) == table[28]
+        assert schedule.halfway(table[57], table[1]) == table[29]
+
+
+def test_half_way_between_other_levels_is_half_way_in_time() -> None:
+    schedule, edm = Linear(), EDMSigma()
+    assert schedule.halfway(schedule.at(10.5), schedule.at(20)).time == 15.25
+    assert edm.halfway(edm.table[3], edm.table[1]).time == pytest.approx((edm.table[3].time + edm.table[1].time) / 2)
+    kept = Sections(counts=(3,)).respace(schedule)
+    assert kept.halfway(kept.table[2], kept.table[1]) == schedule.table[250 + 1]

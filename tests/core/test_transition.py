@@ -37,8 +37,8 @@ def test_neighbours_have_ddpms_own_numbers(schedule: Schedule) -> None:
 )
 def test_a_respaced_chain_is_the_recomputed_one(schedule: Schedule, plan: Sections | Strided) -> None:
     """Improved DDPM, section 4: the betas of the kept levels, and from them everything anew."""
-    steps = schedule.steps(plan)
-    alone = chain(schedule.respaced(plan).table, torch.arange(1, len(steps) + 1))
+    steps = plan.steps(schedule)
+    alone = chain(plan.respace(schedule).table, torch.arange(1, len(steps) + 1))
     for place, step in enumerate(reversed(steps)):
         assert alone.t[place].time == step.t.time
         for singly, at_once in [
@@ -68,7 +68,7 @@ def test_scalars_and_batches_agree() -> None:
 
 @schedules
 def test_learned_variances_run_from_small_to_beta(schedule: Schedule) -> None:
-    for step in (*schedule.steps(Sections(counts=(5,))), *schedule.steps(Karras(count=7))):
+    for step in (*Sections(counts=(5,)).steps(schedule), *Karras(count=7).steps(schedule)):
         low, high = (step.learned_logvar(torch.tensor(frac, dtype=torch.float64)).item() for frac in (-1.0, 1.0))
         assert low == pytest.approx(step.logvar("small"), abs=1e-12)
         assert high == pytest.approx(math.log(float(step.beta)), abs=1e-12)
@@ -88,7 +88,7 @@ def test_the_posterior_composes_to_the_marginal() -> None:
 
 
 def test_the_last_step_takes_the_variance_of_the_one_before() -> None:
-    steps = Linear().steps(Sections(counts=(10,)))
+    steps = Sections(counts=(10,)).steps(Linear())
     assert steps[-1].s == CLEAN
     assert steps[-1].var("small") == 0
     assert steps[-1].logvar("small") == log(steps[-2].small)
@@ -120,7 +120,7 @@ def test_levels_of_any_scale() -> None:
 
 
 def test_a_step_knows_the_levels_of_the_schedule_that_made_it() -> None:
-    step = Linear().steps(Sections(counts=(10,)))[3]
+    step = Sections(counts=(10,)).steps(Linear())[3]
     between = step.levels.at_ratio((step.t.ratio * step.s.ratio) ** 0.5)
     assert step.s.sigma < between.sigma < step.t.sigma
     assert step == transitions([step.t, step.s])[0], "where a step comes from does not make it another"

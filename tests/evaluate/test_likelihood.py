@@ -60,7 +60,7 @@ def exactly(monkeypatch: pytest.MonkeyPatch, found: Denoise, plan: str, unknown:
     made = model(schedule=Cosine(), steps="20")
     variance = {
         step.t.time: float(step.small) + float(step.coefficients()[0]) ** 2 * unknown(step.t)
-        for step in made.config.schedule.steps(parse_plan(plan))
+        for step in parse_plan(plan).steps(made.config.schedule)
     }
 
     def denoise(x: Tensor, level: Level) -> Estimate:

@@ -17,7 +17,7 @@ from lodestar.config import decode
 from lodestar.core import sigmas as noise_levels
 from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.exact import Mixture
-from lodestar.core.level import CLEAN, Level, Levels, spread
+from lodestar.core.level import CLEAN, Level, LevelSource, spread
 from lodestar.core.likelihood import ode_log_density
 from lodestar.core.plan import LogSNR, Trailing, parse_plan
 from lodestar.core.prediction import EDM, X0, Epsilon
@@ -43,7 +43,7 @@ from lodestar.samplers import (
     UniPC,
     last,
 )
-from lodestar.samplers.base import Variable, combine, refresh, stride
+from lodestar.samplers.algebra import Variable, combine, refresh, stride
 
 from .harness import Case, Check, Left, adapter
 from .schedules import edm_betas, edm_levels
@@ -129,7 +129,7 @@ def _schedule(settings: dict[str, Any]) -> Schedule:
 
 
 def _steps(settings: dict[str, Any]) -> list[Transition]:
-    return _schedule(settings).steps(parse_plan(settings["timestep_respacing"] or settings["diffusion_steps"]))
+    return parse_plan(settings["timestep_respacing"] or settings["diffusion_steps"]).steps(_schedule(settings))
 
 
 def _times(steps: Sequence[Transition], scale: float = 1.0) -> Tensor:
@@ -386,7 +386,7 @@ def _loop_steps(case: Case) -> list[Transition]:
     settings = case.subcases["loop"]
     schedule = decode(AnySchedule, {"kind": settings["beta_schedule"]})
     plan = parse_plan(f"{settings['timestep_spacing']}:{settings['num_inference_steps']}")
-    return schedule.steps(plan)
+    return plan.steps(schedule)
 
 
 def _thresholded_loop(case: Case, scale: float) -> Tensor:
@@ -544,7 +544,7 @@ def diffusers(case: Case) -> Iterator[Check | Left]:
 def _unclip(case: Case, name: str, settings: dict[str, Any], unit: Tensor) -> Iterator[Check | Left]:
     """UnCLIPScheduler: ancestral sampling by a network that predicts x₀."""
     schedule = Given.of(case.inputs["alphas_cumprod/cosine"])
-    steps = schedule.steps(parse_plan(f"linspace:{settings['num_inference_steps']},whole=true"))
+    steps = parse_plan(f"linspace:{settings['num_inference_steps']},whole=true").steps(schedule)
     kinds = {"model_mean_type": {"sample": "START_X", "epsilon": "EPSILON"}[settings["prediction_type"]]}
     denoise = _denoiser(_toy(case, "netC"), {**kinds, "model_var_type": "FIXED_SMALL"}, ())
     denoise = _guided(denoise, Clamp(limit=settings["clip_sample_range"]))
@@ -753,7 +753,7 @@ def _k_sampler(settings: dict[str, Any]) -> Sampler | None:
     return None
 
 
-def _with_stages(sampler: Sampler, levels: Sequence[Level], of: Levels) -> list[Level]:
+def _with_stages(sampler: Sampler, levels: Sequence[Level], of: LevelSource) -> list[Level]:
     """The levels, and for samplers of two stages the one between, half-way in log σ/α to where the ODE's part goes."""
     if not isinstance(sampler, DPMppSingle | DPMppSDE):
         return list(levels)
@@ -810,7 +810,7 @@ def k_diffusion(case: Case) -> Iterator[Check | Left]:
         yield Check(f"{name}/denoised", _x0s(begun))
 
 
-def _log_likelihood(case: Case, name: str, settings: dict[str, Any], denoise: Denoise, of: Levels) -> Tensor:
+def _log_likelihood(case: Case, name: str, settings: dict[str, Any], denoise: Denoise, of: LevelSource) -> Tensor:
     """log p of x₀ + σ·ε at the lowest σ, in nats [B]. Theirs has adaptive steps: ours are small."""
     x, signs = case.inputs[f"{name}/x"].double(), case.inputs[f"{name}/v"].double()
     low, high, count = settings["sigma_min"], settings["sigma_max"], 400

@@ -35,7 +35,7 @@ def schedule_of(settings: dict[str, Any]) -> Schedule:
         },
     )
     respacing = settings.get("timestep_respacing") or "none"
-    return schedule if respacing == "none" else schedule.respaced(plan_of(respacing))
+    return schedule if respacing == "none" else plan_of(respacing).respace(schedule)
 
 
 def plan_of(text: str | Sequence[int]) -> Indexed:
@@ -148,16 +148,16 @@ def respacing(case: Case) -> Iterator[Check | Left]:
         base: Schedule = decode(AnySchedule, {"kind": settings["schedule"], "timesteps": settings["num_timesteps"]})
         plan = plan_of(settings["section_counts"])
         # As samplers take them, one by one; and as a chain of its own, all at once.
-        steps = base.steps(plan)[::-1]
+        steps = plan.steps(base)[::-1]
         singly = [_arrays(step) for step in steps]
-        at_once = _arrays(_full(base.respaced(plan)))
+        at_once = _arrays(_full(plan.respace(base)))
         for name in case.under(f"{subcase}/"):
             what = name.removeprefix(f"{subcase}/")
             match what:
                 case "timesteps" | "model_t_rescale0":
                     yield Check(name, torch.tensor([round(step.t.time) for step in steps]))
                 case "model_t_rescale1":
-                    rescaled = base.replace(rescale_time=True).steps(plan)[::-1]
+                    rescaled = plan.steps(base.replace(rescale_time=True))[::-1]
                     yield Check(name, _tensor([step.t.time for step in rescaled]), rtol=1e-6)
                 case "alphas_cumprod_next":
                     yield Check(name, at_once[what])

@@ -22,7 +22,7 @@ from lodestar.guidance import Clamp, Context
 from lodestar.objectives import Bound, Draw, Hybrid, Objective, Simple
 from lodestar.objectives.bound import bits_per_dimension, reverse_logvar
 from lodestar.samplers import Ancestral
-from lodestar.samplers.base import combine
+from lodestar.samplers.algebra import combine
 
 from .harness import Case, Check, Left, adapter
 from .schedules import plan_of, pytorch_ddpm_schedule, schedule_of
@@ -189,7 +189,7 @@ def bits(case: Case) -> Iterator[Check | Left]:
     x0 = case.inputs["x_start"]
     for subcase, settings in case.subcases.items():
         schedule = schedule_of(settings)
-        steps = schedule.steps(plan_of(str(schedule.timesteps)))
+        steps = plan_of(str(schedule.timesteps)).steps(schedule)
         toy, prediction = _toy(case, settings), _prediction(settings, schedule)
 
         def denoise(x: Tensor, level: Level, toy=toy, prediction=prediction, settings=settings) -> Estimate:
@@ -262,7 +262,7 @@ def pytorch_ddpm(case: Case) -> Iterator[Check | Left]:
     def denoise(x: Tensor, level: Level) -> Estimate:
         return Output(toy(x, level)).estimate(x, level, Epsilon())
 
-    steps = schedule.steps(plan_of(str(schedule.timesteps)))
+    steps = plan_of(str(schedule.timesteps)).steps(schedule)
     for subcase, settings in case.subcases.items():
         tape, start = iter(case.inputs["sample/noise"]), case.inputs["sample/x_T"]
         sampler = Ancestral(variance=FIXED[settings["var_type"]])

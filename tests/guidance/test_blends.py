@@ -22,7 +22,7 @@ from lodestar.samplers import DDIM, Ancestral, AnySampler, DPMpp, Euler, Heun, O
 
 torch.set_num_threads(1)
 
-STEPS = Linear().steps(parse_plan("6"))
+STEPS = parse_plan("6").steps(Linear())
 NOISE = SeededNoise(range(5)).start((2,)).double()
 
 

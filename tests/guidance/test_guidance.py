@@ -133,7 +133,7 @@ def test_classifier_of_scale_zero_is_not_evaluated() -> None:
 
 
 def test_more_guidance_makes_the_class_surer() -> None:
-    steps = Linear().steps(parse_plan("logsnr:40"))
+    steps = parse_plan("logsnr:40").steps(Linear())
     noise = SeededNoise(range(200))
     label = torch.tensor([0, 1]).repeat(100)
     member = WHOLE.given(label)

@@ -45,7 +45,7 @@ def exact(steps: list[Transition]) -> Denoise:
 
 def bits(schedule: Schedule, plan: Sections, change: float = 0.0) -> float:
     """Bits per dimension of the exact reverse chain, with `change` added to its log variances."""
-    steps, rng = schedule.steps(plan), torch.Generator().manual_seed(1)
+    steps, rng = plan.steps(schedule), torch.Generator().manual_seed(1)
     model = exact(steps)
 
     def denoise(x: Tensor, level: Level) -> Estimate:
@@ -81,7 +81,7 @@ def test_another_variance_is_above_it() -> None:
 
 def test_clean_means_and_the_errors_of_a_perfect_guess() -> None:
     x0 = pictures()[:2]
-    steps = Linear().steps(Sections(counts=(5,)))
+    steps = Sections(counts=(5,)).steps(Linear())
     draws: list[Tensor] = []
 
     def noise(x: Tensor) -> Tensor:

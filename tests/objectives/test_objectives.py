@@ -95,7 +95,7 @@ def test_rescaled_losses_take_the_length_of_the_chain() -> None:
     draw = a_draw([1, 700])
     output = an_output(draw)
     assert output.frac is not None
-    chain = SCHEDULE.respaced(Sections(counts=(250,)))
+    chain = Sections(counts=(250,)).respace(SCHEDULE)
     level = chain.table[torch.tensor([3, 250])]
     draw = Draw(draw.x0, draw.eps, level, chain.forward(draw.x0, level, draw.eps))
     losses = Hybrid(rescaled=True, vlb_weight=2.0)(draw, output, Epsilon(), chain)

@@ -63,7 +63,7 @@ def test_sampling_with_heun_on_karras_levels_is_the_published_loop() -> None:
             slope = (slope + (moved - published(model, moved, ahead, False)) / ahead) / 2
             moved = x + slope * (ahead - sigma)
         x = moved
-    steps = schedule.steps(parse_plan("karras:8"))
+    steps = parse_plan("karras:8").steps(schedule)
     made = last(Heun()(model.bind({}), schedule.start_sigma * noise, steps, lambda x: x))
     torch.testing.assert_close(made, x, rtol=1e-3, atol=1e-3)
 
@@ -74,7 +74,7 @@ def test_the_published_pairs_of_steps_are_steps_of_the_chain() -> None:
         (trained(64, 201), "at:200,94", 106),
         (trained(256, 151), "at:150,88", 62),
     ):
-        high, low = config.schedule.steps(parse_plan(plan))[0].t, config.schedule.steps(parse_plan(plan))[1].t
+        high, low = parse_plan(plan).steps(config.schedule)[0].t, parse_plan(plan).steps(config.schedule)[1].t
         assert high.ratio == pytest.approx(80)
         count = config.schedule.timesteps
         assert low.ratio == pytest.approx((80 ** (1 / 7) + index / (count - 1) * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7)

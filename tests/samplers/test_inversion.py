@@ -24,7 +24,7 @@ MIXTURE = Mixture(torch.tensor([0.5, 0.3, 0.2]), MEANS, torch.tensor([0.0625, 0.
 def error(sampler: Sampler, plan: str) -> float:
     """The root mean square by which pictures do not come back."""
     data = MIXTURE.draw(64, torch.Generator().manual_seed(3))
-    steps = Linear().steps(parse_plan(plan))
+    steps = parse_plan(plan).steps(Linear())
     states = list(invert(sampler, MIXTURE, data, steps, torch.randn_like))
     assert len(states) == len(steps)
     assert [state.index for state in states] == list(range(len(steps)))
@@ -46,10 +46,10 @@ def test_a_picture_comes_back_the_better_the_more_steps_there_are(sampler: Sampl
 
 def test_adaptive_steps_invert_too() -> None:
     fine, data = DPMAdaptive(rtol=1e-4, atol=1e-5), MIXTURE.draw(64, torch.Generator().manual_seed(3))
-    assert len(list(invert(fine, MIXTURE, data, Linear().steps(parse_plan("1")), torch.randn_like))) == 1
+    assert len(list(invert(fine, MIXTURE, data, parse_plan("1").steps(Linear()), torch.randn_like))) == 1
     errors = []
     for plan in ("logsnr:2", "logsnr:25"):
-        steps = Linear().steps(parse_plan(plan))
+        steps = parse_plan(plan).steps(Linear())
         states = list(invert(fine, MIXTURE, data, steps, torch.randn_like))
         assert states[-1].index == len(steps) - 1
         assert [state.index for state in states] == sorted(state.index for state in states)
@@ -64,7 +64,7 @@ def test_the_step_from_clean_data_is_better_than_none() -> None:
 
     A solver of second order shows it; DDIM's own errors are larger, and partly undo this one.
     """
-    steps = Linear().steps(parse_plan("trailing:50"))
+    steps = parse_plan("trailing:50").steps(Linear())
     data = MIXTURE.draw(64, torch.Generator().manual_seed(3))
     rising = transitions([step.t for step in reversed(steps)])
     top = last(Heun()(MIXTURE, data, rising, torch.randn_like))
@@ -76,7 +76,7 @@ def test_the_noise_of_gaussian_data_is_what_the_exact_flow_makes_of_it() -> None
     """The flow of Gaussian data moves every quantile to the same quantile."""
     model = Gaussian(torch.tensor([0.5, -1.0]), 0.25)
     data = model.mean + 0.5 * torch.randn(16, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    steps = Linear().steps(parse_plan("logsnr:400"))
+    steps = parse_plan("logsnr:400").steps(Linear())
     *_, top = invert(Heun(), model, data, steps, torch.randn_like)
     level = steps[0].t
     exact = level.alpha * model.mean + (data - model.mean) / 0.5 * (level.alpha**2 * 0.25 + level.sigma**2) ** 0.5
@@ -84,11 +84,11 @@ def test_the_noise_of_gaussian_data_is_what_the_exact_flow_makes_of_it() -> None
 
 
 def test_what_cannot_be_inverted_is_refused() -> None:
-    steps = Linear().steps(parse_plan("10"))
+    steps = parse_plan("10").steps(Linear())
     check_invertible(DDIM(), steps)
     for sampler in (Ancestral(), DDIM(eta=0.5), DPMpp(eta=1.0)):
         for plan in ("10", "1"):
             with pytest.raises(Problem, match="inversion needs one that draws no noise"):
-                check_invertible(sampler, Linear().steps(parse_plan(plan)))
+                check_invertible(sampler, parse_plan(plan).steps(Linear()))
     with pytest.raises(Problem, match="pure noise"):
-        check_invertible(DDIM(), Linear(zero_terminal_snr=True).steps(parse_plan("trailing:10")))
+        check_invertible(DDIM(), parse_plan("trailing:10").steps(Linear(zero_terminal_snr=True)))

@@ -41,12 +41,12 @@ def fill(plan: str, jump: int, resamples: int, count: int, sampler: Sampler | No
         return torch.randn(x.shape, generator=rng, dtype=x.dtype)
 
     known = torch.tensor([0.9, 9.0, 9.0], dtype=torch.float64).expand(count, 3)
-    steps = Linear().steps(parse_plan(plan))
+    steps = parse_plan(plan).steps(Linear())
     return last(repaint(sampler or DDIM(), correlated, noise(known), steps, noise, known, MASK, jump, resamples))
 
 
 def test_the_walk_is_the_papers() -> None:
-    steps = Linear().steps(parse_plan("6"))
+    steps = parse_plan("6").steps(Linear())
     number = {step.t.time: 5 - k for k, step in enumerate(steps)}
     gone = [(number[step.t.time], None if above is None else number[above.time]) for step, above in walk(steps, 2, 2)]
     # From level 2 back to 4, and from level 0 back to 2, once each.
@@ -74,7 +74,7 @@ def test_what_is_made_has_the_conditional_mean_and_covariance() -> None:
 
 
 def test_nothing_known_is_sampling() -> None:
-    steps = Linear().steps(parse_plan("8"))
+    steps = parse_plan("8").steps(Linear())
     known = torch.zeros(2, 3)
 
     def run(whole: bool) -> Tensor:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -15,7 +19,7 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Cosine, Linear
-from lodestar.core.transition import transitions
+from lodestar.core.transition import Transition, transitions
 from lodestar.samplers import (
     DDIM,
     LMS,
@@ -35,14 +39,16 @@ from lodestar.samplers import (
     PredictorCorrector,
     Sampler,
     UniPC,
+    algebra,
     last,
 )
-from lodestar.samplers.base import blocks
+from lodestar.samplers.algebra import blocks
 
 torch.set_num_threads(1)
 
-STEPS = Linear().steps(parse_plan("6"))
+STEPS = parse_plan("6").steps(Linear())
 MODEL = Gaussian(torch.linspace(-1, 1, 12).reshape(3, 2, 2), 0.3)
+START = torch.randn(4, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 EVERY = [
     *(kind() for kind in kinds(AnySampler).values() if kind is not Own),  # which is in test_own.py: no file holds its function
     DDIM(eta=0.7),
@@ -239,8 +245,8 @@ def test_the_order_falls_over_the_last_steps_where_it_should() -> None:
     ],
 )
 def test_steps_of_single_step_solvers(size: int, count: int, plain: list[int], tapered: list[int]) -> None:
-    steps = Linear().steps(parse_plan(count + 1))
-    pure = Linear(zero_terminal_snr=True).steps(parse_plan(f"trailing:{count + 2}"))
+    steps = parse_plan(count + 1).steps(Linear())
+    pure = parse_plan(f"trailing:{count + 2}").steps(Linear(zero_terminal_snr=True))
     for taper, sizes in ((False, plain), (True, tapered)):
         assert [len(block) for block in blocks(steps[:-1], size, taper)] == sizes
         assert [len(block) for block in blocks(steps, size, taper)] == [*sizes, 1]
@@ -288,10 +294,10 @@ def test_without_a_variance_of_its_own_a_model_gets_the_small_one() -> None:
 
 @pytest.mark.parametrize("sampler", EVERY, ids=str)
 def test_pure_noise_at_the_start(sampler: Sampler) -> None:
-    steps = Linear(zero_terminal_snr=True).steps(parse_plan("trailing:6"))
+    steps = parse_plan("trailing:6").steps(Linear(zero_terminal_snr=True))
     assert steps[0].t.alpha == 0
     run = sampler(MODEL, torch.randn(2, 3, 2, 2), steps, torch.randn_like)
-    if isinstance(sampler, LMS | DPMAdaptive) or getattr(sampler, "target", "x0") == "epsilon":
+    if sampler.adaptive:
         with pytest.raises(Problem, match=f"{sampler.kind} cannot begin at pure noise"):
             last(run)
     elif getattr(sampler, "variable", None) == "time":
@@ -302,35 +308,55 @@ def test_pure_noise_at_the_start(sampler: Sampler) -> None:
 
 
 @pytest.mark.parametrize(
-    "sampler",
-    [
-        Heun(),
-        Heun(reach=0.5),
-        Heun(variable="time"),
-        Euler(variable="time"),
-        DPMAdaptive(),
-        DPMAdaptive(order=2),
-        EDMHeun(),
-        EDMHeun(churn=0),
-        PLMS(),
-        PLMS(warmup="runge_kutta"),
-    ],
-    ids=str,
+    "sampler", [one for one in FIXED if not one.stochastic and getattr(one, "variable", "") != "time"], ids=str
 )
-def test_an_inexact_model_of_a_cosine_chain_stays_in_range(sampler: Sampler) -> None:
-    def inexact(x: Tensor, level: Level) -> Estimate:
-        estimate = MODEL(x, level)
-        return replace(estimate, x0=estimate.x0 + 0.05 * torch.sin(9 * x))
-
-    steps = Cosine().steps(parse_plan("10"))
+def test_from_noise_that_hides_the_picture_the_first_step_is_ddim_s_in_one_evaluation(sampler: Sampler) -> None:
+    steps = parse_plan("10").steps(Cosine())
     assert steps[0].t.ratio > 10_000
-    start = torch.randn(200, 3, 2, 2, generator=torch.Generator().manual_seed(0))
-    for model in (MODEL, inexact):
-        assert last(sampler(model, start, steps, torch.randn_like)).abs().max() < 8
+    expected = next(DDIM()(MODEL, START, steps, torch.zeros_like))
+    model, calls = counted(MODEL)
+    torch.testing.assert_close(next(sampler(model, START, steps, torch.zeros_like)).x, expected.x, rtol=1e-9, atol=1e-9)
+    assert len(calls) == 1
+
+
+def test_what_was_believed_in_such_noise_is_not_extrapolated() -> None:
+    # With weights of even steps as if this one were as wide as the first, ε̂ there would count in full.
+    steps = parse_plan("10").steps(Cosine())
+    one, two = (list(sampler(MODEL, START, steps[:2], torch.zeros_like)) for sampler in (PLMS(), Heun()))
+    torch.testing.assert_close(one[1].x, two[1].x)
+
+
+@pytest.mark.parametrize(
+    ("t", "s", "others", "steady"),
+    [
+        (20_000, 10, [(-1000, 10)], False),  # Heun's method on a cosine chain
+        (1000, 800, [(-100, 800)], False),
+        (1000, 800, [(-0.125, 800)], True),
+        (10.3, 0.006, [(-5.15, 0.006)], False),  # on five of Karras's levels
+        (0.3, 0.01, [(-0.145, 0.01)], True),
+        (0.2, 0.1, [(1.0, 0.21), (-1.0, 0.22)], False),  # a short step before a long one
+        (math.inf, 10, [], False),
+        (10, 5, [], True),
+    ],
+)
+def test_when_a_step_may_take_in_other_levels(t: float, s: float, others: list[tuple[float, float]], steady: bool) -> None:
+    def unit(ratio: float) -> Level:
+        return Level(0.0, 1 / math.hypot(1, ratio), 1 / math.hypot(1, 1 / ratio))
+
+    assert algebra.steady(unit(t), unit(s), *((weight, unit(ratio)) for weight, ratio in others)) == steady
+
+
+def test_pndm_visits_the_levels_of_the_published_table() -> None:
+    """With 18 of 1,000 steps its stride is 55, and half of that, rounded down, goes up from the end of a step."""
+    model, calls = counted(MODEL)
+    last(PLMS(warmup="runge_kutta")(model, START, parse_plan("leading:18").steps(Linear()), torch.zeros_like))
+    table = [935, 907, 907, 880, 880, 852, 852, 825, 825, 797, 797, 770]
+    assert [level.time for level in calls] == [*table, *range(770, -1, -55)]
+    assert all(level in [Linear().table[index + 1] for index in range(1000)] for level in calls[:2])
 
 
 def test_a_gradient_at_pure_noise_is_the_ancestral_sampler_s_alone() -> None:
-    steps = Linear(zero_terminal_snr=True).steps(parse_plan("trailing:6"))
+    steps = parse_plan("trailing:6").steps(Linear(zero_terminal_snr=True))
     assert last(Ancestral()(shifted, torch.randn(2, 3, 2, 2), steps, torch.randn_like)).isfinite().all()
     with pytest.raises(Problem, match="pure noise"):
         last(DDIM()(shifted, torch.randn(2, 3, 2, 2), steps, torch.randn_like))
@@ -375,3 +401,54 @@ def test_bad_text_is_one_line_that_helps(text: str, message: str) -> None:
     with pytest.raises(Problem, match=message) as caught:
         parse("sampler", text, AnySampler)
     assert "\n" not in str(caught.value)
+
+
+# --------------------------------------------------------------------------------- what is refused before any work is done
+
+RISING = transitions([step.t for step in reversed(STEPS)], Linear())
+PURE = parse_plan("trailing:6").steps(Linear(zero_terminal_snr=True))
+ALONE = parse_plan("1").steps(Linear(timesteps=1))
+CROSSED = transitions([Linear().table[k] for k in (900, 400, 500, 100)], Linear())
+"""The second of three steps rises."""
+CASES = {"falling": STEPS, "rising": RISING, "from pure noise": PURE, "one": ALONE, "crossed": CROSSED}
+
+
+def carrying(renoiser: str | None, shifted: bool, learned: bool) -> Denoise:
+    """An exact model whose estimates carry what guidance and a learned variance add."""
+
+    def denoise(x: Tensor, level: Level) -> Estimate:
+        estimate = MODEL(x, level)
+        frac, shift = torch.zeros_like(x) if learned else None, torch.ones_like(x) if shifted else None
+        renoise = None if renoiser is None else estimate.x0
+        return replace(estimate, frac=frac, shift=shift, renoise=renoise, renoiser=renoiser or "")
+
+    return denoise
+
+
+def problem(run: Callable[..., object], *arguments: Any, **settings: Any) -> str | None:
+    """What a call is refused for."""
+    try:
+        run(*arguments, **settings)
+    except Problem as refused:
+        return str(refused)
+    return None
+
+
+@pytest.mark.parametrize("steps", CASES.values(), ids=CASES)
+@pytest.mark.parametrize("sampler", [*EVERY, Ancestral(variance="learned")], ids=str)
+def test_check_refuses_what_a_run_would_refuse_and_nothing_else(sampler: Sampler, steps: list[Transition]) -> None:
+    for renoiser, shifted, learned in product((None, "guidance cfgpp"), (False, True), (False, True)):
+        said = problem(sampler.check, steps, renoiser=renoiser, shifted=shifted, learned=learned)
+        states = sampler(carrying(renoiser, shifted, learned), START, steps, torch.randn_like)
+        happened = problem(list, states)
+        assert (said is None) == (happened is None), (said, happened, renoiser, shifted, learned)
+        if renoiser is None or not shifted:  # of two reasons either may come first
+            assert said == happened
+
+
+def test_a_run_refuses_its_steps_before_the_model_is_asked() -> None:
+    for sampler, steps in ((DDIM(eta=0.5), RISING), (Euler(variable="time"), PURE), (DPMAdaptive(), PURE)):
+        model, calls = counted(MODEL)
+        with pytest.raises(Problem):
+            next(iter(sampler(model, START, steps, torch.randn_like)))
+        assert not calls

@@ -42,7 +42,7 @@ from lodestar.samplers import (
     UniPC,
     last,
 )
-from lodestar.samplers.base import Target
+from lodestar.samplers.algebra import Target
 
 torch.set_num_threads(1)
 
@@ -114,6 +114,9 @@ class Unit:
         alpha = (1 + ratio**2) ** -0.5
         return Level(math.log(ratio), alpha, ratio * alpha)
 
+    def halfway(self, t: Level, s: Level) -> Level:
+        return self.at((t.time + s.time) / 2)
+
     def rates(self, level: Level) -> tuple[float, float]:
         return -level.alpha * level.sigma**2, level.sigma * level.alpha**2
 
@@ -179,7 +182,7 @@ def test_observed_order_in_even_steps_of_the_schedule_s_time(sampler: Sampler, o
     assert math.log2(coarse / fine) == pytest.approx(order, abs=0.15)
 
 
-@pytest.mark.parametrize("schedule", [Linear(), Cosine(), EDMSigma(), Linear().respaced(Sections(counts=(250,)))], ids=kind_of)
+@pytest.mark.parametrize("schedule", [Linear(), Cosine(), EDMSigma(), Sections(counts=(250,)).respace(Linear())], ids=kind_of)
 @pytest.mark.parametrize(("sampler", "error"), [(Euler(variable="time"), 0.01), (Heun(variable="time"), 0.002)], ids=str)
 def test_in_the_time_of_a_schedule_gaussian_data_flow_as_they_should(schedule: Schedule, sampler: Sampler, error: float) -> None:
     """The flow of Gaussian data moves every quantile to the same quantile."""
@@ -378,7 +381,7 @@ def check_moments(samples: Tensor, mean: Tensor, covariance: Tensor) -> None:
     ids=str,
 )
 def test_samples_of_a_mixture_have_its_mean_and_covariance(sampler: Sampler, plan: str) -> None:
-    steps = Linear().steps(parse_plan(plan))
+    steps = parse_plan(plan).steps(Linear())
     check_moments(last(sampler(MIXTURE, start(2000), steps, normal(1))), *MIXTURE.moments())
 
 
@@ -396,13 +399,13 @@ def test_a_consistency_model_that_is_exact_is_sampled_exactly_in_any_number_of_s
         total = level.alpha**2 * model.variance + level.sigma**2
         return Estimate(x, level, model.mean + (model.variance / total).sqrt() * (x - level.alpha * model.mean))
 
-    steps = Cosine().steps(parse_plan(plan))
+    steps = parse_plan(plan).steps(Cosine())
     check_moments(last(Consistency()(jump, start(20_000), steps, normal(1))), model.mean, model.variance.diag())
 
 
 def test_langevin_corrections_draw_a_wrong_distribution_to_the_right_one() -> None:
     # Of many values, as pictures have them: then the norms of noise and score say nothing of their directions.
-    model, step = Gaussian(torch.linspace(-1, 1, 1000), 0.25), Linear().steps(parse_plan("logsnr:40"))[19]
+    model, step = Gaussian(torch.linspace(-1, 1, 1000), 0.25), parse_plan("logsnr:40").steps(Linear())[19]
     right, right_after = (level.alpha**2 * 0.25 + level.sigma**2 for level in (step.t, step.s))
     x = step.t.alpha * model.mean + 1.5 * right**0.5 * normal(0)(torch.empty(20, 1000, dtype=torch.float64))
 
@@ -421,7 +424,7 @@ def unit_gaussian(dim: int = 2) -> Gaussian:
 
 
 def test_large_variance_is_exact_for_data_of_unit_variance_in_few_steps() -> None:
-    steps = Linear().steps(parse_plan("8"))
+    steps = parse_plan("8").steps(Linear())
     model = unit_gaussian()
     check_moments(last(Ancestral(variance="large")(model, start(20_000), steps, normal(1))), model.mean, torch.eye(2).double())
     # And the small one, at this number of steps, is not: the check can fail.
@@ -434,7 +437,7 @@ def test_large_variance_is_exact_for_data_of_unit_variance_in_few_steps() -> Non
 @pytest.mark.parametrize("variance", ["learned", None])
 def test_a_learned_variance_that_is_right_makes_few_steps_exact(form: str, variance: str | None) -> None:
     model = Gaussian(torch.tensor([0.5, -1.0]), 0.25)
-    steps = Cosine().steps(parse_plan("6"))
+    steps = parse_plan("6").steps(Cosine())
     samples = last(Ancestral(variance=variance)(with_variance(model, steps, form), start(20_000), steps, normal(1)))
     check_moments(samples, model.mean, 0.25 * torch.eye(2).double())
 

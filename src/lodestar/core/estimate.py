@@ -34,7 +34,7 @@ class Estimate:
     """Where given, x̂₀ with the shift folded in is clamped to [−limit, limit] too: an expectation of data stays among the data."""
     renoise: Tensor | None = None
     """Where given, another x̂₀ [B, ...], whose ε̂ a step puts back instead of x0's own (CFG++). A sampler that keeps to this says
-    so when it folds, and takes its terms from `lodestar.samplers.base.renoised`; every other one refuses."""
+    so when it folds, and takes its terms from `lodestar.samplers.algebra.renoised`; every other one refuses."""
     renoiser: str = "guidance"
     """Who wants that, for the message of those that refuse."""
     unclipped: Tensor | None = None
@@ -58,15 +58,13 @@ class Estimate:
     def folded(self, renoises: bool = False) -> Estimate:
         """The shift applied by Tweedie's formula, x̂₀ + σ²/α·shift, equally ε̂ − σ·shift (ADM, algorithm 2).
 
-        renoises: the caller keeps to `renoise`. Raises Problem where it does not and has to; and at pure noise (α = 0), where x
-        says nothing of x₀ and no x̂₀ can express the shift.
+        renoises: the caller keeps to `renoise`. Raises Problem as `check_renoising` and `check_shifting` do.
         """
         if self.renoise is not None and not renoises:
-            raise Problem(f"{self.renoiser} puts back other noise than x0's own, which this sampler cannot: use ddim or dpmpp")
+            check_renoising(self.renoiser)
         if self.shift is None:
             return self
-        if isinstance(self.level.alpha, float) and self.level.alpha == 0:
-            raise Problem("a gradient cannot move x0 at pure noise (zero terminal signal): use ancestral, form mean")
+        check_shifting(self.level)
         gain = self.level.sigma**2 / self.level.alpha
         change = spread(gain, self.x) * self.shift
         x0 = self.x0 + change
@@ -74,6 +72,17 @@ class Estimate:
         unclipped = self.unclipped if self.unclipped is None or self.renoise is not None else self.unclipped + change
         x0 = x0 if self.limit is None else x0.clamp(-self.limit, self.limit)
         return replace(self, x0=x0, shift=None, unclipped=unclipped)
+
+
+def check_renoising(renoiser: str) -> None:
+    """Raise Problem: a sampler that cannot put back other noise meets somebody who wants that."""
+    raise Problem(f"{renoiser} puts back other noise than x0's own, which this sampler cannot: use ddim or dpmpp")
+
+
+def check_shifting(level: Level) -> None:
+    """Raise Problem at pure noise (α = 0), where x says nothing of x₀, so that no x̂₀ can express a shift."""
+    if isinstance(level.alpha, float) and level.alpha == 0:
+        raise Problem("a gradient cannot move x0 at pure noise (zero terminal signal): use ancestral, form mean")
 
 
 Denoise = Callable[[Tensor, Level], Estimate]

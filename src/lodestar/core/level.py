@@ -60,7 +60,7 @@ CLEAN = Level(-1.0, 1.0, 0.0)
 """The level of clean data."""
 
 
-class Levels(Protocol):
+class LevelSource(Protocol):
     """What makes the levels that no list holds: a schedule, to samplers that stop between two steps or above one.
 
     And what knows how fast its levels change, to those that solve the ODE in its time.
@@ -71,6 +71,9 @@ class Levels(Protocol):
 
     def at_ratio(self, ratio: float) -> Level:
         """The level of this σ/α, or the nearest that there is."""
+
+    def halfway(self, t: Level, s: Level) -> Level:
+        """The level half way between two in network time."""
 
     def rates(self, level: Level) -> tuple[float, float]:
         """(α̇, σ̇), the changes of α and σ per unit of network time at a scalar level."""

@@ -15,8 +15,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from lodestar.config import Config, Problem, kinds, nearest, parse
+from lodestar.core import sigmas
 from lodestar.core.level import CLEAN, Level
-from lodestar.core.schedule import Schedule
+from lodestar.core.schedule import Respaced, Schedule
+from lodestar.core.transition import Transition, transitions
 
 
 class Plan(Config, abc.ABC):
@@ -30,6 +32,10 @@ class Plan(Config, abc.ABC):
         """The levels, from the noisiest to clean data: one more than there are steps. Raises Problem for too short a schedule."""
         return [*self.noisy(schedule), CLEAN]
 
+    def steps(self, schedule: Schedule) -> list[Transition]:
+        """The steps, noisy to clean. Raises Problem for too short a schedule."""
+        return transitions(self.levels(schedule), schedule)
+
 
 class Indexed(Plan, abc.ABC):
     """A plan that keeps some of the chain's own steps."""
@@ -41,6 +47,11 @@ class Indexed(Plan, abc.ABC):
     def noisy(self, schedule: Schedule) -> list[Level]:
         table = schedule.table
         return [table[index + 1] for index in reversed(self.indices(schedule.timesteps))]
+
+    def respace(self, schedule: Schedule) -> Respaced:
+        """The chain of these levels alone, with the same times for the network (Improved DDPM, section 4)."""
+        kept = tuple(self.indices(schedule.timesteps))
+        return Respaced.model_validate({"base": schedule, "kept": kept, "timesteps": len(kept)})
 
 
 class Sections(Indexed):
@@ -123,13 +134,13 @@ class Chosen(Indexed):
     """These steps of the chain, as the published few-step samplers name them."""
 
     kind: Literal["at"] = "at"
-    steps: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    kept: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
     """Of 0 … T − 1; the order does not matter."""
 
     def indices(self, timesteps: int) -> list[int]:
-        if max(self.steps) >= timesteps:
-            raise Problem(f"steps 'at': there is no {max(self.steps)}, the schedule's are 0 to {timesteps - 1}")
-        return sorted(set(self.steps))
+        if max(self.kept) >= timesteps:
+            raise Problem(f"steps 'at': there is no {max(self.kept)}, the schedule's are 0 to {timesteps - 1}")
+        return sorted(set(self.kept))
 
 
 class Linspace(Plan):
@@ -161,8 +172,6 @@ class Karras(Plan):
     rho: float = Field(default=7.0, gt=0)
 
     def noisy(self, schedule: Schedule) -> list[Level]:
-        from lodestar.core import sigmas
-
         high, low = _range(schedule)
         return [schedule.at_ratio(ratio) for ratio in sigmas.karras(self.count, low, high, self.rho)]
 
@@ -174,8 +183,6 @@ class LogSNR(Plan):
     count: int = Field(ge=2)
 
     def noisy(self, schedule: Schedule) -> list[Level]:
-        from lodestar.core import sigmas
-
         high, low = _range(schedule)
         return [schedule.at_ratio(ratio) for ratio in sigmas.exponential(self.count, low, high)]
 
@@ -200,7 +207,7 @@ def parse_plan(text: str | int) -> Any:
     if match := re.fullmatch(r"ddim(\d+)", text):
         return parse("steps", f"ddim:{match[1]}", AnyPlan)
     if match := re.fullmatch(r"at:(\d+(?:,\d+)*)", text):
-        return Chosen(steps=tuple(int(step) for step in match[1].split(",")))
+        return Chosen(kept=tuple(int(step) for step in match[1].split(",")))
     if text.split(":")[0] in _NAMES:
         return parse("steps", text, AnyPlan)
     spaced = [f"{name}:N" for name in _NAMES if name not in ("ddim", "fast27", "at")]

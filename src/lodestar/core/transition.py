@@ -17,7 +17,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from lodestar.core.level import Level, Levels, Scalar, exp, log, spread, where
+from lodestar.core.level import Level, LevelSource, Scalar, exp, log, spread, where
 
 FixedVariance = Literal["small", "large"]
 """β̃ (right for data of zero variance) or β (right for data of unit variance): DDPM, section 3.2."""
@@ -34,7 +34,7 @@ class Transition:
     s: Level
     floor: Scalar | None = None
     """The variance that stands in for β̃ = 0 where s is clean data. The published code takes that of the step before."""
-    schedule: Levels | None = field(default=None, repr=False, compare=False)
+    schedule: LevelSource | None = field(default=None, repr=False, compare=False)
     """What made the step, for samplers that need a level between its two, or above them."""
 
     @property
@@ -77,7 +77,7 @@ class Transition:
         return (frac + 1) / 2 * high + (1 - frac) / 2 * low
 
     @property
-    def levels(self) -> Levels:
+    def levels(self) -> LevelSource:
         """The schedule that made the step."""
         assert self.schedule is not None, "this step was made without a schedule: give one to `transitions`"
         return self.schedule
@@ -92,7 +92,7 @@ class Transition:
         return log(small), log(self.beta)
 
 
-def transitions(levels: Sequence[Level], schedule: Levels | None = None) -> list[Transition]:
+def transitions(levels: Sequence[Level], schedule: LevelSource | None = None) -> list[Transition]:
     """The steps through a list of scalar levels, in the order given (noisy to clean when sampling).
 
     schedule: where the levels come from, which a few samplers ask for others (`Transition.levels`).

@@ -38,7 +38,7 @@ def note_sampler(model: DiffusionConfig, sampler: Sampler) -> None:
     if not isinstance(sampler, Consistency):
         return
     jumps = isinstance(model.sampler, Consistency) or model.denoiser.prediction.kind == "consistency"
-    if not jumps and len(model.schedule.steps(parse_plan(model.steps))) > 1:
+    if not jumps and len(parse_plan(model.steps).steps(model.schedule)) > 1:
         warnings.warn(
             "sampler consistency is for models that were trained to jump to clean data (consistency models, students of one "
             "step), and nothing tells that this one was: of others it makes blurred pictures",

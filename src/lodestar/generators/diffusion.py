@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lodestar.conditions import Ask, Composed, Label, signs
 from lodestar.config import Problem
-from lodestar.core.estimate import Estimate
+from lodestar.core.estimate import check_shifting
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
@@ -28,11 +28,11 @@ from lodestar.generators.guide import Critic, Guides, chosen
 from lodestar.generators.guided import Guided, bind, check_intervals
 from lodestar.generators.request import Asked, AskedLabel, Frame, Request, Settings, listed, settings
 from lodestar.generators.samples import Samples
-from lodestar.guidance import Context, Guidance, Sees, compose
+from lodestar.guidance import Guidance, Interval, Sees, Steering
 from lodestar.models.diffusion import DiffusionModel
 from lodestar.models.labels import read_label, spell
 from lodestar.models.look import look
-from lodestar.samplers import Own, Sampler
+from lodestar.samplers import Sampler
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,9 @@ class Diffusion(DiffusionModel, Generator):
             self.check_label(ask.label, guided.guides)
         guided.denoise(few, None if low_res is None else low_res[: len(few)])
         check_intervals(guidance, sampler, steps, f"those of plan {how.steps!r}")
-        _rehearse(sampler, steps, guidance, self.config.denoiser.variance != "fixed")
+        renoising = next((f"guidance {each.kind}" for each in guidance if each.renoises), None)
+        learned = self.config.denoiser.variance != "fixed"
+        sampler.check(steps, renoiser=renoising, shifted=_shifted(guidance, steps[0].t), learned=learned)
         note_sampler(self.config, sampler)
         return guided, sampler, steps
 
@@ -143,7 +145,7 @@ class Diffusion(DiffusionModel, Generator):
     def transitions(self, how: Settings) -> list[Transition]:
         """The steps of settings. Raises Problem where they begin at a level that is hardly noisy, where noise is no picture."""
         plan = how.steps or self.config.steps
-        steps = self.config.schedule.steps(parse_plan(plan))
+        steps = parse_plan(plan).steps(self.config.schedule)
         start = steps[0].t
         if start.ratio < 1:
             raise Problem(
@@ -213,16 +215,14 @@ class Diffusion(DiffusionModel, Generator):
         return bind(self, asks, low_res)
 
 
-def _rehearse(sampler: Sampler, steps: Sequence[Transition], guidance: Sequence[Guidance], learned: bool) -> None:
-    """The first step with a single number for a picture, so that what a sampler refuses it refuses before any work."""
-    if isinstance(sampler, Own):  # which may want whole pictures
-        sampler.algorithm()
-        return
-    frac = torch.zeros(1, 1) if learned else None
-
-    def plain(x: Tensor, level: Level) -> Estimate:
-        return Estimate(x, level, x, frac=frac)
-
-    context = Context(plain, pair=lambda x, level: (plain(x, level), plain(x, level)))
-    denoise = compose([each for each in guidance if each.renoises], context)
-    next(iter(sampler(denoise, torch.zeros(1, 1), steps, torch.zeros_like)))
+def _shifted(guidance: Sequence[Guidance], level: Level) -> bool:
+    """Whether a gradient is collected, and not applied, at this level. Raises Problem where it is applied and cannot be."""
+    at_once: set[bool] = set()
+    for each in guidance:
+        if isinstance(each, Steering) and each.active:
+            at_once.add(each.at_once)
+        elif isinstance(each, Interval) and not each.holds(level):
+            at_once.clear()
+    if True in at_once:
+        check_shifting(level)
+    return False in at_once

@@ -28,7 +28,7 @@ class CFGpp(Blend):
 
     @property
     def renoises(self) -> bool:
-        return True
+        return self.scale > 0
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         pair = context.pair

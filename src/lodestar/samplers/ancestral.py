@@ -11,7 +11,10 @@ from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Scalar, exp
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, renoised
+from lodestar.samplers.algebra import combine, renoised
+from lodestar.samplers.base import Sampler, State
+
+_LACKING = "sampler ancestral: variance is 'learned', and this model has none: choose from 'small', 'large'"
 
 
 class Ancestral(Sampler):
@@ -28,8 +31,23 @@ class Ancestral(Sampler):
     def stochastic(self) -> bool:
         return True
 
+    @property
+    def renoises(self) -> bool:
+        return True
+
+    @property
+    def shifts(self) -> bool:
+        return True
+
+    def check(
+        self, steps: Sequence[Transition], *, renoiser: str | None = None, shifted: bool = False, learned: bool = True
+    ) -> None:
+        super().check(steps, renoiser=renoiser, shifted=shifted, learned=learned)
+        if self.variance == "learned" and not learned:
+            raise Problem(_LACKING)
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        self.check_falling(steps)
+        self.check(steps)
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t)
             of_x0, of_x = step.coefficients()
@@ -51,5 +69,5 @@ class Ancestral(Sampler):
             if estimate.logvar is not None:
                 return exp(estimate.logvar)
         if self.variance == "learned":
-            raise Problem("sampler ancestral: variance is 'learned', and this model has none: choose from 'small', 'large'")
+            raise Problem(_LACKING)
         return step.var(self.variance or "small")

@@ -3,42 +3,15 @@
 from __future__ import annotations
 
 import abc
-import math
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Literal
+from dataclasses import dataclass
 
-import torch
-from pydantic import Field
 from torch import Tensor
 
 from lodestar.config import Config, Problem
-from lodestar.core.estimate import Denoise, Estimate, Noise
-from lodestar.core.level import Level, Levels, Scalar, spread
+from lodestar.core.estimate import Denoise, Estimate, Noise, check_renoising, check_shifting
 from lodestar.core.transition import Transition
-
-Term = tuple[Scalar, Tensor]
-"""A factor and what it multiplies."""
-
-Target = Literal["x0", "epsilon"]
-"""What an exponential integrator takes to change slowly: x̂₀ (DPM-Solver++) or ε̂ (DPM-Solver)."""
-
-Taper = Annotated[int, Field(ge=1, le=4)]
-"""The order of the step to the lowest noisy level, one more for each step before it; 4, the highest order, for no fall.
-
-On plans even in time that step is by far the widest in λ, and a third order goes wrong there. Published DPM-Solver++
-falls to 1 where there are fewer than 15 steps (later 10), UniPC always; diffusers, which counts the step to clean data too,
-falls to 2. The step to clean data has at most this order too. Without effect on a sampler of no higher order.
-"""
-
-Variable = Literal["ratio", "time"]
-"""What a solver of the probability-flow ODE steps in: σ/α, in which x/α moves by ε̂ alone, or the time of the schedule.
-
-The ODE is the same, and so is where it leads; how wrong a step is differs (Karras et al. 2022, section 3). Score-based models
-(Song et al. 2021) are solved in time. In a chain's time σ changes the faster the less there is of it, so that few steps leave
-noise; in σ/α the data of a single point are reached exactly in any number.
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,35 +45,42 @@ class Sampler(Config, abc.ABC):
         only the two ends count, and there are more states or fewer than steps."""
         return False
 
-    def check_falling(self, steps: Sequence[Transition]) -> None:
-        """Raise Problem where a step rises in noise, as inversion does: fresh noise cannot be undone."""
-        if any(step.beta < 0 for step in steps):
+    @property
+    def renoises(self) -> bool:
+        """Whether it can put back other noise than x̂₀'s own (`Estimate.renoise`)."""
+        return False
+
+    @property
+    def shifts(self) -> bool:
+        """Whether it applies a collected gradient in a way of its own, which x̂₀ need not express (`Estimate.shift`)."""
+        return False
+
+    def check(
+        self, steps: Sequence[Transition], *, renoiser: str | None = None, shifted: bool = False, learned: bool = True
+    ) -> None:
+        """Raise the Problem that a run of these steps would raise, before any work; every run begins with it.
+
+        renoiser: who wants other noise put back, in words, as `Estimate.renoiser`; None where nobody does. shifted: guidance
+        collects a gradient at the first level (`Estimate.shift`). learned: the model has a variance of its own, or may have.
+        """
+        self._check_steps(steps)
+        if renoiser is not None and not self.renoises:
+            check_renoising(renoiser)
+        if shifted and not self.shifts and steps:
+            check_shifting(steps[0].t)
+
+    def _check_steps(self, steps: Sequence[Transition]) -> None:
+        """Raise Problem where the steps themselves are not for this sampler."""
+        if self.stochastic and any(step.beta < 0 for step in self._redrawn(steps)):
             raise Problem(f"sampler {self.kind}: inversion needs one that draws no noise, such as ddim, euler or dpmpp")
 
-    def check_signal(self, step: Transition) -> None:
-        """Raise Problem where a step begins at pure noise (α = 0), which has no σ/α."""
-        if step.t.alpha == 0:
-            raise Problem(
-                f"sampler {self.kind} cannot begin at pure noise (a schedule of zero terminal signal): use ddim or dpmpp"
-            )
+    def _redrawn(self, steps: Sequence[Transition]) -> Sequence[Transition]:
+        """The steps after which a stochastic sampler draws noise, which cannot be undone: they have to fall in noise."""
+        return steps
 
     @abc.abstractmethod
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         """Take the steps in order, from x [B, ...] at the level steps[0].t, and yield a state after each of them."""
-
-
-DROWNED = 1000.0
-"""σ/α above which x says nothing of the picture: plms, and heun in σ/α, take Euler's step from there, then as good as any.
-
-A second ε̂ would be multiplied by a step of that length, rounding and all: on a cosine chain, whose noisiest level has 20,000,
-that leaves the range of pictures in one step. Published methods in ε̂ are used up to about 160.
-"""
-
-
-def tapered(order: int, taper: int, steps: Sequence[Transition], index: int) -> int:
-    """The order of a step of a method of this order, see `Taper`."""
-    lowest = len(steps) - (2 if steps[-1].s.sigma == 0 else 1)
-    return min(order, taper + max(0, lowest - index))
 
 
 def last(states: Iterable[State]) -> Tensor:
@@ -108,121 +88,3 @@ def last(states: Iterable[State]) -> Tensor:
     final = deque(states, maxlen=1)
     assert final, "no steps"
     return final[0].x
-
-
-def combine(*terms: Term) -> Tensor:
-    """Σ factor·tensor, with as few tensor operations as there are terms."""
-    (factor, tensor), *rest = terms
-    total = tensor * spread(factor, tensor)
-    for factor, tensor in rest:
-        total = total + spread(factor, tensor) * tensor if isinstance(factor, Tensor) else torch.add(total, tensor, alpha=factor)
-    return total
-
-
-def renoised(estimate: Estimate, s: Level) -> tuple[Estimate, list[Term]]:
-    """The estimate whose step to s is taken, and the terms that are added to it.
-
-    They are the estimate itself and nothing, unless other noise is to be put back (`Estimate.renoise`): then the step is that of
-    the other x̂₀, which a sampler with memory remembers too, and α_s times the difference is added. So the data are those of one
-    and the noise that of the other (CFG++, Chung et al. 2024).
-    """
-    if estimate.renoise is None:
-        return estimate, []
-    other = replace(estimate, x0=estimate.renoise, renoise=None)
-    return other, [(s.alpha, estimate.x0), (-s.alpha, other.x0)]
-
-
-def follow(t: Level, s: Level, deviation: Scalar | None = None) -> tuple[Scalar, Scalar]:
-    """Factors of x̂₀ and x in α_s·x̂₀ + deviation·ε̂, where ε̂ = (x − α_t·x̂₀)/σ_t; the deviation is σ_s if not given.
-
-    With σ_s it is Euler's step of the probability-flow ODE in x/α over σ/α, and DDIM's at η = 0: the two are one.
-    """
-    slope = (s.sigma if deviation is None else deviation) / t.sigma
-    return s.alpha - slope * t.alpha, slope
-
-
-def drift(t: Level, levels: Levels) -> tuple[float, float]:
-    """Factors of x̂₀ and x in dx/dt = α̇·x̂₀ + σ̇·ε̂, the probability-flow ODE in the schedule's time.
-
-    Song et al. 2021, equation 13; Karras et al. 2022, equation 4, where α is s(t) and σ is s(t)·σ(t).
-    """
-    of_x0, of_eps = levels.rates(t)
-    slope = of_eps / float(t.sigma)
-    return of_x0 - slope * float(t.alpha), slope
-
-
-def stride(step: Transition, share: float = 1.0) -> tuple[float, float]:
-    """Factors of x̂₀ and x in a `share` of Euler's step in the schedule's time, x + share·(s − t)·dx/dt."""
-    of_x0, of_x = drift(step.t, step.levels)
-    width = share * float(step.s.time - step.t.time)
-    return width * of_x0, 1 + width * of_x
-
-
-def lead(estimate: Estimate, s: Level, *past: Term) -> Tensor:
-    """Euler's step to s and Σ factor·(past ε̂ − ε̂) on top of it: a linear multistep method, in as few operations as tensors."""
-    t = estimate.level
-    of_x0, of_x = follow(t, s)
-    total = sum(factor for factor, _ in past) / t.sigma
-    return combine((of_x0 + total * t.alpha, estimate.x0), (of_x - total, estimate.x), *past)
-
-
-def refresh(step: Transition, eta: float) -> tuple[float, float]:
-    """(std, deviation): the noise drawn afresh, std² = η²·β̃ but never more than σ_s², and what is left to follow ε̂ to."""
-    sigma = float(step.s.sigma)
-    if eta == 0:
-        return 0.0, sigma
-    std = min(eta * float(step.small) ** 0.5, sigma)
-    return std, (sigma**2 - std**2) ** 0.5
-
-
-def exponential(t: Level, s: Level, target: Target) -> tuple[float, float, float]:
-    """(kept, of, width) of x_s = kept·x + of·∫ e^{τ − width}·value dτ over 0 … width, the exact solution of the ODE.
-
-    In λ = log(α/σ) the width is λ_s − λ_t where the value is x̂₀, and its negative where it is ε̂: exchanging α and σ turns one
-    into the other (Lu et al. 2022, "DPM-Solver++", section 4).
-    """
-    width = float(s.half_logsnr - t.half_logsnr)
-    if target == "x0":
-        return float(s.sigma / t.sigma), float(s.alpha), width
-    return float(s.alpha / t.alpha), float(s.sigma), -width
-
-
-def single(t: Level, s: Level, x: Tensor, values: Sequence[tuple[float, Tensor]], target: Target, expand: bool) -> list[Term]:
-    """An exponential integrator's step without memory from x at t to s, not clean, by the values at t and at up to two stages.
-
-    x and the values are [B, ...]; each value comes with its λ. expand: the changes of the value are weighed as its Taylor
-    expansion has them; if not, by the newest alone: with (1 − e^{−h})/2 after one stage, with φ₂ after two (Lu et al. 2022,
-    "DPM-Solver", algorithms 1 and 2; "DPM-Solver++", algorithm 1).
-    """
-    kept, of, width = exponential(t, s, target)
-    gain = -math.expm1(-width)
-    (begin, value), *stages = values
-    if not stages:
-        return [(kept, x), (of * gain, value)]
-    changes = [(abs(width) / abs(place - begin), stage) for place, stage in stages]
-    phi_2 = 1 - gain / width
-    if len(changes) == 1:
-        weights = [of * (phi_2 if expand else gain / 2)]
-    elif not expand:
-        weights = [0.0, of * phi_2]
-    else:
-        (inverse_1, _), (inverse_2, _) = changes
-        apart, phi_3 = 1 / inverse_2 - 1 / inverse_1, phi_2 / width - 0.5
-        weights = [of * (phi_2 / inverse_2 + 2 * phi_3) / apart, -of * (phi_2 / inverse_1 + 2 * phi_3) / apart]
-    moved: list[Term] = [(weight * inverse, stage) for weight, (inverse, stage) in zip(weights, changes, strict=True)]
-    return [(kept, x), (of * gain - sum(factor for factor, _ in moved), value), *moved]
-
-
-def blocks(steps: Sequence[Transition], size: int, fast: bool = False) -> Iterator[list[Transition]]:
-    """The steps in groups of `size`, a step from pure noise and one to clean data alone: no λ = log(α/σ) spans them.
-
-    fast: where the others are whole groups, the last of these falls to one of size − 1 and one of 1.
-    """
-    spanned = [step for step in steps if step.t.alpha > 0 and step.s.sigma > 0]
-    ends = spanned[-2:-1] if fast and len(spanned) % size == 0 else []
-    block: list[Transition] = []
-    for step, after in zip(steps, [*steps[1:], None], strict=True):
-        block.append(step)
-        if len(block) == size or step.t.alpha == 0 or after is None or after.s.sigma == 0 or step in ends:
-            yield block
-            block = []

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine
+from lodestar.samplers.algebra import combine
+from lodestar.samplers.base import Sampler, State
 
 
 class Consistency(Sampler):
@@ -26,7 +27,7 @@ class Consistency(Sampler):
         return True
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        self.check_falling(steps)
+        self.check(steps)
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t).folded()
             x = combine((step.s.alpha, estimate.x0))

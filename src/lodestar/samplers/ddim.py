@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, follow, refresh, renoised
+from lodestar.samplers.algebra import combine, follow, refresh, renoised
+from lodestar.samplers.base import Sampler, State
 
 
 class DDIM(Sampler):
@@ -32,11 +33,14 @@ class DDIM(Sampler):
     def stochastic(self) -> bool:
         return self.eta > 0
 
+    @property
+    def renoises(self) -> bool:
+        return True
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        if self.eta > 0:
-            self.check_falling(steps)
+        self.check(steps)
         for index, step in enumerate(steps):
-            estimate = denoise(x, step.t).folded(renoises=True)
+            estimate = denoise(x, step.t).folded(self.renoises)
             believed = estimate
             # To clean data no noise is put back.
             if not self.clipped and estimate.unclipped is not None and step.s.sigma > 0:

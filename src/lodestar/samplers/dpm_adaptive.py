@@ -26,7 +26,8 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine, single
+from lodestar.samplers.algebra import combine, single
+from lodestar.samplers.base import Sampler, State
 
 SHORTEST = 1e-6
 """The least width of a step in λ: where even that is not accepted, it is rounding that the two differ in."""
@@ -63,10 +64,17 @@ class DPMAdaptive(Sampler):
     def adaptive(self) -> bool:
         return True
 
+    def _check_steps(self, steps: Sequence[Transition]) -> None:
+        super()._check_steps(steps)
+        if steps and steps[0].t.alpha == 0:
+            raise Problem(
+                f"sampler {self.kind} cannot begin at pure noise (a schedule of zero terminal signal): use ddim or dpmpp"
+            )
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         if not steps:
             return
-        self.check_signal(steps[0])
         level, final, ends = steps[0].t, steps[-1], [float(step.s.half_logsnr) for step in steps]
         to_clean = final.s.sigma == 0
         end = final.t if to_clean else final.s
@@ -110,14 +118,13 @@ class DPMAdaptive(Sampler):
 
     def _step(self, denoise: Denoise, estimate: Estimate, step: Transition) -> tuple[Tensor, Tensor]:
         """x at the end of the step, of one order less and of the order."""
-        t, x = step.t, estimate.x
-        here, width = float(t.half_logsnr), float(step.s.half_logsnr - t.half_logsnr)
-        values = [(here, estimate.eps)]
+        here, width = float(step.t.half_logsnr), float(step.s.half_logsnr - step.t.half_logsnr)
+        estimates = [estimate]
         for k in range(1, self.order):
             stage = step.levels.at_ratio(math.exp(-here - k / self.order * width))
-            ahead = combine(*single(t, stage, x, values, "epsilon", expand=True))
-            values.append((float(stage.half_logsnr), denoise(ahead, stage).folded().eps))
-        lower, higher = (combine(*single(t, step.s, x, known, "epsilon", expand=False)) for known in (values[:-1], values))
+            ahead = combine(*single(estimates, stage, "epsilon", expand=True))
+            estimates.append(denoise(ahead, stage).folded())
+        lower, higher = (combine(*single(known, step.s, "epsilon", expand=False)) for known in (estimates[:-1], estimates))
         return lower, higher
 
     def _factor(self, good: float, good_1: float, good_2: float) -> float:

@@ -12,15 +12,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from torch import Tensor
 
 from lodestar.config import Problem
-from lodestar.core.estimate import Denoise, Noise
+from lodestar.core.estimate import Denoise, Estimate, Noise
+from lodestar.core.level import Level
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Taper, Target, Term, combine, exponential, renoised, tapered
+from lodestar.samplers.algebra import Taper, Target, Term, Value, combine, euler, exponential, renoised, steady, tapered
+from lodestar.samplers.base import Sampler, State
 
 
 class DPMpp(Sampler):
@@ -50,50 +53,61 @@ class DPMpp(Sampler):
     def stochastic(self) -> bool:
         return self.eta > 0
 
+    @property
+    def renoises(self) -> bool:
+        return True
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        if self.eta > 0:
-            self.check_falling(steps)
-        past: list[tuple[float, Tensor]] = []
+        self.check(steps)
+        past: list[Value] = []
         for index, step in enumerate(steps):
             t, s = step.t, step.s
-            if self.target == "epsilon":
-                self.check_signal(step)
-            estimate = denoise(x, t).folded(renoises=True)
+            estimate = denoise(x, t).folded(self.renoises)
             base, added = renoised(estimate, s)
-            value = base.x0 if self.target == "x0" else base.eps
             if s.sigma == 0:
                 x = estimate.x0 * s.alpha
+            elif t.alpha == 0 and self.target == "epsilon":
+                x = combine(*euler(base, s), *added)
             else:
-                kept, of, width = exponential(t, s, self.target)
-                reach = (1 + self.eta) * width
-                gain = -math.expm1(-reach)
-                if self.eta > 0:
-                    # From pure noise the width is infinite, and 0·∞ is not 0.
-                    kept *= math.exp(-self.eta * width)
                 order = tapered(self.order, self.taper, steps, index)
-                values = [(width, value), *past[: order - 1]]
-                terms: list[Term] = [(kept, x), *self._values(of, width, reach, gain, values), *added]
+                value = (t, base.x0 if self.target == "x0" else base.eps)
+                terms = [*self._terms(base, s, [value, *past[: order - 1]]), *added]
                 if self.eta > 0:
+                    width = float(s.half_logsnr - t.half_logsnr)
                     terms.append((s.sigma * math.sqrt(-math.expm1(-2 * self.eta * width)), noise(x)))
                 x = combine(*terms)
-                past = [(width, value), *past[:1]]
+                past = [value, *past[:1]]
             yield State(x, estimate, index)
 
-    def _values(self, of: float, width: float, reach: float, gain: float, values: list[tuple[float, Tensor]]) -> list[Term]:
-        """The factors of up to three values, the newest first, each given with the width of the step that was taken from it."""
-        (_, now) = values[0]
-        if len(values) == 1:
-            return [(of * gain, now)]
-        width_1, before = values[1]
-        if len(values) == 2:
+    def _terms(self, estimate: Estimate, s: Level, values: list[Value]) -> list[Term]:
+        """The step from the estimate's level to s by up to three values, the newest first, without its noise."""
+        (t, now), *before = values
+        kept, of, width = exponential(t, s, self.target)
+        reach = (1 + self.eta) * width
+        gain = -math.expm1(-reach)
+        if self.eta > 0:
+            # From pure noise the width is infinite, and 0·∞ is not 0.
+            kept *= math.exp(-self.eta * width)
+        levels = [level for level, _ in values]
+        factors = self._factors(of, reach, gain, [width, *(exponential(t, s, self.target)[2] for s, t in pairwise(levels))])
+        if self.target == "epsilon" and not (before and steady(t, s, *zip(factors, levels[1:], strict=True))):
+            return euler(estimate, s)
+        moved = [(factor, value) for factor, (_, value) in zip(factors, before, strict=True)]
+        return [(kept, estimate.x), (of * gain - sum(factors), now), *moved]
+
+    def _factors(self, of: float, reach: float, gain: float, widths: list[float]) -> list[float]:
+        """The factors of the values before the newest, given the widths of this step and of those that were taken from them."""
+        width, *before = widths
+        if not before:
+            return []
+        if len(before) == 1:
             weight = gain / 2 if self.solver == "midpoint" else 1 - gain / reach
-            change = of * weight * width / width_1
-            return [(of * gain + change, now), (-change, before)]
-        width_2, first = values[2]
+            return [-of * weight * width / before[0]]
+        width_1, width_2 = before
         phi_2 = 1 - gain / reach
         phi_3 = phi_2 / reach - 0.5
         # D₁ and D₂ in terms of (now − before)/r₁ and (before − first)/r₂.
         older = of * (phi_2 * width_1 / width - phi_3) * width / (width_1 + width_2)
         newer = (of * phi_2 + older) * width / width_1
         older *= width / width_2
-        return [(of * gain + newer, now), (-newer - older, before), (older, first)]
+        return [-newer - older, older]

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Term, blocks, combine, exponential, refresh
+from lodestar.samplers.algebra import Term, blocks, combine, exponential, refresh
+from lodestar.samplers.base import Sampler, State
 
 
 class DPMppSDE(Sampler):
@@ -30,8 +31,7 @@ class DPMppSDE(Sampler):
         return self.eta > 0
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        if self.eta > 0:
-            self.check_falling(steps)
+        self.check(steps)
         index = 0
         for block in blocks(steps, 2):
             first, begin, before = x, block[0].t, None

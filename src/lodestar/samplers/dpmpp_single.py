@@ -16,9 +16,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.core.estimate import Denoise, Noise
+from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Target, blocks, combine, refresh, single
+from lodestar.samplers.algebra import Target, blocks, combine, refresh, single
+from lodestar.samplers.base import Sampler, State
 
 
 class DPMppSingle(Sampler):
@@ -41,28 +42,25 @@ class DPMppSingle(Sampler):
     def stochastic(self) -> bool:
         return self.eta > 0
 
+    def _redrawn(self, steps: Sequence[Transition]) -> Sequence[Transition]:
+        # Where the stages are does not matter: k-diffusion has one below the end of the step.
+        return [Transition(block[0].t, block[-1].s) for block in blocks(steps, self.order, self.fast)]
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         index = 0
         for block in blocks(steps, self.order, self.fast):
-            first, begin = x, block[0].t
-            if self.eta > 0:
-                # Where the stages are does not matter: k-diffusion has one below the end of the step.
-                self.check_falling([Transition(begin, block[-1].s)])
-            values: list[tuple[float, Tensor]] = []
+            begin = block[0].t
+            estimates: list[Estimate] = []
             for step in block:
-                if self.target == "epsilon":
-                    self.check_signal(step)
                 estimate = denoise(x, step.t).folded()
-                values.append((float(step.t.half_logsnr), estimate.x0 if self.target == "x0" else estimate.eps))
+                estimates.append(estimate)
                 std, goal = 0.0, step.s
                 if self.eta > 0 and step is block[-1]:
                     std, deviation = refresh(Transition(begin, step.s), self.eta)
                     goal = replace(goal, sigma=deviation)
                 expand = self.solver == "heun" or (self.solver == "stages" and step is not block[-1])
-                if goal.sigma > 0:
-                    x = combine(*single(begin, goal, first, values, self.target, expand))
-                else:
-                    x = estimate.x0 * goal.alpha
+                x = combine(*single(estimates, goal, self.target, expand)) if goal.sigma > 0 else estimate.x0 * goal.alpha
                 if std > 0:
                     x = combine((1.0, x), (std, noise(x)))
                 yield State(x, estimate, index)

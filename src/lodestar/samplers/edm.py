@@ -12,7 +12,8 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Variable, combine
+from lodestar.samplers.algebra import Variable, combine
+from lodestar.samplers.base import Sampler, State
 from lodestar.samplers.euler import Euler
 from lodestar.samplers.heun import Heun
 
@@ -49,12 +50,22 @@ class EDMHeun(Sampler):
     def stochastic(self) -> bool:
         return self.churn > 0
 
+    @property
+    def renoises(self) -> bool:
+        return self._solver.renoises
+
+    def _check_steps(self, steps: Sequence[Transition]) -> None:
+        super()._check_steps(steps)
+        self._solver._check_steps(steps)
+
+    @property
+    def _solver(self) -> Heun | Euler:
+        return Heun(reach=self.reach, variable=self.variable) if self.solver == "heun" else Euler(variable=self.variable)
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        if self.churn > 0:
-            self.check_falling(steps)
+        self.check(steps)
         gamma = min(self.churn / len(steps), math.sqrt(2) - 1)
-        heun, euler = Heun(reach=self.reach, variable=self.variable), Euler(variable=self.variable)
-        solver = heun if self.solver == "heun" else euler
+        solver = self._solver
         for index, step in enumerate(steps):
             t = step.t
             if gamma > 0 and self.low <= t.ratio <= self.high:

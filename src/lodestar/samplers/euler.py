@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Variable, combine, follow, renoised, stride
+from lodestar.samplers.algebra import Variable, check_rates, combine, follow, renoised, stride
+from lodestar.samplers.base import Sampler, State
 
 
 class Euler(Sampler):
@@ -22,9 +23,19 @@ class Euler(Sampler):
     variable: Variable = "ratio"
     """What the steps are in: σ/α, or the schedule's time, which clean data have not: the step to them leads to x̂₀."""
 
+    @property
+    def renoises(self) -> bool:
+        return True
+
+    def _check_steps(self, steps: Sequence[Transition]) -> None:
+        super()._check_steps(steps)
+        if self.variable == "time":
+            check_rates(steps)
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         for index, step in enumerate(steps):
-            estimate = denoise(x, step.t).folded(renoises=True)
+            estimate = denoise(x, step.t).folded(self.renoises)
             in_time = self.variable == "time" and step.s.sigma > 0
             of_x0, of_x = stride(step) if in_time else follow(step.t, step.s)
             base, added = renoised(estimate, step.s)

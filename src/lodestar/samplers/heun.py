@@ -13,13 +13,14 @@ from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import DROWNED, Sampler, State, Variable, combine, drift, follow, lead, stride
+from lodestar.samplers.algebra import Variable, check_rates, combine, drift, lead, steady, stride
+from lodestar.samplers.base import Sampler, State
 
 
 class Heun(Sampler):
     """Heun's method. Deterministic; two evaluations a step, one at the step to clean data, which leads to x̂₀.
 
-    In σ/α there is one at a step from noise that drowns the picture (`DROWNED`) too: Euler's step is taken.
+    There is one at a step that is too wide for a second one at its noise (`steady`) too: Euler's step is taken.
     """
 
     kind: Literal["heun"] = "heun"
@@ -28,15 +29,19 @@ class Heun(Sampler):
     variable: Variable = "ratio"
     """What the steps are in: σ/α, or the schedule's time, which clean data have not."""
 
+    def _check_steps(self, steps: Sequence[Transition]) -> None:
+        super()._check_steps(steps)
+        if self.variable == "time":
+            check_rates(steps)
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
+        self.check(steps)
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t).folded()
             if step.s.sigma == 0:
                 x = lead(estimate, step.s)
             elif self.variable == "time":
                 x = self._in_time(denoise, estimate, step)
-            elif step.t.ratio > DROWNED:
-                x = lead(estimate, step.s)
             else:
                 x = self._in_ratio(denoise, estimate, step)
             yield State(x, estimate, index)
@@ -47,17 +52,20 @@ class Heun(Sampler):
         stage = s
         if self.reach < 1:
             stage = step.levels.at_ratio(float((1 - self.reach) * t.ratio + self.reach * s.ratio))
-        of_x0, of_x = follow(t, stage)
-        ahead = denoise(combine((of_x0, estimate.x0), (of_x, estimate.x)), stage).folded()
-        return lead(estimate, s, ((s.sigma - s.alpha * t.ratio) / (2 * self.reach), ahead.eps))
+        weight = float(s.sigma - s.alpha * t.ratio) / (2 * self.reach)
+        if not steady(t, s, (weight, stage)):
+            return lead(estimate, s)
+        return lead(estimate, s, (weight, denoise(lead(estimate, stage), stage).folded().eps))
 
     def _in_time(self, denoise: Denoise, estimate: Estimate, step: Transition) -> Tensor:
         """x moves by (s − t)·(ẋ_t + (ẋ − ẋ_t)/(2·reach))."""
         width = float(step.s.time - step.t.time)
         stage = step.s if self.reach == 1 else step.levels.at(float(step.t.time) + self.reach * width)
+        share = 1 / (2 * self.reach)
+        if not steady(step.t, step.s, (share * width * step.levels.rates(stage)[1], stage)):
+            return combine(*zip(stride(step), (estimate.x0, estimate.x), strict=True))
         of_x0, of_x = stride(step, self.reach)
         ahead = denoise(combine((of_x0, estimate.x0), (of_x, estimate.x)), stage).folded()
-        share = 1 / (2 * self.reach)
         of_x0, of_x = stride(step, 1 - share)
         ahead_x0, ahead_x = (share * width * factor for factor in drift(stage, step.levels))
         return combine((of_x0, estimate.x0), (of_x, estimate.x), (ahead_x0, ahead.x0), (ahead_x, ahead.x))

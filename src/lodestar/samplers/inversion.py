@@ -17,17 +17,18 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.transition import Transition, transitions
-from lodestar.samplers.base import Sampler, State, combine
+from lodestar.samplers.algebra import combine
+from lodestar.samplers.base import Sampler, State
 
 
 def check_invertible(sampler: Sampler, steps: Sequence[Transition]) -> None:
     """Raise Problem unless this sampler can run these steps (noisy to clean, as when sampling) upwards."""
-    if sampler.stochastic:
-        sampler.check_falling([Transition(step.s, step.t) for step in steps])
     if steps[0].t.alpha == 0:
         raise Problem(
             "inversion cannot end at pure noise (zero terminal signal), where nothing is left of a picture: try leading:N"
         )
+    # The first step up draws nothing, and yet no such picture comes back.
+    sampler.check([Transition(step.s, step.t) for step in reversed(steps)] if sampler.stochastic else _rising(steps))
 
 
 def invert(sampler: Sampler, denoise: Denoise, x0: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
@@ -36,10 +37,14 @@ def invert(sampler: Sampler, denoise: Denoise, x0: Tensor, steps: Sequence[Trans
     Yields as many states as there are steps, unless the sampler chooses its own; the last one's x is at the noisiest level,
     steps[0].t.
     """
-    rising = transitions([step.t for step in reversed(steps)], steps[0].schedule)
     level = steps[-1].t
     estimate = denoise(level.alpha * x0, level).folded()
     x = combine((level.alpha, x0), (level.sigma, estimate.eps))
     yield State(x, estimate, 0)
-    for state in sampler(denoise, x, rising, noise):
+    for state in sampler(denoise, x, _rising(steps), noise):
         yield State(state.x, state.estimate, state.index + 1)
+
+
+def _rising(steps: Sequence[Transition]) -> list[Transition]:
+    """The steps upwards after the first one, from the cleanest noisy level."""
+    return transitions([step.t for step in reversed(steps)], steps[0].schedule)

@@ -14,8 +14,10 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
+from lodestar.core.level import Level
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Taper, Term, lead, tapered
+from lodestar.samplers.algebra import Taper, Term, Value, lead, steady, tapered
+from lodestar.samplers.base import Sampler, State
 
 _POINTS = {
     "ratio": ((-0.5773502691896257, 1.0), (0.5773502691896257, 1.0)),
@@ -34,7 +36,7 @@ _POINTS = {
 class LMS(Sampler):
     """A linear multistep method, with one evaluation a step; the first steps are of lower order.
 
-    Raises Problem where it would begin at pure noise (α = 0), which has no σ/α.
+    A step that is too wide for more at its noise (`steady`) is Euler's.
     """
 
     kind: Literal["lms"] = "lms"
@@ -45,23 +47,26 @@ class LMS(Sampler):
     taper: Taper = 4
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        past: list[tuple[float, Tensor]] = []
+        self.check(steps)
+        past: list[Value] = []
         for index, step in enumerate(steps):
-            self.check_signal(step)
-            estimate = denoise(x, step.t).folded()
-            if step.s.sigma == 0 and self.variable == "log":
-                x = estimate.x0 * step.s.alpha
-            else:
-                order = tapered(self.order, self.taper, steps, index)
-                past = past[: order - 1]
-                here, there = self._place(float(step.t.ratio)), self._place(float(step.s.ratio))
-                factors = self._integrals(here, there, [place for place, _ in past])
-                terms: list[Term] = [(step.s.alpha * factor, eps) for factor, (_, eps) in zip(factors, past, strict=True)]
-                x = lead(estimate, step.s, *terms)
-                past = [(here, estimate.eps), *past]
+            t, s = step.t, step.s
+            estimate = denoise(x, t).folded()
+            past = past[: tapered(self.order, self.taper, steps, index) - 1]
+            terms: list[Term] = []
+            if past and (s.sigma > 0 or self.variable == "ratio"):
+                levels = [level for level, _ in past]
+                factors = self._integrals(self._place(t), self._place(s), [self._place(level) for level in levels])
+                weights = [float(s.alpha) * factor for factor in factors]
+                if steady(t, s, *zip(weights, levels, strict=True)):
+                    terms = [(weight, eps) for weight, (_, eps) in zip(weights, past, strict=True)]
+            x = lead(estimate, s, *terms)
+            # Pure noise has no place.
+            past = [(t, estimate.eps), *past] if t.alpha > 0 else []
             yield State(x, estimate, index)
 
-    def _place(self, ratio: float) -> float:
+    def _place(self, level: Level) -> float:
+        ratio = float(level.ratio)
         return ratio if self.variable == "ratio" else math.log(ratio)
 
     def _integrals(self, begin: float, end: float, past: list[float]) -> list[float]:

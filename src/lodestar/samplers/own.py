@@ -34,6 +34,12 @@ class Own(Sampler):
         own._call = call
         return own
 
+    def check(
+        self, steps: Sequence[Transition], *, renoiser: str | None = None, shifted: bool = False, learned: bool = True
+    ) -> None:
+        """Raise Problem where there is no function; what the function itself refuses is not known before it runs."""
+        self.algorithm()
+
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         return self.algorithm()(denoise, x, steps, noise)
 

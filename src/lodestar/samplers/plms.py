@@ -13,16 +13,19 @@ from torch import Tensor
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Level
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import DROWNED, Sampler, State, lead
+from lodestar.samplers.algebra import Term, Value, lead, steady
+from lodestar.samplers.base import Sampler, State
 
-_WEIGHTS: tuple[tuple[float, ...], ...] = ((), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
-"""Adams–Bashforth's weights of the past ε̂ for orders 1 to 4, the newest first; that of the present one is 1 less their sum."""
+_WEIGHTS: tuple[tuple[float, ...], ...] = ((1 / 2,), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
+"""Adams–Bashforth's weights of the past ε̂ for orders 2 to 4, the newest first; that of the present one is 1 less their sum.
+The first is Heun's weight of the ε̂ to come, where none is past."""
 
 
 class PLMS(Sampler):
     """PLMS, second order in all (pseudo: the weights are those of even steps), with one evaluation a step and one for the first.
 
-    The step to clean data is DDIM's, and so is one from noise that drowns the picture (`DROWNED`).
+    The step to clean data is DDIM's, and so is one that is too wide for more at its noise (`steady`); after it the method begins
+    anew.
     """
 
     kind: Literal["plms"] = "plms"
@@ -30,36 +33,50 @@ class PLMS(Sampler):
     """Heun's method for the first step (two evaluations), or Runge and Kutta's for the first three (twelve), which is PNDM."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        past: list[Tensor] = []
+        self.check(steps)
+        past: list[Value] = []
         for index, step in enumerate(steps):
-            t, s = step.t, step.s
-            estimate = denoise(x, t).folded()
-            if s.sigma == 0 or t.ratio > DROWNED:
-                x = lead(estimate, s)
-            else:
-                width = s.sigma - s.alpha * t.ratio
-                if self.warmup == "runge_kutta" and index < 3:
-                    x = _runge_kutta(denoise, estimate, step)
-                elif not past:
-                    x = lead(estimate, s, (width / 2, _eps(denoise, estimate, s)))
-                else:
-                    x = lead(estimate, s, *((width * weight, eps) for weight, eps in zip(_WEIGHTS[len(past)], past, strict=True)))
-                past = [estimate.eps, *past[:2]]
+            estimate = denoise(x, step.t).folded()
+            others: list[Term] = []
+            if step.s.sigma > 0:
+                runs = self.warmup == "runge_kutta" and index < 3
+                others = _runge_kutta(denoise, estimate, step) if runs else _multistep(denoise, estimate, step.s, past)
+            x = lead(estimate, step.s, *others)
+            past = [(step.t, estimate.eps), *past[:2]] if others else []
             yield State(x, estimate, index)
 
 
-def _runge_kutta(denoise: Denoise, estimate: Estimate, step: Transition) -> Tensor:
-    """The classical fourth-order method, with DDIM's step as its stages (equation 13)."""
+def _multistep(denoise: Denoise, estimate: Estimate, s: Level, past: list[Value]) -> list[Term]:
+    """The ε̂ of the steps before, or that of s where there are none, and their weights; none where they are not steady."""
+    width, levels = _width(estimate.level, s), [level for level, _ in past] or [s]
+    weights = [width * weight for weight in _WEIGHTS[len(past)]]
+    if not steady(estimate.level, s, *zip(weights, levels, strict=True)):
+        return []
+    values = [eps for _, eps in past] or [_eps(denoise, estimate, s)]
+    return list(zip(weights, values, strict=True))
+
+
+def _runge_kutta(denoise: Denoise, estimate: Estimate, step: Transition) -> list[Term]:
+    """The ε̂ of the classical fourth-order method after the first, with DDIM's step as its stages (equation 13).
+
+    None where they are not steady: they build on each other, so that each of them counts as if all of the step were it.
+    """
     t, s = step.t, step.s
-    middle = step.levels.at(float(t.time + s.time) / 2)
+    width, middle = _width(t, s), step.levels.halfway(t, s)
+    if not steady(t, s, (width, middle), (width, middle), (width, s)):
+        return []
     second = _eps(denoise, estimate, middle)
     third = _eps(denoise, estimate, middle, second)
     fourth = _eps(denoise, estimate, s, third)
-    width = s.sigma - s.alpha * t.ratio
-    return lead(estimate, s, (width / 3, second), (width / 3, third), (width / 6, fourth))
+    return [(width / 3, second), (width / 3, third), (width / 6, fourth)]
+
+
+def _width(t: Level, s: Level) -> float:
+    """What a step multiplies ε̂ by, in x."""
+    return float(s.sigma - s.alpha * t.ratio)
 
 
 def _eps(denoise: Denoise, estimate: Estimate, s: Level, along: Tensor | None = None) -> Tensor:
     """ε̂ at level s, where DDIM's step along the estimate's ε̂, or along another one, leads."""
-    past = () if along is None else ((s.sigma - s.alpha * estimate.level.ratio, along),)
+    past = () if along is None else ((_width(estimate.level, s), along),)
     return denoise(lead(estimate, s, *past), s).folded().eps

@@ -16,7 +16,8 @@ from torch import Tensor
 from lodestar.core.estimate import Denoise, Estimate, Noise
 from lodestar.core.level import Scalar
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine
+from lodestar.samplers.algebra import combine
+from lodestar.samplers.base import Sampler, State
 
 
 class PredictorCorrector(Sampler):
@@ -38,7 +39,7 @@ class PredictorCorrector(Sampler):
         return True
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        self.check_falling(steps)
+        self.check(steps)
         for index, step in enumerate(steps):
             for _ in range(self.corrections):
                 estimate, fresh = denoise(x, step.t).folded(), noise(x)

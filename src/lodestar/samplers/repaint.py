@@ -15,7 +15,8 @@ from torch import Tensor
 from lodestar.core.estimate import Denoise, Noise
 from lodestar.core.level import Level
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, combine
+from lodestar.samplers.algebra import combine
+from lodestar.samplers.base import Sampler, State
 
 
 def walk(steps: Sequence[Transition], jump: int, resamples: int) -> Iterator[tuple[Transition, Level | None]]:

@@ -12,14 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
 from pydantic import Field
 from torch import Tensor
 
 from lodestar.core.estimate import Denoise, Noise
+from lodestar.core.level import Level
 from lodestar.core.transition import Transition
-from lodestar.samplers.base import Sampler, State, Taper, Target, Term, combine, exponential, tapered
+from lodestar.samplers.algebra import Taper, Target, Term, Value, combine, euler, exponential, steady, tapered
+from lodestar.samplers.base import Sampler, State
 
 
 class UniPC(Sampler):
@@ -40,40 +43,49 @@ class UniPC(Sampler):
     """So many of the first steps are not corrected, which strong guidance may make worse."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        past: list[tuple[float, Tensor]] = []
+        self.check(steps)
+        past: list[Value] = []
         begin, order = x, 1
         for index, step in enumerate(steps):
             t, s = step.t, step.s
-            if self.target == "epsilon":
-                self.check_signal(step)
             estimate = denoise(x, t).folded()
-            value = (float(t.half_logsnr), estimate.x0 if self.target == "x0" else estimate.eps)
+            value = (t, estimate.x0 if self.target == "x0" else estimate.eps)
             if past and index > self.uncorrected:
-                x = self._step(steps[index - 1], begin, past[:order], value)
+                terms = self._terms(t, begin, past[:order], value)
+                x = combine(*terms) if terms else x
             # From pure noise every place is infinitely far: nothing of it can be interpolated.
             past = [value, *past[: self.order - 1]] if t.alpha > 0 else []
             begin = x
             order = min(tapered(self.order, self.taper, steps, index), len(past))
-            x = estimate.x0 * s.alpha if s.sigma == 0 else self._step(step, x, past[:order] or [value])
+            if s.sigma == 0:
+                x = estimate.x0 * s.alpha
+            else:
+                x = combine(*(self._terms(s, x, past[:order]) or euler(replace(estimate, x=x), s)))
             yield State(x, estimate, index)
 
-    def _step(
-        self, step: Transition, x: Tensor, values: list[tuple[float, Tensor]], ahead: tuple[float, Tensor] | None = None
-    ) -> Tensor:
-        """From x to step.s by the values (each with its λ) at step.t and before, the newest first, and perhaps the one at s."""
-        kept, of, width = exponential(step.t, step.s, self.target)
+    def _terms(self, s: Level, x: Tensor, values: list[Value], ahead: Value | None = None) -> list[Term]:
+        """The step to s from x, where the first of the values is, by those there and before, and perhaps the one at s.
+
+        None where the values are no ground for a step: where there are none, or where ε̂ is not `steady`.
+        """
+        if not values:
+            return []
+        (t, value), *others = values
+        kept, of, width = exponential(t, s, self.target)
         gain = -math.expm1(-width)
-        (here, value), *others = values
         if ahead is not None:
             others.append(ahead)
-        end = float(step.s.half_logsnr)
-        places = [(place - here) / (end - here) for place, _ in others]
+        here, end = float(t.half_logsnr), float(s.half_logsnr)
+        places = [(float(level.half_logsnr) - here) / (end - here) for level, _ in others]
         if len(places) == 1:
             weights = [(gain if self.solver == "bh2" else width) / 2 / places[0]]
         else:
             weights = _weights(places, width, gain)
-        moved: list[Term] = [(of * weight, other) for weight, (_, other) in zip(weights, others, strict=True)]
-        return combine((kept, x), (of * gain - sum(factor for factor, _ in moved), value), *moved)
+        factors = [of * weight for weight in weights]
+        if self.target == "epsilon" and not steady(t, s, *zip(factors, (level for level, _ in others), strict=True)):
+            return []
+        moved = [(factor, other) for factor, (_, other) in zip(factors, others, strict=True)]
+        return [(kept, x), (of * gain - sum(factors), value), *moved]
 
 
 def _weights(places: list[float], width: float, gain: float) -> list[float]:

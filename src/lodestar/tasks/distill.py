@@ -26,7 +26,7 @@ from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.objectives.base import mean_flat
 from lodestar.samplers import DDIM
-from lodestar.samplers.base import combine, follow
+from lodestar.samplers.algebra import combine, follow
 from lodestar.tasks.base import Frozen, Phase, Task
 from lodestar.tasks.denoise import DenoiseLearner, TrainDenoiser
 from lodestar.tasks.rng import Rng
