@@ -94,7 +94,7 @@ def test_settings_are_objects_or_their_short_forms() -> None:
         ({"guidence": "cfg"}, "unknown setting 'guidence': choose from steps, sampler, guidance, .*; did you mean 'guidance'"),
         ({"num_steps": 4}, "unknown setting 'num_steps': .*; did you mean 'steps'"),
         ({"guidance": "cgf:2"}, "unknown guidance 'cgf': .*; did you mean 'cfg'"),
-        ({"guidance": ["cfg:2", "cfg:-1"]}, "guidance scale is -1"),
+        ({"guidance": ["cfg:2", "cfg:-1"]}, "guidance cfg scale is -1"),
         ({"guidance": 3}, "guidance.0 is 3: "),
         ({"guidance": DDIM()}, "guidance.0 'ddim': choose from cfg"),
         ({"guidance": CFG}, "guidance.0 is "),
