@@ -131,8 +131,8 @@ def test_a_chain_that_ends_in_pure_noise_begins_at_its_noisiest_finite_level() -
         ("karras", "steps count: a value is missing"),
         ("karras:x", "steps count is 'x': input should be a valid integer"),
         ("karras:20,rho=0", "steps rho is 0: input should be greater than 0"),
-        ("karras:20,7,3", "karras takes only count, rho, and '3' is one more"),
-        ("karras:20,roh=3", "unknown field 'steps roh': choose from kind, count, rho; did you mean 'rho'?"),
+        ("karras:20,7,true,true,3", "karras takes only count, rho, clean, whole, and '3' is one more"),
+        ("karras:20,roh=3", "unknown field 'steps roh': choose from kind, count, rho, clean, whole; did you mean 'rho'?"),
     ],
 )
 def test_a_wrong_text_is_a_problem_of_one_line(text: str, message: str) -> None:

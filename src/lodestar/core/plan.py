@@ -11,6 +11,7 @@ from __future__ import annotations
 import abc
 import math
 import re
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
@@ -186,12 +187,14 @@ class Karras(Ended):
     count: int = Field(ge=2)
     rho: float = Field(default=7.0, gt=0)
     clean: bool = True
+    whole: bool = False
+    """The network is told the nearest whole time (diffusers' DPM-Solver); σ/α stays as it is."""
 
     def noisy(self, schedule: Schedule) -> list[Level]:
         from lodestar.core import sigmas
 
         high, low = _range(schedule)
-        return [schedule.at_ratio(ratio) for ratio in sigmas.karras(self.count, low, high, self.rho)]
+        return _at_ratios(schedule, sigmas.karras(self.count, low, high, self.rho), self.whole)
 
 
 class LogSNR(Ended):
@@ -200,12 +203,14 @@ class LogSNR(Ended):
     kind: Literal["logsnr"] = "logsnr"
     count: int = Field(ge=2)
     clean: bool = True
+    whole: bool = False
+    """See `Karras`."""
 
     def noisy(self, schedule: Schedule) -> list[Level]:
         from lodestar.core import sigmas
 
         high, low = _range(schedule)
-        return [schedule.at_ratio(ratio) for ratio in sigmas.exponential(self.count, low, high)]
+        return _at_ratios(schedule, sigmas.exponential(self.count, low, high), self.whole)
 
 
 AnyPlan = Annotated[
@@ -235,6 +240,11 @@ def parse_plan(text: str | int) -> Any:
 def _check(count: int, timesteps: int, name: str) -> None:
     if count > timesteps:
         raise Problem(f"steps '{name}': {count} of them, and the schedule has only {timesteps}")
+
+
+def _at_ratios(schedule: Schedule, ratios: list[float], whole: bool) -> list[Level]:
+    levels = [schedule.at_ratio(ratio) for ratio in ratios]
+    return [replace(level, time=float(round(float(level.time)))) for level in levels] if whole else levels
 
 
 def _range(schedule: Schedule) -> tuple[float, float]:

@@ -157,7 +157,7 @@ def measure(
     places = np.arange(count) * len(reference) // count
     labels, classes = _labels(model, reference, places)
     request = Request(labels=labels, seeds=tuple(range(seed, seed + count)), plan=plan, clip=clip)
-    steps, guidance = model.steps(request), request.complete_guidance()
+    steps, guidance = model.steps(request), request.complete_guidance(model.config.limit)
     if own and len(steps) != config.schedule.timesteps:
         raise Problem(
             f"steps {plan!r}: this model has learned the variances of its chain's own {config.schedule.timesteps} steps: "

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lodestar.conditions import Composed, Label, signs
@@ -20,7 +20,7 @@ from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.core.transition import Transition
 from lodestar.denoiser import DenoiserConfig
-from lodestar.guidance import AnyGuidance, Autoguidance, CFGpp, Classifier, Context, compose
+from lodestar.guidance import AnyGuidance, Autoguidance, CFGpp, Classifier, Clip, Context, Threshold, compose
 from lodestar.models.agreement import note_sampler
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.guided import check_intervals, guided
@@ -46,6 +46,8 @@ class DiffusionConfig(Config):
     """What it is sampled with where nothing else is asked for."""
     plan: str = "trailing:20"
     """Likewise: its sampling plan, in text."""
+    limit: Annotated[Clip | Threshold, Field(discriminator="kind")] | None = Clip(folded=True)
+    """Likewise: how x̂₀ is kept in the range of pictures; None leaves it as it is."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -202,7 +204,11 @@ class Diffusion(nn.Module):
 
         low_res: the pictures uint8 [N, C, h, w] that an upsampler enlarges, one for each of the request.
         """
-        sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), request.complete_guidance()
+        sampler, steps, guidance = (
+            request.sampler or self.config.sampler,
+            self.steps(request),
+            request.complete_guidance(self.config.limit),
+        )
         labels = tuple(dict.fromkeys(request.labels))
         for label in labels:
             self.check_label(label, classifier)
@@ -256,7 +262,11 @@ class Diffusion(nn.Module):
         self, request: Request, batch_size: int, classifier: PictureClassifier | None, weak: Diffusion | None
     ) -> Iterator[Frame]:
         """`stream`, of a request that can be answered."""
-        sampler, steps, guidance = request.sampler or self.config.sampler, self.steps(request), request.complete_guidance()
+        sampler, steps, guidance = (
+            request.sampler or self.config.sampler,
+            self.steps(request),
+            request.complete_guidance(self.config.limit),
+        )
         self.eval()
         if weak is not None:
             weak.eval()

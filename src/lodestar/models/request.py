@@ -29,7 +29,8 @@ class Request(Config):
     guidance: tuple[AnyGuidance, ...] = ()
     """In the order of application."""
     clip: bool = True
-    """Clamp x̂₀ to the range of pictures, before a classifier's gradient and after, unless the guidance clips or thresholds."""
+    """Limit x̂₀ as the model's own `limit` says, before a classifier's gradient and after, unless the guidance clips or
+    thresholds."""
     temperature: float = Field(default=1.0, gt=0)
     """Standard deviation of all noise that is drawn, at the start and on the way; below 1 is likelier and less diverse."""
 
@@ -48,12 +49,12 @@ class Request(Config):
         values = {name: getattr(self, name) for name in self.each}
         return self.replace(**{name: [value[k] for k in indices] if value else value for name, value in values.items()})
 
-    def complete_guidance(self) -> list[AnyGuidance]:
-        """The guidance with the clipping that pictures want put in its place."""
+    def complete_guidance(self, limit: Clip | Threshold | None) -> list[AnyGuidance]:
+        """The guidance, with the model's own limit of x̂₀ put in its place."""
         guidance = list(self.guidance)
-        if self.clip and not any(isinstance(each, Clip | Threshold) for each in guidance):
+        if self.clip and limit is not None and not any(isinstance(each, Clip | Threshold) for each in guidance):
             place = next((k for k, each in enumerate(guidance) if isinstance(each, Classifier)), len(guidance))
-            guidance.insert(place, Clip(folded=True))
+            guidance.insert(place, limit)
         return guidance
 
 

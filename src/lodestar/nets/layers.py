@@ -98,7 +98,7 @@ def normal(*shape: int, divisor: float = 1.0) -> Tensor:
 class Resampler(nn.Module):
     """Doubling or halving by itself: with a 3×3 convolution, or plain.
 
-    one_sided: the halving convolution sees zeros beyond the lower and the right edge alone, as TensorFlow pads; else on all sides.
+    one_sided: the halving convolution is padded at the lower and the right edge alone, as TensorFlow does; else on all sides.
     """
 
     def __init__(self, channels: int, direction: Literal["up", "down"], conv: bool, one_sided: bool = False) -> None:

@@ -69,8 +69,16 @@ class Batch:
     def denoise(self, labels: Sequence[Label], guidance: bool = True) -> Denoise:
         """A `Denoise` under these labels, with the guidance of the request or without."""
         if not guidance:
-            return guided(self.model, self.request.replace(guidance=()).complete_guidance(), labels, None, self.low_res)
-        return guided(self.model, self.request.complete_guidance(), labels, self.classifier, self.low_res, self.weak)
+            return guided(
+                self.model,
+                self.request.replace(guidance=()).complete_guidance(self.model.config.limit),
+                labels,
+                None,
+                self.low_res,
+            )
+        return guided(
+            self.model, self.request.complete_guidance(self.model.config.limit), labels, self.classifier, self.low_res, self.weak
+        )
 
 
 class Edit(Config, abc.ABC):

@@ -65,7 +65,8 @@ class Interpolate(Edit):
             other = replace(batch, noise=SeededNoise([self.to_seed] * len(x), request.temperature)).start()
             x = slerp(x, other, weights)
         model, (origin, goal) = batch.model, request.origins
-        denoise = between(model, request.complete_guidance(), (origin, goal), request.weights, batch.classifier, batch.weak)
+        guidance = request.complete_guidance(model.config.limit)
+        denoise = between(model, guidance, (origin, goal), request.weights, batch.classifier, batch.weak)
         yield from batch.sampler(denoise, x, batch.steps, batch.noise)
 
     def check(self, request: EditRequest, sampler: AnySampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
