@@ -1,7 +1,7 @@
-"""What diffusers computes, recorded: its schedulers around a function in the place of a network, and its networks of given weights.
+"""What diffusers computes, recorded: its schedulers around a function in the place of a network, and networks of given weights.
 
-``python -m tests.convert.diffusers_record`` writes the record anew, where diffusers is installed (0.42.1 made this one). Tests read
-it and need no diffusers.
+``python -m tests.convert.diffusers_record`` writes the record anew, where diffusers is installed (0.42.1 made this one). Tests
+read it and need no diffusers.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from lodestar.core import prediction
 from lodestar.core.schedule import EDMSigma, Linear
 from lodestar.denoiser import Denoiser
 from lodestar.editor import edit
-from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
+from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Clip, Interval, Threshold
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion
 from lodestar.models.edits import SDEdit
@@ -117,6 +117,19 @@ def test_autoguidance_by_the_model_itself_is_none() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------- composed labels
+
+
+def test_x0_is_limited_as_the_model_says_unless_the_request_does() -> None:
+    model = tiny.diffusion()
+    whole, free = (floats(model, ask(0, clip=clip)) for clip in (True, False))
+    assert whole.abs().max() <= 1 < free.abs().max()
+    model.config = model.config.replace(limit=None)
+    assert torch.equal(floats(model, ask(0)), free)
+    assert torch.equal(floats(model, ask(0, guidance=(Clip(folded=True),))), whole)
+    model.config = model.config.replace(limit=Clip(limit=0.25, folded=True))
+    assert floats(model, ask(0)).abs().max() == 0.25
+    model.config = model.config.replace(limit=Threshold(ratio=0.5, maximum=2.0))
+    assert floats(model, ask(0)).abs().max() <= 1
 
 
 def test_a_request_with_composed_labels_survives_json_and_an_old_one_is_read() -> None:

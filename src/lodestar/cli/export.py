@@ -37,9 +37,7 @@ def export(
     if private:
         raise Problem("--private is about repositories of a hub: it has no effect with --to diffusers")
     from lodestar.convert import diffusers
-    from lodestar.convert.family import resampled
 
-    loaded = library.load_diffusion(model, "cpu")
-    loaded.config = resampled(loaded.config, parse_sampler(sampler), steps)
-    print(f"{model} as {diffusers.export(loaded, Path(out))}")
+    form = diffusers.export(library.load_diffusion(model, "cpu"), Path(out), parse_sampler(sampler), steps)
+    print(f"{model} as {form}")
     print(out)

@@ -19,17 +19,19 @@ from lodestar import checkpoint
 from lodestar.config import Config, Problem, decode
 from lodestar.convert import folder as folders
 from lodestar.convert import schedulers
+from lodestar.convert.family import resampled
 from lodestar.convert.schedulers.base import Limit
 from lodestar.convert.schedulers.write import PIPELINES, write
 from lodestar.convert.settings import read as read_settings
 from lodestar.convert.unet2d import UNet2DModel, from_unet2d, to_unet2d, unet_config
-from lodestar.core.schedule import AnySchedule
+from lodestar.core.schedule import AnySchedule, EDMSigma
 from lodestar.denoiser import DenoiserConfig, Variance
 from lodestar.files import atomic, write_text
+from lodestar.guidance import Clip
 from lodestar.models.diffusion import Diffusion, DiffusionConfig
 from lodestar.nets.layers import timestep_embedding
 from lodestar.nets.unet import UNetConfig
-from lodestar.samplers import AnySampler
+from lodestar.samplers import Ancestral, AnySampler
 
 _OURS = "lodestar.json"
 _TABLE, _LABELS = "time_proj.weight", "class_embedding.weight"
@@ -58,13 +60,17 @@ class Beside(Config):
     sampling: Sampling | None = None
 
 
-def export(model: Diffusion, folder: Path) -> str:
-    """Write a model as a folder of diffusers; returns in words what it holds. Raises Problem where diffusers has none such."""
-    config = model.config
-    scheduler, written = write(config)
+def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, plan: str | None = None) -> str:
+    """Write a model as a folder of diffusers; returns in words what it holds. Raises Problem where diffusers has none such.
+
+    sampler, plan: in the place of the model's own, of which the scheduler is then; where diffusers has none for the model's own,
+    the chain's ancestral sampling stands for it there, which is told, and the model's own is kept in our file beside.
+    """
+    config = resampled(model.config, sampler, plan)
     state = {name: tensor.float().cpu() for name, tensor in model.denoiser.state_dict().items()}
     network = {name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")}
     settings, tensors = to_unet2d(config.denoiser.network, network, config.size)
+    scheduler, written, instead = _scheduler(config, exact=sampler is not None or plan is not None)
     if (table := state.get("label.table.weight")) is not None:
         rows = [table, torch.zeros_like(table[:1])] if config.droppable else [table]
         tensors[_LABELS] = torch.cat(rows)
@@ -91,7 +97,19 @@ def export(model: Diffusion, folder: Path) -> str:
     ):
         write_text(folder / name, json.dumps(content, indent=2) + "\n")
     whose = f"for {pipeline}" if pipeline else "for a loop of your own, since no pipeline of diffusers runs it"
-    return f"a folder of diffusers: UNet2DModel and {scheduler}, {whose}"
+    return f"a folder of diffusers: UNet2DModel and {scheduler}, {whose}{instead}"
+
+
+def _scheduler(config: DiffusionConfig, exact: bool) -> tuple[str, dict[str, Any], str]:
+    """The scheduler's class and settings, and in words why it samples otherwise than the model, if it does. Raises Problem."""
+    try:
+        return *write(config), ""
+    except Problem as problem:
+        if exact or isinstance(config.schedule, EDMSigma):
+            raise
+        limit = config.limit if isinstance(config.limit, Clip) else None
+        chain = config.replace(sampler=Ancestral(), plan=f"leading:{config.schedule.timesteps}", limit=limit)
+        return *write(chain), f"; it samples with the chain's own steps, because {problem}"
 
 
 def load(folder: Path, sampler: AnySampler | None = None, plan: str | None = None) -> tuple[DiffusionConfig, dict[str, Tensor]]:

@@ -20,6 +20,7 @@ from lodestar.convert.adm import MULTIPLIERS, classifier_config, unet_config
 from lodestar.convert.family import Facts, ModelConfig, contradictions, show
 from lodestar.convert.settings import Foreign, Idle
 from lodestar.convert.settings import read as read_settings
+from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import X0, Epsilon
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
 from lodestar.denoiser import DenoiserConfig
@@ -110,9 +111,13 @@ class ModelFlags(ProcessFlags):
             schedule=self.schedule(),
             size=(size, size),
             sampler=DDIM() if self.use_ddim else ancestral,
-            plan=self.timestep_respacing or str(self.diffusion_steps),
+            plan=str(self.diffusion_steps) if not self.timestep_respacing else self._plan(),
             limit=Clip(folded=True) if self.clip_denoised else None,
         )
+
+    def _plan(self) -> str:
+        parse_plan(self.timestep_respacing)
+        return self.timestep_respacing
 
 
 class ImprovedFlags(ModelFlags):

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from lodestar.checkpoint import FORMAT
 from lodestar.config import Note, Problem, first_line
 
 _ZIP = b"PK\x03\x04"
@@ -62,7 +64,13 @@ def _unwrapped(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 def _load_safe(path: Path) -> dict[str, Tensor]:
     try:
+        with safe_open(path, framework="pt") as file:
+            ours = (file.metadata() or {}).get("format") == FORMAT
+        if ours:
+            raise Problem(f"{path} is a model of this library as it is: other projects' files are converted")
         return load_file(path)
+    except Problem:
+        raise
     except OSError as error:
         raise Problem(f"cannot read {path}: {error.strerror or 'no such file'}") from None
     except Exception as error:  # safetensors raises its own type, which is not exported

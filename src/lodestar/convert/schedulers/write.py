@@ -84,7 +84,8 @@ def _process(config: DiffusionConfig) -> dict[str, Any]:
             "sigma_data": prediction.sigma_data,
             "num_train_timesteps": schedule.timesteps,
         }
-    if schedule.kind not in _SCHEDULES:
+    default = {"offset": 0.008, "beta_cap": 0.999, "rate": 12.0}
+    if schedule.kind not in _SCHEDULES or any(fields.get(name, value) != value for name, value in default.items()):
         raise Problem(f"diffusers has no schedule {schedule.kind!r} with these settings: it has {', '.join(sorted(_SCHEDULES))}")
     named = {ours.kind: theirs for theirs, ours in PREDICTIONS.items()}
     if prediction.kind not in named:
