@@ -20,25 +20,19 @@ from lodestar.samplers import DDIM, Ancestral
 
 from .foreign import SMALL, classifier_shapes, state, unet_shapes
 
+COMMON = "--attention_resolutions 32,16,8 --learn_sigma True --resblock_updown True --use_scale_shift_norm True --use_fp16 True "
 README = {
-    # The command lines of the projects' READMEs and model cards.
-    "openai/adm-64": "--attention_resolutions 32,16,8 --class_cond True --diffusion_steps 1000 --dropout 0.1 --image_size 64 "
-    "--learn_sigma True --noise_schedule cosine --num_channels 192 --num_head_channels 64 --num_res_blocks 3 --resblock_updown True "
-    "--use_new_attention_order True --use_fp16 True --use_scale_shift_norm True --timestep_respacing 250",
-    "openai/adm-128": "--attention_resolutions 32,16,8 --class_cond True --image_size 128 --learn_sigma True --noise_schedule linear "
-    "--num_channels 256 --num_heads 4 --num_res_blocks 2 --resblock_updown True --use_fp16 True --use_scale_shift_norm True "
-    "--timestep_respacing 250",
-    "openai/adm-256-uncond": "--attention_resolutions 32,16,8 --class_cond False --diffusion_steps 1000 --image_size 256 "
-    "--learn_sigma True --noise_schedule linear --num_channels 256 --num_head_channels 64 --num_res_blocks 2 --resblock_updown True "
-    "--use_fp16 True --use_scale_shift_norm True --timestep_respacing 250",
-    "openai/adm-64-256": "--attention_resolutions 32,16,8 --class_cond True --diffusion_steps 1000 --large_size 256 "
-    "--small_size 64 --learn_sigma True --noise_schedule linear --num_channels 192 --num_heads 4 --num_res_blocks 2 --resblock_updown True "
-    "--use_fp16 True --use_scale_shift_norm True --timestep_respacing 250",
+    "openai/adm-64": COMMON + "--class_cond True --dropout 0.1 --image_size 64 --noise_schedule cosine --num_channels 192 "
+    "--num_head_channels 64 --num_res_blocks 3 --use_new_attention_order True",
+    "openai/adm-128": COMMON + "--class_cond True --image_size 128 --num_channels 256 --num_heads 4 --num_res_blocks 2",
+    "openai/adm-256-uncond": COMMON + "--class_cond False --image_size 256 --num_channels 256 --num_head_channels 64",
+    "openai/adm-64-256": COMMON + "--class_cond True --large_size 256 --small_size 64 --num_channels 192 --num_heads 4",
     "openai/adm-128-classifier": "--image_size 128 --classifier_attention_resolutions 32,16,8 --classifier_depth 2 "
-    "--classifier_width 128 --classifier_pool attention --classifier_resblock_updown True --classifier_use_scale_shift_norm True",
+    "--classifier_width 128 --classifier_pool attention",
     "openai/iddpm-imagenet64": "--image_size 64 --num_channels 128 --num_res_blocks 3 --learn_sigma True "
     "--diffusion_steps 4000 --noise_schedule cosine",
 }
+"""Flags as the projects' READMEs state them."""
 
 
 def told(config: Any) -> dict[str, Any]:

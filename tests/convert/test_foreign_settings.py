@@ -19,7 +19,7 @@ from lodestar.convert import diffusers, schedulers
 from lodestar.convert.flags import ClassifierFlags, ImprovedFlags, ModelFlags
 from lodestar.convert.settings import Foreign, Idle, Only, read
 from lodestar.convert.unet2d import UNet2DModel, from_unet2d, to_unet2d, unet_config
-from lodestar.samplers import Euler
+from lodestar.samplers import Euler, Heun
 
 from . import diffusers_record as record
 from .test_diffusers import model, network
@@ -229,6 +229,20 @@ def test_an_export_comes_back_whole_and_gives_way_where_it_was_changed(tmp_path:
     changed, _ = diffusers.load(tmp_path)
     assert changed.schedule.zero_terminal_snr and changed.plan == "leading:1000"
     assert diffusers.load(tmp_path, Euler(), "trailing:3")[0].sampler == Euler()
+
+
+def test_a_sampler_that_diffusers_has_not_is_told_and_kept_or_refused_where_it_was_asked_for(tmp_path: Path) -> None:
+    unlimited, limited = model(sampler=Heun(), limit=None), model(sampler=Heun(reach=0.5))
+    for made in (unlimited, limited):
+        told = diffusers.export(made, tmp_path / "kept")
+        assert (
+            "UNet2DModel and DDPMScheduler, for DDPMPipeline; it samples with the chain's own steps, because diffusers' Heun"
+            in told
+        )
+        assert diffusers.load(tmp_path / "kept")[0].sampler == made.config.sampler
+    with pytest.raises(Problem, match="HeunDiscreteScheduler takes no learned variance"):
+        diffusers.export(unlimited, tmp_path / "asked", Heun())
+    assert not (tmp_path / "asked").exists()
 
 
 def test_the_commands_say_in_which_form_and_with_which_sampler(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
