@@ -74,7 +74,7 @@ def test_models_that_are_mixed_up_are_refused_in_one_line(tmp_path: Path, capsys
     (tmp_path / "b.png").write_bytes(b"no picture")
     assert "b.png cannot be decoded" in refusal(capsys, "upsample", up, "b.png")
     assert "32 groups do not divide all of its channels" in refusal(capsys, "export", up, "folder")
-    assert "converted, ours are models as they are" in refusal(capsys, "convert", up)
+    assert "is a model of this library as it is" in refusal(capsys, "convert", up)
 
 
 def test_wrong_names_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -88,6 +88,27 @@ def test_wrong_names_are_refused_in_one_line(tmp_path: Path, capsys: pytest.Capt
     assert "get tiny_up.pt from https://localhost/" in refusal(capsys, "convert", "ada/tiny-up")
     assert run("convert", "model.pt", "--as", "twin", "--out", "there") == 0
     assert [path.name for path in Path("there").iterdir()] == ["twin.safetensors"]
+
+
+def test_a_file_of_ones_own_is_converted_by_its_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("tiny.pt").rename("ema_0.9999_000100.pt")
+    flags = "--image_size 8 --num_channels 8 --channel_mult 1,2 --num_res_blocks 1 --num_heads 2 --attention_resolutions 4"
+    flags += " --class_cond True --resblock_updown True --learn_sigma True --diffusion_steps 50 --noise_schedule cosine --lr 1e-4"
+    wrapped = {f"module.{name}": tensor for name, tensor in torch.load("ema_0.9999_000100.pt").items()}
+    torch.save(wrapped, "ddp.pt")
+    Path("flags.sh").write_text(f'MODEL_FLAGS="{flags}"  # as in the README\npython train.py --data_dir pictures $MODEL_FLAGS\n')
+    assert "or, if it is none of them, give the flags" in refusal(capsys, "convert", "ema_0.9999_000100.pt")
+    for file, words in (("ema_0.9999_000100.pt", ["--flags", flags]), ("ddp.pt", ["--flags", "flags.sh"])):
+        capsys.readouterr()
+        assert run("convert", file, *words) == 0
+        out, err = capsys.readouterr()
+        assert f"{file} is a model of guided-diffusion by its flags, " in out
+        assert ("the prefix 'module' of all names" in err) == (file == "ddp.pt")
+        assert run("sample", out.splitlines()[-1], "--label", 1, "--steps", 2, "--out", f"s/{file}") == 0
+    assert torch.equal(load_png("s/ddp.pt/00000.png"), load_png("s/ema_0.9999_000100.pt/00000.png"))
+    assert run("convert", "ddp.pt", "--flags", "flags.sh", "--as", "improved-diffusion", "--steps", "trailing:5") == 0
+    wrong = refusal(capsys, "convert", "ema_0.9999_000100.pt", "--flags", "flags.sh", "--flag", "num_channels=16")
+    assert "num_channels: width is 8 in the weights, 16 by the flags" in wrong
 
 
 def test_a_published_model_is_fetched_by_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

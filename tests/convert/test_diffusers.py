@@ -17,7 +17,8 @@ from lodestar import library
 from lodestar.__main__ import main
 from lodestar.config import Problem
 from lodestar.convert import diffusers
-from lodestar.convert.unet2d import from_unet2d, to_unet2d, unet_config
+from lodestar.convert.settings import read
+from lodestar.convert.unet2d import UNet2DModel, from_unet2d, to_unet2d, unet_config
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine, Linear, Sigmoid, Warmup
 from lodestar.denoiser import DenoiserConfig, conditions
@@ -69,7 +70,7 @@ def inputs(made: UNet) -> tuple[Tensor, Tensor, Tensor]:
 def test_out_and_in_again_is_the_same_function(name: str) -> None:
     ours = network(**NETWORKS[name])
     settings, tensors = to_unet2d(ours.config, ours.state_dict(), (8, 8))
-    back = unet_config(json.loads(json.dumps(settings))).build().eval()
+    back = unet_config(read(UNet2DModel, json.loads(json.dumps(settings)), "here")).build().eval()
     back.load_state_dict(from_unet2d(back.config, tensors))
     arguments = inputs(ours)
     torch.testing.assert_close(back(*arguments), ours(*arguments), rtol=1e-4, atol=1e-4)
@@ -169,7 +170,7 @@ def test_a_model_that_enlarges_goes_out_without_a_pipeline(tmp_path: Path) -> No
     made = model(denoiser=denoiser, schedule=Linear(), droppable=False)
     diffusers.export(made, tmp_path)
     assert not (tmp_path / "model_index.json").exists(), "DDPMPipeline would make pictures of six channels"
-    back = library.load(diffusers.convert(tmp_path, tmp_path / "models"), "cpu", dtype=torch.float32)
+    back = library.load(diffusers.convert(tmp_path, tmp_path / "models")[0], "cpu", dtype=torch.float32)
     assert isinstance(back, Diffusion) and back.config.denoiser == made.config.denoiser
     cond = {"low_res": torch.randn(2, 3, 4, 4), "label": torch.tensor([0, 2])}
     x, level = torch.randn(2, 3, 8, 8), made.config.schedule.table[500]
@@ -189,7 +190,7 @@ def test_schedules_return(schedule: Any, tmp_path: Path) -> None:
 
 
 def test_what_is_not_ours_to_read_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Problem, match=r"cannot read .*unet/config.json"):
+    with pytest.raises(Problem, match=r"holds no unet/config.json and no config.json"):
         diffusers.load(tmp_path)
     diffusers.export(model(), tmp_path)
 
@@ -201,10 +202,12 @@ def test_what_is_not_ours_to_read_is_named(tmp_path: Path) -> None:
             diffusers.load(tmp_path)
         path.write_text(before)
 
-    refused("unet/config.json", "act_fn", "gelu", "act_fn is 'gelu': only 'silu'")
+    refused("unet/config.json", "act_fn", "gelu", "act_fn is 'gelu': only 'silu' and 'swish' are read")
     refused("unet/config.json", "down_block_types", ["SkipDownBlock2D", "DownBlock2D"], "SkipDownBlock2D")
     refused("unet/config.json", "layers_per_block", 2, "is missing")
-    refused("scheduler/scheduler_config.json", "prediction_type", "flow", "prediction_type is 'flow': choose from epsilon")
+    refused(
+        "scheduler/scheduler_config.json", "prediction_type", "flow", "prediction_type is 'flow': only 'epsilon' and 'sample'"
+    )
     refused("scheduler/scheduler_config.json", "trained_betas", [0.1], "trained_betas")
     (tmp_path / "unet/diffusion_pytorch_model.safetensors").write_bytes(b"short")
     with pytest.raises(Problem, match="is damaged"):
@@ -216,7 +219,7 @@ def test_the_embedded_model_goes_out_by_the_command(tmp_path: Path, capsys: pyte
     with pytest.raises(SystemExit) as stop:
         main(["export", "cifar10", "--to", "diffusers", str(tmp_path / "out")])
     assert stop.value.code == 0
-    assert capsys.readouterr().out.strip() == str(tmp_path / "out")
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / "out")
     config, state = diffusers.load(tmp_path / "out")
     back = config.build().eval()
     back.load_state_dict(state)
@@ -234,13 +237,16 @@ def test_a_folder_is_converted_into_one_file(tmp_path: Path, capsys: pytest.Capt
         main(["convert", str(tmp_path / "mine"), "--out", str(tmp_path / "models")])
     assert stop.value.code == 0
     path = tmp_path / "models" / "mine.safetensors"
-    assert capsys.readouterr().out.strip() == str(path)
+    assert capsys.readouterr().out.splitlines()[-1] == str(path)
     back = library.load(path, "cpu", dtype=torch.float32)
     assert isinstance(back, Diffusion)
     ours, theirs = (each.sample(["b"], seed=2, steps=2).images for each in (made, back))
     assert (ours.int() - theirs.int()).abs().max() <= 1
     (tmp_path / "mine" / "unet" / "config.json").unlink()
-    for arguments, said in (([], "holds no unet/config.json"), (["--as", "openai/adm-64"], "--as openai/adm-64 is for a file")):
+    for arguments, said in (
+        ([], "holds no unet/config.json and no config.json"),
+        (["--as", "openai/adm-64"], "--as openai/adm-64 is for a file"),
+    ):
         with pytest.raises(SystemExit) as stop:
             main(["convert", str(tmp_path / "mine"), *arguments])
         assert stop.value.code == 2

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lodestar.config import Problem, decode
-from lodestar.core.level import CLEAN
+from lodestar.core.level import CLEAN, Level
 from lodestar.core.plan import (
     AnyPlan,
     Fast27,
@@ -131,8 +131,8 @@ def test_a_chain_that_ends_in_pure_noise_begins_at_its_noisiest_finite_level() -
         ("karras", "steps karras count: a value is missing"),
         ("karras:x", "steps karras count is 'x': input should be a valid integer"),
         ("karras:20,rho=0", "steps karras rho is 0: input should be greater than 0"),
-        ("karras:20,7,3", "karras takes only count, rho, and '3' is one more"),
-        ("karras:20,roh=3", "unknown field 'steps karras roh': choose from kind, count, rho; did you mean 'rho'?"),
+        ("karras:20,7,true,true,3", "karras takes only count, rho, clean, whole, and '3' is one more"),
+        ("karras:20,roh=3", "unknown field 'steps karras roh': choose from kind, count, rho, clean, whole; did you mean 'rho'?"),
     ],
 )
 def test_a_wrong_text_is_a_problem_of_one_line(text: str, message: str) -> None:
@@ -160,3 +160,40 @@ def test_more_steps_than_the_schedule_has_are_a_problem(text: str, message: str)
         parse_plan(text).levels(Linear(timesteps=100))
     assert message in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("plan", "times", "ends"),
+    [
+        ("leading:4,offset=1", [751, 501, 251, 1], CLEAN),
+        ("leading:4,offset=1,clean=false", [751, 501, 251, 1], Linear().table[1]),
+        ("trailing:4,clean=false", [999, 749, 499, 249], Linear().table[1]),
+        ("linspace:4,whole=true,skip_zero=true,clean=false", [999, 749, 500, 250], Linear().table[1]),
+    ],
+)
+def test_a_plan_may_end_before_clean_data(plan: str, times: list[int], ends: Level) -> None:
+    *noisy, end = parse_plan(plan).levels(Linear())
+    assert [level.time for level in noisy] == times and end == ends
+
+
+@pytest.mark.parametrize("plan", ["leading:4,clean=false", "karras:5,clean=false", "logsnr:5,clean=false"])
+def test_the_cleanest_noisy_level_is_not_visited_twice(plan: str) -> None:
+    levels = parse_plan(plan).levels(Linear())
+    assert levels[-1].ratio == pytest.approx(Linear().table[1].ratio)
+    assert levels[-2].ratio > 2 * levels[-1].ratio
+
+
+@pytest.mark.parametrize("plan", ["karras:7", "logsnr:7"])
+def test_whole_times_are_told_at_the_same_levels(plan: str) -> None:
+    ours, whole = (parse_plan(f"{plan}{more}").noisy(Linear()) for more in ("", ",whole=true"))
+    assert [level.time for level in whole] == [round(float(level.time)) for level in ours]
+    assert [level.ratio for level in whole] == [level.ratio for level in ours]
+    assert any(level.time != other.time for level, other in zip(ours, whole, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"), [("leading:4,offset=500", "there is no 1250"), ("leading:1,clean=false", "and take no step")]
+)
+def test_a_plan_without_steps_or_beyond_the_chain_is_a_problem(plan: str, said: str) -> None:
+    with pytest.raises(Problem, match=said):
+        parse_plan(plan).levels(Linear())

@@ -18,7 +18,7 @@ from lodestar.generators.edits import SDEdit
 from lodestar.generators.guide import Guide
 from lodestar.generators.guided import bind
 from lodestar.generators.request import Request, request, settings
-from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Classifier, Interval
+from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Clamp, Classifier, Interval, Threshold
 from lodestar.models.classifier import PictureClassifier
 from lodestar.samplers import DDIM, Ancestral, Consistency, DPMAdaptive, DPMpp, Heun
 from tests.evaluate import tiny
@@ -189,6 +189,22 @@ def test_there_is_no_note_of_one_that_was(changes: dict[str, Any], sampler: Cons
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.prepare(ask(0, sampler=sampler))
+
+
+# ---------------------------------------------------------------------------------------------------------------- limits
+
+
+def test_x0_is_limited_as_the_model_says_unless_the_request_does() -> None:
+    model = tiny.diffusion()
+    whole, free = (floats(model, ask(0, clamp=clamp)) for clamp in (True, False))
+    assert whole.abs().max() <= 1 < free.abs().max()
+    model.config = model.config.replace(limit=None)
+    assert torch.equal(floats(model, ask(0)), free)
+    assert torch.equal(floats(model, ask(0, guidance=(Clamp(folded=True),))), whole)
+    model.config = model.config.replace(limit=Clamp(limit=0.25, folded=True))
+    assert floats(model, ask(0)).abs().max() == 0.25
+    model.config = model.config.replace(limit=Threshold(ratio=0.5, maximum=2.0))
+    assert floats(model, ask(0)).abs().max() <= 1
 
 
 # --------------------------------------------------------------------------------------------------------- temperature

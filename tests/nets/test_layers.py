@@ -61,3 +61,22 @@ def test_plain_resampling_up_and_down_again_is_the_identity() -> None:
     up = Resampler(2, "up", conv=False)(x, emb)
     assert up.shape == (1, 2, 8, 12)
     torch.testing.assert_close(Resampler(2, "down", conv=False)(up, emb), x)
+
+
+def test_closed_frequencies_end_at_the_largest_period() -> None:
+    time, half = torch.tensor([9.0]), 4
+    open_, closed = (timestep_embedding(time, 2 * half, closed=flag)[0] for flag in (False, True))
+    for embedding, count in ((open_, half), (closed, half - 1)):
+        angles = [9 * 10000 ** (-k / count) for k in range(half)]
+        right = torch.tensor([*map(math.cos, angles), *map(math.sin, angles)])
+        torch.testing.assert_close(embedding, right, rtol=1e-4, atol=1e-5)
+
+
+def test_a_one_sided_halving_sees_three_by_three_places_from_each_second_one_on() -> None:
+    halving = Resampler(1, "down", conv=True, one_sided=True)
+    assert halving.conv is not None and halving.conv.bias is not None
+    torch.nn.init.ones_(halving.conv.weight)
+    torch.nn.init.zeros_(halving.conv.bias)
+    x = torch.arange(16.0).reshape(1, 1, 4, 4)
+    right = [[x[0, 0, i : i + 3, j : j + 3].sum().item() for j in (0, 2)] for i in (0, 2)]
+    assert halving(x, torch.zeros(1)).squeeze().tolist() == right

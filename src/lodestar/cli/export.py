@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import Model
+from lodestar.cli.options import Model, SamplerText, Steps, parse_sampler
 
 
 def export(
@@ -15,9 +15,14 @@ def export(
     to: Annotated[
         str, typer.Option("--to", help="diffusers (a folder that its DDPMPipeline or UNet2DModel loads), or hub.")
     ] = "diffusers",
+    sampler: SamplerText = None,
+    steps: Steps = None,
     private: Annotated[bool, typer.Option("--private", help="A new repository of the hub is for you alone.")] = False,
 ) -> None:
-    """Write a model for diffusers, or put it on a hub, from where `hf:owner/repository` loads it."""
+    """Write a model for diffusers, or put it on a hub, from where `hf:owner/repository` loads it.
+
+    diffusers' scheduler is the one that samples as the model does, or as --sampler and --steps say.
+    """
     from pathlib import Path
 
     from lodestar import library
@@ -25,11 +30,14 @@ def export(
 
     target = choose("--to", to, {"diffusers": "diffusers", "hub": "hub"})
     if target == "hub":
+        if sampler is not None or steps is not None:
+            raise Problem("--sampler and --steps choose a scheduler of diffusers: a hub is given the model as it is")
         print(library.push_to_hub(model, out, private=private))
         return
     if private:
         raise Problem("--private is about repositories of a hub: it has no effect with --to diffusers")
     from lodestar.convert import diffusers
 
-    diffusers.export(library.load_diffusion(model, "cpu"), Path(out))
+    form = diffusers.export(library.load_diffusion(model, "cpu"), Path(out), parse_sampler(sampler), steps)
+    print(f"{model} as {form}")
     print(out)

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from lodestar.generators.guide import Guide
     from lodestar.generators.request import Settings
     from lodestar.guidance import Guidance
+    from lodestar.samplers import Sampler
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
 PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, or digits."
@@ -224,6 +225,14 @@ def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
             raise Problem(f"label {text!r} has a count and --count is {count}: give one of them")
         asked += [name] * int(number)
     return asked
+
+
+def parse_sampler(text: str | None) -> Sampler | None:
+    """A sampler in its short form. Raises Problem."""
+    from lodestar.config import parse
+    from lodestar.samplers import AnySampler
+
+    return None if text is None else parse("sampler", text, AnySampler)
 
 
 def load_judge(model: str, judge: str | None, best_of: int, device: str | None) -> Guide | None:

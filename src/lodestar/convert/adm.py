@@ -27,6 +27,15 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig, Pool
 from lodestar.nets.unet import UNetConfig
 
+MULTIPLIERS: dict[int, tuple[float, ...]] = {
+    512: (0.5, 1, 1, 2, 2, 4, 4),
+    256: (1, 1, 2, 2, 4, 4),
+    128: (1, 1, 2, 3, 4),
+    64: (1, 2, 3, 4),
+    32: (1, 2, 2, 2),
+}
+"""Widths of the resolutions by the size of the pictures, as OpenAI's code has them."""
+
 
 class BackboneArguments(Config):
     """What the constructors of both reference networks take, with their defaults. -1 stands for "not given", as it does there."""

@@ -5,19 +5,23 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import Tensor
 
 from lodestar.config import Problem
 from lodestar.convert.rename import Rule
+from lodestar.core.plan import parse_plan
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.samplers import AnySampler
 
 Shapes = Mapping[str, Sequence[int]]
 """The shape of each tensor of a state dict by its foreign name."""
 
 ModelConfig = DiffusionConfig | ClassifierModelConfig
+
+M = TypeVar("M", bound=ModelConfig)
 
 _SHOWN = 4
 
@@ -38,6 +42,8 @@ class Family:
     """What the shapes tell of the configuration. Raises Problem where they are of no network that the family has."""
     rules_for: Callable[[ModelConfig], Sequence[Rule]]
     """The rules for the files of one configuration. They end in names of our network, or in ``label.table.weight``."""
+    own: Callable[[Mapping[str, str], Facts, str, str], ModelConfig] | None = None
+    """The configuration of a file that somebody trained: its flags, what its weights tell, whose defaults count, and its name."""
     inside: str | None = None
     """Under which name a file holds the state dict, if not as a whole: that of the averaged weights where it holds several."""
     fixed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = field(default_factory=lambda: _whole)
@@ -63,6 +69,16 @@ def recognize(families: Sequence[Family], keys: Iterable[str], what: str) -> Fam
     raise Problem(f"{what} is of no family known here: {'; '.join(_misfits(families, keys))}")
 
 
+def resampled(config: M, sampler: AnySampler | None, plan: str | None) -> M:
+    """The configuration with another sampler or plan, where they are given. Raises Problem for a classifier, and a wrong plan."""
+    if sampler is None and plan is None:
+        return config
+    if not isinstance(config, DiffusionConfig):
+        raise Problem("--sampler and --steps are for diffusion models, and this is a classifier")
+    parse_plan(config.steps if plan is None else plan)
+    return config.replace(sampler=sampler or config.sampler, steps=plan or config.steps)
+
+
 def contradictions(config: ModelConfig, facts: Facts) -> dict[str, tuple[Any, Any]]:
     """The settings in which a configuration and the weights differ: (the weights', the configuration's) by dotted path."""
     return {path: (told, set_) for path, told in facts.items() if not _same(told, set_ := _at(config, path))}
@@ -75,7 +91,7 @@ def check(config: ModelConfig, facts: Facts, what: str, name: str) -> None:
         told, wanted = differing["kind"]
         raise Problem(f"{what} is a {told} model, and {name} is a {wanted} model")
     if differing:
-        first = "; ".join(f"{path} is {_show(told)}, not {_show(set_)}" for path, (told, set_) in list(differing.items())[:3])
+        first = "; ".join(f"{path} is {show(told)}, not {show(set_)}" for path, (told, set_) in list(differing.items())[:3])
         more = f" (and {len(differing) - 3} more)" if len(differing) > 3 else ""
         raise Problem(f"{what} is not {name}: {first}{more}")
 
@@ -109,7 +125,8 @@ def _same(told: Any, set_: Any) -> bool:
     return bool(told == set_)
 
 
-def _show(value: Any) -> str:
+def show(value: Any) -> str:
+    """A value of a setting, for a message."""
     if isinstance(value, list | tuple):
         return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value) or "nowhere"
     return "none" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""Foreign checkpoints: PyTorch's files, of which nothing but tensors is read, mapped into memory and not loaded."""
+"""Foreign checkpoints: files of PyTorch or safetensors, of which only tensors are read, mapped into memory and not loaded."""
 
 from __future__ import annotations
 
@@ -11,21 +11,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import Tensor
 
-from lodestar.config import Problem
+from lodestar.checkpoint import FORMAT
+from lodestar.config import Note, Problem, first_line
 
 _ZIP = b"PK\x03\x04"
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
-def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The state dict of a .pt file. inside: names under which families hold theirs, where the file is not one itself.
+_WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
+"""What DataParallel and DistributedDataParallel put before every name, and torch.compile."""
 
-    The tensors are views of the file. Raises Problem if it cannot be read, is damaged, needs code to be run, or holds no
-    state dict.
+
+def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
+    """The state dict of a .pt, .bin or safetensors file, without the prefix of a wrapper, which a Note names.
+
+    inside: names under which families hold theirs, where the file is not one itself. The tensors are views of the file. Raises
+    Problem if it cannot be read, is damaged, needs code to be run, or holds no state dict.
     """
-    held = _load(path)
+    held = _load_safe(path) if path.suffix == ".safetensors" else _load(path)
     held = next((held[name] for name in inside if isinstance(held, dict) and isinstance(held.get(name), dict)), held)
     if not isinstance(held, dict) or not held:
         raise Problem(f"{path} holds no state dict, but {'nothing' if held == {} else f'one {type(held).__name__}'}")
@@ -40,7 +47,34 @@ def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
                 f"{path}: {name} is of {str(tensor.dtype).removeprefix('torch.')}, {place}: only plain tensors of "
                 f"{', '.join(str(dtype).removeprefix('torch.') for dtype in _DTYPES)} are read"
             )
-    return held
+    return _unwrapped(held, path)
+
+
+def _unwrapped(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The state without the prefix that a wrapper puts before all names."""
+    prefixes = {match[0] if (match := _WRAPPERS.match(name)) else "" for name in state}
+    if len(prefixes) > 1 or prefixes == {""}:
+        return state
+    (prefix,) = prefixes
+    warnings.warn(
+        Note(f"{path}: the prefix {prefix.rstrip('.')!r} of all names, a wrapper's for training, is left out"), stacklevel=2
+    )
+    return {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+
+
+def _load_safe(path: Path) -> dict[str, Tensor]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            ours = (file.metadata() or {}).get("format") == FORMAT
+        if ours:
+            raise Problem(f"{path} is a model of this library as it is: other projects' files are converted")
+        return load_file(path)
+    except Problem:
+        raise
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror or 'no such file'}") from None
+    except Exception as error:  # safetensors raises its own type, which is not exported
+        raise Problem(f"{path} is damaged: {first_line(error)}") from None
 
 
 def _load(path: Path) -> Any:

@@ -78,12 +78,15 @@ def identify(file: str, given: str | None, family: Family, facts: Facts, publish
 def _unnamed(file: str, family: Family, facts: Facts, published: Sequence[Published]) -> str:
     """What to say of a file of a family whose name is no published one's."""
     allowed = [each.name for each in published if each.family.name == family.name and not contradictions(each.model(), facts)]
-    told = (
-        f"its weights are those of {' or '.join(allowed)}"
-        if allowed
-        else "its weights are those of no published model known here"
-    )
-    return (
+    says = (
         f"{file} has the names of {family.name} but not the name of a published file, and weights do not tell everything "
-        f"(attention heads, noise schedule): {told}; say which with --as NAME"
+        "(attention heads, noise schedule): "
     )
+    flags = "the flags that it was trained with, as in --flags '--image_size 64 --num_channels 128 …', or --flags FILE"
+    if allowed:
+        return f"{says}its weights are those of {' or '.join(allowed)}; say which with --as NAME" + (
+            f"; or, if it is none of them, give {flags}" if family.own else ""
+        )
+    if family.own is None:
+        return f"{says}its weights are those of no published model known here, and others of this family are not read"
+    return f"{says}its weights are those of no published model known here; give {flags}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,11 @@ from torch import Tensor
 from lodestar import __version__, checkpoint
 from lodestar.config import Problem
 from lodestar.convert import foreign
-from lodestar.convert.family import Facts, Family, ModelConfig, recognize
+from lodestar.convert.family import Facts, Family, ModelConfig, recognize, resampled
 from lodestar.convert.published import Published, identify
 from lodestar.convert.rename import rename
 from lodestar.files import sha256
+from lodestar.samplers import AnySampler
 
 
 @dataclass(frozen=True)
@@ -32,31 +33,50 @@ class Converted:
 
 
 def convert(
-    source: Path, folder: Path, families: Sequence[Family], published: Sequence[Published], given: str | None = None
+    source: Path,
+    folder: Path,
+    families: Sequence[Family],
+    published: Sequence[Published],
+    given: str | None = None,
+    flags: Mapping[str, str] | None = None,
+    sampler: AnySampler | None = None,
+    plan: str | None = None,
 ) -> Converted:
-    """Convert a foreign checkpoint into ``folder/NAME.safetensors``, NAME that of the published model it is.
+    """Convert a foreign checkpoint into ``folder/NAME.safetensors``, NAME that of the published model it is, or of the file.
 
-    given: the published model's name, where the file's does not tell. The most memory that it takes is about the file's size.
-    Raises Problem if the file cannot be read, is of no known family, or is not what it is said to be; then nothing is written.
+    given: the published model's name, where the file's does not tell. flags: those that it was trained with, where it is nobody's
+    published one (`lodestar.convert.flags`); `given` is then the code's name whose defaults count, or None for the family's.
+    sampler, plan: what the model is sampled with afterwards, where they are given. The most memory that it takes is about the
+    file's size. Raises Problem if the file cannot be read, is of no known family, or is not what it is said to be; then nothing
+    is written.
     """
     state = foreign.read(source, [family.inside for family in families if family.inside])
     family = recognize(families, state, source.name)
-    chosen = identify(source.name, given, family, facts(family, state, source.name), published)
+    told = facts(family, state, source.name)
+    chosen = identify(source.name, given, family, told, published) if flags is None else _own(source, family, told, flags, given)
     digest = sha256(source)
     chosen.check_hash(digest, source)
-    config = chosen.model()
+    config = resampled(chosen.model(), sampler, plan)
     tensors = ours(family, config, state, source.name)
     provenance = {
         "source": source.name,
         "source_sha256": digest,
         "source_url": chosen.url or chosen.page,
-        "published": chosen.name,
+        **({"published": chosen.name} if flags is None else {"flags": dict(flags)}),
         "lodestar": __version__,
         "torch": torch.__version__,
     }
     path = folder / f"{chosen.short}.safetensors"
     checkpoint.save(path, config.kind, config.to_json(), tensors, provenance)
     return Converted(path, chosen, sum(tensor.numel() for tensor in tensors.values()), digest)
+
+
+def _own(source: Path, family: Family, told: Facts, flags: Mapping[str, str], code: str | None) -> Published:
+    """A file that somebody trained. Raises Problem where its family has no flags, or they do not fit its weights."""
+    if family.own is None:
+        raise Problem(f"{source.name} has the names of {family.name}, whose flags are not read: say what it is with --as NAME")
+    config = family.own(flags, told, code or family.name, source.name)
+    return Published(source.stem, source.name, lambda: config, family)
 
 
 def facts(family: Family, state: dict[str, Tensor], what: str) -> Facts:

@@ -1,20 +1,22 @@
-"""Sampling plans: which levels of a schedule a sampler visits, noisy to clean. The last one is always clean data.
+"""Sampling plans: which levels of a schedule a sampler visits, noisy to clean. The last one is clean data unless it says not.
 
 In text (command line, `parse_plan`): ``250`` or ``90,60,60,20,20`` (that many from each equal section of the chain, as in
 Improved DDPM and ADM), ``ddim25`` (every N-th), ``fast27`` (GLIDE's), and ``leading:20``, ``trailing:20``, ``linspace:20``,
-``karras:20``, ``logsnr:20``. Further settings follow by name: ``leading:20,skip_zero=true``. ``at:39,17`` names steps of the
-chain itself.
+``karras:20``, ``logsnr:20``. Further settings follow by name: ``leading:20,skip_zero=true``. With ``clean=false`` the last step
+leads to the cleanest noisy level of the chain, and the picture is taken from there. ``at:39,17`` names steps of the chain itself.
 """
 
 from __future__ import annotations
 
 import abc
+import math
 import re
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lodestar.config import Config, Problem, kinds, nearest, parse
+from lodestar.config import Config, Problem, kinds, nearest, parse, short
 from lodestar.core import sigmas
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.schedule import Respaced, Schedule
@@ -35,6 +37,23 @@ class Plan(Config, abc.ABC):
     def steps(self, schedule: Schedule) -> list[Transition]:
         """The steps, noisy to clean. Raises Problem for too short a schedule."""
         return transitions(self.levels(schedule), schedule)
+
+
+class Ended(Plan, abc.ABC):
+    """A plan whose last step may stop at the cleanest noisy level. Its kinds declare `clean` themselves, after their count."""
+
+    if TYPE_CHECKING:
+        clean: bool
+
+    def levels(self, schedule: Schedule) -> list[Level]:
+        noisy, cleanest = self.noisy(schedule), schedule.table[1]
+        if self.clean:
+            return [*noisy, CLEAN]
+        # A list that holds the cleanest noisy level already ends there.
+        levels = noisy if math.isclose(noisy[-1].ratio, cleanest.ratio) else [*noisy, cleanest]
+        if len(levels) == 1:
+            raise Problem(f"steps {short(self)!r}: they begin and end at the cleanest noisy level, and take no step")
+        return levels
 
 
 class Indexed(Plan, abc.ABC):
@@ -103,25 +122,32 @@ class Fast27(Indexed):
         return sorted(kept - {timesteps - 1} | {timesteps - 3})
 
 
-class Leading(Indexed):
+class Leading(Ended, Indexed):
     """k·(T // count) for k = 0 … count − 1: begins below the noisiest level."""
 
     kind: Literal["leading"] = "leading"
     count: int = Field(ge=1)
     skip_zero: bool = False
     """Space count + 1 of them, and leave out 0 (diffusers' DPM-Solver)."""
+    offset: int = Field(default=0, ge=0)
+    """Added to each (diffusers' steps_offset; 1 in latent diffusion)."""
+    clean: bool = True
 
     def indices(self, timesteps: int) -> list[int]:
         spaced = self.count + self.skip_zero
         _check(spaced, timesteps, "leading")
-        return [k * (timesteps // spaced) for k in range(self.skip_zero, spaced)]
+        steps = [self.offset + k * (timesteps // spaced) for k in range(self.skip_zero, spaced)]
+        if steps[-1] >= timesteps:
+            raise Problem(f"steps {short(self)!r}: there is no {steps[-1]}, the schedule's are 0 to {timesteps - 1}")
+        return steps
 
 
-class Trailing(Indexed):
+class Trailing(Ended, Indexed):
     """T − 1 − k·T/count, rounded: begins at the noisiest level (Lin et al. 2023)."""
 
     kind: Literal["trailing"] = "trailing"
     count: int = Field(ge=1)
+    clean: bool = True
 
     def indices(self, timesteps: int) -> list[int]:
         _check(self.count, timesteps, "trailing")
@@ -143,7 +169,7 @@ class Chosen(Indexed):
         return sorted(set(self.kept))
 
 
-class Linspace(Plan):
+class Linspace(Ended):
     """Evenly spaced times, both ends included and fractional ones used as they are."""
 
     kind: Literal["linspace"] = "linspace"
@@ -152,6 +178,7 @@ class Linspace(Plan):
     """Round to the chain's own steps."""
     skip_zero: bool = False
     """Space count + 1 of them, and leave out the cleanest (diffusers' DPM-Solver)."""
+    clean: bool = True
 
     def noisy(self, schedule: Schedule) -> list[Level]:
         spaced, times = self.count + self.skip_zero, schedule.times()
@@ -164,27 +191,33 @@ class Linspace(Plan):
         return [schedule.at(first + (last - first) * (k / (spaced - 1))) for k in chosen]
 
 
-class Karras(Plan):
+class Karras(Ended):
     """σ/α = (max^(1/ρ) + k/(count − 1)·(min^(1/ρ) − max^(1/ρ)))^ρ over the schedule's range (Karras et al. 2022, eq. 5)."""
 
     kind: Literal["karras"] = "karras"
     count: int = Field(ge=2)
     rho: float = Field(default=7.0, gt=0)
+    clean: bool = True
+    whole: bool = False
+    """The network is told the nearest whole time (diffusers' DPM-Solver); σ/α stays as it is."""
 
     def noisy(self, schedule: Schedule) -> list[Level]:
         high, low = _range(schedule)
-        return [schedule.at_ratio(ratio) for ratio in sigmas.karras(self.count, low, high, self.rho)]
+        return _at_ratios(schedule, sigmas.karras(self.count, low, high, self.rho), self.whole)
 
 
-class LogSNR(Plan):
+class LogSNR(Ended):
     """Even steps of log σ/α over the schedule's own range (DPM-Solver's uniform λ)."""
 
     kind: Literal["logsnr"] = "logsnr"
     count: int = Field(ge=2)
+    clean: bool = True
+    whole: bool = False
+    """See `Karras`."""
 
     def noisy(self, schedule: Schedule) -> list[Level]:
         high, low = _range(schedule)
-        return [schedule.at_ratio(ratio) for ratio in sigmas.exponential(self.count, low, high)]
+        return _at_ratios(schedule, sigmas.exponential(self.count, low, high), self.whole)
 
 
 AnyPlan = Annotated[
@@ -218,6 +251,11 @@ def parse_plan(text: str | int) -> Any:
 def _check(count: int, timesteps: int, name: str) -> None:
     if count > timesteps:
         raise Problem(f"steps '{name}': {count} of them, and the schedule has only {timesteps}")
+
+
+def _at_ratios(schedule: Schedule, ratios: list[float], whole: bool) -> list[Level]:
+    levels = [schedule.at_ratio(ratio) for ratio in ratios]
+    return [replace(level, time=float(round(float(level.time)))) for level in levels] if whole else levels
 
 
 def _range(schedule: Schedule) -> tuple[float, float]:

@@ -156,7 +156,7 @@ def measure(
     places = np.arange(count) * len(reference) // count
     labels, classes = _labels(model, reference, places)
     asked = request(labels, seed, Settings(steps=plan, clamp=how.clamp))
-    steps, guided = model.transitions(asked.settings), Guided(model, asked.settings.complete(config.codec.limit))
+    steps, guided = model.transitions(asked.settings), Guided(model, asked.settings.complete(model.limit))
     if own and len(steps) != config.schedule.timesteps:
         raise Problem(
             f"steps {plan!r}: this model has learned the variances of its chain's own {config.schedule.timesteps} steps: "

@@ -116,7 +116,7 @@ class Diffusion(DiffusionModel, Generator):
                 f"settings are given for {1 + len(asked.later)} stages: {self.name or 'this model'} is one, and no cascade"
             )
         how = self.complete(asked.settings)
-        steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.config.codec.limit)
+        steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None
         guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions))
         few = [Ask(label=label) for label in dict.fromkeys(asked.labels)]

@@ -14,7 +14,7 @@ from lodestar.conditions import Ask, Label
 from lodestar.config import Config, Problem, kinds, nearest, parse
 from lodestar.core.noise import seeds_from
 from lodestar.core.plan import PlanText, parse_plan
-from lodestar.guidance import AnyGuidance, Clamp, Guidance, Limit, Steering
+from lodestar.guidance import AnyGuidance, Guidance, Limit, Steering
 from lodestar.guidance import Own as OwnGuidance
 from lodestar.samplers import AnySampler
 from lodestar.samplers import Own as OwnSampler
@@ -30,7 +30,7 @@ class Settings(Config):
     guidance: tuple[AnyGuidance, ...] = ()
     """In the order of application."""
     clamp: bool = True
-    """Clamp x̂₀ to the range of the data, before a classifier's gradient and after, unless the guidance clamps or thresholds."""
+    """Limit x̂₀ as the model's own `limit` says, before a classifier's gradient and after, unless the guidance limits it."""
     temperature: float = Field(default=1.0, gt=0)
     """Standard deviation of all noise that is drawn, at the start and on the way; below 1 is likelier and less diverse."""
 
@@ -41,12 +41,12 @@ class Settings(Config):
             parse_plan(steps)
         return steps
 
-    def complete(self, limit: float | None = 1.0) -> list[Guidance]:
-        """The guidance with the clamping to ±limit that data want put in its place; None where they have no limit."""
-        guidance = list(self.guidance)
+    def complete(self, limit: Limit | None) -> list[Guidance]:
+        """The guidance, with the model's own limit of x̂₀ put in its place."""
+        guidance: list[Guidance] = list(self.guidance)
         if limit is not None and self.clamp and not any(isinstance(each, Limit) for each in guidance):
             place = next((k for k, each in enumerate(guidance) if isinstance(each, Steering)), len(guidance))
-            guidance.insert(place, Clamp(limit=limit, folded=True))
+            guidance.insert(place, limit)
         return guidance
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import AliasChoices, Field, model_validator
@@ -17,6 +17,7 @@ from lodestar.core.plan import PlanText
 from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.denoiser import DenoiserConfig
+from lodestar.guidance import Clamp, Limit, Threshold
 from lodestar.samplers import AnySampler, DPMpp
 
 
@@ -38,6 +39,8 @@ class DiffusionConfig(Config):
     """What it is sampled with where nothing else is asked for."""
     steps: PlanText = Field(default="trailing:20", validation_alias=AliasChoices("steps", "plan"))
     """Likewise: its sampling plan, in text."""
+    limit: Annotated[Clamp | Threshold, Field(discriminator="kind")] | None = Clamp(folded=True)
+    """Likewise: how x̂₀ is kept in the range of pictures; None leaves it as it is."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -80,6 +83,11 @@ class DiffusionModel(nn.Module):
         """Channels, height and width of its pictures."""
         channels, height, width = self.config.codec.data_shape(self.space)
         return channels, height, width
+
+    @property
+    def limit(self) -> Limit | None:
+        """How x̂₀ is kept in the range of the data where nothing else is asked for; None where they have none."""
+        return None if self.config.codec.limit is None else self.config.limit
 
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the network's torso in `dtype`, for inference; see `Denoiser.lower`."""

@@ -63,10 +63,12 @@ class Watch:
 class Attention(nn.Module):
     """Residual multi-head self-attention over the H·W places of a picture."""
 
-    def __init__(self, channels: int, heads: int, *, layout: Layout, groups: int, rescale: bool = False) -> None:
+    def __init__(
+        self, channels: int, heads: int, *, layout: Layout, groups: int, eps: float = 1e-5, rescale: bool = False
+    ) -> None:
         super().__init__()
         self.heads, self.layout, self.rescale = heads, layout, rescale
-        self.norm = GroupNorm(channels, groups)
+        self.norm = GroupNorm(channels, groups, eps)
         self.qkv = Linear(channels, 3 * channels)
         self.out = zero(Linear(channels, channels))
 

@@ -49,12 +49,13 @@ class Classifier(nn.Module):
         super().__init__()
         self.config = config
         builder, stem = Builder(config), config.widths[0]
-        self.time = TimeEmbedding(config.width, config.emb_width)
+        self.time = TimeEmbedding(config.width, config.emb_width, config.closed_frequencies)
         self.stem = Conv2d(config.in_channels, stem, 3, padding=1)
         self.down, handed = builder.down(stem)
         self.middle = builder.middle()
         channels, total = config.widths[-1], sum(handed) + config.widths[-1]
-        self.norm = GroupNorm(channels, config.norm_groups) if config.pool in ("adaptive", "attention") else None
+        normed = config.pool in ("adaptive", "attention")
+        self.norm = GroupNorm(channels, config.norm_groups, config.norm_eps) if normed else None
         match config.pool:
             case "adaptive":
                 self.head: nn.Module = zero(Linear(channels, config.classes))

@@ -44,8 +44,8 @@ class GroupNorm(nn.GroupNorm):
     `groups` is taken where it divides the channels (always, in the published networks); else their greatest common divisor.
     """
 
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__(math.gcd(channels, groups), channels)
+    def __init__(self, channels: int, groups: int, eps: float = 1e-5) -> None:
+        super().__init__(math.gcd(channels, groups), channels, eps)
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False) -> Tensor:
         """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift."""
@@ -60,10 +60,14 @@ class GroupNorm(nn.GroupNorm):
         return F.silu(y, inplace=not y.requires_grad) if silu else y
 
 
-def timestep_embedding(time: Tensor, width: int, max_period: float = 10000.0) -> Tensor:
-    """Sinusoids of times [B] (fractional ones too) as float32 [B, width]: cosines first, then sines (ADM's order)."""
+def timestep_embedding(time: Tensor, width: int, max_period: float = 10000.0, *, closed: bool = False) -> Tensor:
+    """Sinusoids of times [B] (fractional ones too) as float32 [B, width]: cosines first, then sines (ADM's order).
+
+    Frequencies fall evenly in their logarithm from 1 to 1/max_period, which is the last of them if `closed`, the next if not.
+    """
     half = width // 2
-    frequencies = torch.exp(-math.log(max_period) * torch.arange(half, dtype=torch.float32, device=time.device) / half)
+    exponents = torch.arange(half, dtype=torch.float32, device=time.device) / (half - closed)
+    frequencies = torch.exp(-math.log(max_period) * exponents)
     angles = time[:, None].float() * frequencies
     embedding = torch.cat([angles.cos(), angles.sin()], dim=-1)
     return F.pad(embedding, (0, width % 2))
@@ -93,16 +97,23 @@ def normal(*shape: int, divisor: float = 1.0) -> Tensor:
 
 
 class Resampler(nn.Module):
-    """Doubling or halving by itself: with a 3×3 convolution, or plain."""
+    """Doubling or halving by itself: with a 3×3 convolution, or plain.
 
-    def __init__(self, channels: int, direction: Literal["up", "down"], conv: bool) -> None:
+    one_sided: the halving convolution is padded at the lower and the right edge alone, as TensorFlow does; else on all sides.
+    """
+
+    def __init__(self, channels: int, direction: Literal["up", "down"], conv: bool, one_sided: bool = False) -> None:
         super().__init__()
         self.direction = direction
-        self.conv = Conv2d(channels, channels, 3, stride=2 if direction == "down" else 1, padding=1) if conv else None
+        self.one_sided = conv and one_sided and direction == "down"
+        stride, padding = (2 if direction == "down" else 1), (0 if self.one_sided else 1)
+        self.conv = Conv2d(channels, channels, 3, stride=stride, padding=padding) if conv else None
 
     def forward(self, x: Tensor, emb: Tensor) -> Tensor:
         if self.direction == "up":
             x = upsample(x)
+        elif self.one_sided:
+            x = F.pad(x, (0, 1, 0, 1))
         elif self.conv is None:
             x = downsample(x)
         return x if self.conv is None else self.conv(x)
@@ -123,6 +134,7 @@ class ResBlock(nn.Module):
         emb_width: int,
         *,
         groups: int,
+        eps: float = 1e-5,
         dropout: float = 0.0,
         adaptive: bool = True,
         direction: Literal["up", "down"] | None = None,
@@ -130,10 +142,10 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.adaptive, self.direction, self.rescale = adaptive, direction, rescale
-        self.norm1 = GroupNorm(channels, groups)
+        self.norm1 = GroupNorm(channels, groups, eps)
         self.conv1 = Conv2d(channels, out_channels, 3, padding=1)
         self.emb = Linear(emb_width, 2 * out_channels if adaptive else out_channels)
-        self.norm2 = GroupNorm(out_channels, groups)
+        self.norm2 = GroupNorm(out_channels, groups, eps)
         self.dropout = Dropout(dropout)
         self.conv2 = zero(Conv2d(out_channels, out_channels, 3, padding=1))
         self.skip = nn.Identity() if channels == out_channels else Conv2d(channels, out_channels, 1)

@@ -47,6 +47,12 @@ class BackboneConfig(Config):
     rescale_residuals: bool = False
     """Multiply sums of residual branches by √½."""
     norm_groups: int = Field(default=32, ge=1)
+    norm_eps: float = Field(default=1e-5, gt=0)
+    """What is added to variances before a norm divides by their root."""
+    closed_frequencies: bool = False
+    """The lowest frequency of the time embedding is 1/10000 itself (DDPM's TensorFlow code), not one step above (ADM's)."""
+    one_sided: bool = False
+    """Convolutions that halve are padded at the lower and the right edge alone (DDPM's TensorFlow code)."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     checkpointing: bool = False
     """Recompute residual blocks and attention in the backward pass instead of storing their activations."""
@@ -152,6 +158,7 @@ class Builder:
             out_channels,
             config.emb_width,
             groups=config.norm_groups,
+            eps=config.norm_eps,
             dropout=config.dropout,
             adaptive=config.adaptive_norm,
             direction=direction,
@@ -162,13 +169,20 @@ class Builder:
         """Attention at a width, with the configured heads unless given others."""
         config = self.config
         heads = heads or config.heads_at(channels)
-        return Attention(channels, heads, layout=config.layout, groups=config.norm_groups, rescale=config.rescale_residuals)
+        return Attention(
+            channels,
+            heads,
+            layout=config.layout,
+            groups=config.norm_groups,
+            eps=config.norm_eps,
+            rescale=config.rescale_residuals,
+        )
 
     def resampling(self, channels: int, direction: Literal["up", "down"]) -> nn.Module:
         """What doubles or halves height and width between two resolutions."""
         if self.config.resample == "residual":
             return self.block(channels, channels, direction)
-        return Resampler(channels, direction, conv=self.config.resample == "conv")
+        return Resampler(channels, direction, conv=self.config.resample == "conv", one_sided=self.config.one_sided)
 
     def down(self, stem: int) -> tuple[nn.ModuleList, list[int]]:
         """The way down, and the channels of what it hands over: the stem's output and then that of every stage."""
@@ -206,14 +220,14 @@ class Builder:
 class TimeEmbedding(nn.Module):
     """Sinusoid of the time, then two affine maps."""
 
-    def __init__(self, width: int, out_width: int) -> None:
+    def __init__(self, width: int, out_width: int, closed: bool = False) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.closed = width, closed
         self.linear1, self.linear2 = Linear(width, out_width), Linear(out_width, out_width)
 
     def forward(self, time: Tensor) -> Tensor:
         """Times [B] to float32 [B, out_width]."""
-        return self.linear2(F.silu(self.linear1(timestep_embedding(time, self.width))))
+        return self.linear2(F.silu(self.linear1(timestep_embedding(time, self.width, closed=self.closed))))
 
 
 def run(stage: nn.Module, *inputs: Tensor | Gather | None, checkpointing: bool) -> Tensor:
@@ -230,12 +244,12 @@ class UNet(nn.Module):
         super().__init__()
         self.config = config
         builder, stem = Builder(config), config.stem or config.widths[0]
-        self.time = TimeEmbedding(config.width, config.emb_width)
+        self.time = TimeEmbedding(config.width, config.emb_width, config.closed_frequencies)
         self.stem = Conv2d(config.in_channels, stem, 3, padding=1)
         self.down, handed = builder.down(stem)
         self.middle = builder.middle()
         self.up = builder.up(handed, config.up_heads)
-        self.norm = GroupNorm(config.widths[0], config.norm_groups)
+        self.norm = GroupNorm(config.widths[0], config.norm_groups, config.norm_eps)
         self.head = zero(Conv2d(config.widths[0], config.out_channels, 3, padding=1))
 
     def forward(

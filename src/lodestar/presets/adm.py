@@ -8,6 +8,7 @@ them to yours.
 from __future__ import annotations
 
 from lodestar.convert import ADM
+from lodestar.convert.adm import MULTIPLIERS
 from lodestar.convert.published import Published
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
 from lodestar.data import Transforms
@@ -17,7 +18,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.attention import Layout
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
-from lodestar.presets.parts import MULTIPLIERS, attention, denoise, every, model_of, openai
+from lodestar.presets.parts import attention, denoise, every, model_of, openai
 from lodestar.tasks import OptimizerConfig, TrainClassifier
 from lodestar.train.ema import Decay
 from lodestar.train.run import DataConfig, Run, TrainConfig

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from lodestar import samplers
 from lodestar.convert import ADM
+from lodestar.convert.adm import MULTIPLIERS
 from lodestar.convert.family import ModelConfig
 from lodestar.convert.published import Published
 from lodestar.core.draws import LogNormal
@@ -24,7 +25,7 @@ from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
-from lodestar.presets.parts import MULTIPLIERS, attention, denoise, model_of
+from lodestar.presets.parts import attention, denoise, model_of
 from lodestar.train.run import Run
 
 _URL = "https://openaipublic.blob.core.windows.net/consistency/"

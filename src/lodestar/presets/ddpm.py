@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from lodestar.convert import DDPM
+from lodestar.convert.adm import MULTIPLIERS
 from lodestar.convert.published import Published
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
-from lodestar.presets.parts import MULTIPLIERS, attention, denoise, model_of
+from lodestar.presets.parts import attention, denoise, model_of
 from lodestar.samplers import Ancestral
 from lodestar.train.run import Run
 

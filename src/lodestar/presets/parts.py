@@ -20,15 +20,6 @@ from lodestar.train.run import DataConfig, Run, TrainConfig
 
 _HYBRID, _UNIFORM = Hybrid(), Uniform()
 
-MULTIPLIERS: dict[int, tuple[float, ...]] = {
-    512: (0.5, 1, 1, 2, 2, 4, 4),
-    256: (1, 1, 2, 2, 4, 4),
-    128: (1, 1, 2, 3, 4),
-    64: (1, 2, 3, 4),
-    32: (1, 2, 2, 2),
-}
-"""Widths of the resolutions by the size of the pictures, as OpenAI's code has them."""
-
 
 def attention(size: int, sides: tuple[int, ...]) -> tuple[int, ...]:
     """The factors of reduction at which pictures of a size have these sides, where papers say "attention at 32, 16, 8"."""

@@ -2,35 +2,129 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from torch import Tensor
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem, decode
+from lodestar.models.labels import class_number
 from lodestar.nets.unet import BackboneConfig
 from lodestar.tasks import Learner
 
-_SILENT = ("layout", "norm_groups", "rescale_residuals")
+_SILENT = ("layout", "norm_groups", "rescale_residuals", "closed_frequencies", "one_sided")
 """Settings of a network that give weights of the same names and shapes another meaning; so does the number of heads."""
 
 
 def initialize(learner: Learner, name: str) -> str:
     """Give a learner the tensors of a model (see `library.find`) that have the names and shapes of its own; tells the others.
 
+    Tables with a row for each class are taken by the classes' names, or by their numbers where there are none, and this is told.
     Raises Problem if there is no such model, if it is of another kind, if none of its weights fits, or if they mean something
     else here.
     """
     made = learner.exports()["model"]
     path = library.find(name)
     _, tensors = checkpoint.load(path, made.kind)
-    _check_meaning(name, library.config(path), decode(type(library.config(path)), made.config))
+    there = library.config(path)
+    here = decode(type(there), made.config)
+    _check_meaning(name, there, here)
     ours = made.module.state_dict()
     fitting = {key: tensor for key, tensor in tensors.items() if key in ours and tensor.shape == ours[key].shape}
+    tables = [
+        key for key in _class_tables(here) if key in ours and key in tensors and ours[key].shape[1:] == tensors[key].shape[1:]
+    ]
+    pairs, notes = match_classes(there, here) if tables else ({}, [])
+    missing = 0
+    for key in tables:
+        fitting.pop(key, None)
+        if pairs:
+            fitting[key] = _rows(ours[key], tensors[key], pairs)
+            missing += (len(ours[key]) - len(pairs)) * ours[key][0].numel()
     if not any(tensor.ndim > 1 for tensor in fitting.values()):
         raise Problem(f"--init {name}: none of its weights fits this run: {_differences(tensors, ours, fitting, shown=2)}")
     made.module.load_state_dict({**ours, **fitting})
-    share = sum(tensor.numel() for tensor in fitting.values()) / sum(tensor.numel() for tensor in ours.values())
+    taken = sum(tensor.numel() for tensor in fitting.values()) - missing
+    share = taken / sum(tensor.numel() for tensor in ours.values())
     told = f"begins with {len(fitting)} of {name}'s {len(tensors)} tensors, which are {share:.1%} of the parameters here"
-    return told if len(fitting) == len(ours) == len(tensors) else f"{told}; {_differences(tensors, ours, fitting)}"
+    whole = len(fitting) == len(ours) == len(tensors)
+    return "; ".join([told, *notes, *_meanings(there, here), *([] if whole else [_differences(tensors, ours, fitting)])])
+
+
+def match_classes(there: Any, here: Any) -> tuple[dict[int, int], list[str]]:
+    """Which class of another model each class here is, by name or synonym, or else by number; and that in words.
+
+    Names that are numbers are the classes of these numbers where the other side has no names.
+    """
+    (theirs, those), (names, these) = _classes(there), _classes(here)
+    if theirs is None and names is not None and all(_is_number(name, those) for name in names):
+        theirs = [str(number) for number in range(those)]
+    if names is None and theirs is not None and all(_is_number(name, these) for name in theirs):
+        names = [str(number) for number in range(these)]
+    if theirs is None or names is None:
+        if those != these:
+            return {}, []
+        where = "on either side" if theirs is names is None else "there" if theirs is None else "here"
+        return {number: number for number in range(these)}, [f"classes by number, as there are no names {where}"]
+    found = {number: _known(name, theirs) for number, name in enumerate(names)}
+    pairs = {number: other for number, other in found.items() if other is not None}
+    new = [name.split(", ")[0] for number, name in enumerate(names) if number not in pairs]
+    notes = f"classes by name: {len(pairs)} of {these}"
+    return pairs, [f"{notes}, as built: {_list(new, 5)}" if new else notes]
+
+
+def _classes(config: Any) -> tuple[Sequence[str] | None, int]:
+    """The names of a model's classes, if they have any, and how many there are."""
+    return config.names, (config.denoiser.classes if config.kind == "diffusion" else config.network.classes) or 0
+
+
+def _is_number(name: str, count: int) -> bool:
+    return name.isdecimal() and str(int(name)) == name and int(name) < count
+
+
+def _known(name: str, names: Sequence[str]) -> int | None:
+    """The number of a class by its name, else by one of its synonyms; None where there is none, or several."""
+    for word in dict.fromkeys([name, *name.split(", ")]):
+        with contextlib.suppress(Problem):
+            return class_number(word, names, 0)
+    return None
+
+
+def _class_tables(config: Any) -> list[str]:
+    """The tensors that have a row for each class."""
+    if config.kind == "diffusion":
+        return ["denoiser.label.table.weight"]
+    place = {"adaptive": "head", "attention": "head.out", "spatial": "head.2", "spatial_v2": "head.3"}[config.network.pool]
+    return [f"network.{place}.{leaf}" for leaf in ("weight", "bias")]
+
+
+def _rows(ours: Tensor, theirs: Tensor, pairs: Mapping[int, int]) -> Tensor:
+    """A table with the rows of another where classes are the same; others as they are."""
+    rows = ours.clone()
+    rows[list(pairs)] = theirs[list(pairs.values())].to(rows)
+    return rows
+
+
+def _meanings(there: Any, here: Any) -> list[str]:
+    """In what else weights of the same shapes meant something else; training goes on from there all the same."""
+    if there.kind != "diffusion":
+        return []
+    sides = [
+        (config.denoiser.prediction.kind, config.denoiser.variance, config.schedule.times()[-1].item())
+        for config in (there, here)
+    ]
+    words = ("prediction", "variance", "last time that the network is told")
+    return [
+        f"its {word} was {_show(before)}, here it is {_show(now)}, which it has to learn"
+        for word, before, now in zip(words, *sides, strict=True)
+        if before != now
+    ]
+
+
+def _show(value: str | float) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any], fitting: dict[str, Any], shown: int = 8) -> str:

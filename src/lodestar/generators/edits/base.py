@@ -79,8 +79,7 @@ class EditJob:
         """A `Denoise` of what is asked, with the guidance of the request or without."""
         if not guidance:
             model = self.guided.model
-            bare = self.request.settings.replace(guidance=()).complete(model.config.codec.limit)
-            return Guided(model, bare).denoise(asks, self.low_res)
+            return Guided(model, self.request.settings.replace(guidance=()).complete(model.limit)).denoise(asks, self.low_res)
         return self.guided.denoise(asks, self.low_res)
 
 
