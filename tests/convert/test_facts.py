@@ -50,7 +50,7 @@ def test_a_u_net_tells_all_but_heads_layout_and_dropout(arguments: dict[str, Any
         denoiser=DenoiserConfig(
             network=network,
             variance="fixed" if network.out_channels == network.in_channels else "learned_range",
-            classes=arguments.get("num_classes"),
+            conditions=conditions(arguments.get("num_classes")),
         ),
         size=(16, 16),
     )

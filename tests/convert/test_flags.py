@@ -71,10 +71,10 @@ def mine(*more: str, arguments: dict[str, Any] = MINE, code: str = "guided-diffu
     ("flag", "path", "value"),
     [
         ("noise_schedule=cosine", "schedule", Cosine()),
-        ("diffusion_steps=400", "plan", "400"),
+        ("diffusion_steps=400", "steps", "400"),
         ("diffusion_steps=400", "schedule", Linear(timesteps=400)),
         ("rescale_timesteps=True", "schedule", Linear(rescale_time=True)),
-        ("timestep_respacing=ddim25", "plan", "ddim25"),
+        ("timestep_respacing=ddim25", "steps", "ddim25"),
         ("use_ddim=yes", "sampler", DDIM()),
         ("predict_xstart=True", "denoiser.prediction", X0()),
         ("use_new_attention_order=True", "denoiser.network.layout", "qkv_first"),
