@@ -16,7 +16,7 @@ from torch import Tensor
 from lodestar import __version__, library
 from lodestar.config import Config, Problem, decode
 from lodestar.data.npz import write_npz
-from lodestar.files import is_temporary, write_text
+from lodestar.files import is_temporary, read_json, write_text
 from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import Diffusion, Samples
@@ -76,14 +76,10 @@ class Manifest(Config):
     def read(cls, path: str | Path) -> Self:
         """Read a manifest, given it or its folder. Raises Problem."""
         path = Path(path) / MANIFEST if Path(path).is_dir() else Path(path)
-        try:
-            return decode(cls, json.dumps(json.loads(path.read_text(encoding="utf-8"))["manifest"]), str(path))
-        except OSError as error:
-            raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            if isinstance(error, Problem):
-                raise
-            raise Problem(f"{path} is not a manifest of pictures") from None
+        found = read_json(path)
+        if not isinstance(found, dict) or "manifest" not in found:
+            raise Problem(f"{path} is not a manifest of pictures")
+        return decode(cls, found["manifest"], str(path))
 
     def load(self, device: str | None = None) -> tuple[Diffusion, PictureClassifier | None, Diffusion | None]:
         """The model of the pictures, and the classifier and the weaker model that guided it.

@@ -21,6 +21,12 @@ from typing import Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+DEEPEST = 64
+"""JSON that is nested deeper is refused; configurations and manifests have a tenth of it."""
+_TOO_DEEP = f"it is nested deeper than {DEEPEST} levels"
+_SHOWN = 80
+"""Characters of a value that a message shows."""
+
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
 
@@ -67,7 +73,31 @@ class Config(BaseModel, metaclass=_Meta):
 
 def first_line(error: Exception) -> str:
     """What an error of another library says, as far as it belongs into one line; its kind where it says nothing."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    return f"{said} is missing" if isinstance(error, KeyError) else said
+
+
+def from_json(text: str | bytes) -> Any:
+    """JSON as plain data. Raises ValueError where it is none, or is nested deeper than `DEEPEST`."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    layer = [value]
+    for _ in range(DEEPEST + 1):
+        layer = [inner for each in layer for inner in _inside(each)]
+    if layer:
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: as Python writes it, or its kind alone where that is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; what is nested too deep
+        return type(value).__name__
+    return text if len(text) < _SHOWN else type(value).__name__
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str:
@@ -97,6 +127,8 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
         return adapter.validate_json(json.dumps(value, default=_plain))
     except ValidationError as error:
         raise Problem(_one_line(error, kind, where)) from None
+    except (TypeError, RecursionError) as error:  # keys that are no text, and what is nested too deep, or in itself
+        raise Problem(f"{where or getattr(kind, '__name__', 'value')} is no configuration: {first_line(error)}") from None
 
 
 def edit(config: C, overrides: Iterable[str]) -> C:
@@ -164,16 +196,21 @@ def _count(fields: list[str]) -> str:
     return f"only {', '.join(fields)}" if fields else "no values"
 
 
+def _inside(value: Any) -> Iterable[Any]:
+    """The values in a JSON object or list; none in others."""
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    raise Problem(f"{value!r} ({type(value).__name__}) has no place in a configuration")
+    raise Problem(f"{shown(value)} ({type(value).__name__}) has no place in a configuration")
 
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return from_json(text)
+    except ValueError:
         return text
 
 
@@ -202,12 +239,11 @@ def _one_line(error: ValidationError, kind: Any, where: str) -> str:
         case "value_error":
             return f"{name + ': ' if path else ''}{first['ctx']['error']}{more}"
         case "literal_error":
-            return f"{name} is {value!r}: {_choices(first['ctx']['expected'], str(value))}{more}"
+            return f"{name} is {shown(value)}: {_choices(first['ctx']['expected'], str(value))}{more}"
         case "union_tag_invalid":
             return f"{name} {first['ctx']['tag']!r}: {_choices(first['ctx']['expected_tags'], first['ctx']['tag'])}{more}"
         case _:
-            shown = repr(value) if len(repr(value)) < 80 else type(value).__name__
-            return f"{name} is {shown}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
+            return f"{name} is {shown(value)}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
 
 
 def _choices(expected: str, value: str) -> str:
