@@ -17,15 +17,30 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 DEEPEST = 64
 """JSON that is nested deeper is refused; configurations and manifests have a tenth of it."""
 _TOO_DEEP = f"it is nested deeper than {DEEPEST} levels"
 _SHOWN = 80
 """Characters of a value that a message shows."""
+
+# Bounds that nobody meets: every number and list of a configuration has one, so that what is absurd is refused before any work.
+COUNT = 10_000_000
+"""Pictures of a request, and rows of whatever is measured."""
+CLASSES = 1_000_000
+"""Classes."""
+TIMESTEPS = 100_000
+"""Steps of a chain, and so of a plan."""
+SEEDS = 2**64
+"""Seeds: 0 to one less."""
+Side = Annotated[int, Field(ge=1, le=16_384)]
+"""Height or width of a picture in pixels."""
+ClassNumber = Annotated[int, Field(ge=0, lt=CLASSES)]
+Channels = Annotated[int, Field(ge=1, le=16_384)]
+"""Channels of a layer."""
 
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lodestar.conditions import Cond, LabelCondition, Signals
 from lodestar.conditions.low_res import beside
-from lodestar.config import Config, Problem
+from lodestar.config import CLASSES, Config, Problem, Side
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level, spread
 from lodestar.core.prediction import AnyPrediction, Epsilon, Output
@@ -30,9 +30,9 @@ class DenoiserConfig(Config):
     network: UNetConfig = UNetConfig()
     prediction: AnyPrediction = Epsilon()
     variance: Variance = "fixed"
-    classes: int | None = Field(default=None, ge=1)
+    classes: int | None = Field(default=None, ge=1, le=CLASSES)
     """Number of classes it may be conditioned on, or None."""
-    low_res: tuple[int, int] | None = None
+    low_res: tuple[Side, Side] | None = None
     """Height and width of the pictures that it enlarges, or None where it makes pictures from noise alone."""
 
     @property

@@ -45,10 +45,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcomes = []
         for outcome in run(calls, home / "cases", asked.jobs):
             outcomes.append(outcome)
-            if not outcome.good and (outcome.call.kind not in KNOWN or asked.known) or asked.case is not None or asked.all:
+            if (not outcome.good and (outcome.call.kind not in KNOWN or asked.known)) or asked.case is not None or asked.all:
                 _tell(outcome)
         if asked.json:
-            Path(asked.json).write_text(json.dumps([[o.call.kind, o.call.number, o.verdict, o.seconds, o.bytes, o.output] for o in outcomes]))
+            Path(asked.json).write_text(
+                json.dumps([[o.call.kind, o.call.number, o.verdict, o.seconds, o.bytes, o.output] for o in outcomes])
+            )
         return _summary(outcomes)
 
 

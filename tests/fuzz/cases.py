@@ -48,7 +48,19 @@ KINDS: dict[str, Maker] = {
     "torch state": foreign.states,
 }
 
-SPOKEN = {"training", "run folder", "taken folder", "measuring", "packed pictures", "picture", "picture folder", "archive", "arrays", "unpacking", "table"}
+SPOKEN = {
+    "training",
+    "run folder",
+    "taken folder",
+    "measuring",
+    "packed pictures",
+    "picture",
+    "picture folder",
+    "archive",
+    "arrays",
+    "unpacking",
+    "table",
+}
 """Kinds of which some doors tell what they do before they read all that they are given."""
 
 

@@ -19,7 +19,14 @@ from tests.convert.foreign import PUBLISHED
 from tests.fuzz.damage import damaged, mutated, text
 from tests.fuzz.valid import Valid, command, python, write
 
-JSON = ("unet/config.json", "unet/config.json", "unet/config.json", "scheduler/scheduler_config.json", "lodestar.json", "model_index.json")
+JSON = (
+    "unet/config.json",
+    "unet/config.json",
+    "unet/config.json",
+    "scheduler/scheduler_config.json",
+    "lodestar.json",
+    "model_index.json",
+)
 WEIGHTS = "unet/diffusion_pytorch_model.safetensors"
 
 
@@ -59,13 +66,21 @@ def states(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
         case 0:
             del held[victim]
         case 1:
-            held[victim] = rng.choice((torch.zeros(0), torch.zeros(()), torch.zeros(3, 0, 10**9), held[victim].reshape(-1), held[victim][None]))
+            held[victim] = rng.choice(
+                (torch.zeros(0), torch.zeros(()), torch.zeros(3, 0, 10**9), held[victim].reshape(-1), held[victim][None])
+            )
         case 2:
-            held[victim] = rng.choice((1, "x", None, [], held[victim].to(torch.int8), held[victim].to_sparse(), torch.empty(2, device="meta")))
+            held[victim] = rng.choice(
+                (1, "x", None, [], held[victim].to(torch.int8), held[victim].to_sparse(), torch.empty(2, device="meta"))
+            )
         case 3:
-            held[rng.choice(("x", victim + ".more", "", "a" * 10_000, "\ud800", "input_blocks.99999999.0.weight"))] = torch.zeros(2)
+            held[rng.choice(("x", victim + ".more", "", "a" * 10_000, "\ud800", "input_blocks.99999999.0.weight"))] = torch.zeros(
+                2
+            )
         case 4:
-            held = rng.choice(({}, [], None, 1, "x", torch.zeros(2), {1: torch.zeros(2)}, {"a": {}}, OrderedDict(), {"state_dict": {}}))
+            held = rng.choice(
+                ({}, [], None, 1, "x", torch.zeros(2), {1: torch.zeros(2)}, {"a": {}}, OrderedDict(), {"state_dict": {}})
+            )
         case 5:
             held = {f"module.{key}": value for key, value in held.items()}
         case 6:
@@ -80,5 +95,3 @@ def states(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     except (RuntimeError, NotImplementedError, UnicodeEncodeError, pickle.PicklingError):
         write(folder / name, b"")
     return python(lambda: convert(folder / name, folder / "out", FAMILIES, PUBLISHED))
-
-

@@ -126,5 +126,3 @@ def rewritten(path: Path, texts: dict[str, str] | Any, tensors: Any) -> Path:
 
 def _framed(header: bytes, data: bytes) -> bytes:
     return len(header).to_bytes(8, "little") + header + data
-
-

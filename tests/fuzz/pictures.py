@@ -57,7 +57,11 @@ def packed(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
 def single(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     """A picture, or a mask, with other bytes, of another form, or that claims to be large."""
     data = valid.bytes("picture.png")
-    wrong = damaged(data, rng) if rng.random() < 0.6 else rng.choice((_png(10**5, 10**5), _png(2**31 - 1, 2**31 - 1), _png(0, 8), _png(30_000, 1)))
+    wrong = (
+        damaged(data, rng)
+        if rng.random() < 0.6
+        else rng.choice((_png(10**5, 10**5), _png(2**31 - 1, 2**31 - 1), _png(0, 8), _png(30_000, 1)))
+    )
     path = write(folder / "wrong.png", wrong)
     if rng.random() < 0.3:
         return command("edit", "inpaint", valid.path("model.safetensors"), valid.path("picture.png"), "--mask", path, "--steps", 4,
@@ -68,7 +72,9 @@ def single(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
 def folders(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     """A folder of pictures that holds something else too."""
     there = valid.copy("folder", folder)
-    path = there / rng.choice(("cat/9.png", "cat/0.png", "9.png", "manifest.json", "cat/x\udcff.png", "\udcff/0.png", "cat/" + "x" * 250 + ".png"))
+    path = there / rng.choice(
+        ("cat/9.png", "cat/0.png", "9.png", "manifest.json", "cat/x\udcff.png", "\udcff/0.png", "cat/" + "x" * 250 + ".png")
+    )
     path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     match rng.randrange(8):
@@ -85,7 +91,10 @@ def folders(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
         case 6:
             write(path, damaged(valid.bytes("picture.png"), rng))
         case _:
-            write(there / "manifest.json", text(mutated(json.loads(valid.bytes("album/manifest.json")), rng), rng).encode(errors="replace"))
+            write(
+                there / "manifest.json",
+                text(mutated(json.loads(valid.bytes("album/manifest.json")), rng), rng).encode(errors="replace"),
+            )
     return door(there, valid, rng)
 
 
@@ -98,11 +107,16 @@ def archives(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
             archive.writestr(f"{'ab'[number % 2]}/{number}.png", valid.bytes("picture.png"))
         match rng.randrange(5):
             case 0 | 1:
-                archive.writestr("dataset.json", text({"labels": rng.choice((absurd(rng), [["a/0.png", absurd(rng)]], [[absurd(rng), 0]]))}, rng))
+                archive.writestr(
+                    "dataset.json",
+                    text({"labels": rng.choice((absurd(rng), [["a/0.png", absurd(rng)]], [[absurd(rng), 0]]))}, rng),
+                )
             case 2:
                 archive.writestr("dataset.json", b"[" * 10**6)
             case 3:
-                archive.writestr(rng.choice(("../a/9.png", "/a/9.png", "a/\0.png", "a/" + "x" * 60_000 + ".png", "a/9.png/")), b"x")
+                archive.writestr(
+                    rng.choice(("../a/9.png", "/a/9.png", "a/\0.png", "a/" + "x" * 60_000 + ".png", "a/9.png/")), b"x"
+                )
             case _:
                 archive.writestr("a/0.png", b"x")
     data = bytearray(buffer.getvalue())
@@ -176,10 +190,15 @@ def tables(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     cell = {"bytes": valid.bytes("picture.png"), "path": None}
     image = rng.choice(([cell] * 4, [None] * 4, [{"bytes": None, "path": "x"}] * 4, [cell["bytes"]] * 4, [], ["x"] * 4, [{"bytes": b""}] * 4,
                         [{"bytes": damaged(cell["bytes"], rng)}] * 4, [{"bytes": "text"}] * 4))  # fmt: skip
-    label = rng.choice(([0, 1, 2, 0], [None] * 4, [0.5] * 4, [[1]] * 4, ["a"] * 4, [-1] * 4, [10**12] * 4, [{"a": 1}] * 4, [True] * 4))
+    label = rng.choice(
+        ([0, 1, 2, 0], [None] * 4, [0.5] * 4, [[1]] * 4, ["a"] * 4, [-1] * 4, [10**12] * 4, [{"a": 1}] * 4, [True] * 4)
+    )
     table = pa.table({"image": image, "label": label[: len(image)]})
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["a", "b", "c"]}}
-    told = text({"info": {"features": mutated(features, rng)}} if rng.random() < 0.7 else mutated({"info": {"features": features}}, rng), rng)
+    told = text(
+        {"info": {"features": mutated(features, rng)}} if rng.random() < 0.7 else mutated({"info": {"features": features}}, rng),
+        rng,
+    )
     if rng.random() < 0.8:
         table = table.replace_schema_metadata({"huggingface": told.encode(errors="surrogatepass")})
     pq.write_table(table, folder / "wrong.parquet")
@@ -197,6 +216,7 @@ def _found(data: bytes | bytearray, mark: bytes, rng: Random) -> list[int]:
 
 def _png(width: int, height: int) -> bytes:
     """The beginning of a picture of that size."""
+
     def chunk(name: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
@@ -206,8 +226,36 @@ def _png(width: int, height: int) -> bytes:
 
 def _npy(rng: Random, shape: tuple[int, ...], descr: str) -> bytes:
     """A header that is wrong, or nearly right."""
-    shapes = (shape, (), (10**12,), (10**30,), (-1, 8, 8, 3), (2**40, 2**40, 8, 3), (0, 8, 8, 3), (9, 8, 8), (9, 0, 0, 3), (1,) * 40, ("x",))
-    kinds = (descr, "|O", "<f8", ">i8", "|S10", "<U" + "9" * 9, "x", "", "V1000000000", [("a", "|u1")], None, 5, "<M8[ns]", "|b1", "<c16")
+    shapes = (
+        shape,
+        (),
+        (10**12,),
+        (10**30,),
+        (-1, 8, 8, 3),
+        (2**40, 2**40, 8, 3),
+        (0, 8, 8, 3),
+        (9, 8, 8),
+        (9, 0, 0, 3),
+        (1,) * 40,
+        ("x",),
+    )
+    kinds = (
+        descr,
+        "|O",
+        "<f8",
+        ">i8",
+        "|S10",
+        "<U" + "9" * 9,
+        "x",
+        "",
+        "V1000000000",
+        [("a", "|u1")],
+        None,
+        5,
+        "<M8[ns]",
+        "|b1",
+        "<c16",
+    )
     header = _header(rng.choice((descr, rng.choice(kinds))), rng.choice((False, False, False, True, 0, "x")), rng.choice(shapes))
     if rng.random() < 0.2:
         header = header[:6] + bytes(rng.choice(((0, 0), (2, 0), (3, 0), (9, 9), (255, 255)))) + header[8:]

@@ -145,5 +145,3 @@ def anything(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     words = ("sample", "train", "edit", "info", "--help", "--version", "--", "-", "", "\0", "\udcff", "x" * 10_000, "--x", "-h", "--out",
              str(valid.path("model.safetensors")), "--count", "🜂", "[bold]", "%s", "../..", "evaluate", "convert", "export", "demo=")  # fmt: skip
     return command(*(rng.choice(words) for _ in range(rng.randrange(1, 5))))
-
-

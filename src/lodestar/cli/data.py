@@ -13,8 +13,8 @@ from lodestar.cli.options import BatchSize, DataSource, Device, ExtractorName, s
 def label(
     data: DataSource,
     out: Annotated[Path, typer.Option("--out", help="The parquet file to write.")] = Path("labelled.parquet"),
-    clusters: Annotated[int, typer.Option("--clusters", min=2, help="How many classes to find.")] = 10,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Of the clusters' first centres.")] = 0,
+    clusters: Annotated[int, typer.Option("--clusters", min=2, max=100_000, help="How many classes to find.")] = 10,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=2**32 - 1, help="Of the clusters' first centres.")] = 0,
     batch_size: BatchSize = 64,
     extractor: ExtractorName = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be decoded.")] = False,

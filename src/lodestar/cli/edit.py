@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lodestar.cli.options import Count, Model, Sampling, Solving, ask, flattened
+from lodestar.config import SEEDS
 
 if TYPE_CHECKING:
     from lodestar.models.edits import AnyEdit
@@ -69,10 +70,12 @@ def invert(
 def interpolate(
     model: Model,
     pictures: Annotated[list[str] | None, typer.Argument(help="Two pictures, as in the other edits; or none.")] = None,
-    points: Annotated[int, typer.Option("--points", min=2, help="How many pictures, the two ends included.")] = 8,
+    points: Annotated[int, typer.Option("--points", min=2, max=100_000, help="How many pictures, the two ends included.")] = 8,
     origin: Annotated[str | None, typer.Option("--from", help="The label at the first end; default that of the other.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="The label at the other end; default that of the first.")] = None,
-    to_seed: Annotated[int | None, typer.Option("--to-seed", min=0, help="The seed at the other end, without pictures.")] = None,
+    to_seed: Annotated[
+        int | None, typer.Option("--to-seed", min=0, max=SEEDS - 1, help="The seed at the other end, without pictures.")
+    ] = None,
     guided: Guided = False,
     picture: Chosen = None,
     sampling: Sampling = Sampling(),

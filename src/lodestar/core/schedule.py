@@ -19,7 +19,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lodestar.config import Config, Problem
+from lodestar.config import TIMESTEPS, Config, Problem
 from lodestar.core.level import CLEAN, Level, spread
 from lodestar.core.sigmas import karras
 from lodestar.core.transition import Transition, chain, transitions
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class Schedule(Config, abc.ABC):
     """A chain of T noise levels."""
 
-    timesteps: int = Field(default=1000, ge=1)
+    timesteps: int = Field(default=1000, ge=1, le=TIMESTEPS)
     """T, the number of steps of the chain."""
     rescale_time: bool = False
     """Tell the network t·1000/T instead of t (Improved DDPM's rescale_timesteps)."""
@@ -47,6 +47,10 @@ class Schedule(Config, abc.ABC):
         betas = self.raw_betas()
         if not bool(((betas > 0) & (betas <= 1)).all()):
             raise Problem(f"the schedule {self.to_json()} has variances outside (0, 1]: use more timesteps or smaller betas")
+        if not torch.cumprod(1 - betas, 0)[:-1].all():
+            raise Problem(
+                f"the schedule {self.to_json()} is pure noise before its last step: use fewer timesteps or smaller betas"
+            )
         if self.zero_terminal_snr and self.timesteps == 1:
             raise Problem("timesteps is 1: zero_terminal_snr stretches a chain between two levels and needs at least 2")
         return _stretched(betas) if self.zero_terminal_snr else betas
@@ -187,7 +191,7 @@ class Cosine(Schedule):
     """ᾱ(u) ∝ cos²((u + offset)/(1 + offset)·π/2), β capped (Improved DDPM, equation 17). See SquaredCosCap."""
 
     kind: Literal["cosine"] = "cosine"
-    offset: float = Field(default=0.008, ge=0)
+    offset: float = Field(default=0.008, ge=0, le=1)
     beta_cap: float = Field(default=0.999, gt=0, le=1)
 
     def raw_betas(self) -> Tensor:
@@ -207,7 +211,7 @@ class Exponential(Schedule):
     """ᾱ(u) = exp(−rate·u), β capped."""
 
     kind: Literal["exponential"] = "exponential"
-    rate: float = Field(default=12.0, gt=0)
+    rate: float = Field(default=12.0, gt=0, le=600)
     beta_cap: float = Field(default=0.999, gt=0, le=1)
 
     def raw_betas(self) -> Tensor:
@@ -266,10 +270,10 @@ class EDMSigma(Schedule):
     """
 
     kind: Literal["edm"] = "edm"
-    sigma_min: float = Field(default=0.002, gt=0)
-    sigma_max: float = Field(default=80.0, gt=0)
-    rho: float = Field(default=7.0, gt=0)
-    log_gain: float = Field(default=250.0, gt=0)
+    sigma_min: float = Field(default=0.002, ge=1e-6, le=1e6)
+    sigma_max: float = Field(default=80.0, ge=1e-6, le=1e6)
+    rho: float = Field(default=7.0, ge=0.1, le=1_000)
+    log_gain: float = Field(default=250.0, ge=1e-6, le=1e6)
     """The network is told log_gain·ln σ: 1/4 in EDM, a thousand times that in the consistency models' code."""
 
     @model_validator(mode="after")
@@ -304,7 +308,7 @@ class Respaced(Schedule):
 
     kind: Literal["respaced"] = "respaced"
     base: Annotated[_Formula, Field(discriminator="kind")]
-    kept: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    kept: tuple[Annotated[int, Field(ge=0, lt=TIMESTEPS)], ...] = Field(min_length=1, max_length=TIMESTEPS)
     """The kept steps of 0 … T − 1, ascending."""
 
     @model_validator(mode="after")

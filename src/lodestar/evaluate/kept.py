@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from pydantic import Field
 
 from lodestar import checkpoint, library
-from lodestar.config import Config, Problem, decode
+from lodestar.config import Config, Problem, Side, decode
 from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.statistics import Moments, Part, Statistics
@@ -29,9 +30,9 @@ class KeptConfig(Config):
 
     spec: str
     fingerprint: str
-    count: int
-    channels: int
-    size: tuple[int, int]
+    count: int = Field(ge=1, le=1_000_000_000)
+    channels: int = Field(ge=1, le=1_024)
+    size: tuple[Side, Side]
     extractor: str
     extractor_digest: str
     extractor_dtype: str

@@ -18,7 +18,7 @@ class Autoguidance(Guidance):
     """Guidance by a weaker model, which has to be given. Costs one evaluation of it."""
 
     kind: Literal["autoguidance"] = "autoguidance"
-    scale: float = Field(default=2.0, ge=0)
+    scale: float = Field(default=2.0, ge=0, le=1e6)
     """s, the paper's w; 1 = none, 0 the weaker model."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:

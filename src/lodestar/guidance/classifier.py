@@ -37,7 +37,7 @@ class Classifier(Guidance):
     """Guidance by a classifier, noise-aware if it sees the noisy sample. Scale 0 is none, and then it is not evaluated."""
 
     kind: Literal["classifier"] = "classifier"
-    scale: float = Field(default=1.0, ge=0)
+    scale: float = Field(default=1.0, ge=0, le=1e6)
     form: Literal["mean", "score"] = "mean"
     """Who applies the gradient: "mean", the sampler, in its own way; "score", x̂₀ at once, whatever the sampler."""
     sees: Literal["noisy", "clean"] = "noisy"

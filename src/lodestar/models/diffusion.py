@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Literal, Self
 
 import torch
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lodestar.conditions import Composed, Label, signs
-from lodestar.config import Config, Problem
+from lodestar.config import CLASSES, Config, Problem, Side
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
@@ -36,9 +36,9 @@ class DiffusionConfig(Config):
     kind: Literal["diffusion"] = "diffusion"
     denoiser: DenoiserConfig = DenoiserConfig()
     schedule: AnySchedule = Linear()
-    size: tuple[int, int] = (32, 32)
+    size: tuple[Side, Side] = (32, 32)
     """Height and width of its pictures."""
-    names: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = Field(default=None, max_length=CLASSES)
     """Names of its classes, perhaps with synonyms (`lodestar.models.labels`)."""
     droppable: bool = False
     """It was trained without its classes too, so that it is an unconditional model as well."""
@@ -50,6 +50,8 @@ class DiffusionConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         classes, prediction = self.denoiser.classes, self.denoiser.prediction.kind
+        if any(side % self.denoiser.network.divisor for side in self.size):
+            raise Problem(f"size is {self.size[0]}×{self.size[1]}: both must be multiples of {self.denoiser.network.divisor}")
         if self.names is not None and len(self.names) != classes:
             raise Problem(f"{len(self.names)} names are given for {classes} classes")
         if self.schedule.table[self.schedule.timesteps].alpha == 0 and prediction in ("epsilon", "score", "edm", "consistency"):

@@ -26,7 +26,7 @@ class Score(BaseMetric):
     """
 
     kind: Literal["score"] = "score"
-    split_size: int = Field(default=5000, ge=1)
+    split_size: int = Field(default=5000, ge=1, le=10_000_000)
     needs: ClassVar[Part] = "logits"
     compares: ClassVar[bool] = False
 

@@ -25,9 +25,9 @@ class KID(BaseMetric):
     """
 
     kind: Literal["kid"] = "kid"
-    subsets: int = Field(default=100, ge=1)
-    max_subset_size: int = Field(default=1000, ge=2)
-    seed: int = Field(default=0, ge=0)
+    subsets: int = Field(default=100, ge=1, le=100_000)
+    max_subset_size: int = Field(default=1000, ge=2, le=100_000)
+    seed: int = Field(default=0, ge=0, lt=2**64)
     needs: ClassVar[Part] = "features"
 
     def __call__(self, generated: Statistics, reference: Statistics) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.config import Problem
+from lodestar.config import TIMESTEPS, Problem
 from lodestar.core.transition import Transition
 from lodestar.models.edits.base import Batch, Edit
 from lodestar.samplers import Ancestral, AnySampler, State
@@ -22,9 +22,9 @@ class Inpaint(Edit):
     """Makes what a mask names anew, and keeps the rest as it is."""
 
     kind: Literal["inpaint"] = "inpaint"
-    resamples: int = Field(default=10, ge=1)
+    resamples: int = Field(default=10, ge=1, le=1_000)
     """r, how often each stretch is gone down; 1 is never to go back, and only to paste."""
-    jump: int = Field(default=10, ge=1)
+    jump: int = Field(default=10, ge=1, le=TIMESTEPS)
     """j, how many steps long a stretch is."""
 
     @property

@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.conditions import Composed
-from lodestar.config import Problem
+from lodestar.config import SEEDS, Problem
 from lodestar.core.noise import SeededNoise
 from lodestar.core.slerp import slerp
 from lodestar.core.transition import Transition
@@ -32,9 +32,9 @@ class Interpolate(Edit):
     """Goes from one end to the other in equal parts: from picture to picture, or seed to seed; from label to label; or both."""
 
     kind: Literal["interpolate"] = "interpolate"
-    points: int = Field(default=8, ge=2)
+    points: int = Field(default=8, ge=2, le=100_000)
     """How many results, the two ends included."""
-    to_seed: int | None = None
+    to_seed: int | None = Field(default=None, ge=0, lt=SEEDS)
     """The seed at the other end; None is the same one."""
     guided: bool = False
     """Guide the inversion of pictures too."""
