@@ -296,9 +296,11 @@ def _members(kind: Any) -> list[type[BaseModel]]:
 
 
 def _tags(kind: Any) -> dict[str, type[BaseModel]]:
-    """The members of a union of several models by the value of their ``kind``."""
+    """The members of a union of several models by what pydantic calls them: the value of their ``kind``, or their class."""
     members = _members(kind)
-    return {member.model_fields["kind"].default: member for member in members} if len(members) > 1 else {}
+    if len(members) < 2:
+        return {}
+    return {member.model_fields["kind"].default if "kind" in member.model_fields else member.__name__: member for member in members}
 
 
 def _model(kind: Any) -> type[BaseModel] | None:

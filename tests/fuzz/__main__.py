@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import importlib
 import itertools
 import json
@@ -16,11 +18,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
+import typer.main
 
 from tests.fuzz.cases import KINDS, case
 from tests.fuzz.known import KNOWN
 from tests.fuzz.sandbox import Call, Outcome, run
-from tests.fuzz.valid import Valid, make
+from tests.fuzz.valid import Valid, command, make
 
 AHEAD = ("lodestar.cli", "lodestar.train.loop", "lodestar.evaluate.sweep", "lodestar.convert.diffusers", "lodestar.presets", "lodestar.demo",
          "torch.utils.tensorboard", "sklearn.datasets", "sklearn.cluster", "pyarrow.parquet", "matplotlib.pyplot", "PIL.PngImagePlugin")  # fmt: skip
@@ -38,6 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.environ |= {"LODESTAR_CACHE": f"{scratch}/cache", "HF_HUB_OFFLINE": "1", "MPLCONFIGDIR": f"{scratch}/plots"}
         home = Path(scratch)
         valid = _made(home / "valid")
+        _warm(valid, home)
         if asked.case is not None:
             calls: Iterator[Call] = iter([case(valid, asked.case, asked.seed, kinds)])
         else:
@@ -82,6 +86,16 @@ def _made(home: Path) -> Valid:
             os._exit(status)
     assert os.waitpid(process, 0)[1] == 0, "the valid things cannot be made"
     return Valid(home)
+
+
+def _warm(valid: Valid, home: Path) -> None:
+    """Do here what every call does, once, so that what is made at the first time is there."""
+    typer.main.get_command = functools.cache(typer.main.get_command)
+    model = valid.path("model.safetensors")
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
+        for words in (("info", model), ("sample", model, "--count", 1, "--out", home / "warm"), ("remake", home / "warm", "--picture", 0)):
+            with contextlib.suppress(SystemExit):
+                command(*words, *(("--out", home / "again") if words[0] == "remake" else ()))()
 
 
 def _until(asked: argparse.Namespace, calls: Iterator[Call]) -> Iterator[Call]:

@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SECONDS = 10.0
-"""A call that takes longer is a hang: on valid input, all of them take less than one."""
+SECONDS = 10
+"""Processor time. A call that takes more is a hang: on valid input, all of them take a tenth of it."""
+WAIT = 30.0
+"""Seconds after which a call that takes none is one too."""
 BYTES = 1 << 30
 """Address space that a call may take beyond what it starts with."""
 SHOWN = 2_000
@@ -48,6 +50,7 @@ class Outcome:
     status: int | None
     output: str
     seconds: float
+    """Processor time."""
     bytes: int
     """The most memory that was resident, that of the libraries included."""
     left: tuple[str, ...] = ()
@@ -59,7 +62,7 @@ class Outcome:
         return self.verdict in ("ok", "refused")
 
 
-def run(calls: Iterable[Call], home: Path, jobs: int = 1, seconds: float = SECONDS, beyond: int = BYTES) -> Iterator[Outcome]:
+def run(calls: Iterable[Call], home: Path, jobs: int = 1, seconds: int = SECONDS, wait: float = WAIT) -> Iterator[Outcome]:
     """The outcomes of calls, in the order in which they end, so many at a time."""
     running: dict[int, tuple[Call, Path, set[str], float]] = {}
     ending, waiting = False, iter(calls)
@@ -73,21 +76,21 @@ def run(calls: Iterable[Call], home: Path, jobs: int = 1, seconds: float = SECON
             folder.mkdir(parents=True)
             doing = call.prepare(folder)
             before = _names(folder)
-            running[_start(doing, folder, beyond)] = call, folder, before, time.monotonic()
+            running[_start(doing, folder, seconds)] = call, folder, before, time.monotonic()
         for process in list(running):
             call, folder, before, began = running[process]
-            hung = time.monotonic() - began > seconds
+            hung = time.monotonic() - began > wait + seconds
             if hung:
                 os.kill(process, signal.SIGKILL)
             ended, status, used = os.wait4(process, 0 if hung else os.WNOHANG)
             if ended:
                 del running[process]
-                yield _judged(call, folder, before, None if hung else status, used.ru_maxrss * 1024, time.monotonic() - began)
+                yield _judged(call, folder, before, None if hung else status, used)
                 shutil.rmtree(folder, ignore_errors=True)
         time.sleep(0.002)
 
 
-def _start(doing: Callable[[], Any], folder: Path, beyond: int) -> int:
+def _start(doing: Callable[[], Any], folder: Path, seconds: int) -> int:
     """The number of the process that does it."""
     sys.stdout.flush()
     sys.stderr.flush()
@@ -98,8 +101,9 @@ def _start(doing: Callable[[], Any], folder: Path, beyond: int) -> int:
         os.chdir(folder)
         for number in (1, 2):
             os.dup2(os.open(_output(folder), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + beyond
+        limit = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize() + BYTES
         resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds))
         doing()
         status = 0
     except SystemExit as exit_:
@@ -119,14 +123,14 @@ def _output(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.output")
 
 
-def _judged(call: Call, folder: Path, before: set[str], status: int | None, used: int, seconds: float) -> Outcome:
+def _judged(call: Call, folder: Path, before: set[str], status: int | None, used: resource.struct_rusage) -> Outcome:
     path = _output(folder)
     output = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
     path.unlink(missing_ok=True)
     code = None if status is None else os.waitstatus_to_exitcode(status)
     left = () if code == 0 else tuple(sorted(_names(folder) - before))
     lines = [line for line in output.splitlines() if not line.startswith("lodestar: note:")]
-    if code is None:
+    if code is None or code == -signal.SIGXCPU or code == -signal.SIGKILL:
         verdict = "hang"
     elif code < 0:
         verdict = "killed"
@@ -142,7 +146,7 @@ def _judged(call: Call, folder: Path, before: set[str], status: int | None, used
         verdict = "left behind"
     else:
         verdict = "refused"
-    return Outcome(call, verdict, code, output[-SHOWN:], seconds, used, left)
+    return Outcome(call, verdict, code, output[-SHOWN:], used.ru_utime + used.ru_stime, used.ru_maxrss * 1024, left)
 
 
 def _names(folder: Path) -> set[str]:

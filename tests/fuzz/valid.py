@@ -27,7 +27,10 @@ from lodestar.models.diffusion import Diffusion
 from tests.convert.foreign import STATES, state
 from tests.evaluate import tiny
 
-RUN = "digits task.model.denoiser.network.width=8 task.model.denoiser.network.head_channels=8 train.images=8 train.batch_size=8"
+RUN = (
+    "digits task.model.denoiser.network.width=8 task.model.denoiser.network.head_channels=8 task.model.schedule.timesteps=20 "
+    'task.model.plan=trailing:2 train.images=8 train.batch_size=8'
+)
 """A training run of a moment."""
 
 
