@@ -1,4 +1,4 @@
-"""Every number and every list in a configuration has a bound that nobody meets, so that what is absurd is refused before any work."""
+"""Every number and list of a configuration has a bound that nobody meets, so that what is absurd is refused before any work."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from lodestar.config import Config
+from lodestar.config import Config, Problem
+from lodestar.models.diffusion import DiffusionConfig
 from tests.fuzz.settings import configurations
 
 _UPPER, _LOWER = {"maximum", "exclusiveMaximum"}, {"minimum", "exclusiveMinimum"}
@@ -45,3 +46,10 @@ PENDING = ("lodestar.data.", "lodestar.train.", "lodestar.models.editing", "lode
 )
 def test_every_number_and_list_has_its_bounds(kind: type[Config]) -> None:
     assert not unbounded(kind)
+
+
+@pytest.mark.parametrize("size", [(8, 6), (0, 8), (-8, 8), (8, 10**8)])
+def test_the_size_of_pictures_is_one_that_the_network_has(size: tuple[int, int]) -> None:
+    with pytest.raises(Problem, match=r"^DiffusionConfig size\.\d is|^size is 8×6: both must be multiples of 4$"):
+        DiffusionConfig(size=size)
+    assert DiffusionConfig(size=(8, 4)).size == (8, 4)

@@ -49,6 +49,10 @@ C = TypeVar("C", bound="Config")
 class Problem(ValueError):
     """Something that the user gave is wrong. The message is one line: the thing, the value, what is allowed, the nearest."""
 
+    def __init__(self, message: str) -> None:
+        # A name may have line breaks in it.
+        super().__init__("\\n".join(message.splitlines()))
+
 
 class Note(UserWarning):
     """What the user should know of something that they gave and that is not wrong. One line, as a `Problem`'s."""
@@ -99,8 +103,8 @@ def from_json(text: str | bytes) -> Any:
     except RecursionError:
         raise ValueError(_TOO_DEEP) from None
     layer = [value]
-    for _ in range(DEEPEST + 1):
-        layer = [inner for each in layer for inner in _inside(each)]
+    for _ in range(DEEPEST):
+        layer = [inner for each in layer for inner in _inside(each) if isinstance(inner, dict | list)]
     if layer:
         raise ValueError(_TOO_DEEP)
     return value
@@ -142,7 +146,9 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
         return adapter.validate_json(json.dumps(value, default=_plain))
     except ValidationError as error:
         raise Problem(_one_line(error, kind, where)) from None
-    except (TypeError, RecursionError) as error:  # keys that are no text, and what is nested too deep, or in itself
+    except Problem:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:  # keys that are no text; what is nested too deep, or in itself
         raise Problem(f"{where or getattr(kind, '__name__', 'value')} is no configuration: {first_line(error)}") from None
 
 
@@ -300,7 +306,7 @@ def _tags(kind: Any) -> dict[str, type[BaseModel]]:
     members = _members(kind)
     if len(members) < 2:
         return {}
-    return {member.model_fields["kind"].default if "kind" in member.model_fields else member.__name__: member for member in members}
+    return {fields["kind"].default if "kind" in (fields := each.model_fields) else each.__name__: each for each in members}
 
 
 def _model(kind: Any) -> type[BaseModel] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ def describe(name: str) -> Table:
     """A table of facts. Raises Problem if there is nothing under that name, or it is damaged."""
     path = Path(name)
     table = Table(show_header=False, box=None, pad_edge=False)
-    if path.is_dir() and (path / RUN).exists():
+    if os.path.isdir(path) and (path / RUN).exists():
         _run(table, path)
         if not (path / library.MODEL).exists():
             return table

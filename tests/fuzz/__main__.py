@@ -20,13 +20,15 @@ from pathlib import Path
 import torch
 import typer.main
 
-from tests.fuzz.cases import KINDS, case
+from tests.fuzz.cases import KINDS, case, kind_of
 from tests.fuzz.known import KNOWN
 from tests.fuzz.sandbox import Call, Outcome, run
 from tests.fuzz.valid import Valid, command, make
 
-AHEAD = ("lodestar.cli", "lodestar.train.loop", "lodestar.evaluate.sweep", "lodestar.convert.diffusers", "lodestar.presets", "lodestar.demo",
-         "torch.utils.tensorboard", "sklearn.datasets", "sklearn.cluster", "pyarrow.parquet", "matplotlib.pyplot", "PIL.PngImagePlugin")  # fmt: skip
+AHEAD = ("lodestar.cli", "lodestar.train.loop", "lodestar.evaluate.sweep", "lodestar.convert.diffusers", "lodestar.presets",
+         "lodestar.demo",
+         "torch.utils.tensorboard", "sklearn.datasets", "sklearn.cluster", "pyarrow.parquet", "matplotlib.pyplot",
+         "PIL.PngImagePlugin")  # fmt: skip
 """What calls import, so that they need not."""
 
 
@@ -36,21 +38,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     for module in AHEAD:
         importlib.import_module(module)
-    kinds = tuple(kind for kind in KINDS if not asked.only or any(part in kind for part in asked.only))
+    kinds = {kind for kind in KINDS if kind not in asked.skip and (not asked.only or any(part in kind for part in asked.only))}
     with tempfile.TemporaryDirectory() as scratch:
         os.environ |= {"LODESTAR_CACHE": f"{scratch}/cache", "HF_HUB_OFFLINE": "1", "MPLCONFIGDIR": f"{scratch}/plots"}
         home = Path(scratch)
         valid = _made(home / "valid")
         _warm(valid, home)
         if asked.case is not None:
-            calls: Iterator[Call] = iter([case(valid, asked.case, asked.seed, kinds)])
+            calls: Iterator[Call] = iter([case(valid, asked.case, asked.seed)])
         else:
-            calls = _until(asked, (case(valid, number, asked.seed, kinds) for number in itertools.count()))
+            calls = _until(asked, (case(valid, number, asked.seed) for number in itertools.count() if kind_of(number) in kinds))
         outcomes = []
         for outcome in run(calls, home / "cases", asked.jobs):
             outcomes.append(outcome)
             if (not outcome.good and (outcome.call.kind not in KNOWN or asked.known)) or asked.case is not None or asked.all:
-                _tell(outcome)
+                _tell(outcome, asked.seed)
         if asked.json:
             Path(asked.json).write_text(
                 json.dumps([[o.call.kind, o.call.number, o.verdict, o.seconds, o.bytes, o.output] for o in outcomes])
@@ -64,7 +66,8 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--count", type=int, help="so many cases")
     parser.add_argument("--seconds", type=float, help="for so long; default until interrupted")
     parser.add_argument("--only", action="append", help="kinds with this in their name")
-    parser.add_argument("--case", type=int, help="this one, with all that it says (and the same --only)")
+    parser.add_argument("--skip", action="append", default=[], help="not this kind")
+    parser.add_argument("--case", type=int, help="this one, with all that it says")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--known", action="store_true", help="tell of the kinds that are known to fail too")
     parser.add_argument("--all", action="store_true", help="tell of every case")
@@ -93,7 +96,11 @@ def _warm(valid: Valid, home: Path) -> None:
     typer.main.get_command = functools.cache(typer.main.get_command)
     model = valid.path("model.safetensors")
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        for words in (("info", model), ("sample", model, "--count", 1, "--out", home / "warm"), ("remake", home / "warm", "--picture", 0)):
+        for words in (
+            ("info", model),
+            ("sample", model, "--count", 1, "--out", home / "warm"),
+            ("remake", home / "warm", "--picture", 0),
+        ):
             with contextlib.suppress(SystemExit):
                 command(*words, *(("--out", home / "again") if words[0] == "remake" else ()))()
 
@@ -109,9 +116,10 @@ def _until(asked: argparse.Namespace, calls: Iterator[Call]) -> Iterator[Call]:
         yield call
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: Outcome, seed: int) -> None:
     call = outcome.call
-    print(f"--- {call.kind} {call.number}: {outcome.verdict}, {outcome.seconds:.1f} s, {outcome.bytes >> 20} MiB", flush=True)
+    used = f"{outcome.seconds:.1f} s, {outcome.bytes >> 20} MiB"
+    print(f"--- --seed {seed} --case {call.number}, {call.kind}: {outcome.verdict}, {used}", flush=True)
     if outcome.left:
         print(f"left: {', '.join(outcome.left[:10])}")
     print(outcome.output, flush=True)

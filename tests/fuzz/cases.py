@@ -64,7 +64,12 @@ SPOKEN = {
 """Kinds of which some doors tell what they do before they read all that they are given."""
 
 
-def case(valid: Valid, number: int, seed: int = 0, kinds: tuple[str, ...] = tuple(KINDS)) -> Call:
+def kind_of(number: int) -> str:
+    """The kind of a case."""
+    return list(KINDS)[number % len(KINDS)]
+
+
+def case(valid: Valid, number: int, seed: int = 0) -> Call:
     """The case of a number."""
-    kind = kinds[number % len(kinds)]
-    return Call(kind, number, lambda folder: KINDS[kind](valid, Random(f"{seed} {number} {kind}"), folder), spoken=kind in SPOKEN)
+    kind = kind_of(number)
+    return Call(kind, number, lambda folder: KINDS[kind](valid, Random(f"{seed} {number}"), folder), spoken=kind in SPOKEN)

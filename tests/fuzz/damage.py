@@ -40,7 +40,8 @@ def replaced(data: bytes, rng: Random) -> bytes:
 
 def other(_: bytes, rng: Random) -> bytes:
     """Something else altogether."""
-    return rng.choice((b"", b"\0", b"plain text", b"\x89PNG\r\n\x1a\n" + bytes(50), b"PK\x03\x04" + bytes(60), b"\x80\x02}", b"{}",
+    return rng.choice((b"", b"\0", b"plain text", b"\x89PNG\r\n\x1a\n" + bytes(50), b"PK\x03\x04" + bytes(60), b"\x80\x02}",
+                       b"{}",
                        b"PAR1" + bytes(20) + b"PAR1", rng.randbytes(500), b"\xef\xbb\xbf{}", b"[" * 100_000))  # fmt: skip
 
 

@@ -29,7 +29,8 @@ def door(path: Path, valid: Valid, rng: Random) -> Callable[[], Any]:
         case 0:
             return command("edit", "sdedit", valid.path("model.safetensors"), path, "--steps", 4, "--out", "out")
         case 1:
-            return command("train", *RUN.split(), "task.model.size=[8,8]", "data.transforms.size=8", "data.channels=1", "--data", path,
+            return command("train", *RUN.split(), "task.model.size=[8,8]", "data.transforms.size=8", "data.channels=1", "--data",
+                           path,
                            "--out", "out")  # fmt: skip
         case 2:
             return python(lambda: read_pictures([path], 3, (8, 8)))
@@ -64,7 +65,8 @@ def single(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     )
     path = write(folder / "wrong.png", wrong)
     if rng.random() < 0.3:
-        return command("edit", "inpaint", valid.path("model.safetensors"), valid.path("picture.png"), "--mask", path, "--steps", 4,
+        return command("edit", "inpaint", valid.path("model.safetensors"), valid.path("picture.png"), "--mask", path, "--steps",
+                       4,
                        "--jump", 1, "--resamples", 1, "--out", "out")  # fmt: skip
     return door(path, valid, rng)
 
@@ -188,7 +190,8 @@ def tables(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     import pyarrow.parquet as pq
 
     cell = {"bytes": valid.bytes("picture.png"), "path": None}
-    image = rng.choice(([cell] * 4, [None] * 4, [{"bytes": None, "path": "x"}] * 4, [cell["bytes"]] * 4, [], ["x"] * 4, [{"bytes": b""}] * 4,
+    image = rng.choice(([cell] * 4, [None] * 4, [{"bytes": None, "path": "x"}] * 4, [cell["bytes"]] * 4, [], ["x"] * 4,
+                        [{"bytes": b""}] * 4,
                         [{"bytes": damaged(cell["bytes"], rng)}] * 4, [{"bytes": "text"}] * 4))  # fmt: skip
     label = rng.choice(
         ([0, 1, 2, 0], [None] * 4, [0.5] * 4, [[1]] * 4, ["a"] * 4, [-1] * 4, [10**12] * 4, [{"a": 1}] * 4, [True] * 4)

@@ -25,7 +25,8 @@ from tests.fuzz.damage import absurd, mutated, text
 from tests.fuzz.valid import RUN, Valid, command, python
 
 REQUIRED: dict[str, Any] = {"count": 5, "counts": [5], "steps": 4, "low": 0.5, "high": 5.0, "labels": [0], "seeds": [0],
-                            "base": {"kind": "linear"}, "kept": [1, 500], "schedule": {"kind": "linear"}, "edit": {"kind": "sdedit"},
+                            "base": {"kind": "linear"}, "kept": [1, 500], "schedule": {"kind": "linear"},
+                            "edit": {"kind": "sdedit"},
                             "lodestar": "1", "model": "cifar10", "model_digest": "x", "request": {"labels": [0], "seeds": [0]},
                             "spec": "x", "fingerprint": "x", "channels": 3, "size": [8, 8], "extractor": "x",
                             "extractor_digest": "x", "extractor_dtype": "float32", "teacher": "x", "digest": "x"}  # fmt: skip
@@ -47,10 +48,12 @@ def configurations() -> tuple[type[Config], ...]:
     while waiting:
         kind = waiting.pop()
         waiting += kind.__subclasses__()
-        if kind.__module__.startswith("lodestar.") and not kind.__module__.startswith(INSIDE) and kind is not Config:
-            if not getattr(kind, "__abstractmethods__", None):
-                found.add(kind)
-    return tuple(sorted(found, key=lambda kind: (kind.__module__, kind.__name__)))
+        found.add(kind)
+    ours = (
+        kind for kind in found - {Config} if kind.__module__.startswith("lodestar.") and not kind.__module__.startswith(INSIDE)
+    )
+    made = (kind for kind in ours if not getattr(kind, "__abstractmethods__", None))
+    return tuple(sorted(made, key=lambda kind: (kind.__module__, kind.__name__)))
 
 
 def example(kind: type[Config]) -> dict[str, Any]:
@@ -115,8 +118,10 @@ def training(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
         ("task.model.schedule.timesteps", (0, -1, 10**8, 10**30)), ("task.model.denoiser.network.width", (0, -1, 10**8, 10**30)),
         ("task.model.denoiser.network.blocks", (0, -1, 10**8, [1, 10**8])), ("task.model.size", ([0, 0], [-8, 8], [10**8, 8])),
         ("task.model.denoiser.network.norm_groups", (0, 7, 10**8)), ("task.model.denoiser.classes", (0, 10**8, 10**30)),
-        ("task.model.denoiser.network.multipliers", ([], [1] * 100, [10**30], [0], [-1])), ("data.transforms.size", (0, 10**8, [1])),
-        ("task.model.denoiser.network.attention", ([0], [-1], [10**8], [2] * 10_000)), ("train.optimizer.betas", ([1, 1], [2, 2], [-1, 0])),
+        ("task.model.denoiser.network.multipliers", ([], [1] * 100, [10**30], [0], [-1])), ("data.transforms.size", (0, 10**8,
+                                                                                                                     [1])),
+        ("task.model.denoiser.network.attention", ([0], [-1], [10**8], [2] * 10_000)), ("train.optimizer.betas", ([1, 1], [2, 2],
+                                                                                                                  [-1, 0])),
         ("train.optimizer.rate", (0, 10**30, 1e308, "NaN")), ("train.ema", ([], [{"kind": "decay", "decay": 2}] * 3, [{}])),
         ("task.levels", ({"kind": "loss_second_moment", "history": 10**8}, {"kind": "log_normal", "mean": 1e308}, {})),
         ("data.held_out", (1, -1, 0.9999)), ("train.init", ("", "x" * 5_000, "/dev/zero")),
@@ -143,8 +148,10 @@ def spelled(union: Any, rng: Random) -> str:
     value = absurd(rng)
     given = value if isinstance(value, str) and rng.random() < 0.5 else text(value, rng)
     return rng.choice((
-        f"{name}:{rng.choice(names)}={given}", f"{name}:{given}", f"{name}:" + "1," * rng.choice((3, 100_000)), name * 1000, f"{name}:,,",
-        f"{name}:=1", "{" * 100_000, text({"kind": name, rng.choice(names): value}, rng), f"{name}:{rng.choice(names)}={'9' * 10_000}",
+        f"{name}:{rng.choice(names)}={given}", f"{name}:{given}", f"{name}:" + "1," * rng.choice((3, 100_000)), name * 1000,
+        f"{name}:,,",
+        f"{name}:=1", "{" * 100_000, text({"kind": name, rng.choice(names): value}, rng),
+        f"{name}:{rng.choice(names)}={'9' * 10_000}",
     ))  # fmt: skip
 
 

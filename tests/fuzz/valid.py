@@ -29,7 +29,7 @@ from tests.evaluate import tiny
 
 RUN = (
     "digits task.model.denoiser.network.width=8 task.model.denoiser.network.head_channels=8 task.model.schedule.timesteps=20 "
-    'task.model.plan=trailing:2 train.images=8 train.batch_size=8'
+    "task.model.plan=trailing:2 train.images=8 train.batch_size=8"
 )
 """A training run of a moment."""
 
@@ -41,8 +41,8 @@ class Valid:
     home: Path
 
     def path(self, name: str) -> Path:
-        """One of: model, upsampler, classifier, kept (.safetensors), album, edited, run, diffusers (folders), tiny.pt, tiny_guide.pt,
-        folder, folder.zip, flat.zip, told.zip, stored.npz, packed.npz, folder.parquet, picture.png, mask.png."""
+        """Of model, upsampler, classifier, kept (.safetensors); album, edited, run, diffusers, folder; tiny, tiny_guide (.pt);
+        folder.zip, told.zip, stored.npz, packed.npz, folder.parquet; picture.png, mask.png."""
         return self.home / name
 
     def bytes(self, name: str) -> bytes:
