@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help setup demo test check bench clean
+.PHONY: help setup demo test check bench fuzz clean
 
 help:
 	@echo "make demo    sample the embedded model and print the picture's path"
 	@echo "make test    run the tests (under 10 minutes on two cores)"
 	@echo "make check   lint, formatting and types"
 	@echo "make bench   print the tables of speed and memory"
+	@echo "make fuzz    damage files and ask for the absurd, for a minute (SECONDS=…, SEED=…), and tell what is not refused well"
 	@echo "make setup   make .venv with everything for development"
 
 setup: $(STAMP)
@@ -35,6 +36,12 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py
+
+SECONDS ?= 60
+SEED ?= $(shell date +%s)
+
+fuzz: $(STAMP)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 clean:
 	rm -rf .venv out build dist

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
+import json
 import os
 import pickle
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -110,6 +114,37 @@ def test_a_changed_weight_is_named_as_such(path: Path) -> None:
     path.write_bytes(data)
     assert "has been changed since it was written: its SHA-256 does not match" in refused(path)
     assert checkpoint.peek(path).kind == "diffusion"  # the header alone is sound
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda entries: entries["__metadata__"].update(kind=5), "kind is no text"),
+        (lambda entries: entries["__metadata__"].pop("config"), "'config' is missing"),
+        (lambda entries: entries.update(__metadata__=[]), "what is told of it is [], and no JSON object"),
+        (lambda entries: told(entries, "[1]"), "its provenance is [1], and no JSON object"),
+        (lambda entries: told(entries, "[" * 70 + "]" * 70), "it is nested deeper than 64 levels"),
+        (lambda entries: entries["weight"].update(shape=[2, -3]), "the shape of 'weight' is [2, -3]"),
+        (lambda entries: entries["weight"].update(shape=[True, 3]), "the shape of 'weight' is [True, 3]"),
+        (lambda entries: entries["empty"].update(shape=[0, 10**30]), "the shape of 'empty' is"),
+        (lambda entries: entries["weight"].update(shape=[10**6, 10**6]), "'weight' is at"),
+        (lambda entries: entries["weight"].update(dtype="F9"), "'weight' is of numbers 'F9': choose from F64, F32"),
+        (lambda entries: entries.update(weight=7), "'int' object is not subscriptable"),
+    ],
+)
+def test_a_header_with_something_else_in_it_is_refused(path: Path, change: Callable[[Any], Any], message: str) -> None:
+    data = path.read_bytes()
+    length = int.from_bytes(data[:8], "little")
+    entries = json.loads(data[8 : 8 + length])
+    change(entries)
+    header = json.dumps(entries).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + length :])
+    assert message in refused(path)
+
+
+def told(entries: dict[str, Any], provenance: str) -> None:
+    """Write down another provenance, with its sum."""
+    entries["__metadata__"].update(provenance=provenance, provenance_sha256=hashlib.sha256(provenance.encode()).hexdigest())
 
 
 # ---------------------------------------------------------------------------------------------------- other files

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import Field, model_validator
 
-from lodestar.config import Config, Problem, choose, decode, edit, kinds, nearest, parse, short
+from lodestar.config import Config, Problem, choose, decode, edit, from_json, kinds, nearest, parse, short, shown
 
 
 class Square(Config):
@@ -222,7 +222,10 @@ def test_an_override_may_bring_another_kind() -> None:
         ("pages=many", "pages is 'many': input should be a valid integer"),
         ("scene.shape.side=-3", "scene.shape.side is -3: input should be greater than 0"),
         ("scene.size=[1,2]", "the first must not be the smaller one"),
+        ("pages=" + "9" * 5_000, "pages is str: input should be a valid integer"),
+        ("pages=" + "[" * 100_000, "pages is str: input should be a valid integer"),
     ],
+    ids=lambda value: value[:40],
 )
 def test_a_wrong_override(override: str, message: str) -> None:
     with pytest.raises(Problem) as raised:
@@ -241,3 +244,41 @@ def test_choose_and_nearest() -> None:
     assert nearest("DDIMM", ["ddim", "euler"]) == "; did you mean 'ddim'?"
     assert nearest("dpm", ["Dpmpp"]) == "; did you mean 'Dpmpp'?"
     assert nearest("zzz", ["ddim", "euler"]) == ""
+
+
+# ------------------------------------------------------------------------------------------------------- what is absurd
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[" * 65 + "]" * 65, '{"a":' * 65 + "1" + "}" * 65, "9" * 5_000, b"\xff"])
+def test_json_that_is_none_or_too_deep_is_a_value_error(text: str | bytes) -> None:
+    with pytest.raises(ValueError):
+        from_json(text)
+    assert from_json('{"a":' * 64 + "1" + "}" * 64)
+
+
+def test_data_that_is_in_itself_is_a_problem() -> None:
+    data: dict[str, object] = {}
+    data["scene"] = data
+    for given in (data, {(1, 2): 3}):
+        with pytest.raises(Problem, match="Book is no configuration"):
+            decode(Book, given if given is not data else [data])
+
+
+def test_a_problem_is_one_line_whatever_it_names() -> None:
+    assert str(Problem("no model 'a\nb\r\nc'")) == r"no model 'a\nb\nc'"
+
+
+def test_a_value_is_shown_where_it_is_short() -> None:
+    deep: list[object] = []
+    for _ in range(10_000):
+        deep = [deep]
+    assert [shown(value) for value in ("x", "x" * 1_000, deep, 10**5_000)] == ["'x'", "str", "list", "int"]
+
+
+class Mixed(Config):
+    either: Book | Scene = Book()
+
+
+def test_a_union_of_models_without_kinds_has_a_path_too() -> None:
+    with pytest.raises(Problem, match=r"^either\.pages is 0: input should be"):
+        decode(Mixed, {"either": {"pages": 0}})

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lodestar.config import Problem
-from lodestar.files import atomic, is_temporary, lock, write_text
+from lodestar.files import atomic, is_temporary, lock, read_json, reading, sha256, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -95,3 +95,84 @@ def test_a_lock_is_held_once_and_can_be_had_again(tmp_path: Path) -> None:
         lock(tmp_path / "file" / ".lock", ""),
     ):
         pass
+
+
+def test_a_failure_leaves_no_folder_behind_that_was_not_there(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    with pytest.raises(RuntimeError), atomic(tmp_path / "there" / "a" / "b" / "file"):
+        raise RuntimeError
+    assert [path.name for path in tmp_path.rglob("*")] == ["there"]
+
+
+def test_a_lock_goes_with_what_is_refused_and_stays_with_what_is_begun(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "run" / ".lock"
+    with pytest.raises(Problem), lock(path, "taken"):
+        raise Problem("no")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(Problem), lock(path, "taken"):
+        write_text(path.with_name("begun"), "x")
+        raise Problem("no")
+    assert names(path.parent) == [".lock", "begun"]
+    with lock(path, "taken"):
+        pass
+    assert path.exists()
+
+
+def test_a_lock_that_was_removed_while_it_was_opened_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    path = tmp_path / ".lock"
+    monkeypatch.setattr(fcntl, "flock", lambda *_: path.unlink())
+    with pytest.raises(Problem, match="taken"), lock(path, "taken"):
+        pass
+
+
+# -------------------------------------------------------------------------------------------------------- reading
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ValueError("first\nsecond"), "{path} is damaged: first"),
+        (KeyError("width"), "{path} is damaged: 'width' is missing"),
+        (RecursionError(), "{path} is damaged: RecursionError"),
+        (NotImplementedError("no such packing."), "{path} is damaged: no such packing"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "cannot read {path}: Input/output error"),
+        (OSError("odd"), "cannot read {path}: odd"),
+        (Problem("says more"), "says more"),
+    ],
+)
+def test_what_goes_wrong_in_reading_is_one_line_that_names_the_file(tmp_path: Path, error: Exception, message: str) -> None:
+    with pytest.raises(Problem) as raised, reading(tmp_path / "file"):
+        raise error
+    assert str(raised.value) == message.format(path=tmp_path / "file")
+
+
+def test_a_lack_of_memory_is_no_damage(tmp_path: Path) -> None:
+    with pytest.raises(MemoryError), reading(tmp_path / "file"):
+        raise MemoryError
+
+
+def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
+    """A pipe that nobody writes to would wait for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    for path, what in ((tmp_path / "pipe", "no file"), (tmp_path, "a folder"), (Path("/dev/zero"), "no file")):
+        for read in (read_json, sha256):
+            with pytest.raises(Problem, match=f"^cannot read {path}: it is {what}$"):
+                read(path)
+    with pytest.raises(Problem, match="No such file"):
+        read_json(tmp_path / "absent")
+
+
+def test_json_is_read_to_a_depth(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    for depth in (64, 65, 100_000):
+        path.write_text("[" * depth + "]" * depth)
+        if depth == 64:
+            assert read_json(path)
+            continue
+        with pytest.raises(Problem, match=f"^{path} is damaged: it is nested deeper than 64 levels$"):
+            read_json(path)
+    path.write_bytes(b'{"a": "\xff"}')
+    with pytest.raises(Problem, match=f"^{path} is damaged: 'utf-8' codec"):
+        read_json(path)

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
+
+_TOO_LITTLE = "there is not enough memory for this: use a smaller --batch-size, smaller pictures or a smaller model"
+_LONGEST = 4_000
+"""Characters of a line."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -17,6 +22,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     try:
         given = list(sys.argv[1:] if arguments is None else arguments)
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="surrogateescape")  # paths go out as they are, also those that are no UTF-8
         with warnings.catch_warnings():
             warnings.showwarning = _shown(warnings.showwarning)
             status = app(given or ["--help"], standalone_mode=False)
@@ -31,11 +38,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
     except OSError as error:
         _fail(f"{error.filename or 'input or output'}: {error.strerror or error}")
+    except MemoryError:
+        _fail(_TOO_LITTLE)
     except RuntimeError as error:
         # torch is not imported for its sake: where it ran out of memory, it is there.
-        if type(error).__name__ != "OutOfMemoryError":
+        if type(error).__name__ == "OutOfMemoryError":
+            _fail("the GPU ran out of memory: use a smaller --batch-size")
+        if "allocate memory" not in str(error):
             raise
-        _fail("the GPU ran out of memory: use a smaller --batch-size")
+        _fail(_TOO_LITTLE)
     sys.exit(status if isinstance(status, int) else 0)
 
 
@@ -53,7 +64,10 @@ def _shown(others: Callable[..., None]) -> Callable[..., None]:
 
 
 def _fail(message: str) -> None:
-    print("lodestar: " + " ".join(message.split()), file=sys.stderr)
+    line = " ".join(message.split())
+    if len(line) > _LONGEST:  # what was given may be a megabyte: what is wrong with it stands before it or after it
+        line = f"{line[: _LONGEST // 2]} … {line[-_LONGEST // 2 :]}"
+    print(f"lodestar: {line}", file=sys.stderr)
     sys.exit(2)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lodestar.config import Problem
-from lodestar.files import atomic
+from lodestar.config import Problem, from_json, shown
+from lodestar.files import atomic, reading
 
 FORMAT = "lodestar/1"
 _TEXTS = ("kind", "config", "provenance")
@@ -28,6 +29,10 @@ _FORMATS = {
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 """Number formats as safetensors names them."""
+_WIDTHS = {name: dtype.itemsize for dtype, name in _FORMATS.items()}
+"""Bytes of a number."""
+_LARGEST = 1 << 40
+"""No tensor has so many rows; an empty one may claim any."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Header:
     """Shape of each tensor."""
     dtypes: Mapping[str, str]
     """Number format of each tensor, as safetensors names them."""
+    provenance: Mapping[str, Any]
+    """Where the weights come from: images seen, data, version, measured numbers."""
 
     @property
     def kind(self) -> str:
@@ -54,14 +61,9 @@ class Header:
         return self.texts["config"]
 
     @property
-    def provenance(self) -> dict[str, Any]:
-        """Where the weights come from: images seen, data, version, measured numbers."""
-        return json.loads(self.texts["provenance"])
-
-    @property
     def parameters(self) -> int:
         """Number of values in the file."""
-        return sum(torch.Size(shape).numel() for shape in self.shapes.values())
+        return sum(map(math.prod, self.shapes.values()))
 
 
 def save(path: str | Path, kind: str, config: str, tensors: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> None:
@@ -81,34 +83,59 @@ def save(path: str | Path, kind: str, config: str, tensors: Mapping[str, Tensor]
 def peek(path: str | Path) -> Header:
     """Read a file's header alone. Raises Problem if it is not one of ours."""
     path = Path(path)
-    try:
-        with open(path, "rb") as file:
-            size, start = path.stat().st_size, file.read(9)
-            length = int.from_bytes(start[:8], "little")
-            if start[8:] != b"{" or length > size - 8:
-                if start.startswith(_CODE):
-                    raise Problem(f"{path} is a pickle or zip archive, which could run code: only safetensors files are read")
-                raise Problem(f"{path} is not a safetensors file, or it is cut short ({size} bytes)")
-            header = json.loads(start[8:] + file.read(length - 1))
-        metadata = header.pop("__metadata__", {})
-        end = 8 + length + max((entry["data_offsets"][1] for entry in header.values()), default=0)
-        if size != end:
-            raise Problem(f"{path} is cut short or has been changed: {size} bytes, its header says {end}")
+    with reading(path):
+        length, header = _read_header(path)
+        metadata = _object(header.pop("__metadata__", {}), "what is told of it")
         if (found := metadata.get("format", "not stated")) != FORMAT:
-            raise Problem(f"{path} is a safetensors file of another kind: format {found!r}, not {FORMAT!r}")
-        assert metadata["provenance_sha256"] == _sha256(metadata["provenance"])
+            raise Problem(f"{path} is a safetensors file of another kind: format {shown(found)}, not {FORMAT!r}")
+        shapes, end = {}, 0
+        for name, entry in sorted(header.items(), key=lambda each: each[1]["data_offsets"]):
+            shapes[name], end = _entry(name, entry, end)
+        if (size := path.stat().st_size) != 8 + length + end:
+            raise Problem(f"{path} is cut short or has been changed: {size} bytes, its header says {8 + length + end}")
+        if odd := [name for name in (*_TEXTS, "sha256", "provenance_sha256") if not isinstance(metadata[name], str)]:
+            raise ValueError(f"{odd[0]} is no text")
+        if metadata["provenance_sha256"] != _sha256(metadata["provenance"]):
+            raise ValueError("its provenance is not the one that was written")
         return Header(
             {name: metadata[name] for name in _TEXTS},
             metadata["sha256"],
-            {name: tuple(entry["shape"]) for name, entry in header.items()},
+            shapes,
             {name: entry["dtype"] for name, entry in header.items()},
+            _object(from_json(metadata["provenance"]), "its provenance"),
         )
-    except Problem:
-        raise
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError, RecursionError, AssertionError):
-        raise Problem(f"{path} is damaged: its header cannot be read") from None
+
+
+def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
+    """The length of a safetensors file's header in bytes, and what it says. Raises Problem, or ValueError."""
+    with open(path, "rb") as file:
+        size, start = path.stat().st_size, file.read(9)
+        length = int.from_bytes(start[:8], "little")
+        if start[8:] != b"{" or length > size - 8:
+            if start.startswith(_CODE):
+                raise Problem(f"{path} is a pickle or zip archive, which could run code: only safetensors files are read")
+            raise Problem(f"{path} is not a safetensors file, or it is cut short ({size} bytes)")
+        return length, _object(from_json(start[8:] + file.read(length - 1)), "its header")
+
+
+def _entry(name: str, entry: Any, begin: int) -> tuple[tuple[int, ...], int]:
+    """The shape of a tensor, and where its values end if they begin there. Raises ValueError unless it says the same."""
+    shape, width = _object(entry, f"the entry of {name!r}")["shape"], _WIDTHS.get(str(entry["dtype"]))
+    if not isinstance(shape, list) or not all(type(side) is int and 0 <= side < _LARGEST for side in shape):
+        raise ValueError(f"the shape of {name!r} is {shown(shape)}")
+    if width is None:
+        raise ValueError(f"{name!r} is of numbers {shown(entry['dtype'])}: choose from {', '.join(_WIDTHS)}")
+    end = begin + math.prod(shape) * width
+    if entry["data_offsets"] != [begin, end]:
+        raise ValueError(f"{name!r} is at {shown(entry['data_offsets'])}, and its shape and those before it say {[begin, end]}")
+    return tuple(shape), end
+
+
+def _object(value: Any, what: str) -> dict[str, Any]:
+    """A JSON object. Raises ValueError for any other value."""
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} is {shown(value)}, and no JSON object")
+    return value
 
 
 def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, Tensor]]:
@@ -118,10 +145,8 @@ def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, T
     header = peek(path)
     if kind is not None and header.kind != kind:
         raise Problem(f"{path} holds a {header.kind}, and a {kind} is needed here")
-    try:
+    with reading(path):
         tensors = load_file(path)
-    except Exception as error:  # safetensors raises its own type, which is not exported
-        raise Problem(f"{path} is damaged: {error}") from None
     if content_digest(header.texts, tensors) != header.digest:
         raise Problem(f"{path} has been changed since it was written: its SHA-256 does not match")
     return header, tensors

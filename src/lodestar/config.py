@@ -25,14 +25,36 @@ from pydantic_core import CoreSchema
 T = TypeVar("T")
 C = TypeVar("C", bound="Config")
 
+DEEPEST = 64
+"""JSON that is nested deeper is refused; configurations and manifests have a tenth of it."""
+_TOO_DEEP = f"it is nested deeper than {DEEPEST} levels"
+_SHOWN = 80
+"""Characters of a value that a message shows."""
+
+# Bounds that nobody meets: every number and list of a configuration has one, so that what is absurd is refused before any work.
+COUNT = 10_000_000
+"""Pictures of a request, and rows of whatever is measured."""
+CLASSES = 1_000_000
+"""Classes."""
+TIMESTEPS = 100_000
+"""Steps of a chain, and so of a plan."""
 SEEDS = 2**64
 """How many seeds there are: all of 64 bits."""
+Side = Annotated[int, Field(ge=1, le=16_384)]
+"""Height or width of a picture in pixels."""
+ClassNumber = Annotated[int, Field(ge=0, lt=CLASSES)]
+Channels = Annotated[int, Field(ge=1, le=16_384)]
+"""Channels of a layer."""
 Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
 """A seed in a configuration."""
 
 
 class Problem(ValueError):
     """Something that the user gave is wrong. The message is one line: the thing, the value, what is allowed, the nearest."""
+
+    def __init__(self, message: str) -> None:
+        # A name may have line breaks in it.
+        super().__init__("\\n".join(message.splitlines()))
 
 
 class Note(UserWarning):
@@ -93,7 +115,31 @@ class Config(BaseModel, metaclass=_Meta):
 
 def first_line(error: Exception) -> str:
     """What an error of another library says, as far as it belongs into one line; its kind where it says nothing."""
-    return str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
+    return f"{said} is missing" if isinstance(error, KeyError) else said
+
+
+def from_json(text: str | bytes) -> Any:
+    """JSON as plain data. Raises ValueError where it is none, or is nested deeper than `DEEPEST`."""
+    try:
+        value = json.loads(text)
+    except RecursionError:
+        raise ValueError(_TOO_DEEP) from None
+    layer = [value]
+    for _ in range(DEEPEST):
+        layer = [inner for each in layer for inner in _inside(each) if isinstance(inner, dict | list)]
+    if layer:
+        raise ValueError(_TOO_DEEP)
+    return value
+
+
+def shown(value: object) -> str:
+    """A value as a message shows it: as Python writes it, or its kind alone where that is long."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; what is nested too deep
+        return type(value).__name__
+    return text if len(text) < _SHOWN else type(value).__name__
 
 
 def nearest(value: str, allowed: Iterable[str]) -> str:
@@ -123,6 +169,10 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
         return adapter.validate_json(json.dumps(value, default=_plain))
     except ValidationError as error:
         raise Problem(_one_line(error, kind, where)) from None
+    except Problem:
+        raise
+    except (TypeError, ValueError, RecursionError) as error:  # keys that are no text; what is nested too deep, or in itself
+        raise Problem(f"{where or getattr(kind, '__name__', 'value')} is no configuration: {first_line(error)}") from None
 
 
 def edit(config: C, overrides: Iterable[str]) -> C:
@@ -246,16 +296,21 @@ def _count(fields: list[str]) -> str:
     return f"only {', '.join(fields)}" if fields else "no values"
 
 
+def _inside(value: Any) -> Iterable[Any]:
+    """The values in a JSON object or list; none in others."""
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         return value.model_dump(mode="json")
-    raise Problem(f"{value!r} ({type(value).__name__}) has no place in a configuration")
+    raise Problem(f"{shown(value)} ({type(value).__name__}) has no place in a configuration")
 
 
 def _value(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return from_json(text)
+    except ValueError:
         return text
 
 
@@ -284,12 +339,11 @@ def _one_line(error: ValidationError, kind: Any, where: str) -> str:
         case "value_error":
             return f"{name + ': ' if path else ''}{first['ctx']['error']}{more}"
         case "literal_error":
-            return f"{name} is {value!r}: {_choices(first['ctx']['expected'], str(value))}{more}"
+            return f"{name} is {shown(value)}: {_choices(first['ctx']['expected'], str(value))}{more}"
         case "union_tag_invalid":
             return f"{name} {first['ctx']['tag']!r}: {_choices(first['ctx']['expected_tags'], first['ctx']['tag'])}{more}"
         case _:
-            shown = repr(value) if len(repr(value)) < 80 else type(value).__name__
-            return f"{name} is {shown}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
+            return f"{name} is {shown(value)}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
 
 
 def _choices(expected: str, value: str) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lodestar.conditions import AnyCondition, Cond, Condition, Encoder, LabelCondition, LowRes, Signals
 from lodestar.conditions.low_res import beside
-from lodestar.config import Config, Problem
+from lodestar.config import Channels, Config, Problem
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level, spread
 from lodestar.core.prediction import AnyPrediction, Epsilon, Output
@@ -31,9 +31,9 @@ class DenoiserConfig(Config):
     from `variance`."""
     prediction: AnyPrediction = Epsilon()
     variance: Variance = "fixed"
-    channels: int = Field(default=3, ge=1)
+    channels: Channels = 3
     """Of the data; where they are not given, the network's tell them."""
-    conditions: tuple[AnyCondition, ...] = ()
+    conditions: tuple[AnyCondition, ...] = Field(default=(), max_length=100)
     """At most one of each kind."""
 
     @model_validator(mode="after")

@@ -9,9 +9,9 @@ import io
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
-from lodestar.config import Problem
+from lodestar.config import Problem, first_line, from_json
 
 CACHE = "LODESTAR_CACHE"
 """The environment variable that names the cache folder."""
@@ -33,18 +33,44 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        with _folder(path.parent):
+            try:
+                with open(temporary, mode, encoding=None if "b" in mode else "utf-8") as file:
+                    yield file
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(temporary, path)
+            finally:
+                # Whatever else is wrong with the place is said anyway.
+                with contextlib.suppress(OSError):
+                    temporary.unlink()
     except OSError as error:
         raise Problem(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        # Whatever else is wrong with the place has been said already.
-        with contextlib.suppress(OSError):
-            temporary.unlink()
+
+
+@contextlib.contextmanager
+def reading(path: str | Path) -> Iterator[None]:
+    """Whatever goes wrong while a file is read, as one `Problem` that names the file; it has to be one, and no pipe or device.
+
+    The block reads that file, or makes sense of what it has read of it, and does nothing else: libraries raise whatever a damaged
+    file makes them meet, so all of it counts as damage, but for a `Problem`, which says more, and for a lack of memory.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise Problem(f"cannot read {path}: it is {'a folder' if os.path.isdir(path) else 'no file'}")
+    try:
+        yield
+    except (Problem, MemoryError):
+        raise
+    except OSError as error:
+        raise Problem(f"cannot read {path}: {error.strerror or first_line(error)}") from None
+    except Exception as error:
+        raise Problem(f"{path} is damaged: {first_line(error)}") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """The JSON in a file. Raises Problem naming the file."""
+    with reading(path):
+        return from_json(Path(path).read_text(encoding="utf-8"))
 
 
 def is_temporary(path: Path) -> bool:
@@ -53,8 +79,8 @@ def is_temporary(path: Path) -> bool:
 
 
 def sha256(path: str | Path) -> str:
-    """SHA-256 of a file's contents, in hexadecimal."""
-    with open(path, "rb") as file:
+    """SHA-256 of a file's contents, in hexadecimal. Raises Problem naming the file."""
+    with reading(path), open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -75,21 +101,45 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 @contextlib.contextmanager
 def lock(path: str | Path, taken: str) -> Iterator[None]:
-    """Hold a lock for as long as the block lasts, or the process lives; its file stays.
+    """Hold a lock for as long as the block lasts, or the process lives.
 
-    Raises Problem: `taken` if another process has it, another if the file, or a folder for it, cannot be made.
+    Its file stays, unless the block ends with an error and the file, or the folder, was not there before: what is refused leaves
+    nothing behind. Raises Problem: `taken` if another process has it, another if the file, or a folder for it, cannot be made.
     """
     import fcntl
 
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "w", encoding="utf-8")  # noqa: SIM115 (it is closed below)
-    except OSError as error:
-        raise Problem(f"cannot write {path}: {error.strerror or error}") from error
-    with file:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(_folder(path.parent))
+            there = path.exists()
+            file = stack.enter_context(open(path, "w", encoding="utf-8"))
+        except OSError as error:
+            raise Problem(f"cannot write {path}: {error.strerror or error}") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # Who had it before may have been refused, and have removed the file since it was opened here.
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise BlockingIOError
+        except (BlockingIOError, FileNotFoundError):
             raise Problem(taken) from None
+        try:
+            yield
+        except BaseException:
+            if not there and os.listdir(path.parent) == [path.name]:
+                path.unlink()
+            raise
+
+
+@contextlib.contextmanager
+def _folder(folder: Path) -> Iterator[None]:
+    """Make a folder, and those above it; where the block ends with an error, those that were made and are empty go again."""
+    made = [each for each in (folder, *folder.parents) if not each.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for each in made:
+                each.rmdir()
+        raise

@@ -11,8 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lodestar.config import Problem
-from lodestar.files import atomic
+from lodestar.files import atomic, reading
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -74,12 +73,9 @@ def png(picture: Tensor) -> bytes:
 
 def load_png(path: str | Path) -> Tensor:
     """Read a picture as uint8 [3, H, W], or [1, H, W] if it is grey. Raises Problem if it cannot be decoded."""
-    from PIL import Image, UnidentifiedImageError
+    from PIL import Image
 
-    try:
-        with Image.open(path) as picture:
-            mode = "L" if picture.mode == "L" else "RGB"
-            array = np.array(picture.convert(mode))
-    except (OSError, UnidentifiedImageError) as error:
-        raise Problem(f"cannot read the picture {path}: {error}") from None
+    with reading(path), Image.open(path) as picture:
+        mode = "L" if picture.mode == "L" else "RGB"
+        array = np.array(picture.convert(mode))
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import json
+import os
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
 from lodestar import checkpoint, library
-from lodestar.config import Problem
+from lodestar.config import from_json
+from lodestar.files import read_json, reading
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import listed
@@ -24,7 +26,7 @@ def describe(name: str) -> Table:
     """A table of facts. Raises Problem if there is nothing under that name, or it is damaged."""
     path = Path(name)
     table = Table(show_header=False, box=None, pad_edge=False)
-    if path.is_dir() and (path / RUN).exists():
+    if os.path.isdir(path) and (path / RUN).exists():
         _run(table, path)
         if not (path / library.MODEL).exists():
             return table
@@ -35,7 +37,8 @@ def describe(name: str) -> Table:
     _row(table, "kind", header.kind)
     if header.kind == "state":
         _row(table, "size", size)
-        _row(table, "run", _goal(header.config, file))
+        with reading(file):
+            _row(table, "run", _goal(from_json(header.config)))
     else:
         _model(table, header, file, size)
     for key, value in header.provenance.items():
@@ -56,32 +59,26 @@ def _model(table: Table, header: checkpoint.Header, file: Path, size: str) -> No
 
 
 def _run(table: Table, folder: Path) -> None:
-    try:
-        _row(table, "run", _goal((folder / RUN).read_text(encoding="utf-8"), folder))
-        lines = (folder / LOG).read_text(encoding="utf-8").splitlines() if (folder / LOG).exists() else []
+    with reading(folder / RUN):
+        _row(table, "run", _goal(read_json(folder / RUN)))
+    if (folder / LOG).exists():
+        with reading(folder / LOG):
+            lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
         for line in reversed(lines):
             with contextlib.suppress(ValueError):  # where a run was killed, its last line may be cut
-                _row(table, "last logged", _text(json.loads(line)))
+                _row(table, "last logged", _text(from_json(line)))
                 break
-    except (OSError, UnicodeDecodeError) as error:
-        raise Problem(f"{folder} is damaged: {error}") from None
     if (folder / STATE).exists():
-        _row(
-            table,
-            "checkpoint",
-            f"of image {checkpoint.peek(folder / STATE).provenance['images_seen']:,}; the same command goes on from it",
-        )
+        with reading(folder / STATE):
+            seen = checkpoint.peek(folder / STATE).provenance["images_seen"]
+            _row(table, "checkpoint", f"of image {seen:,}; the same command goes on from it")
     else:
         _row(table, "checkpoint", "none yet")
 
 
-def _goal(text: str, where: Path) -> str:
-    """What a run, as JSON of this version or another, is for."""
-    try:
-        run = json.loads(text)
-        return f"{run['task']['kind']} on {run['data']['source']}, to {run['train']['images']:,} images"
-    except (ValueError, KeyError, TypeError) as error:
-        raise Problem(f"{where} is damaged: {error}") from None
+def _goal(run: Any) -> str:
+    """What a run, of this version or another, is for. Raises whatever comes of a value that is missing or another."""
+    return f"{run['task']['kind']} on {run['data']['source']}, to {run['train']['images']:,} images"
 
 
 def _diffusion(table: Table, config: DiffusionConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -56,15 +57,16 @@ def find(name: str | Path) -> Path:
     path = Path(name)
     if str(name) in embedded():
         return WEIGHTS / f"{name}.safetensors"
-    if path.is_file():
+    if os.path.isfile(path):  # unlike Path's, it says no to a name that no system takes
         return path
-    if path.is_dir():
+    if os.path.isdir(path):
         if (path / MODEL).exists():
             return path / MODEL
         raise Problem(f"{path} holds no {MODEL}: a run writes it at its first checkpoint")
     if str(name).startswith("hf:"):
         return _download(str(name)[3:])
-    near = nearest(str(name), [*embedded(), *(str(each) for each in path.parent.glob("*") if path.parent.is_dir())])
+    beside = path.parent.glob("*") if os.path.isdir(path.parent) else ()
+    near = nearest(str(name), [*embedded(), *map(str, beside)])
     raise Problem(f"no model {str(name)!r}: choose from {', '.join(embedded())}, or give a run's folder or a file{near}")
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from lodestar.config import Problem, kinds
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.plan import Linspace, Sections
-from lodestar.core.schedule import JSD, AnySchedule, Cosine, EDMSigma, Linear, Respaced, Schedule, Sigmoid, Warmup
+from lodestar.core.schedule import JSD, AnySchedule, Constant, Cosine, EDMSigma, Linear, Respaced, Schedule, Sigmoid, Warmup
 
 FORMULAS = [member() for kind, member in kinds(AnySchedule).items() if kind != "respaced"]
 SCHEDULES: list[Schedule] = [
@@ -167,6 +167,12 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_keeps_the_first_level(schedule
 def test_zero_terminal_snr_of_one_step_is_a_problem() -> None:
     with pytest.raises(Problem, match=r"timesteps is 1: .* at least 2"):
         _ = Linear(timesteps=1, scaled=False, zero_terminal_snr=True).table
+
+
+@pytest.mark.parametrize("schedule", [Constant(beta=0.999, timesteps=1000), Linear(beta_start=0.9, beta_end=0.999, scaled=False)])
+def test_a_chain_that_is_pure_noise_before_its_end_is_a_problem(schedule: Schedule) -> None:
+    with pytest.raises(Problem, match=r"is pure noise before its last step: use fewer timesteps or smaller betas"):
+        _ = schedule.table
 
 
 def test_too_few_steps_of_a_scaled_chain_are_a_problem() -> None:

@@ -80,3 +80,26 @@ def test_a_cache_makes_once_what_is_needed_and_makes_a_damaged_file_again(tmp_pa
     path.write_bytes(b"cut")
     call("moments")
     assert len(made) == 3 and load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"moments.scatter": None}, "'moments.scatter' is missing"),
+        ({"moments.mean": None}, "'moments.mean' is missing"),
+        ({"moments.mean": torch.zeros(3)}, r"moments have a mean of \[3\] and a scatter of"),
+        ({"features": torch.zeros(24, 3)}, r"features are \[24, 3\], and their mean is"),
+        ({"features": None}, "not one row for each of the features"),
+        ({"logits": torch.zeros(23, 3)}, r"logits are \[23, 3\], and not one row"),
+    ],
+)
+def test_statistics_that_do_not_belong_together_are_problems(
+    tmp_path: Path, change: dict[str, torch.Tensor | None], message: str
+) -> None:
+    path = tmp_path / "a.safetensors"
+    keep(path, tiny.reference(), known(), tiny.extractor())
+    header, tensors = checkpoint.load(path)
+    changed = {name: tensor for name, tensor in (tensors | change).items() if tensor is not None}
+    checkpoint.save(path, header.kind, header.config, changed, {})
+    with pytest.raises(Problem, match=f"^{path} is damaged: .*{message}"):
+        load(path)

@@ -87,7 +87,7 @@ def test_only_the_attention_pool_is_bound_to_a_size(pool: str) -> None:
     ("changes", "message"),
     [
         ({"size": [8, 7]}, "size is 8×7: both must be multiples of 2"),
-        ({"size": [0, 8]}, "size is 0×8"),
+        ({"size": [0, 8]}, "size.0 is 0: input should be greater than or equal to 1"),
         ({"classes": 0}, "classes is 0"),
         ({"pool": "spacial"}, "did you mean 'spatial'?"),
         ({"out_channels": 3}, "unknown field 'out_channels'"),

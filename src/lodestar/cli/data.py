@@ -13,7 +13,7 @@ from lodestar.cli.options import LAST_SEED, BatchSize, DataSource, Device, Extra
 def label(
     data: DataSource,
     out: Annotated[Path, typer.Option("--out", help="The parquet file to write.")] = Path("labelled.parquet"),
-    clusters: Annotated[int, typer.Option("--clusters", min=2, help="How many classes to find.")] = 10,
+    clusters: Annotated[int, typer.Option("--clusters", min=2, max=100_000, help="How many classes to find.")] = 10,
     seed: Annotated[int, typer.Option("--seed", min=0, max=LAST_SEED, help="Of the clusters' first centres.")] = 0,
     batch_size: BatchSize = 64,
     extractor: ExtractorName = None,

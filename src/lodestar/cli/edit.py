@@ -69,7 +69,7 @@ def invert(
 def interpolate(
     model: Model,
     pictures: Annotated[list[str] | None, typer.Argument(help="Two pictures, as in the other edits; or none.")] = None,
-    points: Annotated[int, typer.Option("--points", min=2, help="How many pictures, the two ends included.")] = 8,
+    points: Annotated[int, typer.Option("--points", min=2, max=100_000, help="How many pictures, the two ends included.")] = 8,
     origin: Annotated[str | None, typer.Option("--from", help="The label at the first end; default that of the other.")] = None,
     to: Annotated[str | None, typer.Option("--to", help="The label at the other end; default that of the first.")] = None,
     to_seed: Annotated[

@@ -19,9 +19,11 @@ from lodestar.cli.options import (
     show,
     tell,
 )
+from lodestar.config import COUNT
 
 Seeds = Annotated[
-    int, typer.Option("--seeds", min=1, help="Measure so often, each time with new seeds, for means and 95 % intervals.")
+    int,
+    typer.Option("--seeds", min=1, max=1_000, help="Measure so often, each time with new seeds, for means and 95 % intervals."),
 ]
 
 
@@ -37,7 +39,8 @@ def evaluate(
         typer.Option("--samples", help="Measure these pictures (a folder, a parquet, .npz, .zip or tar file), not a model's."),
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--count", min=1, help="How many pictures to sample (5000), or for bpd to look at (256).")
+        int | None,
+        typer.Option("--count", min=1, max=COUNT, help="How many pictures to sample (5000), or for bpd to look at (256)."),
     ] = None,
     metric: Annotated[
         list[str] | None,
@@ -123,7 +126,8 @@ def stats(
     data: DataSource,
     out: Annotated[Path, typer.Option("--out", help="The file to write, NAME.safetensors.")],
     size: Annotated[
-        int | None, typer.Option("--size", min=1, help="Resize and crop the pictures to so many pixels, as for training.")
+        int | None,
+        typer.Option("--size", min=1, max=16_384, help="Resize and crop the pictures to so many pixels, as for training."),
     ] = None,
     features_kept: Annotated[
         int | None,
@@ -168,7 +172,7 @@ def sweep(
     ] = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,
     plans: Annotated[str | None, typer.Option("--plans", help="Short for --over 'steps=…': '5 10 20 50'.")] = None,
-    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample at each value.")] = 2_000,
+    count: Annotated[int, typer.Option("--count", min=1, max=COUNT, help="How many pictures to sample at each value.")] = 2_000,
     seeds: Seeds = 1,
     extractor: ExtractorName = None,
     sampling: Sampling = Sampling(batch_size=64),

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from lodestar.config import COUNT, Problem
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -23,13 +25,15 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
 PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, or digits."
 DataSource = Annotated[str, typer.Argument(help=PICTURES)]
+BATCH = 100_000
+"""Pictures at once: more than any memory takes."""
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 LAST_SEED = 2**64 - 1
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=LAST_SEED, help="Picture k has the seed SEED + k, whatever the batch size.")
 ]
-Count = Annotated[int | None, typer.Option("--count", min=1, help="How many pictures.")]
-BatchSize = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures at once.")]
+Count = Annotated[int | None, typer.Option("--count", min=1, max=COUNT, help="How many pictures.")]
+BatchSize = Annotated[int, typer.Option("--batch-size", min=1, max=BATCH, help="Pictures at once.")]
 Steps = Annotated[
     str | None,
     typer.Option(
@@ -209,8 +213,6 @@ def flattened(command: Callable[..., None]) -> Callable[..., None]:
 
 def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
     """Labels of the command line, ``dog=8`` repeated as often as it says. Raises Problem."""
-    from lodestar.config import Problem
-
     if not labels:
         return None
     asked: list[str] = []
@@ -219,11 +221,12 @@ def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
         if not separator:
             asked.append(text)
             continue
-        if not number.isdecimal() or int(number) < 1:
-            raise Problem(f"label {text!r}: {number!r} is not a count of at least 1")
+        times = int(number) if number.isdecimal() and len(number) < 20 else 0
+        if not 1 <= times <= COUNT - len(asked):
+            raise Problem(f"label {text!r}: {number!r} is not a count of at least 1, with all others of {COUNT:,} at most")
         if count is not None:
             raise Problem(f"label {text!r} has a count and --count is {count}: give one of them")
-        asked += [name] * int(number)
+        asked += [name] * times
     return asked
 
 
@@ -238,7 +241,6 @@ def parse_sampler(text: str | None) -> Sampler | None:
 def load_judge(model: str, judge: str | None, best_of: int, device: str | None) -> Guide | None:
     """The judge of candidates: the one given, else the model's classifier; None where nothing is to be judged. Raises Problem."""
     from lodestar import library
-    from lodestar.config import Problem
 
     if best_of == 1:
         if judge is not None:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lodestar.cli.options import BatchSize, Device, ExtractorName, Out, Reference, Seed, show, tell
+from lodestar.config import COUNT
 
 
 def reproduce(
@@ -16,7 +17,9 @@ def reproduce(
         Path, typer.Option("--models", help="The folder of converted models (lodestar convert openai/NAME --out models).")
     ] = Path("models"),
     reference: Reference = None,
-    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to sample; the tables have 50,000.")] = 50_000,
+    count: Annotated[
+        int, typer.Option("--count", min=1, max=COUNT, help="How many pictures to sample; the tables have 50,000.")
+    ] = 50_000,
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     extractor: ExtractorName = None,

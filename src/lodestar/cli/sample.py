@@ -25,7 +25,8 @@ def sample(
     ] = None,
     count: Count = None,
     best_of: Annotated[
-        int, typer.Option("--best-of", min=1, help="Of so many candidates keep the one that a classifier is surest of.")
+        int,
+        typer.Option("--best-of", min=1, max=10_000, help="Of so many candidates keep the one that a classifier is surest of."),
     ] = 1,
     judge: Annotated[
         str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")

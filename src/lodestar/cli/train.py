@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import LAST_SEED, PICTURES, Device, ExtractorName, Out, Reference, show
+from lodestar.cli.options import BATCH, LAST_SEED, PICTURES, Device, ExtractorName, Out, Reference, show
+from lodestar.config import COUNT, TIMESTEPS
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")]
 Data = Annotated[str | None, typer.Option("--data", help=PICTURES)]
 Validation = Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")]
-Images = Annotated[int | None, typer.Option("--images", min=1, help="Images to see before the run ends, repeats counted.")]
-TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, help="Pictures at once.")]
+Images = Annotated[
+    int | None, typer.Option("--images", min=1, max=10**12, help="Images to see before the run ends, repeats counted.")
+]
+TrainBatchSize = Annotated[int | None, typer.Option("--batch-size", min=1, max=BATCH, help="Pictures at once.")]
 TrainSeed = Annotated[int | None, typer.Option("--seed", min=0, max=LAST_SEED, help="Of weights, data order and noise.")]
 SkipBad = Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be decoded.")]
 
@@ -49,15 +52,19 @@ def distill(
     teacher: Annotated[str, typer.Argument(help="The model to distil: a run's folder, a file, or an embedded one.")],
     data: Annotated[str, typer.Option("--data", help=PICTURES)],
     overrides: Overrides = None,
-    first: Annotated[int, typer.Option("--from", min=2, help="DDIM steps of the teacher, halved in every stage.")] = 512,
-    last: Annotated[int, typer.Option("--to", min=1, help="Steps of the last student.")] = 1,
+    first: Annotated[
+        int, typer.Option("--from", min=2, max=TIMESTEPS, help="DDIM steps of the teacher, halved in every stage.")
+    ] = 512,
+    last: Annotated[int, typer.Option("--to", min=1, max=TIMESTEPS, help="Steps of the last student.")] = 1,
     validation: Validation = None,
-    images: Annotated[int | None, typer.Option("--images", min=1, help="Images to see in each stage, repeats counted.")] = None,
+    images: Annotated[
+        int | None, typer.Option("--images", min=1, max=10**12, help="Images to see in each stage, repeats counted.")
+    ] = None,
     batch_size: TrainBatchSize = None,
     seed: TrainSeed = None,
     skip_bad: SkipBad = False,
     count: Annotated[
-        int | None, typer.Option("--count", min=1, help="Measure each stage by so many pictures; left out: none.")
+        int | None, typer.Option("--count", min=1, max=COUNT, help="Measure each stage by so many pictures; left out: none.")
     ] = None,
     reference: Reference = None,
     extractor: ExtractorName = None,
@@ -88,7 +95,7 @@ def distill(
 
 def ablate(
     preset: Annotated[str, typer.Argument(help="A preset of a diffusion model: cifar10, digits, …")],
-    images: Annotated[int, typer.Option("--images", min=1, help="Images that each variant sees, repeats counted.")],
+    images: Annotated[int, typer.Option("--images", min=1, max=10**12, help="Images that each variant sees, repeats counted.")],
     overrides: Overrides = None,
     variant: Annotated[
         list[str] | None,
@@ -99,7 +106,9 @@ def ablate(
     batch_size: TrainBatchSize = None,
     seed: TrainSeed = None,
     skip_bad: SkipBad = False,
-    count: Annotated[int, typer.Option("--count", min=1, help="How many pictures to measure each variant by.")] = 2_000,
+    count: Annotated[
+        int, typer.Option("--count", min=1, max=COUNT, help="How many pictures to measure each variant by.")
+    ] = 2_000,
     reference: Reference = None,
     extractor: ExtractorName = None,
     device: Device = None,

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 
-from lodestar.config import Config, Problem
+from lodestar.config import ClassNumber, Config, Problem
 
 
 class Composed(Config):
     """Several classes at once, ``dog+ship``, and classes that are not wanted, ``not cat`` (`lodestar.guidance.composition`)."""
 
-    wanted: tuple[int, ...] = ()
-    unwanted: tuple[int, ...] = ()
+    wanted: tuple[ClassNumber, ...] = Field(default=(), max_length=1_000)
+    unwanted: tuple[ClassNumber, ...] = Field(default=(), max_length=1_000)
 
     @model_validator(mode="after")
     def _different(self) -> Self:

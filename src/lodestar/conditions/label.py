@@ -17,6 +17,7 @@ from lodestar.conditions.ask import Ask
 from lodestar.conditions.base import Condition, Encoder, Fields
 from lodestar.conditions.composed import Label, signs
 from lodestar.conditions.signals import Signals
+from lodestar.config import CLASSES
 from lodestar.nets.layers import normal
 
 
@@ -33,7 +34,7 @@ class LabelCondition(Condition):
     """Class labels."""
 
     kind: Literal["label"] = "label"
-    classes: int = Field(ge=1)
+    classes: int = Field(ge=1, le=CLASSES)
 
     def build(self, width: int) -> LabelEncoder:
         return LabelEncoder(self.classes, width)

@@ -15,6 +15,7 @@ from torch import Tensor
 from lodestar.conditions.ask import Ask
 from lodestar.conditions.base import Condition, Encoder, Fields
 from lodestar.conditions.signals import Signals
+from lodestar.config import Side
 
 
 def beside(x: Tensor, planes: Tensor) -> Tensor:
@@ -33,7 +34,7 @@ class LowRes(Condition):
     """A picture to be enlarged. It is no property of an ask: an edit hands its pictures over."""
 
     kind: Literal["low_res"] = "low_res"
-    size: tuple[int, int]
+    size: tuple[Side, Side]
     """Height and width of the small picture."""
 
     @property

@@ -16,7 +16,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.config import Config, Problem
+from lodestar.config import TIMESTEPS, Config, Problem
 from lodestar.core.level import CLEAN, Level, spread
 from lodestar.core.transition import Transition, chain, transitions
 
@@ -24,7 +24,7 @@ from lodestar.core.transition import Transition, chain, transitions
 class Schedule(Config, abc.ABC):
     """A chain of T noise levels."""
 
-    timesteps: int = Field(default=1000, ge=1)
+    timesteps: int = Field(default=1000, ge=1, le=TIMESTEPS)
     """T, the number of steps of the chain."""
     rescale_time: bool = False
     """Tell the network t·1000/T instead of t (Improved DDPM's rescale_timesteps)."""
@@ -40,6 +40,10 @@ class Schedule(Config, abc.ABC):
         betas = self.raw_betas()
         if not bool(((betas > 0) & (betas <= 1)).all()):
             raise Problem(f"the schedule {self.to_json()} has variances outside (0, 1]: use more timesteps or smaller betas")
+        if not torch.cumprod(1 - betas, 0)[:-1].all():
+            raise Problem(
+                f"the schedule {self.to_json()} is pure noise before its last step: use fewer timesteps or smaller betas"
+            )
         if self.zero_terminal_snr and self.timesteps == 1:
             raise Problem("timesteps is 1: zero_terminal_snr stretches a chain between two levels and needs at least 2")
         return _stretched(betas) if self.zero_terminal_snr else betas

@@ -78,7 +78,7 @@ class LossSecondMoment(Levels):
     """
 
     kind: Literal["loss_second_moment"] = "loss_second_moment"
-    history: int = Field(default=10, ge=1)
+    history: int = Field(default=10, ge=1, le=10_000)
     """Losses remembered a step."""
     uniform: float = Field(default=0.001, ge=0, le=1)
     """Share of the draws that stays uniform."""
@@ -130,8 +130,8 @@ class LogNormal(Levels):
     """log(σ/α) ~ N(mean, std²), clamped to the chain's range (Karras et al. 2022, table 1). Its times are fractional."""
 
     kind: Literal["log_normal"] = "log_normal"
-    mean: float = -1.2
-    std: float = Field(default=1.2, gt=0)
+    mean: float = Field(default=-1.2, ge=-100, le=100)
+    std: float = Field(default=1.2, gt=0, le=100)
 
     @property
     def continuous(self) -> bool:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lodestar.config import Config, Problem, kinds, nearest, parse, short
+from lodestar.config import TIMESTEPS, Config, Problem, kinds, nearest, parse, short
 from lodestar.core import sigmas
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.schedule import Respaced, Schedule
@@ -77,7 +77,7 @@ class Sections(Indexed):
     """The chain cut into equal sections, and from each a number of evenly spaced steps, its first and last included."""
 
     kind: Literal["sections"] = "sections"
-    counts: tuple[Annotated[int, Field(ge=1)], ...] = Field(min_length=1)
+    counts: tuple[Annotated[int, Field(ge=1, le=TIMESTEPS)], ...] = Field(min_length=1, max_length=TIMESTEPS)
 
     def indices(self, timesteps: int) -> list[int]:
         size, extra = divmod(timesteps, len(self.counts))
@@ -101,7 +101,7 @@ class Strided(Indexed):
     """Every k-th step from 0, for the first whole k that gives exactly `count` of them (DDIM's spacing)."""
 
     kind: Literal["ddim"] = "ddim"
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=TIMESTEPS)
 
     def indices(self, timesteps: int) -> list[int]:
         for stride in range(1, timesteps + 1):
@@ -126,7 +126,7 @@ class Leading(Ended, Indexed):
     """k·(T // count) for k = 0 … count − 1: begins below the noisiest level."""
 
     kind: Literal["leading"] = "leading"
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=TIMESTEPS)
     skip_zero: bool = False
     """Space count + 1 of them, and leave out 0 (diffusers' DPM-Solver)."""
     offset: int = Field(default=0, ge=0)
@@ -146,7 +146,7 @@ class Trailing(Ended, Indexed):
     """T − 1 − k·T/count, rounded: begins at the noisiest level (Lin et al. 2023)."""
 
     kind: Literal["trailing"] = "trailing"
-    count: int = Field(ge=1)
+    count: int = Field(ge=1, le=TIMESTEPS)
     clean: bool = True
 
     def indices(self, timesteps: int) -> list[int]:
@@ -160,7 +160,7 @@ class Chosen(Indexed):
     """These steps of the chain, as the published few-step samplers name them."""
 
     kind: Literal["at"] = "at"
-    kept: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    kept: tuple[Annotated[int, Field(ge=0, lt=TIMESTEPS)], ...] = Field(min_length=1, max_length=TIMESTEPS)
     """Of 0 … T − 1; the order does not matter."""
 
     def indices(self, timesteps: int) -> list[int]:
@@ -173,7 +173,7 @@ class Linspace(Ended):
     """Evenly spaced times, both ends included and fractional ones used as they are."""
 
     kind: Literal["linspace"] = "linspace"
-    count: int = Field(ge=2)
+    count: int = Field(ge=2, le=TIMESTEPS)
     whole: bool = False
     """Round to the chain's own steps."""
     skip_zero: bool = False
@@ -195,8 +195,8 @@ class Karras(Ended):
     """σ/α = (max^(1/ρ) + k/(count − 1)·(min^(1/ρ) − max^(1/ρ)))^ρ over the schedule's range (Karras et al. 2022, eq. 5)."""
 
     kind: Literal["karras"] = "karras"
-    count: int = Field(ge=2)
-    rho: float = Field(default=7.0, gt=0)
+    count: int = Field(ge=2, le=TIMESTEPS)
+    rho: float = Field(default=7.0, gt=0, le=1_000)
     clean: bool = True
     whole: bool = False
     """The network is told the nearest whole time (diffusers' DPM-Solver); σ/α stays as it is."""
@@ -210,7 +210,7 @@ class LogSNR(Ended):
     """Even steps of log σ/α over the schedule's own range (DPM-Solver's uniform λ)."""
 
     kind: Literal["logsnr"] = "logsnr"
-    count: int = Field(ge=2)
+    count: int = Field(ge=2, le=TIMESTEPS)
     clean: bool = True
     whole: bool = False
     """See `Karras`."""

@@ -99,7 +99,7 @@ class EDM(Prediction):
     """F of D(x̄) = c_skip·x̄ + c_out·F(c_in·x̄), where x̄ = x/α has noise of standard deviation σ/α."""
 
     kind: Literal["edm"] = "edm"
-    sigma_data: float = Field(default=0.5, gt=0)
+    sigma_data: float = Field(default=0.5, ge=1e-6, le=1e6)
 
     def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
         ratio, data = level.ratio, self.sigma_data
@@ -118,7 +118,7 @@ class Consistency(EDM):
     """
 
     kind: Literal["consistency"] = "consistency"  # type: ignore[assignment]
-    sigma_min: float = Field(default=0.002, gt=0)
+    sigma_min: float = Field(default=0.002, ge=1e-6, le=1e6)
 
     def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
         skip, out = self._scalings(level)

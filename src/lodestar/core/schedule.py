@@ -10,7 +10,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lodestar.config import Problem
+from lodestar.config import TIMESTEPS, Problem
 from lodestar.core.chain import Schedule
 from lodestar.core.level import Level
 from lodestar.core.sigmas import karras
@@ -54,7 +54,7 @@ class Cosine(Schedule):
     """ᾱ(u) ∝ cos²((u + offset)/(1 + offset)·π/2), β capped (Improved DDPM, equation 17). See SquaredCosCap."""
 
     kind: Literal["cosine"] = "cosine"
-    offset: float = Field(default=0.008, ge=0)
+    offset: float = Field(default=0.008, ge=0, le=1)
     beta_cap: float = Field(default=0.999, gt=0, le=1)
 
     def raw_betas(self) -> Tensor:
@@ -74,7 +74,7 @@ class Exponential(Schedule):
     """ᾱ(u) = exp(−rate·u), β capped."""
 
     kind: Literal["exponential"] = "exponential"
-    rate: float = Field(default=12.0, gt=0)
+    rate: float = Field(default=12.0, gt=0, le=600)
     beta_cap: float = Field(default=0.999, gt=0, le=1)
 
     def raw_betas(self) -> Tensor:
@@ -133,10 +133,10 @@ class EDMSigma(Schedule):
     """
 
     kind: Literal["edm"] = "edm"
-    sigma_min: float = Field(default=0.002, gt=0)
-    sigma_max: float = Field(default=80.0, gt=0)
-    rho: float = Field(default=7.0, gt=0)
-    log_gain: float = Field(default=250.0, gt=0)
+    sigma_min: float = Field(default=0.002, ge=1e-6, le=1e6)
+    sigma_max: float = Field(default=80.0, ge=1e-6, le=1e6)
+    rho: float = Field(default=7.0, ge=0.1, le=1_000)
+    log_gain: float = Field(default=250.0, ge=1e-6, le=1e6)
     """The network is told log_gain·ln σ: 1/4 in EDM, a thousand times that in the consistency models' code."""
 
     @model_validator(mode="after")
@@ -174,7 +174,7 @@ class Respaced(Schedule):
 
     kind: Literal["respaced"] = "respaced"
     base: Annotated[_Formula, Field(discriminator="kind")]
-    kept: tuple[Annotated[int, Field(ge=0)], ...] = Field(min_length=1)
+    kept: tuple[Annotated[int, Field(ge=0, lt=TIMESTEPS)], ...] = Field(min_length=1, max_length=TIMESTEPS)
     """The kept steps of 0 … T − 1, ascending."""
 
     @model_validator(mode="after")

@@ -5,17 +5,20 @@ It holds moments and, unless it was made without, features: in 16 bits, but for 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from pydantic import Field
+from torch import Tensor
 
 from lodestar import checkpoint, library
-from lodestar.config import Config, Problem, decode
+from lodestar.config import Config, Problem, Side, decode
 from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.statistics import Moments, Part, Statistics
+from lodestar.files import reading
 
 KIND = "statistics"
 """What such a file is, among checkpoints."""
@@ -29,9 +32,9 @@ class KeptConfig(Config):
 
     spec: str
     fingerprint: str
-    count: int
-    channels: int
-    size: tuple[int, int]
+    count: int = Field(ge=1, le=1_000_000_000)
+    channels: int = Field(ge=1, le=1_024)
+    size: tuple[Side, Side]
     extractor: str
     extractor_digest: str
     extractor_dtype: str
@@ -114,14 +117,22 @@ def load(path: str | Path) -> Kept:
     """Read what `keep` wrote. Raises Problem for a missing, damaged or other file."""
     header, tensors = checkpoint.load(path, KIND)
     config = decode(KeptConfig, header.config, str(path))
+    with reading(path):
+        moments = _moments(tensors, "moments", config.count)
+        spatial = _moments(tensors, "spatial", config.count) if "spatial.mean" in tensors else None
+        features, logits = (tensors[name].float() if name in tensors else None for name in ("features", "logits"))
+        if features is not None and features.shape[1:] != moments.mean.shape:
+            raise ValueError(f"features are {list(features.shape)}, and their mean is {list(moments.mean.shape)}")
+        if logits is not None and (features is None or logits.ndim != 2 or len(logits) != len(features)):
+            raise ValueError(f"logits are {list(logits.shape)}, and not one row for each of the features")
+        return Kept(config, Statistics(moments, spatial, features, logits))
 
-    moments, spatial = (
-        Moments(config.count, tensors[f"{name}.mean"], tensors[f"{name}.scatter"]) if f"{name}.mean" in tensors else None
-        for name in ("moments", "spatial")
-    )
-    assert moments is not None, "`keep` writes them always"
-    features, logits = (tensors[name].float() if name in tensors else None for name in ("features", "logits"))
-    return Kept(config, Statistics(moments, spatial, features, logits))
+
+def _moments(tensors: Mapping[str, Tensor], name: str, count: int) -> Moments:
+    mean, scatter = tensors[f"{name}.mean"], tensors[f"{name}.scatter"]
+    if mean.ndim != 1 or scatter.shape != (len(mean), len(mean)):
+        raise ValueError(f"{name} have a mean of {list(mean.shape)} and a scatter of {list(scatter.shape)}")
+    return Moments(count, mean, scatter)
 
 
 def kept(name: str) -> Kept | None:

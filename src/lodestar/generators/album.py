@@ -18,7 +18,7 @@ from lodestar import __version__
 from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, decode
 from lodestar.data.npz import write_npz
-from lodestar.files import is_temporary, write_text
+from lodestar.files import is_temporary, read_json, write_text
 from lodestar.generators import first
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import roles
@@ -81,20 +81,16 @@ class Manifest(Config):
     def read(cls, path: str | Path) -> Self:
         """Read a manifest, given it or its folder. Raises Problem."""
         path = Path(path) / MANIFEST if Path(path).is_dir() else Path(path)
+        whole = read_json(path)
         try:
-            whole = json.loads(path.read_text(encoding="utf-8"))
             manifest = whole["manifest"]
             if "labels" in manifest["request"]:
                 manifest = first.read(manifest)
             else:
                 manifest["request"]["asks"] = [_ask(picture) for picture in whole["pictures"]]
-            return decode(cls, json.dumps(manifest), str(path))
-        except OSError as error:
-            raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            if isinstance(error, Problem):
-                raise
+        except (ValueError, KeyError, TypeError, AttributeError):
             raise Problem(f"{path} is not a manifest of pictures") from None
+        return decode(cls, manifest, str(path))
 
 
 class Album:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Label
-from lodestar.config import Config, Problem, kinds, nearest, parse
+from lodestar.config import COUNT, Config, Problem, kinds, nearest, parse
 from lodestar.core.noise import seeds_from
 from lodestar.core.plan import PlanText, parse_plan
 from lodestar.guidance import AnyGuidance, Guidance, Limit, Steering
@@ -27,11 +27,11 @@ class Settings(Config):
     """Sampling plan in text (`lodestar.core.plan`); None is the model's own."""
     sampler: AnySampler | None = None
     """None is the model's own."""
-    guidance: tuple[AnyGuidance, ...] = ()
+    guidance: tuple[AnyGuidance, ...] = Field(default=(), max_length=100)
     """In the order of application."""
     clamp: bool = True
     """Limit x̂₀ as the model's own `limit` says, before a classifier's gradient and after, unless the guidance limits it."""
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, le=1_000)
     """Standard deviation of all noise that is drawn, at the start and on the way; below 1 is likelier and less diverse."""
 
     @field_validator("steps")
@@ -107,10 +107,10 @@ def _read(what: str, given: Any, union: Any, own: type[OwnGuidance] | type[OwnSa
 class Request(Config):
     """What to make, and how. The command line, Python and a manifest all make one of these."""
 
-    asks: tuple[Ask, ...] = Field(min_length=1)
+    asks: tuple[Ask, ...] = Field(min_length=1, max_length=COUNT)
     """One for each picture."""
     settings: Settings = Settings()
-    later: tuple[Settings, ...] = ()
+    later: tuple[Settings, ...] = Field(default=(), max_length=100)
     """Of the further stages of a cascade, in their order."""
 
     def only(self, *indices: int) -> Self:

@@ -27,11 +27,11 @@ class APG(Blend):
     """Adaptive projected guidance. η = 1 without momentum and radius is classifier-free guidance."""
 
     kind: Literal["apg"] = "apg"
-    scale: float = Field(default=3.0, ge=0)
+    scale: float = Field(default=3.0, ge=0, le=1e6)
     """s; 1 = none."""
-    eta: float = Field(default=0.0, ge=0)
+    eta: float = Field(default=0.0, ge=0, le=1e6)
     """η, how much of the part along the conditional x̂₀ is kept."""
-    radius: float | None = Field(default=None, gt=0)
+    radius: float | None = Field(default=None, ge=1e-6, le=1e6)
     """The greatest length of Δ, in the L2 norm over all values of a sample; None is no limit. Published are 2.5 to 15."""
     momentum: float = Field(default=-0.5, gt=-1, lt=1)
     """β; 0 = none."""

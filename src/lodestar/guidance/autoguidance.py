@@ -20,7 +20,7 @@ class Autoguidance(Comparison):
     role: ClassVar[str | None] = "weak"
 
     kind: Literal["autoguidance"] = "autoguidance"
-    scale: float = Field(default=2.0, ge=0)
+    scale: float = Field(default=2.0, ge=0, le=1e6)
     """s, the paper's w; 1 = none, 0 the weaker model."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:

@@ -22,7 +22,7 @@ class CFG(Blend):
     """Classifier-free guidance. Everything but x̂₀ (a learned variance, say) is the conditional model's."""
 
     kind: Literal["cfg"] = "cfg"
-    scale: float = Field(default=3.0, ge=0)
+    scale: float = Field(default=3.0, ge=0, le=1e6)
     """s; 1 = none. Or give w = s − 1 instead: ``CFG(w=2.0)``, ``cfg:w=2``."""
     rescale: float = Field(default=0.0, ge=0, le=1)
     """φ of Lin et al. 2023, section 3.4: how far ε̂ is brought back to the deviation that it has without guidance."""

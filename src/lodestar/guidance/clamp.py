@@ -23,7 +23,7 @@ class Clamp(Limit):
     """
 
     kind: Literal["clamp"] = "clamp"
-    limit: float = Field(default=1.0, gt=0)
+    limit: float = Field(default=1.0, gt=0, le=1e6)
     folded: bool = False
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:

@@ -22,7 +22,7 @@ class Classifier(Steering):
     role: ClassVar[str | None] = "classifier"
 
     kind: Literal["classifier"] = "classifier"
-    scale: float = Field(default=1.0, ge=0)
+    scale: float = Field(default=1.0, ge=0, le=1e6)
     form: Literal["mean", "score"] = "mean"
     """Who applies the gradient: "mean", the sampler, in its own way; "score", x̂₀ at once, whatever the sampler."""
     sees: Sees = "noisy"

@@ -17,8 +17,8 @@ class Interval(Guidance):
     """Where low < σ/α ≤ high the guidance listed before it acts; elsewhere the model alone, at the cost of the model alone."""
 
     kind: Literal["interval"] = "interval"
-    low: float = Field(ge=0)
-    high: float = Field(gt=0)
+    low: float = Field(ge=0, le=1e9)
+    high: float = Field(gt=0, le=1e9)
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

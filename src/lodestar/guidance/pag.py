@@ -18,7 +18,7 @@ class PAG(Comparison):
     """Perturbed-attention guidance. Costs one more evaluation."""
 
     kind: Literal["pag"] = "pag"
-    scale: float = Field(default=1.0, ge=0)
+    scale: float = Field(default=1.0, ge=0, le=1e6)
     """s; 0 = none."""
     part: Literal["down", "middle", "up"] = "middle"
     """Where attention is perturbed; the paper does so near the middle."""

@@ -24,11 +24,11 @@ class SAG(Comparison):
     """Self-attention guidance. Costs one more evaluation."""
 
     kind: Literal["sag"] = "sag"
-    scale: float = Field(default=0.5, ge=0)
+    scale: float = Field(default=0.5, ge=0, le=1e6)
     """s; 0 = none."""
-    blur: float = Field(default=1.0, gt=0)
+    blur: float = Field(default=1.0, ge=0.01, le=100)
     """Standard deviation of the blur in pixels; published are 3 for ADM at 128 and 256, and 1 for latents."""
-    threshold: float = Field(default=1.0, ge=0)
+    threshold: float = Field(default=1.0, ge=0, le=1e6)
     """ψ: places that are attended to more than so many times the average are blurred."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:

@@ -22,7 +22,7 @@ class Threshold(Limit):
 
     kind: Literal["threshold"] = "threshold"
     ratio: float = Field(default=0.995, gt=0, le=1)
-    maximum: float | None = Field(default=None, ge=1)
+    maximum: float | None = Field(default=None, ge=1, le=1e6)
     """None is no upper limit, as in the paper; 1 is plain clipping."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:

@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lodestar.conditions import Ask, sign_table
-from lodestar.config import Config, Problem
+from lodestar.config import CLASSES, Config, Problem
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.guidance import LogP, Sees
@@ -29,7 +29,7 @@ class ClassifierModelConfig(Config):
     """The noise that it knows; that of the diffusion model which it is to guide."""
     noised: bool = True
     """It classifies noised pictures, told their level; otherwise clean ones alone."""
-    names: tuple[str, ...] | None = Field(default=None)
+    names: tuple[str, ...] | None = Field(default=None, max_length=CLASSES)
     """Names of its classes."""
 
     @model_validator(mode="after")

@@ -10,7 +10,7 @@ from pydantic import AliasChoices, Field, model_validator
 from torch import Tensor, nn
 
 from lodestar.codecs import AnyCodec, Pixels
-from lodestar.config import Config, Problem
+from lodestar.config import CLASSES, Config, Problem, Side
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level
 from lodestar.core.plan import PlanText
@@ -29,9 +29,9 @@ class DiffusionConfig(Config):
     schedule: AnySchedule = Linear()
     codec: AnyCodec = Pixels()
     """What its pictures are encoded as."""
-    size: tuple[int, int] = (32, 32)
+    size: tuple[Side, Side] = (32, 32)
     """Height and width of what it is trained on, which are its pictures' where they are pixels."""
-    names: tuple[str, ...] | None = None
+    names: tuple[str, ...] | None = Field(default=None, max_length=CLASSES)
     """Names of its classes, perhaps with synonyms (`lodestar.models.labels`)."""
     droppable: bool = False
     """It was trained without its classes too, so that it is an unconditional model as well."""
@@ -45,6 +45,8 @@ class DiffusionConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         classes, prediction = self.denoiser.classes, self.denoiser.prediction.kind
+        if any(side % self.denoiser.network.divisor for side in self.size):
+            raise Problem(f"size is {self.size[0]}×{self.size[1]}: both must be multiples of {self.denoiser.network.divisor}")
         if self.names is not None and len(self.names) != classes:
             raise Problem(f"{len(self.names)} names are given for {classes} classes")
         if self.schedule.table[self.schedule.timesteps].alpha == 0 and prediction in ("epsilon", "score", "edm", "consistency"):

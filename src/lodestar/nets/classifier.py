@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lodestar.config import Problem
+from lodestar.config import CLASSES, Problem, Side
 from lodestar.nets.attention import AttentionPool
 from lodestar.nets.layers import Conv2d, GroupNorm, Linear, zero
 from lodestar.nets.unet import BackboneConfig, Builder, TimeEmbedding, run
@@ -26,9 +26,9 @@ class ClassifierConfig(BackboneConfig):
     """A classifier of pictures at a noise level."""
 
     kind: Literal["classifier"] = "classifier"
-    classes: int = Field(default=10, ge=1)
+    classes: int = Field(default=10, ge=1, le=CLASSES)
     pool: Pool = "attention"
-    size: tuple[int, int] = (32, 32)
+    size: tuple[Side, Side] = (32, 32)
     """Height and width of the pictures; the attention pool has a vector for every place of its map."""
 
     @model_validator(mode="after")

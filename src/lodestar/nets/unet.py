@@ -7,7 +7,7 @@ block. Up: one stage more at every resolution, each fed with the matching activa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,29 +15,32 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lodestar.config import Config, Problem
+from lodestar.config import Channels, Config, Problem
 from lodestar.nets.attention import Attention, Gather, Layout
 from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, timestep_embedding, zero
 
 Part = Literal["down", "middle", "up"]
 """A part of the network."""
 
+Depth = Annotated[int, Field(ge=0, le=100)]
+"""Residual blocks of a resolution."""
+
 
 class BackboneConfig(Config):
     """What the U-Net and the classifier made of its first half have in common."""
 
-    in_channels: int = Field(default=3, ge=1)
-    width: int = Field(default=64, ge=1)
+    in_channels: Channels = 3
+    width: Channels = 64
     """Channels at multiplier 1; also the width of the sinusoidal time embedding."""
-    multipliers: tuple[float, ...] = Field(default=(1, 2, 2), min_length=1)
+    multipliers: tuple[Annotated[float, Field(ge=0, le=64)], ...] = Field(default=(1, 2, 2), min_length=1, max_length=12)
     """Width of each resolution, from the finest, as a factor of `width`."""
-    blocks: int | tuple[int, ...] = 2
+    blocks: Depth | Annotated[tuple[Depth, ...], Field(max_length=12)] = 2
     """Residual blocks at each resolution on the way down; one number for all, or one each."""
-    attention: tuple[int, ...] = (2, 4)
+    attention: tuple[Annotated[int, Field(ge=1, le=2**11)], ...] = Field(default=(2, 4), max_length=12)
     """Where attention runs: factors by which the picture is then reduced (at 32×32, 2 and 4 mean the 16×16 and 8×8 maps)."""
-    heads: int | None = Field(default=None, ge=1)
+    heads: Channels | None = None
     """Attention heads at every resolution, or None where head_channels tells."""
-    head_channels: int | None = Field(default=32, ge=1)
+    head_channels: Channels | None = 32
     """Channels of an attention head; the number of heads follows."""
     layout: Layout = "qkv_first"
     """How a projection holds q, k and v; weights do not tell."""
@@ -46,8 +49,8 @@ class BackboneConfig(Config):
     """The embedding scales and shifts the norms (AdaGN); otherwise it is added."""
     rescale_residuals: bool = False
     """Multiply sums of residual branches by √½."""
-    norm_groups: int = Field(default=32, ge=1)
-    norm_eps: float = Field(default=1e-5, gt=0)
+    norm_groups: Channels = 32
+    norm_eps: float = Field(default=1e-5, gt=0, le=1)
     """What is added to variances before a norm divides by their root."""
     closed_frequencies: bool = False
     """The lowest frequency of the time embedding is 1/10000 itself (DDPM's TensorFlow code), not one step above (ADM's)."""
@@ -107,11 +110,11 @@ class UNetConfig(BackboneConfig):
     """A U-Net. Defaults are ADM's choices at a size for 32×32 pictures."""
 
     kind: Literal["unet"] = "unet"
-    out_channels: int = Field(default=3, ge=1)
+    out_channels: Channels = 3
     """Channels of the output; twice those of the input where the variance is learned."""
-    up_heads: int | None = Field(default=None, ge=1)
+    up_heads: Channels | None = None
     """Heads on the way up, where they differ (ADM's deprecated num_heads_upsample)."""
-    stem: int | None = Field(default=None, ge=1)
+    stem: Channels | None = None
     """Channels of the first convolution where they are not those of the finest resolution."""
 
     @property

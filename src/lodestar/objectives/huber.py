@@ -15,7 +15,7 @@ class Huber(Regression):
     """½·e² up to |e| = delta, delta·(|e| − ½·delta) beyond, so that outliers have less to say."""
 
     kind: Literal["huber"] = "huber"
-    delta: float = Field(default=1.0, gt=0)
+    delta: float = Field(default=1.0, gt=0, le=1e6)
 
     @property
     def name(self) -> str:

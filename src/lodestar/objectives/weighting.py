@@ -36,7 +36,7 @@ class MinSNR(Weighting):
     """min(SNR, γ): levels with little noise, which are easy, count no more than one of SNR = γ (Hang et al. 2023)."""
 
     kind: Literal["min_snr"] = "min_snr"
-    gamma: float = Field(default=5.0, gt=0)
+    gamma: float = Field(default=5.0, gt=0, le=1e6)
 
     def of_x0(self, snr: Tensor) -> Tensor:
         return snr.clamp(max=self.gamma)
@@ -46,8 +46,8 @@ class P2(Weighting):
     """SNR/(k + SNR)^γ, which is 1/(k + SNR)^γ on the simple loss of ε: what cannot be seen counts less (Choi et al. 2022)."""
 
     kind: Literal["p2"] = "p2"
-    gamma: float = Field(default=1.0, ge=0)
-    k: float = Field(default=1.0, gt=0)
+    gamma: float = Field(default=1.0, ge=0, le=100)
+    k: float = Field(default=1.0, ge=1e-6, le=1e6)
 
     def of_x0(self, snr: Tensor) -> Tensor:
         return snr / (self.k + snr) ** self.gamma

@@ -23,7 +23,7 @@ class DDIM(Sampler):
     """
 
     kind: Literal["ddim"] = "ddim"
-    eta: float = Field(default=0.0, ge=0)
+    eta: float = Field(default=0.0, ge=0, le=1e9)
     """η, the part of the posterior's noise that is drawn afresh; never more than σ_s in all."""
     clipped: bool = True
     """Where guidance limits x̂₀ to the range of the data, ε̂ follows from the limited one, as in OpenAI's code; if not, it stays

@@ -44,12 +44,12 @@ class DPMAdaptive(Sampler):
     kind: Literal["dpm_adaptive"] = "dpm_adaptive"
     order: Literal[2, 3] = 3
     """2 is DPM-Solver-12, 3 is -23."""
-    rtol: float = Field(default=0.05, ge=0)
+    rtol: float = Field(default=0.05, ge=0, le=1e9)
     """Error allowed in a step, relative to x/α, noise and all: nearly pure noise is hardly controlled. On a chain that begins at
     high σ/α the published 0.05 and 0.0078 are less exact than even steps at that cost; 0.01 and 0.002 are for exactness."""
-    atol: float = Field(default=0.0078, gt=0)
+    atol: float = Field(default=0.0078, ge=1e-12, le=1e9)
     """Absolute error allowed in a step, in units of the data: 1/128 is a level of 255."""
-    h_init: float = Field(default=0.05, ge=SHORTEST)
+    h_init: float = Field(default=0.05, ge=SHORTEST, le=100)
     """Width of the first step in λ."""
     pcoeff: float = Field(default=0.0, ge=0, le=1)
     """p, the controller's proportional coefficient."""

@@ -33,7 +33,7 @@ class DPMpp(Sampler):
     """
 
     kind: Literal["dpmpp"] = "dpmpp"
-    eta: float = Field(default=0.0, ge=0)
+    eta: float = Field(default=0.0, ge=0, le=100)
     """How much of the reverse SDE's noise is drawn: 0 none, 1 all of it."""
     solver: Literal["midpoint", "heun"] = "midpoint"
     """How the change of x̂₀ is weighed where only one before it is known: (1 − e^{−H})/2, or φ₂."""

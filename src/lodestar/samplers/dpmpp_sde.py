@@ -23,7 +23,7 @@ class DPMppSDE(Sampler):
     """DPM++ SDE, with one evaluation a step of the plan; a step that is left over, and the last, are of first order."""
 
     kind: Literal["dpmpp_sde"] = "dpmpp_sde"
-    eta: float = Field(default=1.0, ge=0)
+    eta: float = Field(default=1.0, ge=0, le=100)
     """The part of the posterior's noise that is drawn afresh."""
 
     @property

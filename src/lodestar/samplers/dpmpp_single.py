@@ -28,7 +28,7 @@ class DPMppSingle(Sampler):
     kind: Literal["dpmpp_single"] = "dpmpp_single"
     order: Literal[2, 3] = 2
     """How many steps of the plan make one of the solver."""
-    eta: float = Field(default=0.0, ge=0)
+    eta: float = Field(default=0.0, ge=0, le=100)
     """The part of the posterior's noise that is drawn afresh after each step of the solver (k-diffusion's 2S "ancestral")."""
     solver: Literal["midpoint", "heun", "stages"] = "midpoint"
     """How the changes of x̂₀ are weighed: by the newest alone, as the Taylor expansion has them, or so in the stages and by the

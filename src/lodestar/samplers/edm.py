@@ -25,13 +25,13 @@ class EDMHeun(Sampler):
     """
 
     kind: Literal["edm"] = "edm"
-    churn: float = Field(default=40.0, ge=0)
+    churn: float = Field(default=40.0, ge=0, le=1e9)
     """S_churn: σ/α is raised by churn/number of steps of itself, by √2 − 1 at most. 0 is Heun's method."""
-    low: float = Field(default=0.05, ge=0)
+    low: float = Field(default=0.05, ge=0, le=1e9)
     """S_tmin, the least σ/α that is raised."""
-    high: float = Field(default=50.0, ge=0)
+    high: float = Field(default=50.0, ge=0, le=1e9)
     """S_tmax, the largest."""
-    spread: float = Field(default=1.003, ge=0)
+    spread: float = Field(default=1.003, ge=0, le=100)
     """S_noise, the standard deviation of the fresh noise: a little over 1, for what denoisers lose."""
     solver: Literal["heun", "euler"] = "heun"
     """What takes the step from the raised level."""

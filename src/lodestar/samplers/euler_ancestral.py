@@ -13,5 +13,5 @@ class EulerAncestral(DDIM):
     """`DDIM` at η = 1 under the name that k-diffusion gives it: Euler's step to below the next level, and noise up to it."""
 
     kind: Literal["euler_ancestral"] = "euler_ancestral"  # type: ignore[assignment]
-    eta: float = Field(default=1.0, ge=0)
+    eta: float = Field(default=1.0, ge=0, le=100)
     """η, the part of the posterior's noise that is drawn afresh."""

@@ -27,9 +27,9 @@ class PredictorCorrector(Sampler):
     """
 
     kind: Literal["predictor_corrector"] = "predictor_corrector"
-    snr: float = Field(default=0.16, gt=0)
+    snr: float = Field(default=0.16, gt=0, le=100)
     """r, the size of a correction: the ratio of its signal to its noise."""
-    corrections: int = Field(default=1, ge=1)
+    corrections: int = Field(default=1, ge=1, le=100)
     """Steps of Langevin dynamics at each level."""
     size: Literal["score", "level"] = "score"
     """ε = 2·(r·‖z‖/‖score‖)², of each picture's own norms (algorithms 4 and 5), or 2·(r·σ)² (NCSN's annealed dynamics)."""

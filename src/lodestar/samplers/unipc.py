@@ -39,7 +39,7 @@ class UniPC(Sampler):
     target: Target = "x0"
     """What is taken to change slowly: x0, or epsilon."""
     taper: Taper = 2
-    uncorrected: int = Field(default=0, ge=0)
+    uncorrected: int = Field(default=0, ge=0, le=100_000)
     """So many of the first steps are not corrected, which strong guidance may make worse."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:

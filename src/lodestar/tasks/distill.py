@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.config import Problem
+from lodestar.config import TIMESTEPS, Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
 from lodestar.core.plan import Trailing
@@ -45,7 +45,7 @@ class Distill(Task):
     """SHA-256 of the teacher's file, as `lodestar info` shows it: a run is not gone on with under another teacher."""
     model: DiffusionConfig
     """The teacher's, which is the student's but for the sampler and the plan."""
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=1, le=TIMESTEPS)
     label_drop: float = Field(default=0.1, ge=0, le=1)
     """Probability with which a picture loses its class; 0 where the teacher was never trained without one."""
 

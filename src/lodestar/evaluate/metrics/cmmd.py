@@ -27,7 +27,7 @@ class CMMD(BaseMetric):
     """``cmmd`` of the features, made as long as one; the published one where the extractor is CLIP, else another number."""
 
     kind: Literal["cmmd"] = "cmmd"
-    sigma: float = Field(default=10.0, gt=0)
+    sigma: float = Field(default=10.0, ge=1e-6, le=1e6)
     needs: ClassVar[Part] = "features"
 
     def __call__(self, generated: Statistics, reference: Statistics) -> dict[str, float]:

@@ -24,7 +24,7 @@ class DensityCoverage(BaseMetric):
     """``density`` and ``coverage`` with the k-th nearest neighbour."""
 
     kind: Literal["density_coverage"] = "density_coverage"
-    k: int = Field(default=5, ge=1)
+    k: int = Field(default=5, ge=1, le=100_000)
     needs: ClassVar[Part] = "features"
 
     @property

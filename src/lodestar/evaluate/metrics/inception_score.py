@@ -26,7 +26,7 @@ class Score(BaseMetric):
     """Mean ``score`` over splits of the generated pictures, and the deviation ``score_std``. The reference plays no part."""
 
     kind: Literal["score"] = "score"
-    split_size: int = Field(default=5000, ge=1)
+    split_size: int = Field(default=5000, ge=1, le=10_000_000)
     """Pictures in a split; of fewer pictures there is one split, which deviates by 0."""
     splits: Literal["shuffled", "consecutive"] | None = None
     """``shuffled``: as many whole splits as there are pictures for, drawn by `seed`; what is left over is spread among them.

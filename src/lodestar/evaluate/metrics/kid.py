@@ -29,8 +29,8 @@ class KID(BaseMetric):
     """
 
     kind: Literal["kid"] = "kid"
-    subsets: int = Field(default=100, ge=1)
-    max_subset_size: int = Field(default=1000, ge=2)
+    subsets: int = Field(default=100, ge=1, le=100_000)
+    max_subset_size: int = Field(default=1000, ge=2, le=100_000)
     seed: Seed = 0
     needs: ClassVar[Part] = "features"
 

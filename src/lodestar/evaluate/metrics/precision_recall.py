@@ -23,7 +23,7 @@ class PrecisionRecall(BaseMetric):
     """``precision`` and ``recall`` (0 to 1) with the k-th nearest neighbour, and their harmonic mean ``f_score``."""
 
     kind: Literal["precision_recall"] = "precision_recall"
-    k: int = Field(default=3, ge=1)
+    k: int = Field(default=3, ge=1, le=100_000)
     needs: ClassVar[Part] = "features"
 
     @property

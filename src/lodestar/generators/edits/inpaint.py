@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.config import Problem
+from lodestar.config import TIMESTEPS, Problem
 from lodestar.core.transition import Transition
 from lodestar.generators.edits.base import Edit, EditJob, Sourced
 from lodestar.samplers import Ancestral, Sampler, State
@@ -19,9 +19,9 @@ class Inpaint(Edit):
     """Makes the places anew that have any white in a mask, and keeps the others as they are."""
 
     kind: Literal["inpaint"] = "inpaint"
-    resamples: int = Field(default=10, ge=1)
+    resamples: int = Field(default=10, ge=1, le=1_000)
     """r, how often each stretch is gone down; 1 is never to go back, and only to paste."""
-    jump: int = Field(default=10, ge=1)
+    jump: int = Field(default=10, ge=1, le=TIMESTEPS)
     """j, how many steps long a stretch is."""
 
     @property

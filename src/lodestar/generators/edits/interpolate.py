@@ -28,7 +28,7 @@ class Interpolate(Edit):
     """Goes from one end to the other in equal parts: from picture to picture, or seed to seed; from label to label; or both."""
 
     kind: Literal["interpolate"] = "interpolate"
-    points: int = Field(default=8, ge=2)
+    points: int = Field(default=8, ge=2, le=100_000)
     """How many results, the two ends included."""
     to_seed: Seed | None = None
     """The seed at the other end; None is the same one."""

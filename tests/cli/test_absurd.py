@@ -1,0 +1,75 @@
+"""What nobody means on a command line is refused before any work, in one line that can be read."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from lodestar import cli
+from lodestar.__main__ import main
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    with pytest.raises(SystemExit) as stop:
+        main([str(argument) for argument in arguments])
+    assert stop.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("--count", 10**8, "less than or equal to 10000000"),
+        ("--batch-size", 10**8, "less than or equal to 100000"),
+        ("--seed", 2**64, "less than or equal to 9223372036854775807"),
+        ("--best-of", 10**8, "less than or equal to 10000"),
+        ("--label", "dog=100000000", "'100000000' is not a count of at least 1, with all others of 10,000,000 at most"),
+        ("--label", f"dog={'9' * 5_000}", "is not a count of at least 1"),
+        ("--sampler", "x" * 10**6, "unknown sampler"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_an_option_that_nobody_means(
+    option: str, value: object, said: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    line = refusal(capsys, "sample", "cifar10", option, value, "--out", "out")
+    assert said in line
+    assert len(line) < 5_000
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["x" * 5_000, "a/" * 3_000, "\udcff", "x\0y", "pipe"])
+def test_a_name_that_no_system_takes_is_no_model(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo("pipe")
+    assert "no model" in refusal(capsys, "info", name)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes")],
+)
+def test_a_lack_of_memory_is_one_line(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr(cli, "app", fail)
+    assert "not enough memory" in refusal(capsys, "info", "x")
+
+
+def test_another_error_stays_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("ours")
+
+    monkeypatch.setattr(cli, "app", fail)
+    with pytest.raises(RuntimeError, match="ours"):
+        main(["info", "x"])
