@@ -9,7 +9,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from lodestar.album import Manifest
+from lodestar.generators.album import Manifest
 
 from tests.fuzz.damage import damaged, mutated, text
 from tests.fuzz.valid import RUN, Valid, command, python, write

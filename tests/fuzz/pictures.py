@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lodestar.data import batches, open_source, sequential
+from lodestar.data import Shuffled, open_source, sequential
 from lodestar.data.pictures import read_pictures
 from tests.fuzz.damage import absurd, damaged, mutated, text
 from tests.fuzz.valid import RUN, Valid, command, python, write

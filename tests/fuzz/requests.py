@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from lodestar.editor import edit
-from lodestar.models.edits import Inpaint, Interpolate, Invert, SDEdit
+from lodestar.python import edit
+from lodestar.generators.edits import Inpaint, Interpolate, Invert, SDEdit
 
 import lodestar
 from lodestar import library

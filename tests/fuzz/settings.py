@@ -12,7 +12,7 @@ from random import Random
 from typing import Any
 
 import torch
-from lodestar.models.edits import AnyEdit
+from lodestar.generators.edits import AnyEdit
 
 import lodestar
 from lodestar.config import Config, Problem, decode, edit, parse
@@ -87,7 +87,7 @@ def used(config: Config) -> None:
     match config:
         case Schedule():
             config.times()
-            config.steps(parse("plan", "sections:[1]", AnyPlan) if config.timesteps == 1 else decode(AnyPlan, _TWO))
+            (parse("plan", "sections:[1]", AnyPlan) if config.timesteps == 1 else decode(AnyPlan, _TWO)).steps(config)
         case Plan():
             config.levels(Linear())
     if hasattr(config, "build") and hasattr(config, "to_json") and type(config).__name__.endswith("Config"):

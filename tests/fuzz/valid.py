@@ -23,13 +23,13 @@ from lodestar.data.parquet import write_parquet
 from lodestar.evaluate.kept import keep
 from lodestar.evaluate.statistics import PARTS, Collector
 from lodestar.models.classifier import PictureClassifier
-from lodestar.models.diffusion import Diffusion
+from lodestar.generators.diffusion import Diffusion
 from tests.convert.foreign import STATES, state
 from tests.evaluate import tiny
 
 RUN = (
     "digits task.model.denoiser.network.width=8 task.model.denoiser.network.head_channels=8 task.model.schedule.timesteps=20 "
-    "task.model.plan=trailing:2 train.images=8 train.batch_size=8"
+    "task.model.steps=trailing:2 train.images=8 train.batch_size=8"
 )
 """A training run of a moment."""
 
