@@ -9,7 +9,7 @@ set -eu
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
-"$work/venv/bin/pip" install --quiet pillow==13.0.0 numpy==2.4.6
+"$work/venv/bin/pip" install --quiet pillow==13.0.0
 "$work/venv/bin/python" - <<'PYTHON'
 import io, struct, sys, zlib
 import PIL

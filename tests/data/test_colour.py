@@ -108,6 +108,9 @@ def test_of_a_transparent_colour_the_low_bits_count() -> None:
     """PNG: where it is of fewer than 16 bits, the others are to be ignored."""
     samples = samples_of(2, 1)
     check(make_png(samples, 2, 0, [0xFF00 | 2]), pixels_of(samples, 3, 1, [2]))
+    samples = samples_of(8, 3)
+    key = samples[1, 1].tolist()
+    check(make_png(samples, 8, 2, [0xAB00 | value for value in key]), pixels_of(samples, 255, 3, key))
 
 
 @pytest.mark.parametrize(("kind", "depth"), [(4, 8), (4, 16), (6, 8), (6, 16)])
@@ -200,6 +203,9 @@ def test_tiff_of_16_bits(order: str, turn: int) -> None:
 
 
 def test_other_depths_of_tiff() -> None:
+    for turn in TURNS:  # Pillow turns a TIFF itself
+        samples = samples_of(8, 3)
+        check(make_tiff(samples, "<", 2, depth=8, turn=turn), pixels_of(samples, 255, 3), turned=TURNS[turn])
     white_is_zero = samples_of(16, 1)
     check(make_tiff(white_is_zero, "<", 0), pixels_of(2**16 - 1 - white_is_zero, 2**16 - 1, 1))
     twelve = samples_of(12, 1)

@@ -16,7 +16,7 @@ from .pictures import noise, png, write_folder, write_table
 
 torch.set_num_threads(1)
 _NETWORK = "task.model.denoiser.network"
-SMALL = f"{_NETWORK}.width=8 {_NETWORK}.norm_groups=4 {_NETWORK}.head_channels=8 task.model.steps=2"
+SMALL = f"{_NETWORK}.width=8 {_NETWORK}.norm_groups=4 {_NETWORK}.head_channels=8 task.model.steps=trailing:2"
 
 
 def run(*words: object) -> None:

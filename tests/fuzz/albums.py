@@ -10,7 +10,6 @@ from random import Random
 from typing import Any
 
 from lodestar.generators.album import Manifest
-
 from tests.fuzz.damage import damaged, mutated, text
 from tests.fuzz.valid import RUN, Valid, command, python, write
 

@@ -44,7 +44,7 @@ def read_all(spec: str) -> None:
     assert len(source.fingerprint) > 8
     for _ in sequential(source, 4):
         pass
-    stream = batches(source, 4, seed=0, workers=0)
+    stream = Shuffled(source, 4, workers=0).batches(seed=0)
     for _ in range(len(source) // 4 + 1):
         next(stream)
 

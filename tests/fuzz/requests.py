@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from lodestar.python import edit
-from lodestar.generators.edits import Inpaint, Interpolate, Invert, SDEdit
 
 import lodestar
 from lodestar import library
+from lodestar.generators.edits import Inpaint, Interpolate, Invert, SDEdit
 from lodestar.guidance import AnyGuidance
+from lodestar.python import edit
 from lodestar.samplers import AnySampler
 from tests.fuzz.settings import spelled
 from tests.fuzz.valid import Valid, command, python

@@ -12,12 +12,12 @@ from random import Random
 from typing import Any
 
 import torch
-from lodestar.generators.edits import AnyEdit
 
 import lodestar
 from lodestar.config import Config, Problem, decode, edit, parse
 from lodestar.core.plan import AnyPlan, Plan
 from lodestar.core.schedule import Linear, Schedule
+from lodestar.generators.edits import AnyEdit
 from lodestar.guidance import AnyGuidance
 from lodestar.presets import RUNS
 from lodestar.samplers import AnySampler

@@ -22,8 +22,8 @@ from lodestar.data import open_source
 from lodestar.data.parquet import write_parquet
 from lodestar.evaluate.kept import keep
 from lodestar.evaluate.statistics import PARTS, Collector
-from lodestar.models.classifier import PictureClassifier
 from lodestar.generators.diffusion import Diffusion
+from lodestar.models.classifier import PictureClassifier
 from tests.convert.foreign import STATES, state
 from tests.evaluate import tiny
 

@@ -25,7 +25,7 @@ class Composed(Config):
         return self
 
 
-Label = int | Composed | None
+Label = ClassNumber | Composed | None
 """What a picture is asked to show: a class, several, or nothing in particular (unconditional)."""
 
 

@@ -129,7 +129,7 @@ class Leading(Ended, Indexed):
     count: int = Field(ge=1, le=TIMESTEPS)
     skip_zero: bool = False
     """Space count + 1 of them, and leave out 0 (diffusers' DPM-Solver)."""
-    offset: int = Field(default=0, ge=0)
+    offset: int = Field(default=0, ge=0, lt=TIMESTEPS)
     """Added to each (diffusers' steps_offset; 1 in latent diffusion)."""
     clean: bool = True
 

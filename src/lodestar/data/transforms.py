@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 from PIL import Image, ImageOps
-from pydantic import PositiveInt, model_validator
+from pydantic import model_validator
 
 from lodestar.config import Config, Problem
 
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 class Transforms(Config):
     """What happens to a picture in training: the source is opened with `source_size`, then each picture passed through this."""
 
-    size: PositiveInt | tuple[PositiveInt, PositiveInt] | None = None
+    size: Side | tuple[Side, Side] | None = None
     """Of the result: one number for a square, or (height, width). None: as the data has it."""
     crop: Literal["centre", "random"] = "centre"
     """``centre``: resized to cover `size`, the middle kept. ``random``: resized to 8/7 of it, any window of `size` kept."""

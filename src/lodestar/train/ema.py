@@ -30,8 +30,8 @@ class HalfLife(Profile):
     """Exponential average of a half-life counted in images, which rises to it: never more than `ramp` of what was seen (EDM)."""
 
     kind: Literal["half_life"] = "half_life"
-    images: int = Field(default=500_000, ge=1)
-    ramp: float = Field(default=0.05, gt=0)
+    images: int = Field(default=500_000, ge=1, le=10**12)
+    ramp: float = Field(default=0.05, gt=0, le=1e9)
 
     @property
     def label(self) -> str:

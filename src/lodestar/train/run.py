@@ -33,7 +33,7 @@ class DataConfig(Config):
     """Channels to convert to, grey or RGB; None: grey where all pictures are stored as grey, RGB where any is in colour."""
     skip_bad: bool = False
     """Skip and count pictures that cannot be decoded, instead of stopping."""
-    workers: int = Field(default=1, ge=0)
+    workers: int = Field(default=1, ge=0, le=1_024)
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -45,13 +45,13 @@ class DataConfig(Config):
 class TrainConfig(Config):
     """The loop."""
 
-    images: int = Field(default=1_000_000, ge=1)
+    images: int = Field(default=1_000_000, ge=1, le=10**12)
     """The run ends when it has seen so many, repeats counted."""
-    batch_size: int = Field(default=64, ge=1)
-    microbatch: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=64, ge=1, le=1_000_000)
+    microbatch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Accumulate the gradient over pieces of so many samples (to save memory), or None."""
     optimizer: OptimizerConfig = OptimizerConfig()
-    ema: tuple[AnyProfile, ...] = Field(default=(HalfLife(),), min_length=1)
+    ema: tuple[AnyProfile, ...] = Field(default=(HalfLife(),), min_length=1, max_length=100)
     """Averages to keep; the first is the one that is sampled from and saved as the model."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     """Of the networks' torsos; auto is what the device is fastest in."""
@@ -60,13 +60,13 @@ class TrainConfig(Config):
     seed: Seed = 0
     init: str | None = None
     """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
-    log_every: int = Field(default=2_000, ge=1)
+    log_every: int = Field(default=2_000, ge=1, le=10**12)
     """Images between lines of the log."""
-    save_every: int = Field(default=50_000, ge=1)
+    save_every: int = Field(default=50_000, ge=1, le=10**12)
     """Images between checkpoints."""
-    preview_every: int = Field(default=50_000, ge=1)
+    preview_every: int = Field(default=50_000, ge=1, le=10**12)
     """Images between sample grids, and validations."""
-    patience: int = Field(default=8, ge=1)
+    patience: int = Field(default=8, ge=1, le=1_000_000)
     """Stop after so many steps in a row whose loss or gradient is not finite."""
 
     @model_validator(mode="after")

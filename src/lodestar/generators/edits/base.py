@@ -7,11 +7,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Self
 
-from pydantic import model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from lodestar.conditions import Ask, Label
-from lodestar.config import Config, Problem
+from lodestar.config import COUNT, Config, Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.transition import Transition
@@ -23,11 +23,11 @@ from lodestar.samplers import Sampler, State
 class Sourced(Request):
     """What to make of pictures, whatever the way."""
 
-    pictures: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = Field(default=(), max_length=COUNT)
     """The pictures that results are made of, each by the SHA-256 of its values."""
     mask: str | None = None
     """Likewise, where there is one."""
-    origins: tuple[Ask, ...] = ()
+    origins: tuple[Ask, ...] = Field(default=(), max_length=COUNT)
     """What each of them is, where it is inverted; of an interpolation, what is asked for at its two ends."""
 
     @model_validator(mode="after")
