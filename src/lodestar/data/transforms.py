@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from pydantic import model_validator
 
-from lodestar.config import Config, Problem
+from lodestar.config import Config, Problem, Side
 
 Size = tuple[int, int]
 """(height, width) in pixels."""
