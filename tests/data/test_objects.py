@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lodestar.config import Note, Problem
-from lodestar.data import batches, open_source, part
+from lodestar.data import Shuffled, open_source, part
 from lodestar.data import channels as channels_module
 
 from .pictures import noise, png, write_folder, write_table
@@ -85,7 +85,7 @@ def test_labels_of_every_kind(labels: list[Any]) -> None:
         assert source.names == ("2", "9", "10") and [source.label(k) for k in range(4)] == [2, 1, 2, 0]
     other = open_source([{"png": image, "kind": label} for image, label in pairs], image_column="png", label_column="kind")
     assert other.names == ("2", "9", "10")
-    batch = next(batches(open_source(Listed(pairs)), 4, seed=0, workers=2))
+    batch = next(Shuffled(open_source(Listed(pairs)), 4, workers=2).batches(seed=0))
     assert batch.label is not None and sorted(batch.label.tolist()) == [0, 1, 2, 2]
 
 
@@ -242,4 +242,4 @@ def test_reading_from_threads_asks_for_one_item_at_a_time() -> None:
     source = open_source(Careful(list(IMAGES) * 50))
     with warnings.catch_warnings():
         warnings.simplefilter("error", Note)
-        assert len(list(islice(batches(source, 8, seed=0, workers=4), 20))) == 20
+        assert len(list(islice(Shuffled(source, 8, workers=4).batches(seed=0), 20))) == 20

@@ -19,6 +19,7 @@ from lodestar.convert.adm import classifier_config, unet_config
 from lodestar.convert.ddpm import unet_config as ddpm_unet_config
 from lodestar.convert.family import ModelConfig, check, recognize
 from lodestar.convert.run import facts, ours
+from lodestar.convert.settings import read as read_settings
 from lodestar.core.level import Level
 from lodestar.core.schedule import Cosine
 from lodestar.denoiser import Denoiser, DenoiserConfig, conditions
@@ -44,7 +45,12 @@ def loaded(case: Case, preset: ModelConfig) -> Any:
 
 def edited(preset: ModelConfig, told: Any) -> ModelConfig:
     data = preset.model_dump(mode="json")
+    if told.get("denoiser.classes") is not None:
+        others = [each for each in data["denoiser"]["conditions"] if each["kind"] != "label"]
+        data["denoiser"]["conditions"] = [{"kind": "label", "classes": told["denoiser.classes"]}, *others]
     for path, value in told.items():
+        if path == "denoiser.classes":
+            continue
         *parents, last = path.split(".")
         node = data
         for name in parents:
@@ -109,10 +115,11 @@ def classifier(case: Case) -> Iterator[Check | Left]:
 @adapter("df_unet2d")
 @torch.no_grad()
 def diffusers_unet(case: Case) -> Iterator[Check | Left]:
-    config = unet2d.unet_config(case.config)
+    config = unet2d.unet_config(read_settings(unet2d.UNet2DModel, case.config, case.path.name), case.path.name)
     network = config.build().eval()
-    network.load_state_dict(unet2d.from_unet2d(config, case.state))
-    table = case.state.get("class_embedding.weight")
+    state = dict(case.state)
+    table = state.pop("class_embedding.weight", None)
+    network.load_state_dict(unet2d.from_unet2d(config, state))
     emb = None if table is None else table[case.inputs["y"]]
     yield Check("out", network(case.inputs["x"], case.inputs["timesteps"], emb))
 
