@@ -7,7 +7,7 @@ import importlib
 import inspect
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import FunctionType, ModuleType
 from typing import Any
@@ -107,6 +107,30 @@ def test_a_module_imports_from_its_layer_or_below(module: str) -> None:
     assert room(module) in ROOM_OF_LAYER, f"give {room(module)!r} a layer in this test, and in ARCHITECTURE.md"
     wrong = [f"line {line}: {why}" for line, imported in imports(module, MODULES[module]) for why in complaints(module, imported)]
     assert not wrong, f"{module}: {'; '.join(wrong)}"
+
+
+def circles(graph: Mapping[str, set[str]]) -> set[frozenset[str]]:
+    """The sets of two modules or more of which each imports, over however many others, every other."""
+    reached: dict[str, set[str]] = {}
+    for module in graph:
+        ahead, seen = [module], set[str]()
+        while ahead:
+            new = graph[ahead.pop()] - seen
+            seen |= new
+            ahead += new
+        reached[module] = seen
+    return {frozenset(other for other in seen if module in reached[other]) for module, seen in reached.items() if module in seen}
+
+
+def test_no_two_files_import_each_other() -> None:
+    graph = {module: {name for _, name in imports(module, path)} & MODULES.keys() - {module} for module, path in MODULES.items()}
+    found = circles(graph)
+    assert not found, f"circles of imports: {'; '.join(', '.join(sorted(circle)) for circle in found)}"
+
+
+def test_circles_are_found() -> None:
+    graph = {"a": {"b", "d"}, "b": {"c"}, "c": {"a"}, "d": {"e"}, "e": {"f"}, "f": {"e"}, "g": {"a"}}
+    assert circles(graph) == {frozenset("abc"), frozenset("ef")}
 
 
 @pytest.mark.parametrize(

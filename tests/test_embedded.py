@@ -12,6 +12,7 @@ import torch
 import lodestar
 from lodestar import checkpoint, library
 from lodestar.__main__ import main
+from lodestar.config import parse
 from lodestar.data import DataFacts
 from lodestar.demo import SCALES
 from lodestar.evaluate.extractors import DEFAULT, load_extractor
@@ -20,6 +21,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.images import load_png
 from lodestar.models.classifier import PictureClassifier
 from lodestar.presets import RUNS
+from lodestar.samplers import AnySampler
 
 torch.set_num_threads(1)
 
@@ -72,6 +74,15 @@ def test_the_classifier_knows_the_classes_of_the_models_samples() -> None:
     logits = judge.logits(samples.images.float() / 127.5 - 1)
     right = (logits.argmax(dim=1) == torch.tensor(samples.request.labels)).float().mean()
     assert right >= 0.5, f"{right:.0%} of the samples are recognised; one in ten would be by chance"
+
+
+def test_solvers_in_epsilon_stay_among_pictures_on_its_cosine_chain() -> None:
+    model = library.load("cifar10", "cpu")
+    assert isinstance(model, Diffusion)
+    assert model.config.schedule.kind == "cosine"
+    for text in ("ddim", "dpmpp_single:order=3,target=epsilon,solver=stages", "unipc:target=epsilon", "plms:runge_kutta"):
+        images = model.sample("dog", count=1, steps="trailing:7", sampler=parse("sampler", text, AnySampler)).images
+        assert ((images == 0) | (images == 255)).float().mean() < 0.2, text
 
 
 def test_the_kept_reference_belongs_to_the_extractor() -> None:

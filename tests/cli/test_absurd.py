@@ -29,7 +29,7 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("--count", 10**8, "less than or equal to 10000000"),
         ("--batch-size", 10**8, "less than or equal to 100000"),
-        ("--seed", 2**64, "less than or equal to 9223372036854775807"),
+        ("--seed", 2**64, "less than or equal to 18446744073709551615"),
         ("--best-of", 10**8, "less than or equal to 10000"),
         ("--label", "dog=100000000", "'100000000' is not a count of at least 1, with all others of 10,000,000 at most"),
         ("--label", f"dog={'9' * 5_000}", "is not a count of at least 1"),

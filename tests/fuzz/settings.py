@@ -26,14 +26,14 @@ from tests.fuzz.valid import RUN, Valid, command, python
 
 REQUIRED: dict[str, Any] = {"count": 5, "counts": [5], "steps": 4, "low": 0.5, "high": 5.0, "labels": [0], "seeds": [0],
                             "base": {"kind": "linear"}, "kept": [1, 500], "schedule": {"kind": "linear"},
-                            "edit": {"kind": "sdedit"},
-                            "lodestar": "1", "model": "cifar10", "model_digest": "x", "request": {"labels": [0], "seeds": [0]},
+                            "edit": {"kind": "sdedit"}, "asks": [{"seed": 0}], "classes": 3, "name": "x",
+                            "lodestar": "1", "model": "cifar10", "model_digest": "x", "request": {"asks": [{"seed": 0}]},
                             "spec": "x", "fingerprint": "x", "channels": 3, "size": [8, 8], "extractor": "x",
                             "extractor_digest": "x", "extractor_dtype": "float32", "teacher": "x", "digest": "x"}  # fmt: skip
 """Values for the fields that have no default."""
 INSIDE = ("lodestar.convert.", "lodestar.presets.", "lodestar.evaluate.metrics.base")
 """Where configurations are written by us alone, and bases of others."""
-OWN: dict[str, dict[str, Any]] = {"Chosen": {"steps": [39, 17]}, "Respaced": {"timesteps": 2}, "Composed": {"wanted": [1]},
+OWN: dict[str, dict[str, Any]] = {"Chosen": {"kept": [39, 17]}, "Respaced": {"timesteps": 2}, "Composed": {"wanted": [1]},
                                   "Distill": {"model": {"droppable": True}}}  # fmt: skip
 """Values that one kind alone needs."""
 

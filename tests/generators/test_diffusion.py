@@ -264,6 +264,30 @@ def test_what_cannot_be_answered_is_refused_before_any_work(
         assert "\n" not in str(caught.value)
 
 
+def test_a_gradient_at_pure_noise_is_refused_before_any_work_where_no_step_could_take_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Denoiser, "output", never)
+    model, classifier, schedule = tiny.diffusion(), tiny.classifier(), Linear(timesteps=50, zero_terminal_snr=True)
+    denoiser = model.config.denoiser.replace(prediction=prediction.Velocity())
+    model.config = model.config.replace(schedule=schedule, denoiser=denoiser)
+    classifier.config = classifier.config.replace(schedule=schedule)
+
+    def check(*guidance: AnyGuidance, **more: Any) -> None:
+        model.prepare(ask(0, guidance=guidance, steps="trailing:4", **more), {"classifier": classifier})
+
+    with pytest.raises(Problem, match="a gradient cannot move x0 at pure noise"):
+        check(Classifier(), sampler=DDIM())
+    with pytest.raises(Problem, match="a gradient cannot move x0 at pure noise"):
+        check(Classifier(form="score"), sampler=Ancestral())
+    check(Classifier(), sampler=Ancestral())
+    check(Classifier(scale=0.0), sampler=DDIM())
+    check(Classifier(), BAND, sampler=DDIM())  # pure noise is in no interval
+
+
+def test_guidance_of_no_scale_puts_nothing_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Denoiser, "output", never)
+    tiny.diffusion().prepare(ask(0, guidance=(CFGpp(scale=0.0),), sampler=Heun()))
+
+
 @pytest.mark.parametrize("sees", ["noisy", "clean"])
 @pytest.mark.parametrize("names", [("cat", "dog", "boat"), None])
 def test_helpers_have_the_classes_of_the_model(sees: str, names: tuple[str, ...] | None, monkeypatch: pytest.MonkeyPatch) -> None:
