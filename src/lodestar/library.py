@@ -156,8 +156,8 @@ def load_guides(
     return {role: load(name, device, dtype=dtype) for role, name in names.items()}
 
 
-def load_origin(manifest: Manifest, device: str | None = None) -> tuple[Diffusion, dict[str, Guide]]:
-    """The model of a manifest's pictures, and the guides that steered it, by role. Raises Problem if they have changed since."""
+def load_origin(manifest: Manifest, device: str | None = None) -> tuple[Generator, dict[str, Guide]]:
+    """The generator of a manifest's pictures, and its guides, by role. Raises Problem if they have changed since."""
     dtype = None if manifest.dtype is None else PRECISIONS[manifest.dtype]
     for what, name in (
         ("diffusion model", manifest.model),
@@ -165,7 +165,9 @@ def load_origin(manifest: Manifest, device: str | None = None) -> tuple[Diffusio
     ):
         if name == "":
             raise Problem(f"the {what} of these pictures was built in code, and not loaded by a name that could be loaded again")
-    model = load_diffusion(manifest.model, device, dtype)
+    model = load(manifest.model, device, dtype=dtype)
+    if not isinstance(model, Generator):
+        raise Problem(f"{manifest.model} holds no generator of pictures")
     guides = load_guides({role: each.name for role, each in manifest.guides.items()}, device, dtype)
     known = {role: each.digest for role, each in manifest.guides.items()}
     for loaded, digest in ((model, manifest.model_digest), *((guides[role], digest) for role, digest in known.items())):

@@ -82,6 +82,7 @@ def remake(
     """Make one picture of a manifest again, alone."""
     from lodestar.config import Problem
     from lodestar.generators.album import Manifest, free_folder, read_material
+    from lodestar.generators.diffusion import Diffusion
     from lodestar.generators.edits.request import EditRequest
     from lodestar.images import save_png
     from lodestar.library import load_origin
@@ -93,6 +94,8 @@ def remake(
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
     asked = known.request.only(picture)
     if isinstance(asked, EditRequest):
+        if not isinstance(network, Diffusion):
+            raise Problem(f"{known.model} edits no pictures")
         frames = network.prepare_edit(asked, read_material(manifest, asked), guides).frames()
     else:
         frames = network.stream(asked, guides=guides)

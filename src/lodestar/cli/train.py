@@ -85,7 +85,7 @@ def distill(
     if count is not None:
         measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
         spec = reference if reference or teacher in library.embedded() else data
-        theirs = open_reference(spec, teacher, measured_with, run.task.model.size)
+        theirs = open_reference(spec, teacher, measured_with, library.config(teacher).size)
     stages.distill(run, teacher, first, last, folder, Console(stderr=True), device)
     if count is not None and measured_with is not None and theirs is not None:
         rows = stages.measure(folder, teacher, first, last, theirs, measured_with, count=count, device=device)

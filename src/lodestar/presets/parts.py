@@ -14,7 +14,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Hybrid
 from lodestar.samplers import Ancestral
-from lodestar.tasks import OptimizerConfig, TrainDenoiser
+from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.train.ema import Decay
 from lodestar.train.run import DataConfig, Run, TrainConfig
 
@@ -85,4 +85,10 @@ def every(batch_size: int) -> dict[str, int]:
 
 def model_of(run: Callable[[], Run]) -> Callable[[], ModelConfig]:
     """The configuration of the model that a run trains, made when it is asked for."""
-    return lambda: run().task.model
+
+    def model() -> ModelConfig:
+        task = run().task
+        assert isinstance(task, TrainDenoiser | TrainClassifier)
+        return task.model
+
+    return model

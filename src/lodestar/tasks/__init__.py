@@ -1,9 +1,8 @@
-"""Training problems, one a file. This union is the list of kinds."""
+"""Training problems, one a file. `KINDS` is the list of them."""
 
 from typing import Annotated
 
-from pydantic import Field
-
+from lodestar.config import Kinds
 from lodestar.tasks.base import Export, Frozen, Learner, Phase, Task
 from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.denoise import TrainDenoiser
@@ -11,18 +10,10 @@ from lodestar.tasks.distill import Distill
 from lodestar.tasks.optimizer import OptimizerConfig
 from lodestar.tasks.rng import Rng
 
-AnyTask = Annotated[TrainDenoiser | TrainClassifier | Distill, Field(discriminator="kind")]
+KINDS = Kinds(TrainDenoiser, TrainClassifier, Distill)
+AnyTask = Annotated[Task, KINDS]
 
 __all__ = [
-    "AnyTask",
-    "Distill",
-    "Export",
-    "Frozen",
-    "Learner",
-    "OptimizerConfig",
-    "Phase",
-    "Rng",
-    "Task",
-    "TrainClassifier",
+    "KINDS", "AnyTask", "Distill", "Export", "Frozen", "Learner", "OptimizerConfig", "Phase", "Rng", "Task", "TrainClassifier",
     "TrainDenoiser",
-]
+]  # fmt: skip

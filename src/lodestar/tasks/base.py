@@ -94,6 +94,8 @@ class Learner(abc.ABC):
 class Task(Config, abc.ABC):
     """A training problem."""
 
+    kind: str
+
     @property
     def conditions(self) -> bool:
         """Whether it needs the classes of its pictures."""

@@ -65,7 +65,8 @@ def settings(teacher: str, first: int, overrides: Iterable[str] = ()) -> Run:
         ),
     )
     changed = edit(run, overrides)
-    if changed.task != run.task.replace(label_drop=changed.task.label_drop):  # type: ignore[union-attr]
+    assert isinstance(changed.task, Distill)
+    if changed.task != task.replace(label_drop=changed.task.label_drop):
         raise Problem(f"a student is what its teacher {teacher} is: of task, only label_drop may be changed")
     return changed
 
@@ -80,8 +81,9 @@ def distill(run: Run, teacher: str, first: int, last: int, folder: Path, console
     if first > (limit := library.config(teacher).schedule.timesteps):
         most = 2 ** (limit.bit_length() - 1)
         raise Problem(f"--from {first}: the chain of {teacher} has {limit} steps; try --from {most}")
+    assert isinstance(run.task, Distill)
     for number, steps in enumerate(todo):
-        task = _task(teacher, steps).replace(label_drop=run.task.label_drop)  # type: ignore[union-attr]
+        task = _task(teacher, steps).replace(label_drop=run.task.label_drop)
         stage = run.replace(task=task, train=run.train.replace(init=teacher))
         teacher = str(train(stage, _stage(folder, steps), console, device, following=len(todo) - 1 - number))
 
