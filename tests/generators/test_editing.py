@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lodestar.codecs import pixels
@@ -286,3 +289,18 @@ def test_a_model_that_was_never_unconditional_is_edited_under_labels() -> None:
     assert len(run("invert", bare).images) == 2
     with pytest.raises(Problem, match="never trained without its classes"):
         run("invert", bare, origin=None)
+
+
+# ------------------------------------------------------------------------------------------------------ pictures in memory
+
+
+def test_pictures_of_pil_and_arrays_are_edited_as_their_files_are(tmp_path: Path) -> None:
+    whole = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8))
+    whole.save(tmp_path / "a.png")
+    expected = MODEL.edit(SDEdit(0.5), tmp_path / "a.png", "dog", steps=4).images
+    for given in (whole, np.asarray(whole), [whole], [np.asarray(whole)]):
+        assert torch.equal(MODEL.edit(SDEdit(0.5), given, "dog", steps=4).images, expected)
+    grey = MODEL.edit(SDEdit(0.5), [whole.convert("L"), np.asarray(whole.convert("L"))[:, :, None]], "dog", steps=4, count=2)
+    assert torch.equal(grey.material.pictures[0], grey.material.pictures[1])  # type: ignore[union-attr]
+    with pytest.raises(Problem, match=r"picture 1 is float64 \[8, 8\]: an array of one is uint8"):
+        MODEL.edit(SDEdit(0.5), [whole, np.zeros((8, 8))], "dog")

@@ -30,20 +30,34 @@ class Picture:
     """The name of its class, where its folder, table or album tells it."""
 
 
-def read_pictures(specs: Sequence[str | Path], channels: int, size: Size, chosen: Sequence[int] = ()) -> list[Picture]:
-    """The pictures of files, and of whatever else `lodestar.data.open_source` opens, one after another.
+Given = str | Path | Image.Image | np.ndarray
+"""Pictures as a person has them: files, folders and so on, PIL's, or arrays uint8 [H, W] or [H, W, C]."""
+
+
+def read_pictures(specs: Sequence[Given], channels: int, size: Size, chosen: Sequence[int] = ()) -> list[Picture]:
+    """The pictures of files, and of whatever else `lodestar.data.open_source` opens, and those in memory, one after another.
 
     chosen: the numbers of those that are wanted, in that order; all if empty. Raises Problem naming what cannot be read.
     """
-    ways = [way for spec in specs for way in _ways(str(spec), channels, size)]
+    ways = [way for number, spec in enumerate(specs) for way in _ways(spec, number, channels, size)]
     for number in chosen:
         if not 0 <= number < len(ways):
             raise Problem(f"picture {number}: there are 0 to {len(ways) - 1} of them")
     return [_read(*ways[number], channels, size) for number in chosen or range(len(ways))]
 
 
-def _ways(spec: str, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
-    """How to open each of the pictures that are named so, what it is called in a message, and its class."""
+def _ways(given: Given, number: int, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
+    """How to open each of the pictures that are given so, what it is called in a message, and its class."""
+    if isinstance(given, Image.Image):
+        yield lambda: given, f"picture {number}", None
+        return
+    if isinstance(given, np.ndarray):
+        if given.dtype != np.uint8 or given.ndim not in (2, 3) or given.shape[2:] not in ((), (1,), (3,), (4,)):
+            raise Problem(f"picture {number} is {given.dtype} {list(given.shape)}: an array of one is uint8 [H, W] or [H, W, C]")
+        array = given[:, :, 0] if given.shape[2:] == (1,) else given
+        yield lambda: Image.fromarray(array), f"picture {number}", None
+        return
+    spec = str(given)
     path = Path(spec).expanduser()
     if path.exists() and not path.is_dir() and not ending(path):
         yield lambda: Image.open(regular(path)), spec, None

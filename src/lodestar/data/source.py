@@ -104,7 +104,8 @@ class Source:
             first = f"{self.rows.where(self._first)} is {show(self.size)}"
             other = f"{self.rows.where(index)} is {show(_size(picture))} (height×width)"
             raise Problem(
-                f"{self.spec} holds pictures of different sizes, and no size to bring them to is given: {first}, {other}"
+                f"{self.spec} holds pictures of different sizes, and no size to bring them to is given "
+                f"(--size, data.transforms.size in training): {first}, {other}"
             )
         image = to_array(picture)
         if self._kept is not None:
