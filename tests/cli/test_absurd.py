@@ -9,6 +9,8 @@ import pytest
 
 from lodestar import cli
 from lodestar.__main__ import main
+from lodestar.config import Problem
+from lodestar.evaluate.axes import axis
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -44,6 +46,11 @@ def test_an_option_that_nobody_means(
     assert said in line
     assert len(line) < 5_000
     assert not list(tmp_path.iterdir())
+
+
+def test_a_sweep_over_more_than_anybody_waits_for() -> None:
+    with pytest.raises(Problem, match=r"^sweep over scale: 100,000 values are given, and at most 1,000 are gone through$"):
+        axis("scale", range(100_000))
 
 
 @pytest.mark.parametrize("name", ["x" * 5_000, "a/" * 3_000, "\udcff", "x\0y", "pipe"])

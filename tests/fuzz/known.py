@@ -3,20 +3,17 @@
 KNOWN: dict[str, str] = {
     "training": "train/run.py has no bounds yet: betas below 0 or of 1 reach the optimizer",
     "run folder": "a log that is no UTF-8, a run.json that is a pipe; what is begun stays when it is refused",
-    "taken folder": "what is begun stays when it is refused",
     "sample in Python": "arguments of another type, and any count, are used before they are looked at",
     "edit in Python": "likewise",
     "album": "a pipe among the pictures of a folder waits for ever",
-    "packed pictures": "readers raise what a damaged archive makes them meet",
-    "picture": "likewise, and sizes that a picture claims are not looked at",
+    "packed pictures": "readers raise what a damaged archive makes them meet; what is begun stays when it is refused",
     "picture folder": "a pipe in it waits for ever",
     "archive": "encrypted members, strange packing, and what is told of labels raise",
     "arrays": "absurd headers raise, or are given memory",
     "unpacking": "members are unpacked whole, however large",
     "table": "the description of the columns may be of any type",
     "diffusers settings": "values of any type raise",
-    "diffusers folder": "files that are pipes or devices are read",
-    "torch file": "pipes, and what a damaged file makes PyTorch meet",
+    "diffusers folder": "files that are devices are read; JSON nested too deep raises",
     "torch state": "tensors that are views of less than they claim are written out",
 }
 """By kind, with what is wrong."""

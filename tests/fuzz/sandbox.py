@@ -37,7 +37,7 @@ class Call:
     prepare: Callable[[Path], Callable[[], Any]] = field(repr=False)
     """Fills the folder, and gives what to do there."""
     spoken: bool = False
-    """It may have told what it does before it is refused, and begun to do it."""
+    """It may have told what it does before it is refused."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def _judged(call: Call, folder: Path, before: set[str], status: int | None, used
         verdict = "ok"
     elif not lines or not lines[-1].startswith("lodestar: ") or (len(lines) > 1 and not call.spoken):
         verdict = "lines"
-    elif left and not call.spoken:
+    elif left:
         verdict = "left behind"
     else:
         verdict = "refused"

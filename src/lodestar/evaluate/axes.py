@@ -23,6 +23,10 @@ _WHOLE = ("guidance", "sampler", "steps", "clamp", "temperature")
 """Settings that are a request's own, in the order in which they take effect: fields of guidance and sampler come after them."""
 
 
+_MOST = 1_000
+"""Values of an axis."""
+
+
 @dataclass(frozen=True)
 class Axis:
     """One swept setting."""
@@ -34,6 +38,10 @@ class Axis:
     def __post_init__(self) -> None:
         if not self.values:
             raise Problem(f"sweep over {self.name}: there are no values to go through")
+        if len(self.values) > _MOST:
+            raise Problem(
+                f"sweep over {self.name}: {len(self.values):,} values are given, and at most {_MOST:,} are gone through"
+            )
         for value in self.values:
             if self.values.count(value) > 1:
                 raise Problem(f"sweep over {self.name}: {value} is given twice")
