@@ -181,6 +181,19 @@ def test_a_phase_may_have_its_turn_in_every_other_step(tmp_path: Path) -> None:
     assert state.tensors()["optimizer/generator/0/step"] == 4
 
 
+def test_a_run_is_gone_on_with_before_a_phase_has_moved(tmp_path: Path) -> None:
+    _, state, step = begin(tmp_path, every=2)
+    learner(state).spoiled = math.nan, "critic"
+    step(batch())
+    learner(state).spoiled = math.nan, ""
+    step(batch())
+    _, other, _ = begin(tmp_path, every=2)
+    other.counters = state.counters
+    other.restore(copied(state), Path("there"))
+    assert not any(name.startswith("optimizer/critic") for name in other.tensors())
+    assert all(torch.equal(tensor, other.tensors()[name]) for name, tensor in state.tensors().items())
+
+
 def test_the_model_is_what_is_exported_and_averages_are_its_alone(tmp_path: Path) -> None:
     _, state, step = begin(tmp_path)
     step(batch())

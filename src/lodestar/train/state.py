@@ -75,6 +75,8 @@ class TrainState:
                 raise Problem(f"{path}: what the run remembers, {name!r}, is missing or of another shape")
             value.copy_(saved)
         slots = split.get("optimizer", {})
+        if self.counters.steps > self.counters.skipped and not slots:
+            raise Problem(f"{path}: the optimizer's state is missing")
         for phase, optimizer in self.optimizers.items():
             parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
             saved_state: dict[int, dict[str, Tensor]] = {}
@@ -82,8 +84,6 @@ class TrainState:
                 owner, index, slot = name.split("/")
                 if owner == phase:
                     saved_state.setdefault(int(index), {})[slot] = _laid_out_as(parameters[int(index)], value)
-            if self.counters.steps > self.counters.skipped and not saved_state:
-                raise Problem(f"{path}: the optimizer's state is missing")
             optimizer.load_state_dict({**optimizer.state_dict(), "state": saved_state})
 
     def save(self, folder: Path, run: Run) -> None:

@@ -45,6 +45,7 @@ class Step:
         seed = _mix(self.run.train.seed, counters.images_seen)
         torch.manual_seed(seed)  # for modules of others, whose draws cannot be the pictures' own
         generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.rates = {self._name(phase, "rate"): self._rate(phase) for phase in self.phases}
         self.state.learner.module.train()
         logged = self._phases(batch, generator)
         self.finite = logged is not None
@@ -115,13 +116,15 @@ class Step:
     def _move(self, phase: Phase, norm: Tensor) -> None:
         """Update a phase's weights along its gradient, clipped."""
         settings, optimizer = phase.optimizer or self.run.train.optimizer, self.state.optimizers[phase.name]
-        rate = learning_rate(settings, self.state.counters.images_seen, self.run.train.images)
-        self.rates[self._name(phase, "rate")] = rate
         for group in optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = self.rates[self._name(phase, "rate")]
         if settings.clip is not None:
             torch.nn.utils.clip_grads_with_norm_(phase.parameters, settings.clip, norm)
         optimizer.step()
+
+    def _rate(self, phase: Phase) -> float:
+        settings = phase.optimizer or self.run.train.optimizer
+        return learning_rate(settings, self.state.counters.images_seen, self.run.train.images)
 
     def _name(self, phase: Phase, name: str) -> str:
         """A number's name in the log: the phase stands before it where there are several."""
