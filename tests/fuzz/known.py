@@ -7,6 +7,7 @@ KNOWN: dict[str, str] = {
     "edit in Python": "likewise",
     "album": "a pipe among the pictures of a folder waits for ever",
     "packed pictures": "readers raise what a damaged archive makes them meet; what is begun stays when it is refused",
+    "picture": "a damaged Parquet file makes pyarrow ask for more memory than there is",
     "picture folder": "a pipe in it waits for ever",
     "archive": "encrypted members, strange packing, and what is told of labels raise",
     "arrays": "absurd headers raise, or are given memory",
