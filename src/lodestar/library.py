@@ -65,7 +65,7 @@ def find(name: str | Path) -> Path:
         raise Problem(f"{path} holds no {MODEL}: a run writes it at its first checkpoint")
     if str(name).startswith("hf:"):
         return _download(str(name)[3:])
-    beside = path.parent.glob("*") if os.path.isdir(path.parent) else ()
+    beside = path.parent.glob("[!.]*") if os.path.isdir(path.parent) else ()
     near = nearest(str(name), [*embedded(), *map(str, beside)])
     raise Problem(f"no model {str(name)!r}: choose from {', '.join(embedded())}, or give a run's folder or a file{near}")
 

@@ -319,3 +319,9 @@ def test_a_weaker_model_of_another_schedule_is_refused() -> None:
 def test_composed_labels_need_a_model_that_can_be_unconditional() -> None:
     with pytest.raises(Problem, match=r"label 'cat\+dog': composed labels need"):
         tiny.diffusion(droppable=False).sample("cat+dog", steps=2)
+
+
+@pytest.mark.parametrize(("role", "best_of"), [("weak", 1), ("judge", 2)])
+def test_a_guide_is_a_model(role: str, best_of: int) -> None:
+    with pytest.raises(Problem, match=f"^guides: '{role}' is 3, which is no model: load one with lodestar.load$"):
+        tiny.diffusion().sample(count=1, steps=2, guides={role: 3}, best_of=best_of)  # type: ignore[dict-item]

@@ -106,8 +106,8 @@ class Generator(abc.ABC):
         with each `Frame`. how: steps, sampler, guidance, clamp, temperature, see `settings`. Raises Problem.
         """
         given, chosen_settings = dict(guides or {}), settings(**how)
-        judge = given.pop("judge", None) or (self.judge() if best_of > 1 else None)
         guiding = chosen(chosen_settings.guidance, given, self.companions)
+        judge = given.get("judge") or (self.judge() if best_of > 1 else None)
         labels = self.labels(listed(label), count, guiding)
         asked = request(candidates(labels, best_of), _first_seed(seed), chosen_settings)
         frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lodestar.conditions import Ask
+from lodestar.config import Problem, shown
 from lodestar.denoiser import Bound
 from lodestar.guidance import Guidance, LogP, Sees
 from lodestar.models.diffusion import DiffusionConfig
@@ -62,7 +63,10 @@ def roles(guidance: Iterable[Guidance]) -> set[str]:
 
 
 def chosen(guidance: Iterable[Guidance], given: Guides, companions: Companions) -> dict[str, Guide]:
-    """The guides that this guidance asks for: those given, else the model's own."""
+    """The guides that this guidance asks for: those given, else the model's own. Raises Problem of what is no guide."""
+    for role, guide in given.items():
+        if not isinstance(guide, Critic | Rival):
+            raise Problem(f"guides: {role!r} is {shown(guide)}, which is no model: load one with lodestar.load")
     found: dict[str, Guide] = {}
     for role in sorted(roles(guidance)):
         if role in given:
