@@ -133,12 +133,12 @@ def test_a_lock_that_was_removed_while_it_was_opened_is_taken(tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (ValueError("first\nsecond"), "{path} is damaged: first"),
-        (KeyError("width"), "{path} is damaged: 'width' is missing"),
-        (RecursionError(), "{path} is damaged: RecursionError"),
-        (NotImplementedError("no such packing."), "{path} is damaged: no such packing"),
-        (OSError(errno.EIO, os.strerror(errno.EIO)), "cannot read {path}: Input/output error"),
-        (OSError("odd"), "cannot read {path}: odd"),
+        (ValueError("first\nsecond"), "{path} cannot be read: first"),
+        (KeyError("width"), "{path} cannot be read: 'width' is missing"),
+        (RecursionError(), "{path} cannot be read: RecursionError"),
+        (NotImplementedError("no such packing."), "{path} cannot be read: no such packing"),
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "{path} cannot be read: Input/output error"),
+        (OSError("odd"), "{path} cannot be read: odd"),
         (Problem("says more"), "says more"),
     ],
 )
@@ -156,9 +156,9 @@ def test_a_lack_of_memory_is_no_damage(tmp_path: Path) -> None:
 def test_what_is_no_file_is_not_opened(tmp_path: Path) -> None:
     """A pipe that nobody writes to would wait for ever."""
     os.mkfifo(tmp_path / "pipe")
-    for path, what in ((tmp_path / "pipe", "no file"), (tmp_path, "a folder"), (Path("/dev/zero"), "no file")):
+    for path, what in ((tmp_path / "pipe", "no regular file"), (tmp_path, "a folder"), (Path("/dev/zero"), "no regular file")):
         for read in (read_json, sha256):
-            with pytest.raises(Problem, match=f"^cannot read {path}: it is {what}$"):
+            with pytest.raises(Problem, match=f"^{path} cannot be read: it is {what}$"):
                 read(path)
     with pytest.raises(Problem, match="No such file"):
         read_json(tmp_path / "absent")
@@ -171,8 +171,8 @@ def test_json_is_read_to_a_depth(tmp_path: Path) -> None:
         if depth == 64:
             assert read_json(path)
             continue
-        with pytest.raises(Problem, match=f"^{path} is damaged: it is nested deeper than 64 levels$"):
+        with pytest.raises(Problem, match=f"^{path} cannot be read: it is nested deeper than 64 levels$"):
             read_json(path)
     path.write_bytes(b'{"a": "\xff"}')
-    with pytest.raises(Problem, match=f"^{path} is damaged: 'utf-8' codec"):
+    with pytest.raises(Problem, match=f"^{path} cannot be read: 'utf-8' codec"):
         read_json(path)

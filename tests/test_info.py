@@ -32,7 +32,7 @@ def test_a_runs_state_tells_how_far_it_is(tmp_path: Path) -> None:
     for fact in ("denoise on digits, to 1,000,000 images", "images seen", "4,096", "state"):
         assert fact in text
     checkpoint.save(path, "state", "{}", {}, {})
-    with pytest.raises(Problem, match=r"state\.safetensors is damaged"):
+    with pytest.raises(Problem, match=r"state\.safetensors cannot be read: "):
         describe(str(path))
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from lodestar.config import Problem, from_json, shown
-from lodestar.files import atomic, reading
+from lodestar.files import atomic, reading, regular
 
 FORMAT = "lodestar/1"
 _TEXTS = ("kind", "config", "provenance")
@@ -108,7 +108,7 @@ def peek(path: str | Path) -> Header:
 
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
     """The length of a safetensors file's header in bytes, and what it says. Raises Problem, or ValueError."""
-    with open(path, "rb") as file:
+    with open(regular(path), "rb") as file:
         size, start = path.stat().st_size, file.read(9)
         length = int.from_bytes(start[:8], "little")
         if start[8:] != b"{" or length > size - 8:

@@ -7,6 +7,7 @@ import csv
 import hashlib
 import io
 import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -49,28 +50,40 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
 
 
 @contextlib.contextmanager
-def reading(path: str | Path) -> Iterator[None]:
-    """Whatever goes wrong while a file is read, as one `Problem` that names the file; it has to be one, and no pipe or device.
+def reading(what: str | Path, failure: str = "cannot be read", hint: str = "") -> Iterator[None]:
+    """Whatever goes wrong while something is read, as the Problem "`what` `failure`: why", with `hint` behind it.
 
-    The block reads that file, or makes sense of what it has read of it, and does nothing else: libraries raise whatever a damaged
+    The block reads that, or makes sense of what it has read of it, and does nothing else: libraries raise whatever a damaged
     file makes them meet, so all of it counts as damage, but for a `Problem`, which says more, and for a lack of memory.
     """
-    if os.path.exists(path) and not os.path.isfile(path):
-        raise Problem(f"cannot read {path}: it is {'a folder' if os.path.isdir(path) else 'no file'}")
     try:
         yield
     except (Problem, MemoryError):
         raise
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or first_line(error)}") from None
     except Exception as error:
-        raise Problem(f"{path} is damaged: {first_line(error)}") from error
+        raise Problem(f"{what} {failure}: {_reason(error)}{hint}") from error
+
+
+def _reason(error: Exception) -> str:
+    from PIL import UnidentifiedImageError
+
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not a picture in a known format"
+    return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
+
+
+def regular(path: Path) -> Path:
+    """The path, if a regular file is there: to open a pipe, a socket or a device can last for ever. Raises OSError."""
+    mode = os.stat(path).st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
+    return path
 
 
 def read_json(path: str | Path) -> Any:
     """The JSON in a file. Raises Problem naming the file."""
     with reading(path):
-        return from_json(Path(path).read_text(encoding="utf-8"))
+        return from_json(regular(Path(path)).read_text(encoding="utf-8"))
 
 
 def is_temporary(path: Path) -> bool:
@@ -80,7 +93,7 @@ def is_temporary(path: Path) -> bool:
 
 def sha256(path: str | Path) -> str:
     """SHA-256 of a file's contents, in hexadecimal. Raises Problem naming the file."""
-    with reading(path), open(path, "rb") as file:
+    with reading(path), open(regular(Path(path)), "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lodestar.files import atomic, reading
+from lodestar.files import atomic, reading, regular
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -75,7 +75,7 @@ def load_png(path: str | Path) -> Tensor:
     """Read a picture as uint8 [3, H, W], or [1, H, W] if it is grey. Raises Problem if it cannot be decoded."""
     from PIL import Image
 
-    with reading(path), Image.open(path) as picture:
+    with reading(path), Image.open(regular(Path(path))) as picture:
         mode = "L" if picture.mode == "L" else "RGB"
         array = np.array(picture.convert(mode))
     return torch.from_numpy(array if array.ndim == 3 else array[:, :, None]).permute(2, 0, 1)

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lodestar import checkpoint, library
 from lodestar.config import from_json
-from lodestar.files import read_json, reading
+from lodestar.files import read_json, reading, regular
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import listed
@@ -63,7 +63,7 @@ def _run(table: Table, folder: Path) -> None:
         _row(table, "run", _goal(read_json(folder / RUN)))
     if (folder / LOG).exists():
         with reading(folder / LOG):
-            lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+            lines = regular(folder / LOG).read_text(encoding="utf-8").splitlines()
         for line in reversed(lines):
             with contextlib.suppress(ValueError):  # where a run was killed, its last line may be cut
                 _row(table, "last logged", _text(from_json(line)))

@@ -120,7 +120,7 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
             torch.save(content, path)
         assert said in refusal(path), said
     assert not flag.exists()
-    assert "cannot read" in refusal(tmp_path / "absent.pt")
+    assert "cannot be read as a PyTorch file: No such file" in refusal(tmp_path / "absent.pt")
     checkpoint.save(path, "diffusion", "{}", {}, {})
     assert "is a safetensors file" in refusal(path)
 

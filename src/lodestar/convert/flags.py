@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from lodestar.config import Problem, choose
+from lodestar.config import Problem, choose, from_json
 from lodestar.convert.adm import MULTIPLIERS, classifier_config, unet_config
 from lodestar.convert.family import Facts, ModelConfig, contradictions, show
 from lodestar.convert.settings import Foreign, Idle
@@ -24,6 +24,7 @@ from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import X0, Epsilon
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
 from lodestar.denoiser import DenoiserConfig, conditions
+from lodestar.files import reading
 from lodestar.guidance import Clamp
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
@@ -204,10 +205,10 @@ def parse(given: Iterable[str], text: str | None = None) -> dict[str, str]:
     if text is not None:
         path = Path(text)
         is_file = "\n" not in text and not text.lstrip().startswith("-") and path.is_file()
-        try:
-            flags = _parse_text(path.read_text(encoding="utf-8") if is_file else text)
-        except (OSError, UnicodeDecodeError) as error:
-            raise Problem(f"cannot read {path}: {error}") from None
+        if is_file:
+            with reading(path):
+                text = path.read_text(encoding="utf-8")
+        flags = _parse_text(text)
         if not flags:
             raise Problem(f"--flags {text!r}: no file, and no flags such as --image_size 64")
     for each in given:
@@ -243,10 +244,8 @@ def _flag(path: str, given: Mapping[str, str]) -> str:
 
 def _parse_text(text: str) -> dict[str, str]:
     if text.lstrip().startswith("{"):
-        try:
-            held = json.loads(text)
-        except ValueError as error:
-            raise Problem(f"flags are not JSON: {error}") from None
+        with reading("flags", "are not JSON"):
+            held = from_json(text)
         return {str(name): value if isinstance(value, str) else json.dumps(value) for name, value in held.items()}
     try:
         words = shlex.split(text, comments=True)

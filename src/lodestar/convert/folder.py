@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from lodestar.config import Note, Problem
 from lodestar.convert import foreign
+from lodestar.files import read_json
 
 UNET, SCHEDULER, INDEX = "unet/config.json", "scheduler/scheduler_config.json", "model_index.json"
 _STEM = "diffusion_pytorch_model"
@@ -84,12 +84,7 @@ def find(folder: Path) -> Parts:
 
 def read(path: Path) -> dict[str, Any]:
     """An object of JSON. Raises Problem if it cannot be read or is none."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, RecursionError) as error:
-        raise Problem(f"{path} is not JSON: {'nested too deep' if isinstance(error, RecursionError) else error}") from None
+    content = read_json(path)
     if not isinstance(content, dict):
         raise Problem(f"{path} is not a JSON object")
     return content

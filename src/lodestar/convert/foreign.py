@@ -16,7 +16,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lodestar.checkpoint import FORMAT
-from lodestar.config import Note, Problem, first_line
+from lodestar.config import Note, Problem
+from lodestar.files import reading, regular
 
 _ZIP = b"PK\x03\x04"
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -63,23 +64,17 @@ def _unwrapped(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
 
 
 def _load_safe(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as file:
+    with reading(path):
+        with safe_open(regular(path), framework="pt") as file:
             ours = (file.metadata() or {}).get("format") == FORMAT
         if ours:
             raise Problem(f"{path} is a model of this library as it is: other projects' files are converted")
         return load_file(path)
-    except Problem:
-        raise
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or 'no such file'}") from None
-    except Exception as error:  # safetensors raises its own type, which is not exported
-        raise Problem(f"{path} is damaged: {first_line(error)}") from None
 
 
 def _load(path: Path) -> Any:
-    try:
-        with open(path, "rb") as file:
+    with reading(path, "cannot be read as a PyTorch file"):
+        with open(regular(path), "rb") as file:
             start = file.read(9)
         # Files from before PyTorch 1.6 are no zip archives, and cannot be mapped.
         mapped = zipfile.is_zipfile(path)
@@ -89,16 +84,14 @@ def _load(path: Path) -> Any:
             raise Problem(f"{path} is a safetensors file: PyTorch's .pt files are converted, ours are models as they are")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old protocols and the like: what matters raises
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except (Problem, MemoryError):
-        raise
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or error}") from None
-    # A damaged archive or pickle raises whatever its reader stumbles over.
-    except Exception as error:
-        wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
-        if wanted is None:
-            raise Problem(f"{path} is no PyTorch file that can be read without running code, or it is damaged") from None
-        raise Problem(
-            f"{path} is refused: to read it, {wanted[1]} of its choice would have to run, and only tensors are read"
-        ) from None
+            try:
+                return torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+            except (MemoryError, OSError):
+                raise
+            except Exception as error:  # whose text is advice to run the code, or what a damaged pickle stumbled over
+                wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
+                if wanted is None:
+                    raise Problem(f"{path} is no PyTorch file that can be read without running code, or it is damaged") from None
+                raise Problem(
+                    f"{path} is refused: to read it, {wanted[1]} of its choice would have to run, and only tensors are read"
+                ) from None

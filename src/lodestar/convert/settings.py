@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from lodestar.config import Config, Problem, decode
+from lodestar.config import Config, Problem, decode, shown
 
 C = TypeVar("C", bound="Foreign")
 
@@ -41,12 +41,6 @@ def read(kind: type[C], settings: Mapping[str, Any], where: str) -> C:
         if only is not None and name in given and not any(_same(given[name], value) for value in only.values):
             raise Problem(f"{where}: {name} is {shown(given[name])}: {_allowed(only.values)}, because {only.why}")
     return decode(kind, given, where)
-
-
-def shown(value: Any) -> str:
-    """A value of JSON for a message, cut where it is long."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
 
 
 def _same(value: Any, allowed: Any) -> bool:

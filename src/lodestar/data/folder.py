@@ -12,9 +12,8 @@ from PIL import Image
 
 from lodestar.config import Problem
 from lodestar.data.columns import Asked
-from lodestar.data.reading import reading, regular
 from lodestar.data.tree import Listing, read_tree, visible
-from lodestar.files import sha256
+from lodestar.files import reading, regular, sha256
 
 
 class FolderRows:
@@ -52,13 +51,12 @@ class FolderRows:
         digest = hashlib.sha256()
         for name in self._files:
             path = self._folder / name
-            with reading(str(path)):
-                digest.update(f"{name}\0{sha256(regular(path))}\0".encode())
+            digest.update(f"{name}\0{sha256(path)}\0".encode())
         return digest.hexdigest()
 
     def _read(self, name: str) -> bytes:
         path = self._folder / name
-        with reading(str(path)):
+        with reading(path):
             return regular(path).read_bytes()
 
 

@@ -12,8 +12,8 @@ from PIL import Image
 
 from lodestar.config import Problem, first_line
 from lodestar.data.columns import Asked, image_column, read_labels
-from lodestar.data.reading import regular
 from lodestar.extras import need
+from lodestar.files import regular
 
 
 def load(name: str, split: str, spec: str) -> Any:

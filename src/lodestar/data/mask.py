@@ -15,8 +15,8 @@ from PIL import Image, ImageOps
 
 from lodestar.config import Note, Problem
 from lodestar.data.pictures import Picture, converted
-from lodestar.data.reading import regular
 from lodestar.data.transforms import Size, show, to_array
+from lodestar.files import regular
 
 WHITE = 128
 """From this value of 255 on a mask counts as white; darker greys are black."""

@@ -21,9 +21,8 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.data.classes import numbered
 from lodestar.data.columns import Asked, Labels, if_asked
-from lodestar.data.reading import reading
 from lodestar.data.transforms import to_png
-from lodestar.files import atomic, sha256
+from lodestar.files import atomic, reading, sha256
 
 PICTURES, LABELS = "arr_0", "arr_1"
 _LOCAL_HEADER = struct.Struct("<26x2H")
@@ -82,8 +81,7 @@ class NpzRows:
         return to_png(self.picture(index))
 
     def fingerprint(self) -> str:
-        with reading(self._spec):
-            return sha256(self._path)
+        return sha256(self._path)
 
     def _labels(self) -> Labels:
         labels = array(self._archive, LABELS, self._spec)
@@ -106,7 +104,7 @@ class NpzRows:
 
 def open_npz(path: Path) -> zipfile.ZipFile:
     """An .npz file, which is a zip archive of arrays. Raises Problem."""
-    with reading(str(path), "is no .npz file, or it is cut short"):
+    with reading(path, "is no .npz file, or it is cut short"):
         return zipfile.ZipFile(path)
 
 

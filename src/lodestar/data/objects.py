@@ -14,8 +14,8 @@ from lodestar.config import Problem
 from lodestar.data.classes import numbered
 from lodestar.data.colour import convert, in_colour
 from lodestar.data.columns import Asked, Labels, if_asked
-from lodestar.data.reading import reading
 from lodestar.data.transforms import to_png
+from lodestar.files import reading
 from lodestar.progress import progress
 
 _LIKELY = {1: 2, 3: 2, 2: 1, 4: 1}

@@ -19,9 +19,8 @@ from PIL import Image
 
 from lodestar.config import Problem
 from lodestar.data.columns import Asked, image_column, read_labels
-from lodestar.data.reading import reading
 from lodestar.extras import need
-from lodestar.files import atomic, sha256
+from lodestar.files import atomic, reading, sha256
 
 HELD_BYTES = 256 * 2**20
 """How much of a file (uncompressed) is held at once, and shuffled as one window."""

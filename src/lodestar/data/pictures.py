@@ -11,9 +11,9 @@ from PIL import Image
 
 from lodestar.config import Problem, nearest
 from lodestar.data.colour import convert
-from lodestar.data.reading import reading, regular
 from lodestar.data.source import ending, open_source
 from lodestar.data.transforms import Size, fit, to_array
+from lodestar.files import reading, regular
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from lodestar.data.hub import HubRows, load
 from lodestar.data.npz import NpzRows
 from lodestar.data.objects import ObjectRows
 from lodestar.data.parquet import ParquetRows
-from lodestar.data.reading import reading
 from lodestar.data.rows import PartRows, Rows
 from lodestar.data.transforms import Size, fit, pair, show, to_array
+from lodestar.files import reading
 
 _KEPT_BYTES = 256 * 2**20
 """A data set whose decoded pictures need no more than this is decoded once; a larger one every epoch."""

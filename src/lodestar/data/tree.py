@@ -5,7 +5,6 @@ A folder, a zip and a tar of the same files are the same data set, because each 
 
 from __future__ import annotations
 
-import json
 import posixpath
 import re
 import warnings
@@ -14,8 +13,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lodestar.config import Note, Problem
+from lodestar.config import Note, Problem, from_json
 from lodestar.data.classes import in_order, numbered
+from lodestar.files import reading
 
 ALBUM, EDM = "manifest.json", "dataset.json"
 """Files that tell which pictures there are: ours, beside samples, and those of EDM and StyleGAN."""
@@ -154,7 +154,7 @@ def _labelled(files: Sequence[str], kinds: Sequence[str | None], labels: bool) -
 def _album(text: bytes) -> dict[str, str | None] | None:
     """The pictures that a manifest of ours lists, with their labels; None where it is none of ours."""
     try:
-        found = json.loads(text)
+        found = from_json(text)
         assert "lodestar" in found["manifest"]
         labels = {str(picture["file"]): picture["label"] for picture in found["pictures"]}
         return {name: None if label is None else str(label) for name, label in labels.items()}
@@ -172,13 +172,11 @@ def _listed(listed: dict[str, str | None], root: str, files: Sequence[str], spec
 
 def _edm(text: bytes, spec: str) -> dict[str, object] | None:
     """What ``dataset.json`` tells, ``{"labels": [[file, number], ...] or null}``; None where it is about something else."""
-    try:
-        found = json.loads(text)
+    with reading(f"{spec}: {EDM}", "is not as expected"):
+        found = from_json(text)
         if not isinstance(found, dict) or "labels" not in found:
             return None
         return dict(found["labels"] or [])
-    except (ValueError, TypeError) as error:
-        raise Problem(f"{spec}: {EDM} is not as expected: {error}") from None
 
 
 def _told(labels: dict[str, object], path: str, spec: str) -> str | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lodestar import checkpoint, library
-from lodestar.config import short
+from lodestar.config import from_json, short
 from lodestar.data import Source
 from lodestar.evaluate.extractors import Extractor
 from lodestar.evaluate.kept import Kept
@@ -66,7 +66,7 @@ def measured(
 def _read(path: Path) -> dict[str, Any] | None:
     """What is kept; None where nothing is that can be read."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return found if isinstance(found, dict) and isinstance(found.get("numbers"), dict) else None

@@ -29,7 +29,7 @@ from lodestar.evaluate.repeats import check
 from lodestar.evaluate.report import Report, digest
 from lodestar.evaluate.run import Measurement, choose, measure
 from lodestar.extras import need
-from lodestar.files import write_csv
+from lodestar.files import reading, regular, write_csv
 from lodestar.generators.base import Generator
 from lodestar.generators.guide import Guides
 from lodestar.generators.request import Request, Settings, request
@@ -193,14 +193,10 @@ def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tup
         if strange:
             raise Problem(f"{out} holds something else ({strange[0]}) and no sweep.csv: name a new or an empty folder")
         return {}
-    try:
-        with open(path, encoding="utf-8", newline="") as file:
+    with reading(path, "cannot be read as a sweep's", ": name another folder, or remove it"):
+        with open(regular(path), encoding="utf-8", newline="") as file:
             lines = list(csv.DictReader(file, strict=True))
         rows = [_row(line, over) for line in lines if line["swept"] == fixed["swept"]]
-    except OSError as error:
-        raise Problem(f"cannot read {path}: {error.strerror or error}") from error
-    except (csv.Error, KeyError, TypeError, ValueError):
-        raise Problem(f"{path} is damaged, or not a sweep's: name another folder, or remove it") from None
     for line in lines:
         for name, value in fixed.items():
             if line.get(name) != value:

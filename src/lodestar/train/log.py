@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lodestar.config import Problem
+from lodestar.config import Problem, from_json
 from lodestar.extras import need
 from lodestar.train.names import LOG
 
@@ -76,6 +76,6 @@ class Log:
 
 def _images(line: str) -> float:
     try:
-        return json.loads(line)["images"]
-    except (ValueError, KeyError):
+        return from_json(line)["images"]
+    except (ValueError, KeyError, TypeError):
         return float("inf")  # the last line of a killed run may be cut
