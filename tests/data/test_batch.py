@@ -90,5 +90,5 @@ def test_bad_rows_are_stood_in_for_and_left_out() -> None:
     assert sorted(seen) == sorted([f"number {number}" for number in (0, 1, 2, 5, 5, 5, 6, 7, 8, 9)])
     parts = [batch.fields["caption"] for batch in sequential(source, 3)]
     assert parts == [("number 0", "number 1", "number 2"), ("number 5",), ("number 6", "number 7", "number 8"), ("number 9",)]
-    with pytest.raises(Problem, match="none of the 10 pictures can be decoded"):
+    with pytest.raises(Problem, match="none of the 10 examples can be read"):
         next(Shuffled(Captioned(bad=tuple(range(10))), 2).batches(0))

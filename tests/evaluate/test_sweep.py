@@ -205,10 +205,10 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
         run(scale=(1,), guidance=[CFG()])
     (out / "model.safetensors").unlink()
     (out / "sweep.csv").write_text("a,b\n1,2\n")
-    with pytest.raises(Problem, match="cannot be read as a sweep's: .*: name another folder, or remove it"):
+    with pytest.raises(Problem, match=r"cannot be read as a sweep's: .*: name another folder, or remove it"):
         run(scale=(1,), guidance=[CFG()])
     (out / "sweep.csv").write_bytes(b"\xff\x00")
-    with pytest.raises(Problem, match="cannot be read as a sweep's: .*: name another folder, or remove it"):
+    with pytest.raises(Problem, match=r"cannot be read as a sweep's: .*: name another folder, or remove it"):
         run(scale=(1,), guidance=[CFG()])
     (tmp_path / "file").touch()
     with pytest.raises(Problem, match="is a file: name a folder"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -321,7 +322,20 @@ def test_composed_labels_need_a_model_that_can_be_unconditional() -> None:
         tiny.diffusion(droppable=False).sample("cat+dog", steps=2)
 
 
-@pytest.mark.parametrize(("role", "best_of"), [("weak", 1), ("judge", 2)])
-def test_a_guide_is_a_model(role: str, best_of: int) -> None:
+@pytest.mark.parametrize(("role", "guidance", "best_of"), [("weak", "autoguidance:2", 1), ("judge", None, 2)])
+def test_a_guide_is_a_model(role: str, guidance: str | None, best_of: int) -> None:
     with pytest.raises(Problem, match=f"^guides: '{role}' is 3, which is no model: load one with lodestar.load$"):
-        tiny.diffusion().sample(count=1, steps=2, guides={role: 3}, best_of=best_of)  # type: ignore[dict-item]
+        tiny.diffusion().sample(count=1, guidance=guidance, guides={role: 3}, best_of=best_of)  # type: ignore[dict-item]
+
+
+@pytest.mark.parametrize(
+    ("role", "guidance", "said"),
+    [("weaker", "autoguidance:2", "asked for is 'weak'; did you mean 'weak'\\?"), ("judge", None, "it asks for none")],
+)
+def test_a_guide_that_nothing_asks_for(role: str, guidance: str | None, said: str) -> None:
+    model = tiny.diffusion()
+    message = f"^guides: '{role}' has no effect with this guidance: {said}$"
+    with pytest.raises(Problem, match=message):
+        model.sample(count=1, guidance=guidance, guides={role: model})
+    with pytest.raises(Problem, match=message):
+        model.edit(SDEdit(), [np.zeros((8, 8, 3), np.uint8)], guidance=guidance, guides={role: model})

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lodestar.config import Problem
+
 Row = Mapping[str, Any]
 """One example by the names of its fields (image, label, caption, embedding, codes …): arrays, numbers or texts.
 
@@ -89,6 +91,15 @@ class Examples(Protocol):
 
     def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
         """All indices once, in arrays [n] whose rows are cheap to read in any order; the arrays themselves in random order."""
+
+
+def good_row(examples: Examples, index: int) -> Row:
+    """The row at an index; the next one that is good stands in for a bad one. Raises Problem where none is."""
+    for candidate in range(index, index + len(examples)):
+        row = examples.row(candidate % len(examples))
+        if row is not None:
+            return row
+    raise Problem(f"none of the {len(examples):,} examples can be read")
 
 
 class Stream(Protocol):

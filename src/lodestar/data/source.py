@@ -15,7 +15,7 @@ from PIL import Image
 from lodestar.config import Problem, nearest
 from lodestar.data.archive import TARS, TarRows, ZipRows
 from lodestar.data.arrays import digits
-from lodestar.data.batch import Row
+from lodestar.data.batch import Row, good_row
 from lodestar.data.channels import stored_channels
 from lodestar.data.colour import convert
 from lodestar.data.columns import Asked
@@ -85,11 +85,8 @@ class Source:
 
         With `skip_bad`, the next one that can be decoded stands in for one that cannot. Raises Problem naming the picture.
         """
-        for candidate in range(index, index + len(self)):
-            image = self.image(candidate % len(self))
-            if image is not None:
-                return image, self.label(candidate % len(self))
-        raise Problem(f"{self.spec}: none of the {len(self)} pictures can be decoded ({self.bad[index]})")
+        row = good_row(self, index)
+        return row["image"], row.get("label")
 
     def image(self, index: int) -> np.ndarray | None:
         """Picture uint8 [C,H,W] (not to be written to) at `index`; None where it is bad and `skip_bad`. Raises Problem."""
@@ -145,7 +142,7 @@ class Source:
             if picture is not None:
                 self._first = index
                 return _size(picture)
-        raise Problem(f"{self.spec}: none of the {len(self)} pictures can be decoded ({self.bad[0]})")
+        raise AssertionError("where all are bad, the last of them has raised")
 
     def _decode(self, index: int) -> Image.Image | None:
         """The picture in the channels asked for; None where it is bad and `skip_bad`. Raises Problem."""
@@ -159,6 +156,8 @@ class Source:
             if not self.skip_bad:
                 raise
             self.bad[index] = str(problem)
+            if len(self.bad) == len(self):
+                raise Problem(f"{self.spec}: none of the {len(self):,} pictures can be decoded ({problem})") from None
             return None
 
 

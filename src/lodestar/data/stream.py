@@ -14,8 +14,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from lodestar.config import Problem
-from lodestar.data.batch import Batch, Examples, Row, share
+from lodestar.data.batch import Batch, Examples, Row, good_row, share
 from lodestar.data.transforms import Transforms
 
 _ORDER, _TRANSFORM = 0, 1
@@ -42,7 +41,7 @@ class Shuffled:
             rows = []
             for position in range(start + mine.start, start + mine.stop):
                 epoch, place = divmod(position, len(self.source))
-                rows.append(self._transformed(self._row(int(order(epoch)[place])), (seed, _TRANSFORM, position)))
+                rows.append(self._transformed(good_row(self.source, int(order(epoch)[place])), (seed, _TRANSFORM, position)))
             return Batch.collate(rows)
 
         if self.workers == 0:
@@ -59,14 +58,6 @@ class Shuffled:
                 yield ahead.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
-
-    def _row(self, index: int) -> Row:
-        """The row at an index; the next one that is good stands in for a bad one."""
-        for candidate in range(index, index + len(self.source)):
-            row = self.source.row(candidate % len(self.source))
-            if row is not None:
-                return row
-        raise Problem(f"none of the {len(self.source):,} pictures can be decoded")
 
     def _transformed(self, row: Row, seed: tuple[int, ...]) -> Row:
         return {**row, "image": self.transforms(row["image"], np.random.default_rng(seed))} if "image" in row else row

@@ -13,7 +13,7 @@ from torch import Tensor
 from lodestar.conditions import Label
 from lodestar.config import Problem
 from lodestar.core.noise import seeds_from
-from lodestar.generators.guide import Companions, Critic, Guide, Guides, chosen
+from lodestar.generators.guide import Companions, Critic, Guide, Guides, check_given, chosen
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest
 from lodestar.generators.request import Asked, Frame, Request, Settings, listed, request, settings
@@ -105,7 +105,8 @@ class Generator(abc.ABC):
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
         with each `Frame`. how: steps, sampler, guidance, clamp, temperature, see `settings`. Raises Problem.
         """
-        given, chosen_settings = dict(guides or {}), settings(**how)
+        given, chosen_settings = guides or {}, settings(**how)
+        check_given(given, chosen_settings.guidance, best_of)
         guiding = chosen(chosen_settings.guidance, given, self.companions)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
         labels = self.labels(listed(label), count, guiding)

@@ -24,7 +24,7 @@ from lodestar.generators.edits import AnyEdit
 from lodestar.generators.edits.arrange import arrange, gather
 from lodestar.generators.edits.editing import PreparedEdit, check_material, low_res_of, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import Critic, Guides, chosen
+from lodestar.generators.guide import Critic, Guides, check_given, chosen
 from lodestar.generators.guided import Guided, bind, check_intervals
 from lodestar.generators.request import Asked, AskedLabel, Frame, Request, Settings, listed, settings
 from lodestar.generators.samples import Samples
@@ -193,6 +193,7 @@ class Diffusion(DiffusionModel, Generator):
         where no noise is drawn. Raises Problem.
         """
         chosen_settings = settings(**given)
+        check_given(guides or {}, chosen_settings.guidance)
         guiding = chosen(chosen_settings.guidance, guides or {}, self.companions)
         material = gather(shape_of(self, how, self.name), self.config.size, pictures, mask)
         asked = arrange(self, how, material, listed(label), listed(origin), count, seed, guiding)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lodestar.conditions import Ask
-from lodestar.config import Problem, shown
+from lodestar.config import Problem, nearest, shown
 from lodestar.denoiser import Bound
 from lodestar.guidance import Guidance, LogP, Sees
 from lodestar.models.diffusion import DiffusionConfig
@@ -62,11 +62,19 @@ def roles(guidance: Iterable[Guidance]) -> set[str]:
     return {each.role for each in guidance if each.role is not None}
 
 
-def chosen(guidance: Iterable[Guidance], given: Guides, companions: Companions) -> dict[str, Guide]:
-    """The guides that this guidance asks for: those given, else the model's own. Raises Problem of what is no guide."""
+def check_given(given: Guides, guidance: Iterable[Guidance], best_of: int = 1) -> None:
+    """Raise Problem for what is given as a guide and is none, and for a role in which nothing asks for one."""
+    asked = roles(guidance) | ({"judge"} if best_of > 1 else set())
     for role, guide in given.items():
+        if role not in asked:
+            which = f"asked for is {', '.join(map(repr, sorted(asked)))}" if asked else "it asks for none"
+            raise Problem(f"guides: {role!r} has no effect with this guidance: {which}{nearest(role, asked)}")
         if not isinstance(guide, Critic | Rival):
             raise Problem(f"guides: {role!r} is {shown(guide)}, which is no model: load one with lodestar.load")
+
+
+def chosen(guidance: Iterable[Guidance], given: Guides, companions: Companions) -> dict[str, Guide]:
+    """The guides that this guidance asks for: those given, else the model's own."""
     found: dict[str, Guide] = {}
     for role in sorted(roles(guidance)):
         if role in given:
