@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lodestar.config import Problem
-from lodestar.files import atomic, is_temporary, lock, read_json, reading, sha256, write_text
+from lodestar.files import atomic, check_writable, is_temporary, lock, read_json, reading, sha256, write_text
 
 
 def names(folder: Path) -> list[str]:
@@ -77,6 +77,15 @@ def test_a_file_where_a_folder_should_be_is_a_problem(tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"cannot write .*file"):
         write_text(tmp_path / "taken" / "file", "x")
     assert (tmp_path / "taken").read_text() == "x"
+
+
+def test_whether_a_file_can_be_written_is_found_out_without_a_trace(tmp_path: Path) -> None:
+    write_text(tmp_path / "taken", "x")
+    for path in (tmp_path / "taken", tmp_path / "new" / "folder" / "file"):
+        check_writable(path)
+    with pytest.raises(Problem, match=r"^cannot write .*taken/file: (Not a directory|File exists)$"):
+        check_writable(tmp_path / "taken" / "file")
+    assert names(tmp_path) == ["taken"] and (tmp_path / "taken").read_text() == "x"
 
 
 def test_text_is_utf8(tmp_path: Path) -> None:

@@ -49,6 +49,16 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
         raise Problem(f"cannot write {path}: {error.strerror or error}") from error
 
 
+class _WritableError(Exception):
+    """Ends the writing of a file that was only tried."""
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise Problem where `atomic` could not write a file, before the work whose result it is to hold. It leaves nothing."""
+    with contextlib.suppress(_WritableError), atomic(path):
+        raise _WritableError
+
+
 @contextlib.contextmanager
 def reading(what: str | Path, failure: str = "cannot be read", hint: str = "") -> Iterator[None]:
     """Whatever goes wrong while something is read, as the Problem "`what` `failure`: why", with `hint` behind it.

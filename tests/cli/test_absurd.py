@@ -10,6 +10,7 @@ import pytest
 from lodestar import cli
 from lodestar.__main__ import main
 from lodestar.config import Problem
+from lodestar.denoiser import Denoiser
 from lodestar.evaluate.axes import axis
 
 
@@ -46,6 +47,28 @@ def test_an_option_that_nobody_means(
     assert said in line
     assert len(line) < 5_000
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample cifar10 --out file/out",
+        "evaluate cifar10 --out file/out",
+        "sweep cifar10 --guidance cfg --scales 1,2 --out file/out",
+        "stats digits --size 32 --extractor cifar10_features --out file/out.safetensors",
+        "demo --out file/out",
+    ],
+    ids=lambda command: command.split()[0],
+)
+def test_a_place_that_cannot_be_written_to_is_told_before_any_work(
+    command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(*_: object) -> None:
+        raise AssertionError("it has begun")
+
+    monkeypatch.setattr(Denoiser, "output", work)
+    Path("file").touch()
+    assert refusal(capsys, *command.split()).startswith("lodestar: cannot write file/out")
 
 
 def test_a_sweep_over_more_than_anybody_waits_for() -> None:

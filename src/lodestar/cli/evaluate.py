@@ -66,6 +66,7 @@ def evaluate(
     from lodestar.evaluate.published import is_published
     from lodestar.evaluate.reference import open_reference
     from lodestar.evaluate.self_test import self_test as measure_published
+    from lodestar.files import check_writable
     from lodestar.library import load_diffusion
 
     if samples is None and model is not None and ending(Path(model)):
@@ -77,6 +78,8 @@ def evaluate(
     sampled = {"--sampler": sampling.sampler, "--steps": sampling.steps, **guided}
     for option in (name for name, value in sampled.items() if samples is not None and value):
         raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
+    if sampling.out is not None:
+        check_writable(sampling.out / "report.json")
     if self_test:
         if model is not None or metric:
             raise Problem(f"--self-test measures published samples: leave out {'--metric' if metric else f'the model {model}'}")
@@ -146,9 +149,11 @@ def stats(
     from lodestar.evaluate.kept import keep
     from lodestar.evaluate.reference import collect
     from lodestar.evaluate.statistics import PARTS, Collector
+    from lodestar.files import check_writable
 
     if out.suffix != ".safetensors":
         raise Problem(f"--out {out}: the file's name has to end in .safetensors")
+    check_writable(out)
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     source = open_source(data, channels=measured_with.channels, size=size, labels=False)
     kept = len(source) if features_kept is None else min(features_kept, len(source))

@@ -29,7 +29,7 @@ from lodestar.evaluate.repeats import check
 from lodestar.evaluate.report import Report, digest
 from lodestar.evaluate.run import Measurement, choose, measure
 from lodestar.extras import need
-from lodestar.files import reading, regular, write_csv
+from lodestar.files import check_writable, reading, regular, write_csv
 from lodestar.generators.base import Generator
 from lodestar.generators.guide import Guides
 from lodestar.generators.request import Request, Settings, request
@@ -192,6 +192,7 @@ def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tup
         strange = [name for name in names if not name.startswith((".", "samples-")) and name != "sweep.png"]
         if strange:
             raise Problem(f"{out} holds something else ({strange[0]}) and no sweep.csv: name a new or an empty folder")
+        check_writable(path)
         return {}
     with reading(path, "cannot be read as a sweep's", ": name another folder, or remove it"):
         with open(regular(path), encoding="utf-8", newline="") as file:

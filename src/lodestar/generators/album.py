@@ -18,7 +18,7 @@ from lodestar import __version__
 from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, decode
 from lodestar.data.npz import write_npz
-from lodestar.files import is_temporary, read_json, write_text
+from lodestar.files import check_writable, is_temporary, read_json, write_text
 from lodestar.generators import first
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import roles
@@ -109,6 +109,7 @@ class Album:
             raise Problem(f"{self.folder} exists and holds no pictures of this kind: choose another --out")
         for entry in filter(is_temporary, self.folder.glob("*")):
             entry.unlink(missing_ok=True)
+        check_writable(path)
         self.names = names
 
     def path(self, index: int) -> Path:
