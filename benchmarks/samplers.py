@@ -25,9 +25,9 @@ from lodestar.core.level import Level
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.core.transition import Transition
-from lodestar.evaluate.extractors import load_extractor
-from lodestar.evaluate.measured import measured
-from lodestar.evaluate.reference import open_reference
+from lodestar.evaluation.extractors import load_extractor
+from lodestar.evaluation.measured import measured
+from lodestar.evaluation.reference import open_reference
 from lodestar.files import atomic, write_text
 from lodestar.generators.request import settings
 from lodestar.samplers import AnySampler, UniPC, last

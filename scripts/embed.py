@@ -15,8 +15,8 @@ import torch
 
 from lodestar import checkpoint, library
 from lodestar.config import decode
-from lodestar.train.names import RUN
-from lodestar.train.run import Run
+from lodestar.training.names import RUN
+from lodestar.training.run import Run
 
 LIMIT = 16 * 2**20
 """Bytes of an embedded model at most."""

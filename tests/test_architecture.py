@@ -26,8 +26,8 @@ LAYERS: tuple[set[str], ...] = (
     {"guidance", "samplers", "objectives"},
     {"denoiser", "conditions", "codecs"},
     {"models", "generators", "tasks"},
-    {"evaluate", "convert", "checkpoint", "library"},
-    {"train"},
+    {"evaluation", "conversion", "checkpoint", "library"},
+    {"training"},
     {"cli", "info", "demo", "python", "presets", "__main__", ""},
 )
 
@@ -146,10 +146,10 @@ def test_circles_are_found() -> None:
         ("lodestar.denoiser", "lodestar.nets.unet", True),
         ("lodestar.tasks.denoise", "lodestar.data.source", True),
         ("lodestar.data.source", "lodestar.core.level", False),
-        ("lodestar.train.loop", "lodestar.cli", False),
+        ("lodestar.training.loop", "lodestar.cli", False),
         ("lodestar.data.source", "lodestar", False),
         ("lodestar.cli", "torchvision.transforms", False),
-        ("lodestar.convert.adm", "torch._dynamo", False),
+        ("lodestar.conversion.adm", "torch._dynamo", False),
     ],
 )
 def test_the_rules_can_be_broken(module: str, imported: str, allowed: bool) -> None:

@@ -21,11 +21,11 @@ from lodestar.cli.options import ExtractorName, GuidanceTexts, SamplerText, Step
 from lodestar.config import kinds
 from lodestar.core.plan import AnyPlan
 from lodestar.core.schedule import Linear
-from lodestar.evaluate.extractors import Features
+from lodestar.evaluation.extractors import Features
 from lodestar.guidance import AnyGuidance
 from lodestar.images import load_png
 from lodestar.samplers import AnySampler
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 
@@ -159,7 +159,7 @@ def test_a_batch_in_one_file_is_sampled_measured_and_remade(
     np.savez(tmp_path / "published.npz", mu=np.zeros(2048))
     other = ("--reference", tmp_path / "published.npz")
     assert "give --extractor inception" in refusal(capsys, "evaluate", path, *against[2:], *other)
-    monkeypatch.setattr("lodestar.evaluate.extractors.inception.URL", "http://127.0.0.1:9/weights.pth")  # nobody listens
+    monkeypatch.setattr("lodestar.evaluation.extractors.inception.URL", "http://127.0.0.1:9/weights.pth")  # nobody listens
     for arguments in ((path, *other), ("--self-test",)):  # both take inception where nothing else is said
         assert "cache/downloads/weights.pth" in refusal(capsys, "evaluate", *arguments)
     assert "leave out the model" in refusal(capsys, "evaluate", models / "model.safetensors", "--self-test")

@@ -10,7 +10,7 @@ import torch
 import lodestar.presets
 from lodestar.__main__ import main
 from lodestar.images import load_png, save_png
-from tests.convert.foreign import PUBLISHED, STATES, state
+from tests.conversion.foreign import PUBLISHED, STATES, state
 
 torch.set_num_threads(1)
 

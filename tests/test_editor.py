@@ -11,7 +11,7 @@ import lodestar
 from lodestar.generators.album import Manifest, read_material
 from lodestar.generators.edits.request import EditRequest
 from lodestar.images import load_png
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 

@@ -15,8 +15,8 @@ from lodestar.__main__ import main
 from lodestar.config import parse
 from lodestar.data import DataFacts
 from lodestar.demo import SCALES
-from lodestar.evaluate.extractors import DEFAULT, load_extractor
-from lodestar.evaluate.kept import kept
+from lodestar.evaluation.extractors import DEFAULT, load_extractor
+from lodestar.evaluation.kept import kept
 from lodestar.generators.diffusion import Diffusion
 from lodestar.images import load_png
 from lodestar.models.classifier import PictureClassifier

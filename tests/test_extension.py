@@ -26,8 +26,8 @@ from lodestar.guidance import Critic as Climbed
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.objectives import Losses
 from lodestar.tasks import Export, Learner, Phase, Rng, Task, TrainDenoiser
-from lodestar.train.loop import train
-from tests.train.runs import denoising, write_pictures
+from lodestar.training.loop import train
+from tests.training.runs import denoising, write_pictures
 
 torch.set_num_threads(1)
 

@@ -10,7 +10,7 @@ from rich.console import Console
 from lodestar import checkpoint
 from lodestar.config import Problem
 from lodestar.info import describe
-from lodestar.train.run import Run
+from lodestar.training.run import Run
 
 
 def told(name: Path) -> str:

@@ -13,18 +13,18 @@ import torch
 import lodestar
 from lodestar import checkpoint
 from lodestar.config import Problem, edit
-from lodestar.evaluate import likelihood
-from lodestar.evaluate.cluster import cluster
-from lodestar.evaluate.metrics import KID, Score
-from lodestar.evaluate.run import Measurement, evaluate
+from lodestar.evaluation import likelihood
+from lodestar.evaluation.cluster import cluster
+from lodestar.evaluation.metrics import KID, Score
+from lodestar.evaluation.run import Measurement, evaluate
 from lodestar.generators.album import Manifest
 from lodestar.generators.edits import Interpolate
 from lodestar.generators.request import request
 from lodestar.presets import RUNS
-from lodestar.train.loop import start
-from tests.evaluate import tiny
+from lodestar.training.loop import start
+from tests.evaluation import tiny
 from tests.test_cli import refusal, run
-from tests.train.runs import denoising
+from tests.training.runs import denoising
 
 torch.set_num_threads(1)
 

@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lodestar import guidance, samplers
     from lodestar.config import Note, Problem
-    from lodestar.evaluate import metrics
+    from lodestar.evaluation import metrics
     from lodestar.generators import edits
     from lodestar.generators.edits import Inpaint, Interpolate, Invert, SDEdit, Upsample
     from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Clamp, Classifier, Interval, Threshold
@@ -56,7 +56,7 @@ _HOME = {
     ),
 }  # fmt: skip
 _SPACES = {
-    "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance", "metrics": "lodestar.evaluate.metrics",
+    "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance", "metrics": "lodestar.evaluation.metrics",
     "samplers": "lodestar.samplers",
 }  # fmt: skip
 

@@ -17,7 +17,7 @@ from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import listed
 from lodestar.nets.unet import BackboneConfig
-from lodestar.train.names import LOG, RUN, STATE
+from lodestar.training.names import LOG, RUN, STATE
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
 

@@ -11,7 +11,7 @@ from lodestar import cli
 from lodestar.__main__ import main
 from lodestar.config import Problem
 from lodestar.denoiser import Denoiser
-from lodestar.evaluate.axes import axis
+from lodestar.evaluation.axes import axis
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

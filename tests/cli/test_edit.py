@@ -14,7 +14,7 @@ from lodestar.data import open_source
 from lodestar.generators.album import Manifest
 from lodestar.generators.edits.request import EditRequest
 from lodestar.images import load_png, save_png
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 from tests.test_cli import refusal, run
 
 torch.set_num_threads(1)

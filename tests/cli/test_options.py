@@ -22,7 +22,7 @@ from lodestar.generators.request import Settings
 from lodestar.guidance import CFG, Clamp
 from lodestar.images import load_png
 from lodestar.samplers import DDIM
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 from tests.test_cli import refusal, run
 
 torch.set_num_threads(1)

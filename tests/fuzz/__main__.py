@@ -25,10 +25,20 @@ from tests.fuzz.known import KNOWN
 from tests.fuzz.sandbox import Call, Outcome, run
 from tests.fuzz.valid import Valid, command, make
 
-AHEAD = ("lodestar.cli", "lodestar.train.loop", "lodestar.evaluate.sweep", "lodestar.convert.diffusers", "lodestar.presets",
-         "lodestar.demo",
-         "torch.utils.tensorboard", "sklearn.datasets", "sklearn.cluster", "pyarrow.parquet", "matplotlib.pyplot",
-         "PIL.PngImagePlugin")  # fmt: skip
+AHEAD = (
+    "lodestar.cli",
+    "lodestar.training.loop",
+    "lodestar.evaluation.sweep",
+    "lodestar.conversion.diffusers",
+    "lodestar.presets",
+    "lodestar.demo",
+    "torch.utils.tensorboard",
+    "sklearn.datasets",
+    "sklearn.cluster",
+    "pyarrow.parquet",
+    "matplotlib.pyplot",
+    "PIL.PngImagePlugin",
+)
 """What calls import, so that they need not."""
 
 

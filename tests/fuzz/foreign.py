@@ -13,9 +13,9 @@ from typing import Any
 
 import torch
 
-from lodestar.convert import FAMILIES
-from lodestar.convert.run import convert
-from tests.convert.foreign import PUBLISHED
+from lodestar.conversion import FAMILIES
+from lodestar.conversion.run import convert
+from tests.conversion.foreign import PUBLISHED
 from tests.fuzz.damage import damaged, mutated, text
 from tests.fuzz.valid import Valid, command, python, write
 

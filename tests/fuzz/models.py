@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from lodestar import checkpoint, library
-from lodestar.evaluate import kept
+from lodestar.evaluation import kept
 from tests.fuzz.damage import damaged, mutated, text
 from tests.fuzz.valid import Valid, command, python, write
 

@@ -31,7 +31,7 @@ REQUIRED: dict[str, Any] = {"count": 5, "counts": [5], "steps": 4, "low": 0.5, "
                             "spec": "x", "fingerprint": "x", "channels": 3, "size": [8, 8], "extractor": "x",
                             "extractor_digest": "x", "extractor_dtype": "float32", "teacher": "x", "digest": "x"}  # fmt: skip
 """Values for the fields that have no default."""
-INSIDE = ("lodestar.convert.", "lodestar.presets.", "lodestar.evaluate.metrics.base")
+INSIDE = ("lodestar.conversion.", "lodestar.presets.", "lodestar.evaluation.metrics.base")
 """Where configurations are written by us alone, and bases of others."""
 OWN: dict[str, dict[str, Any]] = {"Chosen": {"kept": [39, 17]}, "Respaced": {"timesteps": 2}, "Composed": {"wanted": [1]},
                                   "Distill": {"model": {"droppable": True}}}  # fmt: skip

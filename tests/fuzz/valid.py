@@ -20,12 +20,12 @@ from lodestar.__main__ import main
 from lodestar.config import Problem
 from lodestar.data import open_source
 from lodestar.data.parquet import write_parquet
-from lodestar.evaluate.kept import keep
-from lodestar.evaluate.statistics import PARTS, Collector
+from lodestar.evaluation.kept import keep
+from lodestar.evaluation.statistics import PARTS, Collector
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.classifier import PictureClassifier
-from tests.convert.foreign import STATES, state
-from tests.evaluate import tiny
+from tests.conversion.foreign import STATES, state
+from tests.evaluation import tiny
 
 RUN = (
     "digits task.model.denoiser.network.width=8 task.model.denoiser.network.head_channels=8 task.model.schedule.timesteps=20 "

@@ -21,7 +21,7 @@ from lodestar.generators.request import request, settings
 from lodestar.generators.samples import Samples
 from lodestar.guidance import CFG, Classifier
 from lodestar.images import load_png
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 

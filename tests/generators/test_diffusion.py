@@ -22,7 +22,7 @@ from lodestar.generators.request import Request, request, settings
 from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Clamp, Classifier, Interval, Threshold
 from lodestar.models.classifier import PictureClassifier
 from lodestar.samplers import DDIM, Ancestral, Consistency, DPMAdaptive, DPMpp, Heun
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 

@@ -25,7 +25,7 @@ from lodestar.generators.request import Frame
 from lodestar.generators.samples import Samples
 from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, DPMpp, Heun
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 

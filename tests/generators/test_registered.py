@@ -20,7 +20,7 @@ from lodestar.generators.request import Settings
 from lodestar.guidance import AnyGuidance, Context, Guidance
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM, AnySampler, Sampler, State
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 

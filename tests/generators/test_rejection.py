@@ -8,7 +8,7 @@ import torch
 from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.guidance import CFG
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 

@@ -27,7 +27,7 @@ from lodestar.guidance import Own as OwnGuidance
 from lodestar.images import load_png, sheet
 from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, State
 from lodestar.samplers import Own as OwnSampler
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 

@@ -27,8 +27,8 @@ from lodestar.objectives import Hybrid
 from lodestar.samplers import Ancestral
 from lodestar.tasks import TrainDenoiser
 from lodestar.tasks.rng import Rng
-from tests.evaluate import tiny
-from tests.evaluate.tiny import BACKBONE, randomized
+from tests.evaluation import tiny
+from tests.evaluation.tiny import BACKBONE, randomized
 
 torch.set_num_threads(1)
 

@@ -1,6 +1,6 @@
 """Adapters for networks: U-Nets, upsamplers and noised classifiers by their state dicts, and published models by their keys.
 
-Each is loaded through `lodestar.convert`: what its names and shapes tell is taken from them, the rest (heads, layout, dropout)
+Each is loaded through `lodestar.conversion`: what its names and shapes tell is taken from them, the rest (heads, layout, dropout)
 from the case's constructor arguments; where the two contradict each other, the case fails.
 """
 
@@ -14,12 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lodestar.config import decode
-from lodestar.convert import FAMILIES, unet2d
-from lodestar.convert.adm import classifier_config, unet_config
-from lodestar.convert.ddpm import unet_config as ddpm_unet_config
-from lodestar.convert.family import ModelConfig, check, recognize
-from lodestar.convert.run import facts, ours
-from lodestar.convert.settings import read as read_settings
+from lodestar.conversion import FAMILIES, unet2d
+from lodestar.conversion.adm import classifier_config, unet_config
+from lodestar.conversion.ddpm import unet_config as ddpm_unet_config
+from lodestar.conversion.family import ModelConfig, check, recognize
+from lodestar.conversion.run import facts, ours
+from lodestar.conversion.settings import read as read_settings
 from lodestar.core.level import Level
 from lodestar.core.schedule import Cosine
 from lodestar.denoiser import Denoiser, DenoiserConfig, conditions

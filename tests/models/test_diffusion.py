@@ -14,7 +14,7 @@ from lodestar.config import decode
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import DiffusionConfig, DiffusionModel
-from tests.evaluate import tiny
+from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 

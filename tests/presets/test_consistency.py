@@ -18,7 +18,7 @@ from lodestar.generators.request import request
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets.consistency import distilled, trained
 from lodestar.samplers import Heun, last
-from tests.evaluate.tiny import randomized
+from tests.evaluation.tiny import randomized
 from tests.nets.networks import normal, unet_config
 
 torch.set_num_threads(1)

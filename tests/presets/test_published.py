@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lodestar.convert.family import check
-from lodestar.convert.run import facts, ours
+from lodestar.conversion.family import check
+from lodestar.conversion.run import facts, ours
 from lodestar.data import DataFacts
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig

@@ -35,10 +35,10 @@ def convert(
     names the code whose defaults count: guided-diffusion (unless told) or improved-diffusion.
     """
     from lodestar.config import Problem, nearest, short
-    from lodestar.convert import FAMILIES, diffusers
-    from lodestar.convert.flags import CODES, parse
-    from lodestar.convert.published import by_name
-    from lodestar.convert.run import convert
+    from lodestar.conversion import FAMILIES, diffusers
+    from lodestar.conversion.flags import CODES, parse
+    from lodestar.conversion.published import by_name
+    from lodestar.conversion.run import convert
     from lodestar.presets import PUBLISHED
 
     path = Path(source)

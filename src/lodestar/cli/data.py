@@ -22,8 +22,8 @@ def label(
 ) -> None:
     """Find classes in unlabelled pictures: clusters of their features, written as a data set to train on."""
     from lodestar.data import open_source
-    from lodestar.evaluate import extractors
-    from lodestar.evaluate.cluster import label as run
+    from lodestar.evaluation import extractors
+    from lodestar.evaluation.cluster import label as run
 
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
     source = open_source(data, channels=measured_with.channels, size=measured_with.size, labels=None, skip_bad=skip_bad)

@@ -61,11 +61,11 @@ def evaluate(
     """Measure a model, or pictures, against a reference: Fréchet distances, score, precision, recall and others; or its bpd."""
     from lodestar.config import Problem, parse
     from lodestar.data import ending, open_source
-    from lodestar.evaluate import extractors, likelihood, run
-    from lodestar.evaluate.metrics import Metric
-    from lodestar.evaluate.published import is_published
-    from lodestar.evaluate.reference import open_reference
-    from lodestar.evaluate.self_test import self_test as measure_published
+    from lodestar.evaluation import extractors, likelihood, run
+    from lodestar.evaluation.metrics import Metric
+    from lodestar.evaluation.published import is_published
+    from lodestar.evaluation.reference import open_reference
+    from lodestar.evaluation.self_test import self_test as measure_published
     from lodestar.files import check_writable
     from lodestar.library import load_diffusion
 
@@ -145,10 +145,10 @@ def stats(
     """Find out once what a reference's pictures are like: a file that --reference takes in their place."""
     from lodestar.config import Problem
     from lodestar.data import open_source
-    from lodestar.evaluate import extractors
-    from lodestar.evaluate.kept import keep
-    from lodestar.evaluate.reference import collect
-    from lodestar.evaluate.statistics import PARTS, Collector
+    from lodestar.evaluation import extractors
+    from lodestar.evaluation.kept import keep
+    from lodestar.evaluation.reference import collect
+    from lodestar.evaluation.statistics import PARTS, Collector
     from lodestar.files import check_writable
 
     if out.suffix != ".safetensors":
@@ -183,11 +183,11 @@ def sweep(
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
-    from lodestar.evaluate import extractors
-    from lodestar.evaluate.axes import axis, parse_axis, parse_guidances
-    from lodestar.evaluate.reference import open_reference
-    from lodestar.evaluate.run import Measurement
-    from lodestar.evaluate.sweep import sweep as run
+    from lodestar.evaluation import extractors
+    from lodestar.evaluation.axes import axis, parse_axis, parse_guidances
+    from lodestar.evaluation.reference import open_reference
+    from lodestar.evaluation.run import Measurement
+    from lodestar.evaluation.sweep import sweep as run
     from lodestar.library import load_diffusion
 
     how = sampling.settings()

@@ -36,7 +36,7 @@ def export(
         return
     if private:
         raise Problem("--private is about repositories of a hub: it has no effect with --to diffusers")
-    from lodestar.convert import diffusers
+    from lodestar.conversion import diffusers
 
     form = diffusers.export(library.load_diffusion(model, "cpu"), Path(out), parse_sampler(sampler), steps)
     print(f"{model} as {form}")

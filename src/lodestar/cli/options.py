@@ -16,7 +16,7 @@ from lodestar.config import COUNT, Problem
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from lodestar.evaluate.report import Report
+    from lodestar.evaluation.report import Report
     from lodestar.generators.guide import Guide
     from lodestar.generators.request import Settings
     from lodestar.guidance import Guidance

@@ -28,9 +28,9 @@ def reproduce(
 ) -> None:
     """Make a row of a published table again: its settings, the numbers measured and those printed, side by side."""
     from lodestar.config import choose
-    from lodestar.evaluate import extractors, run
-    from lodestar.evaluate.metrics import PUBLISHED
-    from lodestar.evaluate.reference import open_reference
+    from lodestar.evaluation import extractors, run
+    from lodestar.evaluation.metrics import PUBLISHED
+    from lodestar.evaluation.reference import open_reference
     from lodestar.presets import recipes
 
     if row is None:

@@ -41,7 +41,7 @@ def train(
 
     from lodestar.config import choose, edit
     from lodestar.presets import RUNS
-    from lodestar.train.loop import train as loop
+    from lodestar.training.loop import train as loop
 
     begin = [] if init is None else [f"train.init={json.dumps(init)}"]
     changes = [*begin, *_changes(data, validation, images, batch_size, seed, skip_bad, overrides)]
@@ -75,9 +75,9 @@ def distill(
     from rich.console import Console
 
     from lodestar import library
-    from lodestar.evaluate import extractors
-    from lodestar.evaluate.reference import open_reference
-    from lodestar.train import distill as stages
+    from lodestar.evaluation import extractors
+    from lodestar.evaluation.reference import open_reference
+    from lodestar.training import distill as stages
 
     run = stages.settings(teacher, first, _changes(data, validation, images, batch_size, seed, skip_bad, overrides))
     folder = out or Path("runs") / f"distill-{Path(teacher).stem}"
@@ -118,11 +118,11 @@ def ablate(
     from rich.console import Console
 
     from lodestar.config import choose, edit
-    from lodestar.evaluate import extractors
-    from lodestar.evaluate.reference import open_reference
+    from lodestar.evaluation import extractors
+    from lodestar.evaluation.reference import open_reference
     from lodestar.presets import RUNS
-    from lodestar.train import ablate as variants
-    from lodestar.train.inputs import open_data
+    from lodestar.training import ablate as variants
+    from lodestar.training.inputs import open_data
 
     run = edit(choose("run", preset, RUNS)(), _changes(data, validation, images, batch_size, seed, skip_bad, overrides))
     measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)

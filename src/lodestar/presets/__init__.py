@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from lodestar.convert.published import Published
+from lodestar.conversion.published import Published
 from lodestar.presets import adm, consistency, ddpm, iddpm
 from lodestar.presets.cifar10 import cifar10, cifar10_classifier, cifar10_features, cifar10_weak
 from lodestar.presets.digits import digits, digits_classifier
-from lodestar.train.run import Run
+from lodestar.training.run import Run
 
 _PAPERS = (adm, iddpm, ddpm, consistency)
 

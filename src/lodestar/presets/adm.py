@@ -7,9 +7,9 @@ them to yours.
 
 from __future__ import annotations
 
-from lodestar.convert import ADM
-from lodestar.convert.adm import MULTIPLIERS
-from lodestar.convert.published import Published
+from lodestar.conversion import ADM
+from lodestar.conversion.adm import MULTIPLIERS
+from lodestar.conversion.published import Published
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
 from lodestar.data import Transforms
 from lodestar.data.imagenet import NAMES
@@ -20,8 +20,8 @@ from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.presets.parts import attention, denoise, every, model_of, openai
 from lodestar.tasks import OptimizerConfig, TrainClassifier
-from lodestar.train.ema import Decay
-from lodestar.train.run import DataConfig, Run, TrainConfig
+from lodestar.training.ema import Decay
+from lodestar.training.run import DataConfig, Run, TrainConfig
 
 _LINEAR = Linear()
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"

@@ -12,8 +12,8 @@ from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Hybrid
 from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
-from lodestar.train.ema import HalfLife
-from lodestar.train.run import DataConfig, Run, TrainConfig
+from lodestar.training.ema import HalfLife
+from lodestar.training.run import DataConfig, Run, TrainConfig
 
 
 def cifar10() -> Run:

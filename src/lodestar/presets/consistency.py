@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from lodestar import samplers
-from lodestar.convert import ADM
-from lodestar.convert.adm import MULTIPLIERS
-from lodestar.convert.family import ModelConfig
-from lodestar.convert.published import Published
+from lodestar.conversion import ADM
+from lodestar.conversion.adm import MULTIPLIERS
+from lodestar.conversion.family import ModelConfig
+from lodestar.conversion.published import Published
 from lodestar.core.draws import LogNormal
 from lodestar.core.prediction import EDM, AnyPrediction, Consistency
 from lodestar.core.schedule import EDMSigma
@@ -26,7 +26,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
 from lodestar.presets.parts import attention, denoise, model_of
-from lodestar.train.run import Run
+from lodestar.training.run import Run
 
 _URL = "https://openaipublic.blob.core.windows.net/consistency/"
 

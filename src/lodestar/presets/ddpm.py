@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from lodestar.convert import DDPM
-from lodestar.convert.adm import MULTIPLIERS
-from lodestar.convert.published import Published
+from lodestar.conversion import DDPM
+from lodestar.conversion.adm import MULTIPLIERS
+from lodestar.conversion.published import Published
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
@@ -12,7 +12,7 @@ from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
 from lodestar.presets.parts import attention, denoise, model_of
 from lodestar.samplers import Ancestral
-from lodestar.train.run import Run
+from lodestar.training.run import Run
 
 
 def cifar10() -> Run:

@@ -5,16 +5,16 @@ Settings are those of its README. Chains have 4000 steps unless said; sampling t
 
 from __future__ import annotations
 
-from lodestar.convert import ADM
-from lodestar.convert.adm import MULTIPLIERS
-from lodestar.convert.published import Published
+from lodestar.conversion import ADM
+from lodestar.conversion.adm import MULTIPLIERS
+from lodestar.conversion.published import Published
 from lodestar.core.draws import AnyLevels, LossSecondMoment, Uniform
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Bound, Hybrid
 from lodestar.presets.parts import attention, denoise, model_of, openai
-from lodestar.train.run import Run
+from lodestar.training.run import Run
 
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/march-2021/"
 

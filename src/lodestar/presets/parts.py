@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lodestar.convert.family import ModelConfig
+from lodestar.conversion.family import ModelConfig
 from lodestar.core.draws import AnyLevels, Uniform
 from lodestar.core.schedule import AnySchedule
 from lodestar.data import Transforms
@@ -15,8 +15,8 @@ from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Hybrid
 from lodestar.samplers import Ancestral
 from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
-from lodestar.train.ema import Decay
-from lodestar.train.run import DataConfig, Run, TrainConfig
+from lodestar.training.ema import Decay
+from lodestar.training.run import DataConfig, Run, TrainConfig
 
 _HYBRID, _UNIFORM = Hybrid(), Uniform()
 

@@ -1,6 +1,6 @@
 """The rows of published tables that can be made again: which model, how it is sampled, and the numbers that should come out.
 
-All are against the reference batch named, by Inception features (`lodestar.evaluate.extractors.inception`).
+All are against the reference batch named, by Inception features (`lodestar.evaluation.extractors.inception`).
 Sources: ADM, Dhariwal and Nichol 2021 (arXiv:2105.05233), tables 4, 5, 12 and 14, measured with the evaluator of its code.
 """
 

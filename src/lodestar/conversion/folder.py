@@ -1,0 +1,109 @@
+"""Where the parts of a diffusers folder stand: today's layout, and the older one without subfolders; weights in several forms."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from lodestar.config import Note, Problem
+from lodestar.conversion import foreign
+from lodestar.files import read_json
+
+UNET, SCHEDULER, INDEX = "unet/config.json", "scheduler/scheduler_config.json", "model_index.json"
+_STEM = "diffusion_pytorch_model"
+WEIGHTS = f"unet/{_STEM}.safetensors"
+_FORMS = (f"{_STEM}.safetensors", f"{_STEM}.safetensors.index.json", f"{_STEM}.bin", f"{_STEM}.bin.index.json")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The files of a folder."""
+
+    config: Path
+    """The network's settings."""
+    scheduler: Path
+    index: Mapping[str, Any]
+    """The pipeline's parts, by name; empty where there is no such file."""
+    weights: Path
+    """The network's weights, or the index of the files that hold them."""
+
+    def scheduler_class(self, settings: Mapping[str, Any]) -> str:
+        """The scheduler's class: the pipeline's word counts before the settings', as in diffusers. Raises Problem for none."""
+        listed = self.index.get("scheduler")
+        name = listed[-1] if isinstance(listed, list) and listed else settings.get("_class_name")
+        own = settings.get("_class_name", name)
+        if isinstance(name, str) and own != name:
+            text = f"{self.scheduler} is of {own}, {INDEX} of {name}: the latter counts, as in diffusers"
+            warnings.warn(Note(text), stacklevel=2)
+        if not isinstance(name, str):
+            raise Problem(f"{self.scheduler}: _class_name is missing: nothing tells which scheduler's settings these are")
+        return name
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The network's weights by their foreign names. Raises Problem for a file that is missing or damaged."""
+        if self.weights.suffix != ".json":
+            return foreign.read(self.weights)
+        listed = read(self.weights).get("weight_map")
+        if not isinstance(listed, dict) or not listed or not all(_plain(file) for file in listed.values()):
+            raise Problem(f"{self.weights}: weight_map is no list of files by the names of their tensors")
+        tensors: dict[str, Tensor] = {}
+        for file in sorted(set(listed.values())):
+            tensors |= foreign.read(self.weights.parent / file)
+        if odd := sorted(set(listed) ^ set(tensors)):
+            where = "in none of its files" if odd[0] in listed else "in its files and not in the list"
+            raise Problem(f"{self.weights}: {odd[0]} is {where}")
+        return tensors
+
+
+def find(folder: Path) -> Parts:
+    """The parts of a folder. Raises Problem where one is missing, or where the pipeline has others, of which we know nothing."""
+    inside = folder / UNET if (folder / UNET).exists() else folder / "config.json"
+    if not inside.exists():
+        raise Problem(
+            f"{folder} holds no {UNET} and no config.json: a folder is converted if it is one of diffusers, with a UNet2DModel"
+        )
+    kind = read(inside).get("_class_name", "UNet2DModel")
+    if kind != "UNet2DModel":
+        raise Problem(f"{inside} is of a {kind}: only UNet2DModel is read")
+    index = read(folder / INDEX) if (folder / INDEX).exists() else {}
+    others = [name for name, part in index.items() if name not in ("unet", "scheduler") and isinstance(part, list) and any(part)]
+    if others:
+        raise Problem(
+            f"{folder / INDEX} has {', '.join(others)} beside unet and scheduler: only models of pictures alone are read"
+        )
+    scheduler = next((path for path in (folder / SCHEDULER, folder / "scheduler_config.json") if path.exists()), None)
+    if scheduler is None:
+        raise Problem(f"{folder} holds no {SCHEDULER} and no scheduler_config.json: weights do not tell the noise schedule")
+    return Parts(inside, scheduler, index, _weights(inside.parent))
+
+
+def read(path: Path) -> dict[str, Any]:
+    """An object of JSON. Raises Problem if it cannot be read or is none."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise Problem(f"{path} is not a JSON object")
+    return content
+
+
+def _weights(folder: Path) -> Path:
+    """The weights, or their index; those of a variant (half precision) where there are no others."""
+    found = next((folder / name for name in _FORMS if (folder / name).exists()), None)
+    if found is not None:
+        return found
+    variants = sorted(path for path in folder.glob(f"{_STEM}.*") if path.name.endswith((".safetensors", ".index.json", ".bin")))
+    if not variants:
+        raise Problem(f"{folder} holds no weights: {_FORMS[0]}, {_FORMS[2]}, or the index of several (….index.json)")
+    whole = [path for path in variants if path.suffix != ".json" and "-of-" not in path.name]
+    if len(whole or variants) > 1 and len({path.name.removeprefix(_STEM).split(".")[1] for path in variants}) > 1:
+        raise Problem(f"{folder} holds weights in several variants: {', '.join(path.name for path in variants)}; keep one")
+    return next((path for path in whole or variants if path.suffix in (".json", ".safetensors")), variants[0])
+
+
+def _plain(file: Any) -> bool:
+    """A file's name, and no path out of the folder."""
+    return isinstance(file, str) and Path(file).name == file

@@ -1,0 +1,105 @@
+"""A foreign file into one of ours: recognised, renamed, written tensor by tensor, with its configuration and where it is from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lodestar import __version__, checkpoint
+from lodestar.config import Problem
+from lodestar.conversion import foreign
+from lodestar.conversion.family import Facts, Family, ModelConfig, recognize, resampled
+from lodestar.conversion.published import Published, identify
+from lodestar.conversion.rename import rename
+from lodestar.files import sha256
+from lodestar.samplers import AnySampler
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What became of a file."""
+
+    path: Path
+    """The new one."""
+    published: Published
+    """What it was recognised as."""
+    parameters: int
+    sha256: str
+    """Of the foreign file."""
+
+
+def convert(
+    source: Path,
+    folder: Path,
+    families: Sequence[Family],
+    published: Sequence[Published],
+    given: str | None = None,
+    flags: Mapping[str, str] | None = None,
+    sampler: AnySampler | None = None,
+    plan: str | None = None,
+) -> Converted:
+    """Convert a foreign checkpoint into ``folder/NAME.safetensors``, NAME that of the published model it is, or of the file.
+
+    given: the published model's name, where the file's does not tell. flags: those that it was trained with, where it is nobody's
+    published one (`lodestar.conversion.flags`); `given` is then the code's name whose defaults count, or None for the family's.
+    sampler, plan: what the model is sampled with afterwards, where they are given. The most memory that it takes is about the
+    file's size. Raises Problem if the file cannot be read, is of no known family, or is not what it is said to be; then nothing
+    is written.
+    """
+    state = foreign.read(source, [family.inside for family in families if family.inside])
+    family = recognize(families, state, source.name)
+    told = facts(family, state, source.name)
+    chosen = identify(source.name, given, family, told, published) if flags is None else _own(source, family, told, flags, given)
+    digest = sha256(source)
+    chosen.check_hash(digest, source)
+    config = resampled(chosen.model(), sampler, plan)
+    tensors = ours(family, config, state, source.name)
+    provenance = {
+        "source": source.name,
+        "source_sha256": digest,
+        "source_url": chosen.url or chosen.page,
+        **({"published": chosen.name} if flags is None else {"flags": dict(flags)}),
+        "lodestar": __version__,
+        "torch": torch.__version__,
+    }
+    path = folder / f"{chosen.short}.safetensors"
+    checkpoint.save(path, config.kind, config.to_json(), tensors, provenance)
+    return Converted(path, chosen, sum(tensor.numel() for tensor in tensors.values()), digest)
+
+
+def _own(source: Path, family: Family, told: Facts, flags: Mapping[str, str], code: str | None) -> Published:
+    """A file that somebody trained. Raises Problem where its family has no flags, or they do not fit its weights."""
+    if family.own is None:
+        raise Problem(f"{source.name} has the names of {family.name}, whose flags are not read: say what it is with --as NAME")
+    config = family.own(flags, told, code or family.name, source.name)
+    return Published(source.stem, source.name, lambda: config, family)
+
+
+def facts(family: Family, state: dict[str, Tensor], what: str) -> Facts:
+    """What the weights tell. Raises Problem naming the file where they are of no network of the family."""
+    try:
+        return family.facts({name: tuple(tensor.shape) for name, tensor in state.items()})
+    except Problem as problem:
+        raise Problem(f"{what} has the names of {family.name}, and {problem}") from None
+    except KeyError as error:
+        raise Problem(f"{what} has the names of {family.name}, and lacks {error}") from None
+    except IndexError:
+        raise Problem(f"{what} has the names of {family.name}, and a tensor with fewer dimensions than it has there") from None
+
+
+def ours(family: Family, config: ModelConfig, state: dict[str, Tensor], what: str) -> dict[str, Tensor]:
+    """The tensors of a foreign state dict under the names that a model of this configuration has, of its shapes.
+
+    Most are views of the foreign ones. Raises Problem naming what does not fit.
+    """
+    with torch.device("meta"):
+        expected = config.build().state_dict()
+    network = "denoiser.network." if config.kind == "diffusion" else "network."
+    labels = "denoiser."
+    short = {name.removeprefix(network) if name.startswith(network) else name.removeprefix(labels): name for name in expected}
+    renamed = rename(family.fixed(state), family.rules_for(config), {each: expected[name] for each, name in short.items()}, what)
+    return {short[each]: tensor for each, tensor in renamed.items()}

@@ -1,0 +1,72 @@
+"""Reports kept beside what they are of, so that a table of many models is measured once."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lodestar import checkpoint, library
+from lodestar.config import from_json, short
+from lodestar.data import Source
+from lodestar.evaluation.extractors import Extractor
+from lodestar.evaluation.kept import Kept
+from lodestar.evaluation.metrics import Frechet
+from lodestar.evaluation.run import Measurement, evaluate
+from lodestar.files import write_text
+from lodestar.generators.request import Settings
+
+
+def measured(
+    path: Path,
+    name: str | Path,
+    reference: Source | Kept,
+    extractor: Extractor,
+    *,
+    count: int,
+    seed: int = 0,
+    batch_size: int = 64,
+    how: Settings | None = None,
+    device: str | None = None,
+    cache: Path | None = None,
+) -> Mapping[str, Any]:
+    """The report (`lodestar.evaluation.report.Report`, as data) that is kept at `path`, or one made now and kept there.
+
+    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps and sampler. One of other
+    settings, or of other weights, is made again. Raises Problem.
+    """
+    how, config, found = how or Settings(), library.config(name), library.find(name)
+    asked = {
+        "model_digest": checkpoint.peek(found).digest,
+        "count": count,
+        "seed": seed,
+        "steps": how.steps or config.steps,
+        "sampler": short(how.sampler or config.sampler),
+        "extractor_digest": extractor.digest,
+        "extractor_dtype": extractor.dtype,
+        "reference_fingerprint": reference.fingerprint,
+    }
+    there = _read(path)
+    if there is not None and all(there.get(key) == value for key, value in asked.items()):
+        return there
+    report = evaluate(
+        library.load_diffusion(name, device),
+        reference,
+        extractor,
+        how,
+        count=count,
+        seed=seed,
+        run=Measurement(metrics=(Frechet(),), batch_size=batch_size, cache=cache),
+    )
+    write_text(path, report.to_json() + "\n")
+    return json.loads(report.to_json())
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """What is kept; None where nothing is that can be read."""
+    try:
+        found = from_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return found if isinstance(found, dict) and isinstance(found.get("numbers"), dict) else None

@@ -1,0 +1,40 @@
+"""Nearest training neighbour: whether pictures are copies of those that a model was trained on, which the reference has to be.
+
+Each picture's distance to its nearest training picture is compared with the distances of training pictures to each other, which
+is what pictures that the model has never seen would have:
+
+    authenticity = share of pictures x with |x - t| > |t - t'|, t the nearest training picture to x and t' the nearest other
+                   one to t (Alaa et al. 2022, arXiv:2102.08921, section 4.3)
+    closer       = P(|x - t| < |u - u'|) for a picture x and a training picture u, each with its nearest, ties counting half:
+                   the Mann-Whitney statistic of Meehan et al. 2020, arXiv:2004.05675, eq. 1, u in the place of held-out pictures
+
+``closer`` is 0.5 for fresh pictures of the same distribution and 1 for copies; worse pictures are farther away and bring it
+below. Measure held-out pictures by it too (``--samples``): near-duplicates within the data move the scale.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from lodestar.evaluation.metrics.base import BaseMetric
+from lodestar.evaluation.neighbours import nearest, ranks, squared_radii, within
+from lodestar.evaluation.statistics import Part, Statistics
+
+
+class Nearest(BaseMetric):
+    """``authenticity``, ``closer``, and median distances: ``nearest`` of pictures, ``nearest_reference`` of training ones."""
+
+    kind: Literal["nearest"] = "nearest"
+    needs: ClassVar[Part] = "features"
+
+    def __call__(self, generated: Statistics, reference: Statistics) -> dict[str, float]:
+        x, training = self.both(generated, reference)
+        distances2, indices = nearest(x, training)
+        ours2, theirs2 = distances2[:, 0], squared_radii(training, 1)
+        below, up_to = ranks(ours2, theirs2)
+        return {
+            "authenticity": 1 - float(within(ours2, theirs2[indices[:, 0]]).double().mean()),
+            "closer": 1 - float((below + up_to).double().mean()) / (2 * len(training)),
+            "nearest": float(ours2.sqrt().median()),
+            "nearest_reference": float(theirs2.sqrt().median()),
+        }

@@ -1,0 +1,94 @@
+"""What pictures are measured against: others, or what is known of them.
+
+What is found of pictures on disk is kept in a folder, under a key of their content and the extractor.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from lodestar.config import Problem
+from lodestar.data import Source, open_source, sequential
+from lodestar.evaluation.extractors import Extractor
+from lodestar.evaluation.kept import Kept, cached, kept, load
+from lodestar.evaluation.metrics import METRICS, Metric
+from lodestar.evaluation.metrics.base import compared
+from lodestar.evaluation.published import is_published, published
+from lodestar.evaluation.statistics import PARTS, Collector, Part, Statistics
+from lodestar.files import CACHE, cache_folder
+from lodestar.progress import progress
+
+_RECIPE = "2"
+"""How pictures become features (size, range, order); kept features of another recipe are made again."""
+
+
+def open_reference(
+    spec: str | None,
+    model: str | None,
+    extractor: Extractor,
+    size: tuple[int, int],
+    *,
+    metrics: Sequence[Metric] | None = None,
+    batch_size: int = 64,
+) -> Source | Kept:
+    """The pictures to compare with, or what is kept of them: in a file, or of an embedded model's where no `spec` is given.
+
+    size: height and width of the pictures that are measured; those of the reference are resized and cropped to it, as for
+    training. metrics, batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
+    """
+    if spec is not None and Path(spec).suffix == ".safetensors":
+        reference: Kept | None = load(spec)
+    elif spec is not None and is_published(spec):
+        parts = compared(METRICS if metrics is None else metrics) & {"features"}
+
+        def features(pictures: Source) -> Tensor | None:
+            return known_of(pictures, extractor, parts, batch_size=batch_size).features if parts else None
+
+        reference = published(spec, extractor, features)
+    elif spec is not None:
+        return open_source(spec, channels=extractor.channels, size=size, labels=False)
+    else:
+        reference = None if model is None else kept(model)
+    if reference is None:
+        raise Problem(
+            "--reference is missing: the pictures to compare with (a parquet, .npz, .zip or tar file, a folder, hf:owner/name), "
+            "or a file of lodestar stats"
+        )
+    return reference
+
+
+def known_of(
+    source: Source | Kept,
+    extractor: Extractor,
+    parts: Collection[Part] = PARTS,
+    *,
+    batch_size: int = 64,
+    cache: Path | None = None,
+) -> Statistics:
+    """What there is to know of all pictures of a source, `parts` at least, from `cache` where it is kept. Raises Problem."""
+    if isinstance(source, Kept):
+        return source.of(extractor)
+    folder = (cache or cache_folder()) / "statistics"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or error
+        raise Problem(f"cannot keep statistics in {folder} ({reason}): name another folder in ${CACHE}") from error
+    # Of a source that must not skip, every picture has to be readable; one that may has other features.
+    strictness = "skip" if source.skip_bad else "strict"
+    key = " ".join((_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype))
+    path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
+    return cached(path, parts, source, extractor, lambda more: collect(source, extractor, Collector(more), batch_size))
+
+
+def collect(source: Source, extractor: Extractor, into: Collector, batch_size: int = 64) -> Statistics:
+    """Pass all pictures of a source through an extractor, once. Raises Problem."""
+    with progress(f"features of {source.spec}", len(source)) as done:
+        for number, batch in enumerate(sequential(source, batch_size), start=1):
+            into.add(extractor(batch.image))
+            done(min(number * batch_size, len(source)))
+    return into.statistics()

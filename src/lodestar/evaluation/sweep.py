@@ -1,0 +1,307 @@
+"""Quality over one or two settings: numbers as CSV, curves or heat maps, and a grid of samples for each value.
+
+All values have the same classes and seeds, so that nothing but the swept settings differs. A sweep that was interrupted, or
+is given further values, goes on where its CSV ends.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from lodestar.conditions import Ask
+from lodestar.config import Config, Problem, short
+from lodestar.core.noise import seeds_from
+from lodestar.data import Source
+from lodestar.evaluation.axes import Axis
+from lodestar.evaluation.extractors import Extractor
+from lodestar.evaluation.kept import Kept
+from lodestar.evaluation.metrics import Frechet, PrecisionRecall, Score
+from lodestar.evaluation.plot import Curve, Ticks, curves, heat_maps
+from lodestar.evaluation.repeats import check
+from lodestar.evaluation.report import Report, digest
+from lodestar.evaluation.run import Measurement, choose, measure
+from lodestar.extras import need
+from lodestar.files import check_writable, reading, regular, write_csv
+from lodestar.generators.base import Generator
+from lodestar.generators.guide import Guides
+from lodestar.generators.request import Request, Settings, request
+from lodestar.images import save_grid
+
+_METRICS = (Frechet(), Score(), PrecisionRecall())
+_NUMBERS = ("frechet", "score", "score_std", "precision", "recall", "f_score", "seconds", "images_per_second")
+_PANELS = {
+    "frechet": "Fréchet distance (lower is better)",
+    "score": "Score (higher is better)",
+    "precision": "Precision: fidelity (higher is better)",
+    "recall": "Recall: diversity (higher is better)",
+}
+_TIME = "seconds per image in the fastest batch, features included"
+_GRID_ROWS, _GRID_COLUMNS = 10, 8
+
+
+@dataclass(frozen=True)
+class Row:
+    """One value of a sweep, or one of each of two settings: a line of its CSV."""
+
+    values: tuple[str, ...]
+    """Of the swept settings, in their order."""
+    steps: str
+    """The sampling plan."""
+    step_count: int
+    """How many steps it takes."""
+    numbers: Mapping[str, float]
+    """frechet, score, score_std, precision, recall, f_score, as far as extractor and reference go; seconds, images_per_second."""
+    intervals: Mapping[str, float]
+    """Half-widths of 95 % intervals of the measured ones, where each was measured several times."""
+    notes: str = ""
+    """The report's warnings."""
+
+    @property
+    def name(self) -> str:
+        """The swept values, as text."""
+        return " ".join(self.values)
+
+
+def sweep(
+    model: Generator,
+    reference: Source | Kept,
+    extractor: Extractor,
+    out: Path,
+    *,
+    over: Sequence[Axis],
+    how: Settings | None = None,
+    count: int = 2_000,
+    seed: int = 0,
+    guides: Guides | None = None,
+    run: Measurement | None = None,
+) -> list[Row]:
+    """Measure `count` pictures at each value of one setting, or at each pair of values of two; rows in their order.
+
+    over: the settings (`lodestar.evaluation.axes`); those of whole settings take effect before those of their fields. Writes into
+    the folder `out`: sweep.csv, sweep.png and samples-<values>.png (rows are classes, columns seeds). how: the other settings.
+    The rest is `evaluate`'s; the metrics are those that are drawn. Raises Problem, also where `out` holds another sweep, or
+    something else.
+    """
+    need("matplotlib")
+    how, run, guides = how or Settings(), run or Measurement(), guides or {}
+    check(run.repeats)
+    _check_axes(over, how)
+    plain, rows_asked = model.complete(how), list[tuple[Row, Request]]()
+    for values, settings in list(_settings(over, plain)):  # so that all can be read before the first is tried
+        assert settings.steps is not None, "the plain one has the model's"
+        asked = request(model.labels(None, count, guides), seed, settings)
+        taken = model.prepare(asked, guides).length
+        rows_asked.append((Row(values, settings.steps, taken, {}, {}), asked))
+    metrics, _ = choose(_METRICS, extractor, reference, count, asked=False)
+    fixed = _fixed(plain, over) | {
+        "count": str(count),
+        "seed": str(seed),
+        "repeats": str(run.repeats),
+        "model_digest": digest(model),
+        "model_dtype": model.precision,
+        "guide_digests": " ".join(f"{role}={digest(guide)}" for role, guide in sorted(guides.items())),
+        "extractor": extractor.name,
+        "extractor_digest": extractor.digest,
+        "extractor_dtype": extractor.dtype,
+        "metrics": " ".join(map(short, metrics)),
+        "reference_count": str(len(reference)),
+        "reference_fingerprint": reference.fingerprint,
+    }
+    rows = _read(out, over, fixed)
+    for number, (row, asked) in enumerate(rows_asked, start=1):
+        picture = out / f"samples-{'_'.join(re.sub(r'[^0-9A-Za-z.,+-]', '-', value) for value in row.values)}.png"
+        if row.values not in rows or not picture.exists():
+            _save_grid(picture, model, asked, guides, run.batch_size)
+        if row.values not in rows:
+            title = f"{fixed['swept']} {row.name} ({number} of {len(rows_asked)})"
+            measured = replace(run, metrics=metrics, title=title)
+            report = measure(model, asked, reference, extractor, guides=guides, run=measured)
+            rows[row.values] = _filled(row, report)
+            _write(out, rows, over, fixed)
+    _plot(out, rows, over, fixed)
+    return [rows[row.values] for row, _ in rows_asked]
+
+
+def _check_axes(over: Sequence[Axis], how: Settings) -> None:
+    names = [axis.name for axis in over]
+    if not 1 <= len(names) <= 2 or len(set(names)) < len(names):
+        raise Problem(f"a sweep goes over one setting or two different ones: {', '.join(names) or 'none is given'}")
+    for name in names:
+        if name in Settings.model_fields and name != "clamp" and getattr(how, name) != getattr(Settings(), name):
+            raise Problem(f"{name} is what this sweep goes over, so it cannot be given as well")
+
+
+def _settings(over: Sequence[Axis], plain: Settings) -> Iterator[tuple[tuple[str, ...], Settings]]:
+    """The values, and the settings with them."""
+    for values in itertools.product(*(axis.values for axis in over)):
+        how = plain
+        # A field can be set only once it is known whose.
+        for axis, value in sorted(zip(over, values, strict=True), key=lambda pair: not pair[0].whole):
+            how = axis.place(how, value)
+        yield values, how
+
+
+def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
+    """What is the same at all values of what can be swept: whole settings, and without the fields that are swept."""
+    swept = {axis.name for axis in over}
+    within = [axis.within(plain) for axis in over if not axis.whole and "guidance" not in swept]
+
+    def told(config: Config) -> str:
+        return short(config, omit=[field for owner, field in within if owner is config])
+
+    assert plain.sampler is not None and plain.steps is not None
+    settings = {
+        "sampler": told(plain.sampler),
+        "guidance": " ".join(told(each) for each in plain.guidance),
+        "clamp": str(plain.clamp),
+        "temperature": f"{plain.temperature:g}",
+        "steps": plain.steps,
+    }
+    kept = {name: text for name, text in settings.items() if name not in swept}
+    return {"swept": " ".join(axis.name for axis in over), **kept}
+
+
+def _filled(row: Row, report: Report) -> Row:
+    assert report.seconds is not None, "sampled, not read"
+    assert report.images_per_second is not None, "sampled, not read"
+    numbers = {**report.numbers, "seconds": report.seconds, "images_per_second": report.images_per_second}
+    return replace(
+        row,
+        numbers={name: numbers[name] for name in _NUMBERS if name in numbers},
+        intervals={name: each for name, each in (report.intervals or {}).items() if name in _PANELS},
+        notes="; ".join(report.warnings),
+    )
+
+
+def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tuple[str, ...], Row]:
+    """The rows that stand in a folder, by their values. Raises Problem where it holds something else, or another sweep."""
+    path = out / "sweep.csv"
+    if out.exists() and not out.is_dir():
+        raise Problem(f"{out} is a file: name a folder for the sweep")
+    if not path.exists():
+        # A sweep that was killed at its first value has left a grid, and perhaps a temporary file.
+        names = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
+        strange = [name for name in names if not name.startswith((".", "samples-")) and name != "sweep.png"]
+        if strange:
+            raise Problem(f"{out} holds something else ({strange[0]}) and no sweep.csv: name a new or an empty folder")
+        check_writable(path)
+        return {}
+    with reading(path, "cannot be read as a sweep's", ": name another folder, or remove it"):
+        with open(regular(path), encoding="utf-8", newline="") as file:
+            lines = list(csv.DictReader(file, strict=True))
+        rows = [_row(line, over) for line in lines if line["swept"] == fixed["swept"]]
+    for line in lines:
+        for name, value in fixed.items():
+            if line.get(name) != value:
+                theirs, ours = (_brief(text) for text in (line.get(name), value))
+                raise Problem(f"{out} holds another sweep: {name} is {theirs} there and {ours} here: name another folder")
+    return {row.values: row for row in rows}
+
+
+def _row(line: Mapping[str, str], over: Sequence[Axis]) -> Row:
+    numbers = {name: float(line[name]) for name in _NUMBERS if line[name]}
+    intervals = {name: float(line[_interval(name)]) for name in _PANELS if line.get(_interval(name))}
+    return Row(tuple(line[axis.name] for axis in over), line["steps"], int(line["step_count"]), numbers, intervals, line["notes"])
+
+
+def _interval(name: str) -> str:
+    return f"{name}_interval"
+
+
+def _brief(text: str | None) -> str:
+    return repr(text if text is None or len(text) < 64 else text[:16])
+
+
+def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:
+    names = [axis.name for axis in over]
+    lines = []
+    for row in sorted(rows.values(), key=lambda row: [_order(axis, row, place) for place, axis in enumerate(over)]):
+        swept = {**dict(zip(names, row.values, strict=True)), "steps": row.steps, "step_count": row.step_count}
+        intervals = {_interval(name): value for name, value in row.intervals.items()}
+        lines.append({**swept, **dict.fromkeys(_NUMBERS, ""), **row.numbers, **intervals, **fixed, "notes": row.notes})
+    write_csv(out / "sweep.csv", lines)
+
+
+def _save_grid(path: Path, model: Generator, asked: Request, guides: Guides, batch_size: int) -> None:
+    """Classes, evenly chosen where there are many, by the first seeds."""
+    _, classes = model.classes(guides)
+    height = min(classes or 1, _GRID_ROWS)
+    labels = [None] if classes is None else [row * classes // height for row in range(height)]
+    seeds = seeds_from(asked.asks[0].seed, _GRID_COLUMNS)
+    asks = tuple(Ask(label=label, seed=seed) for label in labels for seed in seeds)
+    frames = model.stream(asked.replace(asks=asks), guides=guides, batch_size=batch_size)
+    save_grid(path, torch.cat([frame.images for frame in frames if frame.final]), columns=_GRID_COLUMNS)
+
+
+def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:
+    told = [fixed[name] or f"no {name}" for name in ("guidance", "sampler") if name in fixed]
+    plan = [f"steps {fixed['steps']}"] if "steps" in fixed else []
+    runs = f" in each of {fixed['repeats']} runs" if fixed["repeats"] != "1" else ""
+    title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}, extractor {fixed['extractor']}"
+    ticks = [_ticks(axis, place, rows.values()) for place, axis in enumerate(over)]
+    path = out / "sweep.png"
+    panels = {name: text for name, text in _PANELS.items() if any(name in row.numbers for row in rows.values())}
+
+    def along(name: str, x: int, other: str | None = None, intervals: bool = False) -> list[float]:
+        """A number along axis x, at a value of the other one if there is one; NaN where it was not measured."""
+        pairs = [(value,) if other is None else (value, other) if x == 0 else (other, value) for value in ticks[x].names]
+        found = [rows.get(pair) for pair in pairs]
+        return [math.nan if row is None else (row.intervals if intervals else row.numbers).get(name, math.nan) for row in found]
+
+    def seconds(x: int, other: str | None = None) -> list[float]:
+        return [1 / each for each in along("images_per_second", x, other)]
+
+    def against_time(x: int, others: Sequence[str | None]) -> dict[str, list[Curve]]:
+        """A panel of quality against time: a curve for each value of the other setting, or a point for each name along x."""
+        if "frechet" not in panels:
+            return {}
+        found = [(other or "", along("frechet", x, other), seconds(x, other)) for other in others]
+        if ticks[x].numbers is None:
+            ((_, values, times),) = found
+            found = [(name, [value], [time]) for name, value, time in zip(ticks[x].names, values, times, strict=True)]
+        return {"Fréchet distance against time": [Curve(name, values, places=times) for name, values, times in found]}
+
+    def curve(name: str, x: int, other: str | None = None) -> Curve:
+        spread = along(name, x, other, intervals=True)
+        if name == "score" and fixed["repeats"] == "1":
+            spread = along("score_std", x, other)
+        return Curve(other or "", along(name, x, other), None if all(map(math.isnan, spread)) else spread)
+
+    if len(over) == 1:
+        shown = {text: [curve(name, 0)] for name, text in panels.items()}
+        return curves(path, title, ticks[0], shown | against_time(0, [None]), _TIME)
+    first, second = ticks
+    if (first.numbers is None) == (second.numbers is None):
+        maps = {text: [along(name, 0, other) for other in second.names] for name, text in panels.items()}
+        return heat_maps(path, title, first, second, maps | {_TIME.capitalize(): [seconds(0, other) for other in second.names]})
+    x = 0 if second.numbers is None else 1
+    lines = {text: [curve(name, x, other) for other in ticks[1 - x].names] for name, text in panels.items()}
+    curves(path, title, ticks[x], lines | against_time(x, ticks[1 - x].names), _TIME)
+
+
+def _ticks(axis: Axis, place: int, rows: Iterable[Row]) -> Ticks:
+    """The values that there are of a setting, in their order."""
+    ordered = sorted({row.values[place]: _order(axis, row, place) for row in rows}.items(), key=lambda pair: pair[1])
+    names, keys = [name for name, _ in ordered], [key for _, key in ordered]
+    numeric = all(number < math.inf for number, _ in keys) and len({number for number, _ in keys}) == len(keys)
+    label = "guidance scale" if axis.name == "scale" else axis.name
+    return Ticks(label, names, [number for number, _ in keys] if numeric else None)
+
+
+def _order(axis: Axis, row: Row, place: int) -> tuple[float, str]:
+    """Numbers by size, and plans by their steps; what is no number after them, by name."""
+    text = row.values[place]
+    if axis.name == "steps":
+        return row.step_count, text
+    try:
+        return float(text), ""
+    except ValueError:
+        return math.inf, text

@@ -1,0 +1,151 @@
+"""Progressive distillation: stage after stage, each a run of the one loop in a folder of its own.
+
+The student of a stage begins as its teacher and learns to take half as many steps; at the stage's end it is the teacher of the
+next (Salimans and Ho 2022, algorithm 2). A stage that has ended is left alone and one that was interrupted goes on, as with any
+run, so that the same command again resumes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lodestar import checkpoint, library
+from lodestar.config import Problem, edit
+from lodestar.data import Source, Transforms
+from lodestar.evaluation.extractors import Extractor
+from lodestar.evaluation.kept import Kept
+from lodestar.evaluation.measured import measured
+from lodestar.files import is_temporary, write_csv
+from lodestar.generators.request import Settings
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.samplers import DDIM
+from lodestar.tasks import Distill, OptimizerConfig
+from lodestar.training.ema import HalfLife
+from lodestar.training.loop import train
+from lodestar.training.run import DataConfig, Run, TrainConfig
+from lodestar.training.table import Row, laid_out
+
+TABLE = "distill.csv"
+"""The Fréchet distance of every stage, in the folder of the stages."""
+
+
+def stages(first: int, last: int) -> list[int]:
+    """The steps of the students of a teacher of `first` steps: half as many, and so on down to `last`. Raises Problem."""
+    steps = [first]
+    while steps[-1] > last and steps[-1] % 2 == 0:
+        steps.append(steps[-1] // 2)
+    if len(steps) == 1 or steps[-1] != last:
+        halved = ", ".join(map(str, steps))
+        raise Problem(f"--from {first} --to {last}: halving goes {halved}; give a start that is the end times 2, 4, 8 …")
+    return steps[1:]
+
+
+def settings(teacher: str, first: int, overrides: Iterable[str] = ()) -> Run:
+    """The run of the first stage, of a teacher that takes `first` steps. Raises Problem.
+
+    Pictures are brought to the size and channels of the teacher's. The learning rate falls linearly to 0 in every stage, as
+    published. `overrides` are of the loop, the data and the share of dropped labels: what a student is, its teacher decides.
+    """
+    task = _task(teacher, first // 2)
+    channels: Any = task.model.denoiser.channels
+    run = Run(
+        task=task,
+        data=DataConfig(channels=channels, transforms=Transforms(size=task.model.size)),
+        train=TrainConfig(
+            images=50_000,
+            batch_size=32,
+            optimizer=OptimizerConfig(rate=3e-4, betas=(0.9, 0.99), fall="linear"),
+            ema=(HalfLife(images=10_000),),
+            init=teacher,
+        ),
+    )
+    changed = edit(run, overrides)
+    assert isinstance(changed.task, Distill)
+    if changed.task != task.replace(label_drop=changed.task.label_drop):
+        raise Problem(f"a student is what its teacher {teacher} is: of task, only label_drop may be changed")
+    return changed
+
+
+def distill(run: Run, teacher: str, first: int, last: int, folder: Path, console: Console, device: str | None = None) -> None:
+    """Train the stages of a teacher of `first` steps down to a student of `last`, from `settings`, in ``folder/stage-<steps>``.
+
+    Raises Problem as `train` does, and where the teacher cannot take so many steps.
+    """
+    todo = stages(first, last)
+    _check_folder(folder)
+    if first > (limit := library.config(teacher).schedule.timesteps):
+        most = 2 ** (limit.bit_length() - 1)
+        raise Problem(f"--from {first}: the chain of {teacher} has {limit} steps; try --from {most}")
+    assert isinstance(run.task, Distill)
+    for number, steps in enumerate(todo):
+        task = _task(teacher, steps).replace(label_drop=run.task.label_drop)
+        stage = run.replace(task=task, train=run.train.replace(init=teacher))
+        teacher = str(train(stage, _stage(folder, steps), console, device, following=len(todo) - 1 - number))
+
+
+def measure(
+    folder: Path,
+    teacher: str,
+    first: int,
+    last: int,
+    reference: Source | Kept,
+    extractor: Extractor,
+    *,
+    count: int,
+    batch_size: int = 64,
+    device: str | None = None,
+    cache: Path | None = None,
+) -> list[Row]:
+    """Measure every stage, and the first teacher in as many DDIM steps; writes distill.csv. Raises Problem."""
+    rows: list[Row] = []
+    for steps in stages(first, last):
+        stage = _stage(folder, steps)
+
+        def of(name: str, path: Path, steps: int = steps) -> float:
+            report = measured(
+                path,
+                name,
+                reference,
+                extractor,
+                count=count,
+                batch_size=batch_size,
+                how=Settings(steps=f"trailing:{steps}", sampler=DDIM()),
+                device=device,
+                cache=cache,
+            )
+            return report["numbers"]["frechet"]
+
+        student = of(str(stage), stage / "report.json")
+        rows.append({"steps": steps, "frechet": student, "frechet_of_teacher": of(teacher, stage / "report-teacher.json")})
+        write_csv(folder / TABLE, rows)
+    return rows
+
+
+def table(rows: Sequence[Row], teacher: str) -> Table:
+    """The distances of `measure`, for a person."""
+    headings = {"steps": "steps", "frechet": "FD", "frechet_of_teacher": f"FD of {teacher} in as many DDIM steps"}
+    return laid_out(rows, headings)
+
+
+def _task(teacher: str, steps: int) -> Distill:
+    config = library.config(teacher)
+    if not isinstance(config, DiffusionConfig):
+        raise Problem(f"{teacher} holds a {config.kind}, and a diffusion is needed here")
+    return Distill(teacher=teacher, digest=checkpoint.peek(library.find(teacher)).digest, model=config, steps=steps)
+
+
+def _stage(folder: Path, steps: int) -> Path:
+    return folder / f"stage-{steps}"
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise Problem(f"{folder} is a file: name a folder for the stages")
+    names = sorted(entry.name for entry in folder.iterdir() if not is_temporary(entry)) if folder.exists() else []
+    if strange := [name for name in names if not name.startswith("stage-") and name != TABLE]:
+        raise Problem(f"{folder} holds something else ({strange[0]}): choose another --out")

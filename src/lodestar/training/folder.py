@@ -1,0 +1,71 @@
+"""A run's folder: whose it is, and to whom it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from lodestar import checkpoint
+from lodestar.config import Problem, decode
+from lodestar.files import is_temporary, write_text
+from lodestar.models.first import upgraded
+from lodestar.training.names import LOCK, RUN, STATE
+from lodestar.training.run import Run
+
+CHANGEABLE = {
+    "train.images", "train.log_every", "train.save_every", "train.preview_every", "data.workers", "data.validation",
+}  # fmt: skip
+"""Settings that may change when a run is gone on with: its length, and what has no part in the weights."""
+
+
+def check_folder(folder: Path, run: Run) -> None:
+    """Raise Problem if the folder holds another run, or something that is no run."""
+    path = folder / RUN
+    if path.exists():
+        try:
+            there = decode(Run, upgraded(path.read_text(encoding="utf-8")))
+        except (Problem, UnicodeDecodeError):
+            raise Problem(f"{path} cannot be read as a run of this version: choose another --out, or move it away") from None
+        difference = _difference(there, run)
+        if difference is not None:
+            raise Problem(f"{folder} holds another run ({difference}): choose another --out, or give the same settings")
+    elif folder.exists() and (not folder.is_dir() or not all(map(_is_ours, folder.iterdir()))):
+        raise Problem(f"{folder} exists and holds no run: choose another --out")
+
+
+def claim(folder: Path, run: Run) -> None:
+    """Make the folder this run's. To be called by who holds its lock: files that others had not finished are removed."""
+    check_folder(folder, run)  # again, since who held the lock before may have begun a run
+    for entry in filter(is_temporary, folder.rglob("*.tmp")):
+        entry.unlink()
+    write_text(folder / RUN, run.to_json())
+
+
+def last_good(folder: Path) -> str:
+    """Where a run that cannot go on can be taken up again, for a person."""
+    path = folder / STATE
+    if not path.exists():
+        return "there is no checkpoint yet"
+    return f"the last good state, of image {checkpoint.peek(path).provenance['images_seen']:,}, is {path}"
+
+
+def _is_ours(entry: Path) -> bool:
+    """Whether this is what a run has in its folder before it has written anything."""
+    return entry.name == LOCK or is_temporary(entry)
+
+
+def _difference(a: Run, b: Run) -> str | None:
+    """The first setting in which two runs differ, as text; None where they are the same run."""
+
+    def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                yield from leaves(inner, f"{path}.{name}" if path else name)
+        elif path not in CHANGEABLE:
+            yield path, value
+
+    old, new = (dict(leaves(run.model_dump(mode="json"), "")) for run in (a, b))
+    for path in old | new:
+        if old.get(path) != new.get(path):
+            return f"its {path} is {old.get(path)!r}, yours {new.get(path)!r}"
+    return None

@@ -1,0 +1,81 @@
+"""What a run tells while it goes: a progress bar, one JSON line for every `log_every` images, and TensorBoard."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lodestar.config import Problem, from_json
+from lodestar.extras import need
+from lodestar.training.names import LOG
+
+
+class Log:
+    """Collects numbers and writes their means."""
+
+    def __init__(self, folder: Path, images_seen: int) -> None:
+        self.path = folder / LOG
+        self.sums: dict[str, Tensor] = {}
+        self.counts: dict[str, int] = defaultdict(int)
+        self._drop_lines_after(images_seen)
+        writer = need("torch.utils.tensorboard").SummaryWriter
+        # What an interrupted run logged after its last checkpoint is hidden, since it will be logged again.
+        self.board = writer(str(folder / "tensorboard"), purge_step=images_seen)
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Count per-sample values in [B]. They are summed where they are: a device is waited for in `write` alone."""
+        for name, value in values.items():
+            total = value.sum(dtype=torch.float64)
+            self.sums[name] = self.sums[name] + total if name in self.sums else total
+            self.counts[name] += value.numel()
+
+    def write(self, images_seen: int, **more: float) -> dict[str, float]:
+        """Write the means since the last line, and other numbers. Raises Problem when the disk is full."""
+        line: dict[str, Any] = {"images": images_seen, "time": round(time.time(), 3)}
+        line |= {name: self.sums[name].item() / self.counts[name] for name in self.sums} | more
+        self.sums.clear()
+        self.counts.clear()
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+            for name, value in line.items():
+                if name not in ("images", "time"):
+                    self.board.add_scalar(name, value, images_seen)
+        except OSError as error:
+            raise Problem(f"cannot write {self.path}: {error.strerror or error}") from error
+        return line
+
+    def picture(self, name: str, grid: Any, images_seen: int) -> None:
+        """Show a picture, uint8 [H, W, C], on the board."""
+        self.board.add_image(name, grid, images_seen, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write out what is held back."""
+        # On a full disk the board has lost its last lines; log.jsonl has them, or has said so.
+        with contextlib.suppress(OSError):
+            self.board.close()
+
+    def _drop_lines_after(self, images_seen: int) -> None:
+        if not self.path.exists():
+            return
+        from lodestar.files import write_text
+
+        lines = self.path.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if _images(line) <= images_seen]
+        if len(kept) < len(lines):
+            write_text(self.path, "".join(line + "\n" for line in kept))
+
+
+def _images(line: str) -> float:
+    try:
+        return from_json(line)["images"]
+    except (ValueError, KeyError, TypeError):
+        return float("inf")  # the last line of a killed run may be cut

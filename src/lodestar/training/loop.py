@@ -1,0 +1,159 @@
+"""The training loop: one for every task.
+
+It knows steps, counters in images, checkpoints and resumption, and no model. The random state of a step is a function of (seed,
+images seen), and so is the order of the data: to resume is to run the same command again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from lodestar.config import Problem
+from lodestar.data import DataFacts, Shuffled, Source, sequential
+from lodestar.files import lock
+from lodestar.images import save_grid
+from lodestar.progress import Forecast, progress, span
+from lodestar.training.folder import check_folder, claim, last_good
+from lodestar.training.inputs import classes, open_data
+from lodestar.training.interrupt import Interrupt
+from lodestar.training.log import Log
+from lodestar.training.names import LOCK, LOG, MODEL
+from lodestar.training.run import Run
+from lodestar.training.start import start
+from lodestar.training.state import TrainState
+from lodestar.training.step import Step
+
+
+def train(run: Run, folder: str | Path, console: Console | None = None, device: str | None = None, following: int = 0) -> Path:
+    """Train until the run has seen its images, going on from the folder's checkpoint where there is one.
+
+    Returns the path of the model. Raises Problem for whatever the user can mend: data that cannot be read, a folder that holds
+    another run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment; Ctrl-C saves one and interrupts.
+    following: how many runs of this length come after it, of which its forecast tells too.
+    """
+    folder, console = Path(folder), console or Console(stderr=True)
+    source, held_out = open_data(run)
+    transforms = run.data.transforms
+    run = run.replace(task=run.task.resolve(DataFacts(source.channels, transforms.result_size(source.size), source.names)))
+    check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
+    with lock(folder / LOCK, f"another process is training in {folder}"):
+        state = start(run, folder, device, console)
+        claim(folder, run)  # after all that can be refused: a folder is a run's once it has begun
+        counters, config = state.counters, run.train
+        console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
+        if counters.images_seen < config.images:
+            Loop(run, state, folder, console, following)(source, held_out)
+    for count, what in (
+        (len(source.bad), "pictures that could not be decoded"),
+        (counters.skipped, "steps whose loss or gradient was not finite"),
+    ):
+        if count:
+            console.print(f"skipped {count:,} {what}")
+    end = f": {counters.images_seen:,} images seen; the model is {folder / MODEL}"
+    console.print(Text.assemble(("done", "green"), end), soft_wrap=True)
+    return folder / MODEL
+
+
+class Loop:
+    """Steps from the state's images seen to the run's, with all that is told and saved on the way."""
+
+    def __init__(self, run: Run, state: TrainState, folder: Path, console: Console, following: int = 0) -> None:
+        self.run, self.state, self.folder, self.console, self.following = run, state, folder, console, following
+        self.step, self.log = Step(run, state), Log(folder, state.counters.images_seen)
+        self.forecast = Forecast(run.train.images)
+        self.losses, self.bad_steps = "", 0
+
+    def __call__(self, source: Source, held_out: Source | None) -> None:
+        """Train. Raises Problem, and KeyboardInterrupt once an interrupted run is saved."""
+        counters, config, data = self.state.counters, self.run.train, self.run.data
+        stream = Shuffled(source, config.batch_size, data.transforms, data.workers).batches(config.seed, counters.images_seen)
+        bar = progress(str(self.folder), config.images, done=counters.images_seen, console=self.console, transient=False)
+        with contextlib.closing(self.log), contextlib.closing(stream), Interrupt() as interrupt, bar as tick:
+            while counters.images_seen < config.images:
+                before, began = counters.images_seen, time.perf_counter()
+                self.log.add(self.step(next(stream)))
+                elapsed = time.perf_counter() - began
+                counters.seconds += elapsed
+                tick(counters.images_seen, f"{config.batch_size / elapsed:.0f} images/s {self.losses}")
+                self._check()
+                self._foretell()
+                last = counters.images_seen >= config.images
+                showing = last or passed(config.preview_every, before, counters.images_seen)
+                saving = showing or interrupt.asked or passed(config.save_every, before, counters.images_seen)
+                # What is logged is the mean since the last line; one ends at every checkpoint: nothing resumes half a line.
+                if saving or passed(config.log_every, before, counters.images_seen):
+                    self._write()
+                if saving:
+                    self.state.save(self.folder, self.run)
+                # After it is saved, so that whatever goes wrong in a report costs the report alone.
+                if showing:
+                    report(self.run, self.state, held_out, self.folder, self.log)
+                if interrupt.asked and saving and not last:
+                    self.console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
+                    raise KeyboardInterrupt
+
+    def _check(self) -> None:
+        """Raise Problem if too many steps in a row were skipped."""
+        self.bad_steps = 0 if self.step.finite else self.bad_steps + 1
+        if self.bad_steps >= self.run.train.patience:
+            raise Problem(
+                f"{self.bad_steps} steps in a row, to image {self.state.counters.images_seen:,}, had a loss or gradient that was "
+                f"not finite: {last_good(self.folder)}; try a lower train.optimizer.rate"
+            )
+
+    def _foretell(self) -> None:
+        """Say once, as soon as it is known, how long the rest takes."""
+        images, seen = self.run.train.images, self.state.counters.images_seen
+        left = self.forecast(seen)
+        if left is None or seen >= images:
+            return
+        told = f"{span(left)} to go here"
+        if self.following:
+            whole = left * images / (images - seen)
+            told += f", {span(left + self.following * whole)} with {self.following} more like it"
+        self.console.print(told)
+
+    def _write(self) -> None:
+        """Write a line of the log."""
+        counters = self.state.counters
+        speed = counters.images_seen / counters.seconds
+        line = self.log.write(counters.images_seen, **self.step.rates, images_per_second=speed, skipped=counters.skipped)
+        named = {name: value for name, value in line.items() if name.rpartition("/")[2] == "loss"}
+        self.losses = " ".join(f"{name} {value:.4f}" for name, value in named.items())
+
+
+def passed(every: int, before: int, now: int) -> bool:
+    """Whether a multiple of `every` lies in (before, now]."""
+    return now // every > before // every
+
+
+def report(run: Run, state: TrainState, held_out: Source | None, folder: Path, log: Log) -> None:
+    """Show samples and held-out numbers of the average that is saved as the model."""
+    learner, images_seen = state.learner, state.counters.images_seen
+    learner.module.eval()
+    with state.swapped(state.averages[0]), torch.no_grad():
+        pictures = learner.preview()
+        numbers = {} if held_out is None else learner.validate(lambda: sequential(held_out, run.train.batch_size))
+    if pictures is not None:
+        sheet = save_grid(folder / "samples" / f"{images_seen:09d}.png", pictures)
+        log.picture("samples", sheet.permute(1, 2, 0).numpy(), images_seen)
+    if numbers:
+        log.write(images_seen, **numbers)
+
+
+def _plan(run: Run, source: Source, held_out: Source | None, state: TrainState, folder: Path) -> Text:
+    device = next(state.learner.module.parameters()).device
+    parameters = sum(parameter.numel() for parameter in state.learner.module.parameters())
+    apart = "" if held_out is None else f" and {len(held_out):,} held out"
+    at = f"going on at {state.counters.images_seen:,}" if state.counters.images_seen else "from the start"
+    return Text(
+        f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures{apart}, {classes(source)}, "
+        f"to {run.train.images:,} images seen, {at}\n"
+        f"  log {folder / LOG}, TensorBoard {folder / 'tensorboard'}, grids {folder / 'samples'}, model {folder / MODEL}"
+    )

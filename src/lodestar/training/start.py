@@ -1,0 +1,64 @@
+"""The state with which a run begins, or goes on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.text import Text
+
+from lodestar import checkpoint, library
+from lodestar.config import Problem
+from lodestar.core.noise import generator
+from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
+from lodestar.tasks import Frozen, Phase
+from lodestar.training.ema import Average
+from lodestar.training.init import initialize
+from lodestar.training.names import STATE
+from lodestar.training.run import Run
+from lodestar.training.state import Counters, TrainState
+
+
+def start(run: Run, folder: Path, device: str | None = None, console: Console | None = None) -> TrainState:
+    """A fresh state, or the folder's checkpoint. Raises Problem if a file is not what it must be."""
+    place = choose_device(device)
+    dtype = best_dtype(place) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
+    _seed_torch(run.train.seed)
+    learner = run.task.build(place, dtype)
+    path = folder / STATE
+    for name, frozen in learner.frozen.items():
+        _fill(frozen, name)
+    if run.train.init is not None and not path.exists():
+        told = initialize(learner, run.train.init)
+        if console is not None:
+            console.print(Text(told), soft_wrap=True)
+    state = TrainState(learner, {phase.name: _optimizer(run, phase) for phase in learner.phases()}, [], Counters())
+    state.averages += [Average(profile, list(state.averaged().values())) for profile in run.train.ema]
+    if path.exists():
+        header, tensors = checkpoint.load(path, "state")
+        state.counters = Counters(**header.provenance)
+        state.restore(tensors, path)
+    return state
+
+
+def _seed_torch(seed: int) -> None:
+    """Seed torch's own generators, of which layers draw their first weights, by all of a seed: `generator` says how."""
+    torch.manual_seed(seed)
+    torch.set_rng_state(generator(seed).get_state())
+
+
+def _fill(frozen: Frozen, name: str) -> None:
+    """Give a frozen module the weights of the model of this name. Raises Problem if it is not the one that was meant."""
+    path = library.find(name)
+    header, tensors = checkpoint.load(path, frozen.kind)
+    if frozen.digest is not None and header.digest != frozen.digest:
+        raise Problem(f"{path} is not the model that this run needs: its SHA-256 is {header.digest}, not {frozen.digest}")
+    checkpoint.fill(frozen.module, tensors, path)
+
+
+def _optimizer(run: Run, phase: Phase) -> torch.optim.Optimizer:
+    settings = phase.optimizer or run.train.optimizer
+    return torch.optim.AdamW(
+        phase.parameters, lr=settings.rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
+    )

@@ -1,0 +1,140 @@
+"""The state of a run on disk: everything that makes the resumed run the run.
+
+Two files in the run's folder, each whole or absent: ``state.safetensors`` (weights, averages, optimizer, memory, counters), and
+``model.safetensors`` (the first average: what one samples from). Randomness and data order are functions of the seed and the
+images seen, so the counters say where they stand.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lodestar import __version__, checkpoint
+from lodestar.config import Problem
+from lodestar.tasks import Export, Learner
+from lodestar.training.ema import Average
+from lodestar.training.names import STATE
+from lodestar.training.run import Run
+
+
+@dataclass
+class Counters:
+    """How far a run is."""
+
+    images_seen: int = 0
+    steps: int = 0
+    skipped: int = 0
+    """Steps that were skipped because their loss or gradient was not finite."""
+    seconds: float = 0.0
+    """Time spent in training, over all resumptions."""
+
+
+@dataclass
+class TrainState:
+    """What a run consists of while it runs."""
+
+    learner: Learner
+    optimizers: dict[str, torch.optim.Optimizer]
+    averages: list[Average]
+    counters: Counters
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything that is saved, by name."""
+        tensors = {f"weights/{name}": value for name, value in self.learner.module.state_dict().items()}
+        for average in self.averages:
+            values = zip(self.averaged(), average.values, strict=True)
+            tensors |= {f"ema/{average.profile.label}/{name}": value for name, value in values}
+        tensors |= {f"memory/{name}": value for name, value in self.learner.memory().items()}
+        for phase, optimizer in self.optimizers.items():
+            for index, slots in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer/{phase}/{index}/{slot}": value for slot, value in slots.items()}
+        return tensors
+
+    def restore(self, tensors: dict[str, Tensor], path: Path) -> None:
+        """Put saved tensors back. Raises Problem if anything is missing, left over or of another shape."""
+        split: dict[str, dict[str, Tensor]] = {}
+        for name, value in tensors.items():
+            part, _, rest = name.partition("/")
+            split.setdefault(part, {})[rest] = value
+        checkpoint.fill(self.learner.module, split.get("weights", {}), path)
+        for average in self.averages:
+            for name, value in zip(self.averaged(), average.values, strict=True):
+                saved = split.get("ema", {}).get(f"{average.profile.label}/{name}")
+                if saved is None or saved.shape != value.shape:
+                    raise Problem(f"{path}: the average {average.profile.label} of {name!r} is missing or of another shape")
+                value.copy_(saved)
+        for name, value in self.learner.memory().items():
+            saved = split.get("memory", {}).get(name)
+            if saved is None or saved.shape != value.shape:
+                raise Problem(f"{path}: what the run remembers, {name!r}, is missing or of another shape")
+            value.copy_(saved)
+        slots = split.get("optimizer", {})
+        if self.counters.steps > self.counters.skipped and not slots:
+            raise Problem(f"{path}: the optimizer's state is missing")
+        for phase, optimizer in self.optimizers.items():
+            parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+            saved_state: dict[int, dict[str, Tensor]] = {}
+            for name, value in slots.items():
+                owner, index, slot = name.split("/")
+                if owner == phase:
+                    saved_state.setdefault(int(index), {})[slot] = _laid_out_as(parameters[int(index)], value)
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": saved_state})
+
+    def save(self, folder: Path, run: Run) -> None:
+        """Write both files, each atomically; the state last, so that a model is never older than the state beside it says."""
+        for number, average in enumerate(self.averages):
+            for name, export in self.learner.exports().items():
+                file = name if number == 0 else f"{name}-{average.profile.label}"
+                self._save_model(folder / f"{file}.safetensors", run, average, export)
+        checkpoint.save(folder / STATE, "state", run.to_json(), self.tensors(), asdict(self.counters))
+
+    def _save_model(self, path: Path, run: Run, average: Average, export: Export) -> None:
+        with self.swapped(average):
+            tensors = {name: value.clone() for name, value in export.module.state_dict().items()}
+        provenance: dict[str, Any] = {
+            **asdict(self.counters),
+            "ema": json.loads(average.profile.to_json()),
+            "data": run.data.source,
+            "lodestar": __version__,
+            "torch": torch.__version__,
+        }
+        checkpoint.save(path, export.kind, export.config, tensors, provenance)
+
+    def averaged(self) -> dict[str, torch.nn.Parameter]:
+        """Parameters of which averages are kept: those of the models that are made, by their names in the learner's module."""
+        made = {id(parameter) for export in self.learner.exports().values() for parameter in export.module.parameters()}
+        return {name: parameter for name, parameter in self.learner.module.named_parameters() if id(parameter) in made}
+
+    def swapped(self, average: Average) -> Swapped:
+        """A context in which the module has the average's weights."""
+        return Swapped(list(self.averaged().values()), average.values)
+
+
+def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
+    """`value` with the parameter's order in memory, which a fused optimizer takes for granted (and a file does not keep)."""
+    return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
+
+
+class Swapped:
+    """Exchanges the values of two lists of tensors for as long as the block lasts."""
+
+    def __init__(self, parameters: list[torch.nn.Parameter], values: list[Tensor]) -> None:
+        self.parameters, self.values = parameters, values
+
+    def __enter__(self) -> None:
+        self._swap()
+
+    def __exit__(self, *_: object) -> None:
+        self._swap()
+
+    def _swap(self) -> None:
+        for parameter, value in zip(self.parameters, self.values, strict=True):
+            kept = parameter.data.clone()
+            parameter.data.copy_(value)
+            value.copy_(kept)

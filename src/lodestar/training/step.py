@@ -1,0 +1,185 @@
+"""A step: the phases of a task on one batch, in pieces, by one process or several. It moves everything or nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from lodestar.data import Batch
+from lodestar.nets import dropout
+from lodestar.objectives import Losses
+from lodestar.tasks import OptimizerConfig, Phase, Rng
+from lodestar.training.run import Run
+from lodestar.training.state import TrainState
+from lodestar.training.world import World
+
+
+class Step:
+    """One step on one batch: in a task of several phases each moves its weights in turn, and sees what those before it moved.
+
+    If the loss or the gradient of any phase is not finite, the step is skipped: what earlier phases moved is put back.
+    """
+
+    def __init__(self, run: Run, state: TrainState, world: World = World()) -> None:  # noqa: B008 (it has no state)
+        self.run, self.state, self.world = run, state, world
+        self.phases = state.learner.phases()
+        if run.train.compile:
+            state.learner.compile()
+        self.device = next(state.learner.module.parameters()).device
+        self.averaged = list(state.averaged().values())
+        self.whose = dropout.number(state.learner.module, self.device)
+        self.finite = True
+        self.rates: dict[str, float] = {}
+        """Learning rates of the last step, by their names in the log."""
+
+    def __call__(self, batch: Batch) -> dict[str, Tensor]:
+        """Take the step on this process's share of a batch.
+
+        Returns the whole batch's per-sample losses, by their names in the log; empty if the step was skipped.
+        """
+        counters, size = self.state.counters, self.run.train.batch_size
+        seed = _mix(self.run.train.seed, counters.images_seen)
+        torch.manual_seed(seed)  # for modules of others, whose draws cannot be the pictures' own
+        generator = torch.Generator(device=self.device).manual_seed(seed)
+        self.rates = {self._name(phase, "rate"): self._rate(phase) for phase in self.phases}
+        self.state.learner.module.train()
+        logged = self._phases(batch, generator)
+        self.finite = logged is not None
+        counters.images_seen += size
+        counters.steps += 1
+        if logged is None:
+            counters.skipped += 1
+            return {}
+        for average in self.state.averages:
+            average.update(self.averaged, counters.images_seen, size)
+        return logged
+
+    def _phases(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor] | None:
+        """Gradient and update of every phase whose turn it is; None, and everything as before, where one is not finite."""
+        turn = [phase for phase in self.phases if self.state.counters.steps % phase.every == 0]
+        before = [Snapshot(list(self.state.learner.module.buffers()))]
+        done: list[tuple[Phase, Losses]] = []
+        logged: dict[str, Tensor] = {}
+        for phase in turn:
+            losses = self._gradient(phase, batch, Rng(generator, self.run.train.batch_size))
+            norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in phase.parameters if parameter.grad is not None])
+            # One question to the device, because each waits until it has caught up.
+            if not bool(norm.isfinite() & losses.total.isfinite().all()):
+                for each in turn:
+                    self.state.optimizers[each.name].zero_grad(set_to_none=True)
+                for snapshot in before:
+                    snapshot.restore()
+                return None
+            if phase is not turn[-1]:
+                before.append(Snapshot(phase.parameters, self.state.optimizers[phase.name]))
+            self._move(phase, norm)
+            done.append((phase, losses))
+            values = {"loss": losses.total, **losses.terms, "gradient": norm.detach().reshape(1)}
+            logged |= {self._name(phase, name): value for name, value in values.items()}
+        for phase, losses in done:
+            if phase.note is not None:
+                phase.note(losses.noted)
+        return logged
+
+    def _gradient(self, phase: Phase, batch: Batch, rng: Rng) -> Losses:
+        """The gradient of a phase, summed over pieces and processes; returns the losses of the whole batch."""
+        config, share = self.run.train, self.world.share(self.run.train.batch_size)
+        assert len(batch) == share.stop - share.start, "a process is given its share of a batch"
+        self.state.optimizers[phase.name].zero_grad(set_to_none=True)
+        # Other phases' weights are let alone, whatever the loss depends on.
+        only = None if len(self.phases) == 1 else list(phase.parameters)
+        self.whose[0].fill_(_signed(_mix(config.seed, self.phases.index(phase))))
+        losses: list[Losses] = []
+        for rows in pieces(share, config.microbatch):
+            self.whose[1].fill_(self.state.counters.images_seen + rows.start)
+            piece = batch[rows.start - share.start : rows.stop - share.start]
+            part = phase.loss(piece, rng.piece(rows))
+            # The mean over the batch whatever the pieces: each counts by its share of the samples.
+            (part.total.sum() / config.batch_size).backward(inputs=only)
+            losses.append(replace(part, total=part.total.detach()))
+        self.world.sum([parameter.grad for parameter in phase.parameters if parameter.grad is not None])
+        return self._joined(losses)
+
+    def _joined(self, parts: Sequence[Losses]) -> Losses:
+        """The losses of pieces, and of all processes, as those of one batch."""
+
+        def join(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+            return {name: self.world.gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
+
+        total = self.world.gather(torch.cat([part.total for part in parts]))
+        return Losses(total, join([part.terms for part in parts]), join([part.noted for part in parts]))
+
+    def _move(self, phase: Phase, norm: Tensor) -> None:
+        """Update a phase's weights along its gradient, clipped."""
+        settings, optimizer = phase.optimizer or self.run.train.optimizer, self.state.optimizers[phase.name]
+        for group in optimizer.param_groups:
+            group["lr"] = self.rates[self._name(phase, "rate")]
+        if settings.clip is not None:
+            torch.nn.utils.clip_grads_with_norm_(phase.parameters, settings.clip, norm)
+        optimizer.step()
+
+    def _rate(self, phase: Phase) -> float:
+        settings = phase.optimizer or self.run.train.optimizer
+        return learning_rate(settings, self.state.counters.images_seen, self.run.train.images)
+
+    def _name(self, phase: Phase, name: str) -> str:
+        """A number's name in the log: the phase stands before it where there are several."""
+        return name if len(self.phases) == 1 else f"{phase.name}/{name}"
+
+
+class Snapshot:
+    """Tensors as they are now, and what an optimizer knows of them, to be put back."""
+
+    def __init__(self, tensors: Sequence[Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
+        self.optimizer = optimizer
+        known = {} if optimizer is None else optimizer.state
+        self.unknown = [tensor for tensor in tensors if tensor not in known]
+        slots = [slot for state in known.values() for slot in state.values()]
+        self.values = [(tensor, tensor.detach().clone()) for tensor in (*tensors, *slots)]
+
+    @torch.no_grad()
+    def restore(self) -> None:
+        """Put everything back."""
+        for tensor, value in self.values:
+            tensor.copy_(value)
+        if self.optimizer is not None:
+            for tensor in self.unknown:
+                self.optimizer.state.pop(tensor, None)
+
+
+def learning_rate(config: OptimizerConfig, images_seen: int, images: int) -> float:
+    """The rate of the step that begins at images_seen."""
+    rate = config.rate
+    if config.warmup_images:
+        rate *= min(1.0, (images_seen + 1) / config.warmup_images)
+    left = max(1 - images_seen / images, 0.0)
+    match config.fall:
+        case "cosine":
+            rate *= 0.5 * (1 - math.cos(math.pi * left))
+        case "linear":
+            rate *= left
+    return rate
+
+
+def pieces(rows: slice, size: int | None) -> Iterator[slice]:
+    """Rows of a batch in pieces of at most `size`."""
+    size = size or rows.stop - rows.start
+    for begin in range(rows.start, rows.stop, size):
+        yield slice(begin, min(begin + size, rows.stop))
+
+
+def _mix(seed: int, number: int) -> int:
+    """A seed for each number (of a step, of a phase), far from its neighbours' and other runs' (splitmix64's finisher)."""
+    value = (seed * 0x9E3779B97F4A7C15 + number + 1) % 2**64
+    value = (value ^ (value >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    value = (value ^ (value >> 27)) * 0x94D049BB133111EB % 2**64
+    return value ^ (value >> 31)
+
+
+def _signed(value: int) -> int:
+    """Of 64 bits, as a tensor holds them."""
+    return value - 2**64 if value >= 2**63 else value

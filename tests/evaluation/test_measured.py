@@ -1,0 +1,67 @@
+"""Reports that are kept: made once, and again when anything that they depend on is another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lodestar import checkpoint
+from lodestar.evaluation import measured as module
+from lodestar.evaluation.measured import measured
+from lodestar.generators.request import settings
+from lodestar.samplers import DDIM
+
+from . import tiny
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many pictures each evaluation sampled."""
+    counts: list[int] = []
+    original = module.evaluate
+    monkeypatch.setattr(module, "evaluate", lambda *args, **more: (counts.append(more["count"]), original(*args, **more))[1])
+    return counts
+
+
+def write(path: Path, seed: int) -> Path:
+    model = tiny.diffusion(seed)
+    checkpoint.save(path, "diffusion", model.config.to_json(), model.state_dict(), {})
+    return path
+
+
+def test_a_report_is_made_once_for_the_same_settings_and_weights(tmp_path: Path, made: list[int]) -> None:
+    model, kept = write(tmp_path / "m.safetensors", 0), tmp_path / "report.json"
+
+    def ask(extractor: int = 2, reference: int = 0, count: int = 6, seed: int = 0, **how: object) -> float:
+        report = measured(
+            kept, model, tiny.reference(seed=reference), tiny.extractor(extractor), count=count, seed=seed,
+            how=settings(**how), cache=tmp_path,
+        )  # fmt: skip
+        return report["numbers"]["frechet"]
+
+    first = ask()
+    assert ask() == first
+    assert made == [6]
+    for number, changes in enumerate(
+        ({"count": 7}, {"extractor": 3}, {"reference": 1}, {"steps": "3"}, {"sampler": DDIM()}, {"seed": 1}), start=2
+    ):
+        ask(**changes)  # type: ignore[arg-type]
+        assert len(made) == number, changes
+    ask()
+    write(tmp_path / "m.safetensors", 1)
+    before = len(made)
+    assert ask() != first
+    assert len(made) == before + 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"numbers": 1}'])
+def test_a_damaged_one_is_made_again(text: str, tmp_path: Path, made: list[int]) -> None:
+    (tmp_path / "report.json").write_text(text)
+    model = write(tmp_path / "m.safetensors", 0)
+    measured(tmp_path / "report.json", model, tiny.reference(), tiny.extractor(), count=6, cache=tmp_path)
+    measured(tmp_path / "report.json", model, tiny.reference(), tiny.extractor(), count=6, cache=tmp_path)
+    assert made == [6]

@@ -1,0 +1,80 @@
+"""A diffusion model, a guiding classifier, an extractor and a reference that measure in a moment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+
+from lodestar.core.schedule import Linear
+from lodestar.data import Source
+from lodestar.data.arrays import ArrayRows
+from lodestar.denoiser import DenoiserConfig, conditions
+from lodestar.evaluation.extractors import ClassifierExtractor
+from lodestar.generators.diffusion import Diffusion
+from lodestar.images import save_png
+from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets.classifier import ClassifierConfig
+from lodestar.nets.unet import UNetConfig
+
+M = TypeVar("M", bound=torch.nn.Module)
+SCHEDULE = Linear(timesteps=50)
+NAMES = ("cat", "dog", "ship")
+BACKBONE: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "blocks": 1, "attention": (), "head_channels": 8, "norm_groups": 4}
+
+
+def diffusion(
+    seed: int = 0,
+    channels: int = 3,
+    droppable: bool = True,
+    classes: int | None = len(NAMES),
+    low_res: tuple[int, int] | None = None,
+) -> Diffusion:
+    network = UNetConfig(**BACKBONE, in_channels=channels if low_res is None else 2 * channels, out_channels=channels)
+    config = DiffusionConfig(
+        denoiser=DenoiserConfig(network=network, conditions=conditions(classes, low_res)),
+        schedule=Linear(timesteps=50),
+        size=(8, 8),
+        names=None if classes is None else NAMES,
+        droppable=droppable and classes is not None,
+        steps="2",
+    )
+    return randomized(Diffusion(config), seed)
+
+
+def classifier(
+    seed: int = 1, channels: int = 3, size: tuple[int, int] = (8, 8), schedule: Linear = SCHEDULE
+) -> PictureClassifier:
+    network = ClassifierConfig(**BACKBONE, in_channels=channels, classes=len(NAMES), size=size, pool="adaptive")
+    return randomized(PictureClassifier(ClassifierModelConfig(network=network, schedule=schedule, names=NAMES)), seed)
+
+
+def extractor(seed: int = 2, channels: int = 3, size: tuple[int, int] = (8, 8)) -> ClassifierExtractor:
+    return ClassifierExtractor("tiny", f"digest {seed}", classifier(seed, channels, size))
+
+
+def reference(count: int = 24, channels: int = 3, side: int = 8, seed: int = 0) -> Source:
+    shape = (count, side, side) if channels == 1 else (count, side, side, 3)
+    images = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+    return Source(ArrayRows(images, np.arange(count) % len(NAMES), NAMES), "noise", channels=channels)
+
+
+def folder(path: Path, count: int) -> Path:
+    """A folder of picture files."""
+    source = reference(count, seed=5)
+    for number in range(count):
+        image = source.image(number)
+        assert image is not None
+        save_png(path / f"{number:02}.png", torch.from_numpy(image.copy()))
+    return path
+
+
+def randomized(model: M, seed: int) -> M:
+    """Every weight random: as built, the last layers are zero and say the same of every picture."""
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2, generator=generator)
+    return model.requires_grad_(False).eval()

@@ -1,0 +1,172 @@
+"""Beginning with another model's weights."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from rich.console import Console
+
+from lodestar import checkpoint, library
+from lodestar.config import Problem
+from lodestar.core.prediction import Velocity
+from lodestar.core.schedule import Cosine
+from lodestar.denoiser import conditions
+from lodestar.objectives import Simple
+from lodestar.training.init import initialize, match_classes
+from lodestar.training.loop import train
+from lodestar.training.run import Run
+from tests.training.runs import SMALL, classifying, denoising, write_pictures
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three classes, its model random."""
+    folder = tmp_path_factory.mktemp("given")
+    model = denoising("digits").task.model.build()
+    for number, parameter in enumerate(model.parameters()):
+        torch.nn.init.normal_(parameter, generator=torch.Generator().manual_seed(number))
+    checkpoint.save(folder / "model.safetensors", "diffusion", model.config.to_json(), model.state_dict(), {})
+    return folder / "model.safetensors"
+
+
+def learner(classes: int | None = 3, channels: int = 3, **network: Any) -> Any:
+    task = denoising("digits").task
+    denoiser = task.model.denoiser
+    changed = denoiser.network.replace(in_channels=channels, out_channels=2 * channels, **network)
+    model = task.model.replace(denoiser=denoiser.replace(network=changed, channels=channels, conditions=conditions(classes)))
+    return task.replace(model=model).build(torch.device("cpu"), torch.float32)
+
+
+def test_all_of_a_like_model_is_taken(given: Path) -> None:
+    ours = learner()
+    told = initialize(ours, str(given))
+    theirs = checkpoint.load(given)[1]
+    whole = f"begins with {len(theirs)} of {given}'s {len(theirs)} tensors, which are 100.0% of the parameters here"
+    assert told == f"{whole}; classes by number, as there are no names on either side"
+    assert all(torch.equal(tensor, theirs[name]) for name, tensor in ours.module.state_dict().items())
+
+
+def test_other_classes_and_channels_stay_as_built_and_are_told(given: Path) -> None:
+    ours = learner(classes=5, channels=1)
+    built = {name: tensor.clone() for name, tensor in ours.module.state_dict().items()}
+    told = initialize(ours, str(given))
+    theirs, now = checkpoint.load(given)[1], ours.module.state_dict()
+    fresh = ["label.table.weight", "network.stem.weight", "network.head.weight", "network.head.bias"]
+    for name in (f"denoiser.{name}" for name in fresh):
+        assert torch.equal(now[name], built[name])
+        assert f"{name} {list(built[name].shape)} (there {list(theirs[name].shape)})" in told
+    assert "4 as built" in told
+    assert torch.equal(now["denoiser.network.time.linear1.weight"], theirs["denoiser.network.time.linear1.weight"])
+    told = initialize(learner(classes=None), str(given))
+    assert "1 left out: denoiser.label.table.weight" in told
+
+
+def named(config: Any, names: tuple[str, ...] | None, count: int | None = None) -> Any:
+    """The configuration of a model with classes of these names, or with so many without names."""
+    count = len(names or ()) or count
+    if config.kind == "diffusion":
+        return config.replace(denoiser=config.denoiser.replace(conditions=conditions(count)), names=names)
+    return config.model_copy(update={"network": config.network.replace(classes=count), "names": names})
+
+
+def saved(path: Path, config: Any) -> dict[str, torch.Tensor]:
+    """A model of this configuration in a file, each row of its classes' tables counted; its tensors."""
+    state = config.build().state_dict()
+    for key, tensor in state.items():
+        if key.startswith(("denoiser.label.table", "network.head")) and len(tensor) == len(config.names or ()) > 0:
+            tensor += torch.arange(1.0, len(tensor) + 1).reshape(-1, *[1] * (tensor.ndim - 1))
+    checkpoint.save(path, config.kind, config.to_json(), state, {})
+    return state
+
+
+@pytest.mark.parametrize("pool", [None, "adaptive", "attention", "spatial", "spatial_v2"])
+def test_rows_of_classes_are_taken_by_name(pool: Any, tmp_path: Path) -> None:
+    run = denoising("digits") if pool is None else classifying("digits")
+    config = run.task.model if pool is None else run.task.model.replace(network=run.task.model.network.replace(pool=pool))
+    theirs = saved(tmp_path / "there.safetensors", named(config, ("ship, boat", "Tabby", "dog", "car")))
+    task = run.task.model_copy(update={"model": named(config, ("dog", "boat, vessel", "plane", "tabby, tabby cat"))})
+    ours = task.build(torch.device("cpu"), torch.float32)
+    built = {key: tensor.clone() for key, tensor in ours.module.state_dict().items()}
+    told = initialize(ours, str(tmp_path / "there.safetensors"))
+    assert "classes by name: 3 of 4, as built: plane" in told
+    now, tables = ours.module.state_dict(), 0
+    for key, tensor in now.items():
+        if len(tensor) == 4 and (key.startswith("network.head") or "label.table" in key):
+            tables += 1
+            assert torch.equal(tensor[[0, 1, 3]], theirs[key][[2, 0, 1]])
+            assert torch.equal(tensor[2], built[key][2])
+    assert tables == (1 if pool is None else 2)
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "pairs", "told"),
+    [
+        (("a", "b", "c"), ("c", "a", "b"), {0: 2, 1: 0, 2: 1}, "classes by name: 3 of 3"),
+        (("a", "b"), ("b", "x", "a", "y"), {0: 1, 2: 0}, "classes by name: 2 of 4, as built: x, y"),
+        (12, ("0", "1", "10", "11", "2"), {0: 0, 1: 1, 2: 10, 3: 11, 4: 2}, "classes by name: 5 of 5"),
+        (("0", "10", "2"), 12, {0: 0, 2: 2, 10: 1}, "classes by name: 3 of 12, as built: 1, 3, 4, 5, 6, …"),
+        (3, ("a", "b", "c"), {0: 0, 1: 1, 2: 2}, "classes by number, as there are no names there"),
+        (("a", "b", "c"), 3, {0: 0, 1: 1, 2: 2}, "classes by number, as there are no names here"),
+        (3, 3, {0: 0, 1: 1, 2: 2}, "classes by number, as there are no names on either side"),
+        (4, 3, {}, None),
+        (4, ("a", "b", "c"), {}, None),
+        (("cat", "dog"), ("0", "dog"), {1: 1}, "classes by name: 1 of 2, as built: 0"),
+        (("crane, bird", "crane, machine"), ("crane", "crane, machine"), {1: 1}, "classes by name: 1 of 2, as built: crane"),
+    ],
+)
+def test_classes_are_matched(there: Any, here: Any, pairs: dict[int, int], told: str | None) -> None:
+    model = denoising("digits").task.model
+    sides = [named(model, *((None, side) if isinstance(side, int) else (side,))) for side in (there, here)]
+    assert match_classes(*sides) == (pairs, [] if told is None else [told])
+
+
+def test_another_meaning_of_the_output_is_told(given: Path) -> None:
+    task = denoising("digits").task
+    other = task.model.replace(
+        denoiser=task.model.denoiser.replace(prediction=Velocity(), variance="learned"), schedule=Cosine(timesteps=50)
+    )
+    told = initialize(task.replace(model=other, objective=Simple()).build(torch.device("cpu"), torch.float32), str(given))
+    assert "its prediction was epsilon, here it is v" in told and "its variance was learned_range, here it is learned" in told
+    assert "its last time that the network is told was 19, here it is 49" in told
+
+
+def test_where_nothing_fits_or_means_the_same_it_is_refused(given: Path) -> None:
+    with pytest.raises(Problem, match=f"--init {given}: none of its weights fits this run"):
+        initialize(learner(classes=5, width=24, norm_groups=4), str(given))
+    with pytest.raises(Problem, match=r"layout is 'qkv_first'.*set task.model.denoiser.network.layout=qkv_first"):
+        initialize(learner(layout="heads_first"), str(given))
+    with pytest.raises(Problem, match="its attention has 2 heads at 16 channels, this run's 4"):
+        initialize(learner(head_channels=4), str(given))
+    with pytest.raises(Problem, match="holds a diffusion, and a classifier is needed here"):
+        initialize(_classifier(), str(given))
+
+
+def _classifier() -> Any:
+    return classifying("digits").task.build(torch.device("cpu"), torch.float32)
+
+
+def test_a_run_that_cannot_begin_so_leaves_its_folder_to_one_that_can(given: Path, tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "pictures", 12)
+    for init in (str(tmp_path / "nothing"), str(given)):
+        run = denoising(source, images=8, microbatch=None, init=init)
+        if init == str(given):
+            train(run, tmp_path / "run")
+            continue
+        with pytest.raises(Problem, match="no model"):
+            train(run, tmp_path / "run")
+
+
+def test_a_run_says_what_it_begins_with(given: Path, tmp_path: Path) -> None:
+    source = write_pictures(tmp_path / "pictures", 12)
+    run: Run = denoising(source, images=8, microbatch=None, init=str(given))
+    console = Console(record=True, width=200, file=io.StringIO())
+    train(run, tmp_path / "run", console)
+    assert "tensors, which are 100.0% of the parameters here" in console.export_text()
+    assert library.config(tmp_path / "run").names == ("a", "b", "c")
+    assert SMALL["width"] == 8
