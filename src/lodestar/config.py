@@ -17,7 +17,7 @@ import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Self, TypeVar, overload
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
 from pydantic_core import CoreSchema
@@ -156,6 +156,10 @@ def choose(what: str, value: str, allowed: Mapping[str, T]) -> T:
     raise Problem(f"unknown {what} {value!r}: choose from {', '.join(allowed)}{nearest(value, allowed)}")
 
 
+@overload
+def decode(kind: type[T], value: Any, where: str = "") -> T: ...
+@overload
+def decode(kind: Any, value: Any, where: str = "") -> Any: ...
 def decode(kind: Any, value: Any, where: str = "") -> Any:
     """Validate `value` (JSON text, or plain Python data) as `kind`: a Config class or an annotated union of them.
 

@@ -26,7 +26,7 @@ def cache_folder() -> Path:
 
 
 @contextlib.contextmanager
-def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO]:
+def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` only when the block ends without an error; until then the old one stays.
 
     Raises Problem when the disk is full or the folder cannot be written to; the temporary file is removed.

@@ -12,7 +12,7 @@ import abc
 import math
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -229,7 +229,7 @@ PlanText = Annotated[str, BeforeValidator(lambda given: str(given) if type(given
 """A plan as a configuration holds it: its text; a number stands for so many steps."""
 
 
-def parse_plan(text: str | int) -> Any:
+def parse_plan(text: str | int) -> Plan:
     """Read a plan from its text: ``250``, ``90,60,60,20,20``, ``ddim25``, ``fast27``, ``karras:20`` and so on. Raises Problem."""
     text = str(text).strip()
     if re.fullmatch(r"\d+(,\d+)*", text):
@@ -238,11 +238,12 @@ def parse_plan(text: str | int) -> Any:
             raise Problem(f"steps {text!r}: every count is at least 1")
         return Sections(counts=counts)
     if match := re.fullmatch(r"ddim(\d+)", text):
-        return parse("steps", f"ddim:{match[1]}", AnyPlan)
+        text = f"ddim:{match[1]}"
     if match := re.fullmatch(r"at:(\d+(?:,\d+)*)", text):
         return Chosen(kept=tuple(int(step) for step in match[1].split(",")))
     if text.split(":")[0] in _NAMES:
-        return parse("steps", text, AnyPlan)
+        plan: Plan = parse("steps", text, AnyPlan)
+        return plan
     spaced = [f"{name}:N" for name in _NAMES if name not in ("ddim", "fast27", "at")]
     close = nearest(text.split(":")[0], _NAMES)
     raise Problem(f"steps {text!r}: write a number (250), numbers (90,60,60), ddimN, fast27, {', '.join(spaced)}, at:N,N{close}")

@@ -120,7 +120,8 @@ def _read_as(data: bytes, raw: str) -> Image.Image:
     picture: Any = Image.open(io.BytesIO(data))
     picture.tile = [(*tile[:3], (raw, *tile[3][1:]) if isinstance(tile[3], tuple | list) else raw) for tile in picture.tile]
     picture.load()
-    return picture
+    read: Image.Image = picture
+    return read
 
 
 def _image(samples: np.ndarray, kind: str, top: int, key: Any) -> Image.Image:

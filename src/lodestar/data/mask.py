@@ -64,7 +64,8 @@ def _on_black(picture: Image.Image, path: str | Path) -> Image.Image:
 
 def _greys(image: np.ndarray, path: str | Path) -> np.ndarray:
     """The greys uint8 [H, W] of a picture uint8 [3, H, W]. Raises Problem where it has colours."""
-    low, high = image.min(0), image.max(0)
+    low: np.ndarray = image.min(0)
+    high: np.ndarray = image.max(0)
     coloured = int((high - low > _COLOURED).sum())
     if coloured:
         raise Problem(
@@ -81,7 +82,8 @@ def _places(greys: np.ndarray, size: Size, path: str | Path) -> np.ndarray:
     down, across = (_covers(step, count, length) for length, count in zip(greys.shape, size, strict=True))
 
     def any_of(pixels: np.ndarray) -> np.ndarray:
-        return down @ pixels.astype(np.float32) @ across.T > 0
+        white: np.ndarray = down @ pixels.astype(np.float32) @ across.T > 0
+        return white
 
     white = greys >= WHITE
     filled = any_of(white)

@@ -173,7 +173,8 @@ def _contents(path: Path, info: zipfile.ZipInfo) -> int:
     """Where the contents of an archive's file begin."""
     with open(path, "rb") as file:
         file.seek(info.header_offset)
-        return info.header_offset + 30 + sum(_LOCAL_HEADER.unpack(file.read(30)))
+        lengths: tuple[int, int] = _LOCAL_HEADER.unpack(file.read(30))
+        return info.header_offset + 30 + sum(lengths)
 
 
 def _write_header(file: IO[bytes], descr: str, shape: tuple[int, ...]) -> None:

@@ -79,7 +79,7 @@ class ParquetRows:
     def encoded(self, index: int) -> bytes:
         group = int(np.searchsorted(self._starts, index, side="right")) - 1
         cell = self._pictures(group)[index - int(self._starts[group])].as_py()
-        data = cell and cell["bytes"]
+        data: bytes | None = cell and cell["bytes"]
         if not data:
             raise ValueError("it holds no bytes")
         return data

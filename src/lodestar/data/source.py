@@ -91,7 +91,8 @@ class Source:
     def image(self, index: int) -> np.ndarray | None:
         """Picture uint8 [C,H,W] (not to be written to) at `index`; None where it is bad and `skip_bad`. Raises Problem."""
         if self._kept is not None and self._is_kept[index]:
-            return self._kept[index]
+            kept: np.ndarray = self._kept[index]
+            return kept
         picture = self._decode(index)
         if picture is None:
             return None

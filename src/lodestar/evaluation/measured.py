@@ -60,7 +60,8 @@ def measured(
         run=Measurement(metrics=(Frechet(),), batch_size=batch_size, cache=cache),
     )
     write_text(path, report.to_json() + "\n")
-    return json.loads(report.to_json())
+    kept: Mapping[str, Any] = json.loads(report.to_json())
+    return kept
 
 
 def _read(path: Path) -> dict[str, Any] | None:

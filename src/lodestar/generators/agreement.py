@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 
 from lodestar.config import Note, Problem
+from lodestar.core import prediction
 from lodestar.core.plan import parse_plan
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import check_classes
@@ -37,7 +38,7 @@ def note_sampler(model: DiffusionConfig, sampler: Sampler) -> None:
     """
     if not isinstance(sampler, Consistency):
         return
-    jumps = isinstance(model.sampler, Consistency) or model.denoiser.prediction.kind == "consistency"
+    jumps = isinstance(model.sampler, Consistency) or isinstance(model.denoiser.prediction, prediction.Consistency)
     if not jumps and len(parse_plan(model.steps).steps(model.schedule)) > 1:
         warnings.warn(
             "sampler consistency is for models that were trained to jump to clean data (consistency models, students of one "

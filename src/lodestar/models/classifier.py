@@ -79,7 +79,8 @@ class PictureClassifier(nn.Module):
 
     def logits(self, x: Tensor, level: Level = CLEAN) -> Tensor:
         """Unnormalised log-probabilities of the classes [B, classes]."""
-        return self.network(x, _times(x, level), self.dtype)
+        logits: Tensor = self.network(x, _times(x, level), self.dtype)
+        return logits
 
     def log_probability(self, x: Tensor, level: Level, signs: Tensor) -> Tensor:
         """Σ sign·log p(class | x) [B], differentiable in x, for signs [B, classes]: 1 for a wanted class, −1 for an unwanted one.

@@ -104,7 +104,8 @@ class DiffusionModel(nn.Module):
         """
         several = isinstance(time, Tensor) and time.ndim > 0
         level = _levels(self.config, time) if several else self.config.schedule.at(float(time))  # type: ignore[arg-type]
-        return self.denoiser(x, level, self.denoiser.encode(cond or {}))
+        estimate: Estimate = self.denoiser(x, level, self.denoiser.encode(cond or {}))
+        return estimate
 
 
 def _levels(config: DiffusionConfig, time: Tensor) -> Level:

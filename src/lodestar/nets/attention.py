@@ -78,7 +78,8 @@ class Attention(nn.Module):
         places = self.norm(x).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
         y = self.out(attend(self.qkv(places), self.heads, self.layout, gather))
         y = x + y.view(batch, height, width, channels).permute(0, 3, 1, 2)
-        return y * math.sqrt(0.5) if self.rescale else y
+        out: Tensor = y * math.sqrt(0.5) if self.rescale else y
+        return out
 
 
 class AttentionPool(nn.Module):
@@ -95,4 +96,5 @@ class AttentionPool(nn.Module):
         """[B, C, H, W] to [B, out_channels]."""
         places = x.flatten(2).transpose(1, 2)
         places = torch.cat([places.mean(dim=1, keepdim=True), places], dim=1) + self.position.to(x.dtype)
-        return self.out(attend(self.qkv(places), self.heads, "qkv_first")[:, 0])
+        out: Tensor = self.out(attend(self.qkv(places), self.heads, "qkv_first")[:, 0])
+        return out

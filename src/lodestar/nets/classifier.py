@@ -85,11 +85,13 @@ class Classifier(nn.Module):
                 means.append(h.mean(dim=(2, 3)))
         if self.norm is None:
             return torch.cat(means, dim=-1).to(x.dtype)
-        return self.norm(h.to(x.dtype), silu=True)
+        out: Tensor = self.norm(h.to(x.dtype), silu=True)
+        return out
 
     def classify(self, features: Tensor) -> Tensor:
         """Logits, float32 [B, classes], of what `features` returned."""
-        return self.head(features.mean(dim=(2, 3)) if self.config.pool == "adaptive" else features)
+        out: Tensor = self.head(features.mean(dim=(2, 3)) if self.config.pool == "adaptive" else features)
+        return out
 
     def forward(self, x: Tensor, time: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Logits, float32 [B, classes]."""

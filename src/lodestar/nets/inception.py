@@ -80,8 +80,11 @@ class Mixed(nn.Module):
             case "halve":
                 return F.max_pool2d(x, 3, 2)
             case "max":
-                return self.branch_pool(F.max_pool2d(x, 3, 1, padding=1))
-        return self.branch_pool(F.avg_pool2d(x, 3, 1, padding=1, count_include_pad=False))
+                pooled = F.max_pool2d(x, 3, 1, padding=1)
+            case _:
+                pooled = F.avg_pool2d(x, 3, 1, padding=1, count_include_pad=False)
+        out: Tensor = self.branch_pool(pooled)
+        return out
 
 
 class Inception(nn.Module):

@@ -164,4 +164,5 @@ class ResBlock(nn.Module):
         else:
             h = self.norm2(h + e, silu=True)
         h = self.skip(x) + self.conv2(self.dropout(h))
-        return h * math.sqrt(0.5) if self.rescale else h
+        out: Tensor = h * math.sqrt(0.5) if self.rescale else h
+        return out

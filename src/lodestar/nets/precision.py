@@ -38,4 +38,5 @@ def choose_device(name: str | torch.device | None = None) -> torch.device:
 
 def place(module: M, device: torch.device) -> M:
     """Put a module on a device, its weights in the order of memory in which convolutions are fastest; returns it."""
-    return module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    module.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module

@@ -78,7 +78,7 @@ class BackboneConfig(Config):
     @property
     def divisor(self) -> int:
         """Height and width of a picture must be multiples of this."""
-        return 2 ** (len(self.multipliers) - 1)
+        return 1 << (len(self.multipliers) - 1)
 
     @property
     def attended(self) -> tuple[int, ...]:
@@ -230,14 +230,15 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, time: Tensor) -> Tensor:
         """Times [B] to float32 [B, out_width]."""
-        return self.linear2(F.silu(self.linear1(timestep_embedding(time, self.width, closed=self.closed))))
+        out: Tensor = self.linear2(F.silu(self.linear1(timestep_embedding(time, self.width, closed=self.closed))))
+        return out
 
 
 def run(stage: nn.Module, *inputs: Tensor | Gather | None, checkpointing: bool) -> Tensor:
     """Call a stage, storing its activations or not."""
-    if checkpointing and torch.is_grad_enabled():
-        return checkpoint(stage, *inputs, use_reentrant=False)
-    return stage(*inputs)
+    storing = not (checkpointing and torch.is_grad_enabled())
+    out: Tensor = stage(*inputs) if storing else checkpoint(stage, *inputs, use_reentrant=False)
+    return out
 
 
 class UNet(nn.Module):
@@ -282,4 +283,5 @@ class UNet(nn.Module):
         for stage in self.up:
             h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), checkpointing=checkpointing)
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
-        return self.head(self.norm(h.to(x.dtype), silu=True))
+        out: Tensor = self.head(self.norm(h.to(x.dtype), silu=True))
+        return out

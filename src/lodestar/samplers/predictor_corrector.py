@@ -58,4 +58,5 @@ class PredictorCorrector(Sampler):
         if self.size == "level":
             return 2 * (self.snr * estimate.level.sigma) ** 2
         norms = [torch.linalg.vector_norm(each.flatten(1), dim=1) for each in (fresh, score)]
-        return 2 * (self.snr * norms[0] / norms[1]) ** 2
+        size: Tensor = 2 * (self.snr * norms[0] / norms[1]) ** 2
+        return size

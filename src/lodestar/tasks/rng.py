@@ -42,7 +42,9 @@ class Rng:
         if self._asked == len(self._drawn):
             self._drawn.append(make(self.count, self.generator))
         self._asked += 1
-        return self._drawn[self._asked - 1][self.rows]
+        whole: T = self._drawn[self._asked - 1]
+        rows: T = whole[self.rows]
+        return rows
 
     def normal(self, *shape: int) -> Tensor:
         """Standard normal numbers, float32 [B, *shape]."""

@@ -118,7 +118,7 @@ def measure(
                 device=device,
                 cache=cache,
             )
-            return report["numbers"]["frechet"]
+            return float(report["numbers"]["frechet"])
 
         student = of(str(stage), stage / "report.json")
         rows.append({"steps": steps, "frechet": student, "frechet_of_teacher": of(teacher, stage / "report-teacher.json")})

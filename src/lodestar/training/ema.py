@@ -39,7 +39,7 @@ class HalfLife(Profile):
 
     def keep(self, images_seen: int, batch_size: int) -> float:
         half_life = min(self.images, images_seen * self.ramp)
-        return 0.5 ** (batch_size / max(half_life, 1e-8))
+        return float(0.5 ** (batch_size / max(half_life, 1e-8)))
 
 
 class Decay(Profile):
@@ -67,7 +67,7 @@ class Power(Profile):
         return f"power{self.width}"
 
     def keep(self, images_seen: int, batch_size: int) -> float:
-        return max(1 - batch_size / images_seen, 0.0) ** (self._gamma() + 1)
+        return float(max(1 - batch_size / images_seen, 0.0) ** (self._gamma() + 1))
 
     def _gamma(self) -> float:
         """γ of which the profile t^γ has this relative standard deviation: width² = (γ + 1)/((γ + 2)²·(γ + 3))."""

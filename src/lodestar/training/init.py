@@ -161,7 +161,8 @@ def _check_meaning(name: str, theirs: Any, ours: Any) -> None:
 
 
 def _network(config: Any) -> BackboneConfig:
-    return config.denoiser.network if config.kind == "diffusion" else config.network
+    network: BackboneConfig = config.denoiser.network if config.kind == "diffusion" else config.network
+    return network
 
 
 def _path(config: Any) -> str:

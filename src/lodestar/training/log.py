@@ -76,6 +76,6 @@ class Log:
 
 def _images(line: str) -> float:
     try:
-        return from_json(line)["images"]
+        return float(from_json(line)["images"])
     except (ValueError, KeyError, TypeError):
         return float("inf")  # the last line of a killed run may be cut

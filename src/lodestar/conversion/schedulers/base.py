@@ -175,4 +175,5 @@ class Flow(Scheduler):
 
 def as_sampler(where: str, **fields: Any) -> AnySampler:
     """A sampler by its kind and settings. Raises Problem naming the class where there is none such."""
-    return decode(AnySampler, fields, where)
+    sampler: AnySampler = decode(AnySampler, fields, where)
+    return sampler

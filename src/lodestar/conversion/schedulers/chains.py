@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from lodestar.config import Problem
-from lodestar.conversion.schedulers.base import FORMULAS, UNCLEAR, Chained, Clipped, Only, Spaced, Thresholded, spaced
+from lodestar.conversion.schedulers.base import FORMULAS, UNCLEAR, Chained, Clipped, Spaced, Thresholded, spaced
+from lodestar.conversion.settings import Only
 from lodestar.denoiser import Variance
 from lodestar.samplers import DDIM, PLMS, Ancestral, AnySampler
 

@@ -6,9 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from lodestar.conversion.schedulers.base import Limit, Only, Scheduler, Thresholded
+from lodestar.conversion.schedulers.base import Limit, Scheduler, Thresholded
 from lodestar.conversion.schedulers.sigmas import STEPS
 from lodestar.conversion.schedulers.solvers import Solving, multistep
+from lodestar.conversion.settings import Only
 from lodestar.core import prediction
 from lodestar.core.prediction import EDM, AnyPrediction
 from lodestar.core.schedule import AnySchedule, EDMSigma

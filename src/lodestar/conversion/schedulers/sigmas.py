@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from lodestar.config import Problem
-from lodestar.conversion.schedulers.base import FORMULAS, Chained, Clipped, Only, Sigmas, Spaced, spaced
+from lodestar.conversion.schedulers.base import FORMULAS, Chained, Clipped, Sigmas, Spaced, spaced
+from lodestar.conversion.settings import Only
 from lodestar.samplers import LMS, AnySampler, DPMppSingle, Euler, EulerAncestral, Heun
 
 STEPS = 20

@@ -13,8 +13,6 @@ from lodestar.conversion.schedulers.base import (
     UNCLEAR,
     Chained,
     Flow,
-    Idle,
-    Only,
     Scheduler,
     Sigmas,
     Spaced,
@@ -23,6 +21,7 @@ from lodestar.conversion.schedulers.base import (
     spaced,
 )
 from lodestar.conversion.schedulers.sigmas import BOUND, STEPS
+from lodestar.conversion.settings import Idle, Only
 from lodestar.denoiser import Variance
 from lodestar.samplers import LMS, AnySampler
 

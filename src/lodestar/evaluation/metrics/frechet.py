@@ -42,10 +42,13 @@ def frechet_distance(mean1: Tensor, covariance1: Tensor, mean2: Tensor, covarian
 
 def trace_sqrt_product(covariance1: Tensor, covariance2: Tensor) -> Tensor:
     """Tr (C₁ C₂)^½ (0-d) of two symmetric positive semi-definite matrices [D, D]."""
-    return torch.linalg.svdvals(_sqrt(covariance1) @ _sqrt(covariance2)).sum()
+    values: Tensor = torch.linalg.svdvals(_sqrt(covariance1) @ _sqrt(covariance2))
+    return values.sum()
 
 
 def _sqrt(covariance: Tensor) -> Tensor:
+    values: Tensor
+    vectors: Tensor
     values, vectors = torch.linalg.eigh(covariance)
     # Below this an eigenvalue is rounding of zero, and its root would be 1e8 times as large as it.
     noise = values[-1].clamp(min=0) * torch.finfo(values.dtype).eps * len(values)
