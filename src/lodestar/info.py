@@ -16,7 +16,7 @@ from lodestar.files import read_json, reading, regular
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import listed
-from lodestar.nets.unet import BackboneConfig
+from lodestar.nets.base import NetworkConfig
 from lodestar.training.names import LOG, RUN, STATE
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
@@ -93,14 +93,11 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     _row(table, "sampled with", f"{config.sampler.kind}, steps {config.steps}, unless told otherwise")
 
 
-def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: BackboneConfig, channels: int) -> None:
+def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: NetworkConfig, channels: int) -> None:
     _row(table, "pictures", f"{size[0]}×{size[1]}, {channels} channels")
     if names:
         _row(table, "classes", listed(names))
-    widths, depths = (", ".join(map(str, numbers)) for numbers in (network.widths, network.depths))
-    _row(
-        table, "network", f"channels {widths}; blocks {depths}; attention at 1/{', 1/'.join(map(str, network.attention)) or '–'}"
-    )
+    _row(table, "network", network.summary)
 
 
 def _row(table: Table, name: str, value: str) -> None:
