@@ -380,7 +380,9 @@ def _walk(kind: Any, location: Iterable[int | str]) -> tuple[list[str], Any]:
             kind = tags[str(part)]
             continue
         path.append(str(part))
-        if isinstance(part, int):
+        if typing.get_origin(kind) is Mapping:
+            kind = typing.get_args(kind)[1]
+        elif isinstance(part, int):
             elements = [element for element in typing.get_args(kind) if element is not Ellipsis]
             kind = elements[min(part, len(elements) - 1)] if elements else None
         else:
