@@ -2,7 +2,9 @@
 
     python scripts/embed.py runs/c10 cifar10 --hardware "two CPU cores" --numbers report.json
 
-The card goes into the file's provenance, where ``lodestar info cifar10`` shows it.
+The card goes into the file's provenance, where ``lodestar info cifar10`` shows it. What belongs to the model is named with
+``--part classifier=cifar10_classifier``, or a file below the weights' folder, and stands in its bundle; bundles that name the
+model are written anew.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from lodestar import checkpoint, library
+from lodestar import bundle, checkpoint, library
 from lodestar.config import decode
 from lodestar.training.names import RUN
 from lodestar.training.run import Run
@@ -32,6 +34,7 @@ def main() -> None:
     parser.add_argument("--note", help="what else a reader of the card should know")
     parser.add_argument("--data", help="how the card names the data (default: the source's file name)")
     parser.add_argument("--numbers", type=Path, help="a report of `lodestar evaluate`, as JSON")
+    parser.add_argument("--part", action="append", default=[], help="what belongs to it: ROLE=NAME or ROLE=FILE; repeat it")
     options = parser.parse_args()
     header, tensors = checkpoint.load(library.find(options.run))
     run = decode(Run, (options.run / RUN).read_text(encoding="utf-8"))
@@ -50,12 +53,18 @@ def main() -> None:
         provenance["measured"] = json.loads(options.numbers.read_text(encoding="utf-8"))
     halves = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     assert all(bool(tensor.isfinite().all()) for tensor in halves.values()), "a weight does not fit into 16 bits"
-    path = library.WEIGHTS / f"{options.name}.safetensors"
+    path = bundle.WEIGHTS / f"{options.name}.safetensors"
     checkpoint.save(path, header.kind, header.config, halves, provenance)
     size = path.stat().st_size
     assert size <= LIMIT, f"{path} has {size} bytes, and {LIMIT} are allowed"
     error = max(float((half.float() - tensors[name]).abs().max()) for name, half in halves.items() if half.dtype == torch.half)
     print(f"{path}: {size / 2**20:.1f} MiB, largest rounding error {error:.1e}")
+    if options.part:
+        parts = dict(part.split("=", 1) for part in options.part)
+        bundle.save(bundle.WEIGHTS / f"{options.name}{bundle.SUFFIX}", {bundle.MAIN: path, **parts})
+    for other in bundle.WEIGHTS.glob(f"*{bundle.SUFFIX}"):
+        known = bundle.read(other).parts
+        bundle.save(other, {role: part.name or bundle.WEIGHTS / str(part.file) for role, part in known.items()})
 
 
 if __name__ == "__main__":

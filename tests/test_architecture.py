@@ -26,7 +26,7 @@ LAYERS: tuple[set[str], ...] = (
     {"guidance", "samplers", "objectives"},
     {"denoiser", "conditions", "codecs"},
     {"models", "generators", "tasks"},
-    {"evaluation", "conversion", "checkpoint", "library"},
+    {"evaluation", "conversion", "checkpoint", "bundle", "library"},
     {"training"},
     {"cli", "info", "demo", "python", "presets", "__main__", ""},
 )

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import lodestar
-from lodestar import checkpoint, library
+from lodestar import bundle, checkpoint, library
 from lodestar.__main__ import main
 from lodestar.config import parse
 from lodestar.data import DataFacts
@@ -27,8 +27,8 @@ torch.set_num_threads(1)
 
 
 def test_every_embedded_model_loads_is_small_and_tells_where_it_comes_from() -> None:
-    assert {"cifar10", "cifar10_weak", "cifar10_classifier", DEFAULT} <= set(library.embedded())
-    for name in library.embedded():
+    assert {"cifar10", "cifar10_weak", "cifar10_classifier", DEFAULT} <= set(bundle.embedded())
+    for name in bundle.embedded():
         path = library.find(name)
         assert path.stat().st_size <= 16 * 2**20
         header = checkpoint.peek(path)

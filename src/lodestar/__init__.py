@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lodestar import guidance, samplers
+    from lodestar import bundle, guidance, nets, samplers
     from lodestar.config import Note, Problem
     from lodestar.evaluation import metrics
     from lodestar.generators import edits
@@ -56,15 +56,15 @@ _HOME = {
     ),
 }  # fmt: skip
 _SPACES = {
-    "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance", "metrics": "lodestar.evaluation.metrics",
-    "samplers": "lodestar.samplers",
+    "bundle": "lodestar.bundle", "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance",
+    "metrics": "lodestar.evaluation.metrics", "nets": "lodestar.nets", "samplers": "lodestar.samplers",
 }  # fmt: skip
 
 __all__ = [
     "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Clamp", "Classifier",
     "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint",
     "Interpolate", "Interval", "Invert", "Note", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample",
-    "edit", "edits", "from_pretrained", "guidance", "load", "metrics", "push_to_hub", "samplers", "save",
+    "bundle", "edit", "edits", "from_pretrained", "guidance", "load", "metrics", "nets", "push_to_hub", "samplers", "save",
 ]  # fmt: skip
 
 

@@ -19,7 +19,8 @@ from collections.abc import Collection, Iterable, Mapping
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Self, TypeVar, overload
 
-from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, GetCoreSchemaHandler, Tag, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema
 
 T = TypeVar("T")
@@ -207,15 +208,17 @@ class Kinds:
     `register` adds one, also from outside of the package: it is then read from files and from the command line as ours are.
     """
 
-    def __init__(self, *members: type[Config]) -> None:
+    def __init__(self, *members: type[Config], default: type[Config] | None = None) -> None:
+        """default: the kind of what does not say its own, so that what was written when there was one kind stays right."""
         self.members: list[type[Config]] = list(members)
+        self.default = default
 
     def register(self, member: type[C]) -> type[C]:
         """Add a kind; returns it, so that this serves as a decorator. Raises Problem where its name is taken.
 
         The same class defined anew, as a notebook does whose cell is run again, takes the place of the one before.
         """
-        name = member.model_fields["kind"].default
+        name = _kind(member)
         taken = kinds(Annotated[Config, self]).get(name)
         if taken is member:
             return member
@@ -234,8 +237,22 @@ class Kinds:
 
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """The tagged union of the members that there are."""
-        union: Any = typing.Union[tuple(self.members)]  # noqa: UP007 - of as many as there are
-        return handler.generate_schema(Annotated[union, Field(discriminator="kind")] if len(self.members) > 1 else union)
+        tagged = tuple(Annotated[member, Tag(_kind(member))] for member in self.members)
+        union: Any = typing.Union[tagged]  # noqa: UP007 - of as many as there are
+        by = Discriminator("kind" if self.default is None else self._told)
+        return handler.generate_schema(Annotated[union, by] if len(tagged) > 1 else union)
+
+    def _told(self, value: Any) -> Any:
+        """The kind that a value says it is of, or else the default."""
+        if isinstance(value, dict):
+            assert self.default is not None
+            return value.get("kind", _kind(self.default))
+        return getattr(value, "kind", None)
+
+
+def _kind(member: type[BaseModel]) -> str:
+    """The name of a kind."""
+    return str(member.model_fields["kind"].default)
 
 
 def _rebuild() -> None:
@@ -346,6 +363,9 @@ def _one_line(error: ValidationError, kind: Any, where: str) -> str:
             return f"{name} is {shown(value)}: {_choices(first['ctx']['expected'], str(value))}{more}"
         case "union_tag_invalid":
             return f"{name} {first['ctx']['tag']!r}: {_choices(first['ctx']['expected_tags'], first['ctx']['tag'])}{more}"
+        case "union_tag_not_found":
+            allowed = ", ".join(_tags(_walk(kind, first["loc"])[1]))
+            return f"{name} is {shown(value)}: it has to be an object with a kind: choose from {allowed}{more}"
         case _:
             return f"{name} is {shown(value)}: {first['msg'][0].lower()}{first['msg'][1:]}{more}"
 
@@ -364,13 +384,21 @@ def _walk(kind: Any, location: Iterable[int | str]) -> tuple[list[str], Any]:
             kind = tags[str(part)]
             continue
         path.append(str(part))
-        if isinstance(part, int):
+        if typing.get_origin(kind) is Mapping:
+            kind = typing.get_args(kind)[1]
+        elif isinstance(part, int):
             elements = [element for element in typing.get_args(kind) if element is not Ellipsis]
             kind = elements[min(part, len(elements) - 1)] if elements else None
         else:
             field = model.model_fields.get(part) if (model := _model(kind)) else None
-            kind = field.annotation if field else None
+            kind = _declared(field) if field else None
     return path, kind
+
+
+def _declared(field: FieldInfo) -> Any:
+    """What a field was declared as, as far as it matters here: pydantic keeps the `Kinds` of a growing union apart."""
+    grown = [each for each in field.metadata if isinstance(each, Kinds)]
+    return Annotated[field.annotation, grown[0]] if grown else field.annotation
 
 
 def _members(kind: Any) -> list[type[BaseModel]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Literal, Self
 
 import torch
@@ -16,8 +16,8 @@ from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level, spread
 from lodestar.core.prediction import AnyPrediction, Epsilon, Output
 from lodestar.guidance.composition import Composition
+from lodestar.nets import AnyNetwork, Part, UNetConfig
 from lodestar.nets.attention import Gather, Watch, stay
-from lodestar.nets.unet import Part, UNetConfig
 
 Variance = Literal["fixed", "learned", "learned_range"]
 """What the network says of the reverse variance: nothing, its logarithm, or a fraction between its bounds (Improved DDPM)."""
@@ -26,7 +26,7 @@ Variance = Literal["fixed", "learned", "learned_range"]
 class DenoiserConfig(Config):
     """A denoiser: a network, what it predicts and what it is conditioned on."""
 
-    network: UNetConfig = UNetConfig()
+    network: AnyNetwork = UNetConfig()
     """Its channels are made to fit: those that it takes are the data's and the conditions' planes, those that it gives follow
     from `variance`."""
     prediction: AnyPrediction = Epsilon()
@@ -158,9 +158,7 @@ class Denoiser(nn.Module):
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the torso in `dtype`, for inference. The last norm, the head and the embeddings stay in float32."""
         self.dtype = dtype
-        network = self.network
-        for part in (network.stem, network.down, network.middle, network.up):
-            part.to(dtype)
+        self.network.lower(dtype)
         return self
 
 
@@ -211,6 +209,10 @@ class Bound:
     def perturbed(self) -> dict[str, Bound]:
         """The same with the attention maps of one part replaced by the identity, for every part that attends."""
         return {part: self._attending({part: stay}) for part in self.denoiser.config.network.attending}
+
+    def watched(self) -> Callable[[Tensor, Level], tuple[Estimate, Tensor]] | None:
+        """`attended`, where there is attention in the middle of the network; else None."""
+        return self.attended if "middle" in self.denoiser.config.network.attending else None
 
     def attended(self, x: Tensor, level: Level) -> tuple[Estimate, Tensor]:
         """The estimate at x [B, C, H, W], and how much each place is attended to in the middle: float32 [B, 1, h, w] of mean 1.

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from lodestar import checkpoint, library
+from lodestar import bundle, checkpoint, library
+from lodestar.bundle import MAIN, Found
 from lodestar.config import from_json
 from lodestar.files import read_json, reading, regular
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import listed
-from lodestar.nets.unet import BackboneConfig
+from lodestar.nets.base import NetworkConfig
 from lodestar.training.names import LOG, RUN, STATE
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
@@ -30,7 +32,15 @@ def describe(name: str) -> Table:
         _run(table, path)
         if not (path / library.MODEL).exists():
             return table
-    file = library.find(name)
+    parts = library.parts(name)
+    if MAIN in parts or not parts:
+        _checkpoint(table, library.find(name))
+    if parts:
+        _bundle(table, name, parts)
+    return table
+
+
+def _checkpoint(table: Table, file: Path) -> None:
     header = checkpoint.peek(file)
     size = f"{file.stat().st_size / 2**20:.1f} MiB"
     _row(table, "file", str(file))
@@ -44,7 +54,16 @@ def describe(name: str) -> Table:
     for key, value in header.provenance.items():
         _row(table, key.replace("_", " "), _text(value))
     _row(table, "sha256", header.digest)
-    return table
+
+
+def _bundle(table: Table, name: str, parts: Mapping[str, Found]) -> None:
+    path = library.bundled(name)
+    assert path is not None
+    _row(table, "bundle", str(path))
+    for number, (role, part) in enumerate(parts.items()):
+        # No wider column for roles, so that a SHA-256 stays whole on 80 columns.
+        _row(table, "" if number else "parts", f"{role}: {part.name} ({part.kind}, SHA-256 {part.digest[:16]}…)")
+    _row(table, "bundle sha256", bundle.read(path).digest)
 
 
 def _model(table: Table, header: checkpoint.Header, file: Path, size: str) -> None:
@@ -93,14 +112,11 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     _row(table, "sampled with", f"{config.sampler.kind}, steps {config.steps}, unless told otherwise")
 
 
-def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: BackboneConfig, channels: int) -> None:
+def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: NetworkConfig, channels: int) -> None:
     _row(table, "pictures", f"{size[0]}×{size[1]}, {channels} channels")
     if names:
         _row(table, "classes", listed(names))
-    widths, depths = (", ".join(map(str, numbers)) for numbers in (network.widths, network.depths))
-    _row(
-        table, "network", f"channels {widths}; blocks {depths}; attention at 1/{', 1/'.join(map(str, network.attention)) or '–'}"
-    )
+    _row(table, "network", network.summary)
 
 
 def _row(table: Table, name: str, value: str) -> None:

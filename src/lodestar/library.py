@@ -12,7 +12,8 @@ from typing import Any, Literal, overload
 import torch
 from torch import nn
 
-from lodestar import checkpoint
+from lodestar import bundle, checkpoint
+from lodestar.bundle import MAIN, SUFFIX, Found, embedded, packaged
 from lodestar.config import Config, Problem, decode, first_line, nearest
 from lodestar.extras import need
 from lodestar.generators.album import Manifest
@@ -23,9 +24,6 @@ from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.first import upgraded
 from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device, place
-
-WEIGHTS = Path(__file__).parent / "weights"
-"""Where the embedded models are."""
 
 MODEL = "model.safetensors"
 """What a run's folder, or a hub's repository, holds."""
@@ -47,16 +45,15 @@ KINDS: dict[str, Kind] = {
 """The kinds that there are, by the names that files have for them; a new one is named here, also from outside of the package."""
 
 
-def embedded() -> list[str]:
-    """Names of the models in the package."""
-    return sorted(path.stem for path in WEIGHTS.glob("*.safetensors"))
-
-
 def find(name: str | Path) -> Path:
-    """The file of a model: an embedded one's name, a run's folder, a file, or ``hf:owner/repository``. Raises Problem."""
+    """The checkpoint of a model: an embedded one's name, a run's folder, a file, or ``hf:owner/repository``; of a bundle, its
+    part "model". Raises Problem.
+    """
     path = Path(name)
+    if bundled(name) is not None:
+        return find(part(name, MAIN).file)
     if str(name) in embedded():
-        return WEIGHTS / f"{name}.safetensors"
+        return packaged(str(name))
     if os.path.isfile(path):  # unlike Path's, it says no to a name that no system takes
         return path
     if os.path.isdir(path):
@@ -143,10 +140,30 @@ def config(name: str | Path) -> Any:
     return _config(path, checkpoint.peek(path))
 
 
+def bundled(name: str | Path) -> Path | None:
+    """The bundle of this name, a file's or that of an embedded model; None where there is none."""
+    path = packaged(str(name)) if str(name) in embedded() else Path(name)
+    return path if path.name.endswith(SUFFIX) and os.path.isfile(path) else None
+
+
+def parts(name: str | Path) -> dict[str, Found]:
+    """The parts of a bundle, by role (`lodestar.bundle`); none of a model of one file. Raises Problem where one is not sound."""
+    path = bundled(name)
+    return {} if path is None else bundle.find(path)
+
+
+def part(name: str | Path, role: str) -> Found:
+    """The part of a bundle in a role: its name is what `load` takes. Raises Problem where there is none."""
+    found = parts(name)
+    if role not in found:
+        there = f"it has {', '.join(found)}" if found else "it is a model of one file"
+        raise Problem(f"{bundled(name) or name} has no part {role!r}: {there}{nearest(role, found)}")
+    return found[role]
+
+
 def companions(name: str | Path) -> dict[str, str]:
-    """The embedded guides of an embedded model, by role: those that are called ``NAME_ROLE``."""
-    beside = [other for other in embedded() if other.startswith(f"{name}_")] if str(name) in embedded() else []
-    return {other.removeprefix(f"{name}_"): other for other in beside}
+    """The names of the models that go with a model, by role: the other ones in its bundle."""
+    return {role: each.name for role, each in parts(name).items() if role != MAIN and each.kind in {"bundle", *KINDS}}
 
 
 def load_guides(

@@ -15,9 +15,9 @@ import pytest
 import torch
 from rich.console import Console
 
+from lodestar import bundle
 from lodestar.config import Problem
 from lodestar.data import open_source
-from lodestar.evaluation import kept as kept_module
 from lodestar.evaluation.extractors import ClassifierExtractor
 from lodestar.evaluation.kept import Kept, keep, kept, load
 from lodestar.evaluation.metrics import KID, Frechet, Nearest, PrecisionRecall, Score
@@ -278,13 +278,13 @@ def test_a_request_that_cannot_be_answered_is_a_problem_before_the_reference_is_
 
 
 def test_a_kept_reference_is_read_as_it_was_and_tells_of_another_number_format(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(kept_module, "FOLDER", tmp_path)
     source, extractor = tiny.reference(40), tiny.extractor()
     features = known_of(source, extractor, cache=tmp_path)
     keep(tmp_path / "tiny.safetensors", source, features, extractor)
-    reference = open_reference(None, "tiny", extractor, (8, 8))
+    bundle.save(tmp_path / "tiny.bundle.json", {"reference": tmp_path / "tiny.safetensors"})
+    reference = open_reference(None, str(tmp_path / "tiny.bundle.json"), extractor, (8, 8))
     torch.testing.assert_close(reference.of(extractor).features, features.features, rtol=1e-3, atol=1e-3)
     given: dict[str, Any] = {"count": 20, "run": Measurement(metrics=[Frechet()], cache=tmp_path)}
     assert evaluate(tiny.diffusion(), reference, extractor, **given).warnings == ()

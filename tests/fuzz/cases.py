@@ -19,6 +19,7 @@ KINDS: dict[str, Maker] = {
     "checkpoint told": models.told,
     "checkpoint weights": models.weights,
     "model elsewhere": models.elsewhere,
+    "bundle": models.bundles,
     "configuration": settings.fields,
     "construction": settings.constructed,
     "overrides": settings.overrides,

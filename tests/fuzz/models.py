@@ -88,6 +88,27 @@ def weights(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     return door(rewritten(folder / Path(name).name, known.texts, tensors), valid, rng)
 
 
+def bundles(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
+    """A bundle whose JSON, or one of whose parts, is not as it should be."""
+    names = ("model.safetensors", "classifier.safetensors")
+    for name in names:
+        write(folder / name, valid.bytes(name) if rng.random() < 0.8 else damaged(valid.bytes(name), rng))
+    parts = {
+        role: {"file": name, "sha256": checkpoint.peek(valid.path(name)).digest}
+        for role, name in zip(("model", "classifier"), names, strict=True)
+    }
+    parts["weak"] = {
+        "file": rng.choice(("x.bundle.json", "../x.bundle.json", "y.bundle.json", "/dev/zero", ".")),
+        "sha256": "0" * 64,
+    }
+    told = {
+        "format": "lodestar-bundle/1",
+        "parts": parts if rng.random() < 0.2 else {role: parts[role] for role in ("model", "classifier")},
+    }
+    changed = text(told if rng.random() < 0.2 else mutated(told, rng), rng).encode(errors="surrogatepass")
+    return door(write(folder / "x.bundle.json", changed if rng.random() < 0.8 else damaged(changed, rng)), valid, rng)
+
+
 def elsewhere(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     """What is no file of a model: nothing, a folder, a pipe, a device, a picture, a name that is none."""
     path = folder / "thing"

@@ -10,7 +10,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from lodestar import library
+from lodestar import bundle, library
 from lodestar.__main__ import main
 from lodestar.generators.diffusion import Diffusion
 from lodestar.presets import PUBLISHED, recipes
@@ -63,7 +63,7 @@ def test_a_row_is_made_again_from_the_command_line(
     )  # fmt: skip
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": tiny})
     monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path / "cache"))
-    arguments = ["reproduce", "tiny", "--models", str(library.WEIGHTS), "--extractor", "cifar10_features", "--count", "6"]
+    arguments = ["reproduce", "tiny", "--models", str(bundle.WEIGHTS), "--extractor", "cifar10_features", "--count", "6"]
 
     def refused(*given: str) -> str:
         with pytest.raises(SystemExit) as stop:

@@ -58,7 +58,9 @@ def test_the_data_decides_size_channels_and_classes() -> None:
 def test_data_that_cannot_be_classified_is_refused() -> None:
     with pytest.raises(Problem, match="labels are missing: a classifier needs data with classes"):
         task(True).resolve(DataFacts(1, (8, 8), None))
-    with pytest.raises(Problem, match="pictures of 9×8: this network needs height and width divisible by 2"):
+    with pytest.raises(
+        Problem, match=r"the pictures' size is 9×8: both must be multiples of 2; resize them with data\.transforms"
+    ):
         task(True).resolve(DataFacts(1, (9, 8), NAMES))
 
 

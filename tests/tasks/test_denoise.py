@@ -75,7 +75,9 @@ def test_an_unconditional_run_needs_no_labels() -> None:
 def test_data_that_cannot_be_learned_from_is_refused() -> None:
     with pytest.raises(Problem, match=r"labels are missing: this run is conditional .* set task.conditional=false"):
         task().resolve(DataFacts(1, (8, 8), None))
-    with pytest.raises(Problem, match="pictures of 8×7: this network needs height and width divisible by 2"):
+    with pytest.raises(
+        Problem, match=r"the pictures' size is 8×7: both must be multiples of 2; resize them with data\.transforms"
+    ):
         task().resolve(DataFacts(1, (8, 7), NAMES))
 
 

@@ -74,7 +74,7 @@ def distill(
     """Distil a model into students of half as many steps, stage after stage. The same command again resumes."""
     from rich.console import Console
 
-    from lodestar import library
+    from lodestar import bundle, library
     from lodestar.evaluation import extractors
     from lodestar.evaluation.reference import open_reference
     from lodestar.training import distill as stages
@@ -84,7 +84,7 @@ def distill(
     measured_with = theirs = None
     if count is not None:
         measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, device)
-        spec = reference if reference or teacher in library.embedded() else data
+        spec = reference if reference or teacher in bundle.embedded() else data
         theirs = open_reference(spec, teacher, measured_with, library.config(teacher).size)
     stages.distill(run, teacher, first, last, folder, Console(stderr=True), device)
     if count is not None and measured_with is not None and theirs is not None:

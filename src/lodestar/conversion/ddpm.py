@@ -105,8 +105,10 @@ def _facts(shapes: Shapes) -> Facts:
 
 
 def _rules_for(config: ModelConfig) -> tuple[Rule, ...]:
-    assert isinstance(config, DiffusionConfig) and isinstance(config.denoiser.network.blocks, int)
-    return rules(config.denoiser.network.blocks)
+    assert isinstance(config, DiffusionConfig) and isinstance(config.denoiser.network, UNetConfig)
+    depth = config.denoiser.network.blocks
+    assert isinstance(depth, int), "the family has one depth"
+    return rules(depth)
 
 
 def rules(depth: int) -> tuple[Rule, ...]:

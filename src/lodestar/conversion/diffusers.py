@@ -68,9 +68,12 @@ def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, pl
     the chain's ancestral sampling stands for it there, which is told, and the model's own is kept in our file beside.
     """
     config = resampled(model.config, sampler, plan)
+    unet = config.denoiser.network
+    if not isinstance(unet, UNetConfig):
+        raise Problem(f"diffusers has no network for this model: it is of kind {unet.kind!r}, and only a 'unet' is written")
     state = {name: tensor.float().cpu() for name, tensor in model.denoiser.state_dict().items()}
     network = {name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")}
-    settings, tensors = to_unet2d(config.denoiser.network, network, config.size)
+    settings, tensors = to_unet2d(unet, network, config.size)
     scheduler, written, instead = _scheduler(config, exact=sampler is not None or plan is not None)
     if (table := state.get("label.table.weight")) is not None:
         rows = [table, torch.zeros_like(table[:1])] if config.droppable else [table]
@@ -78,7 +81,7 @@ def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, pl
         settings["num_class_embeds"] = len(tensors[_LABELS])
     if config.schedule.time_scale != 1:
         settings |= {"time_embedding_type": "learned", "num_train_timesteps": config.schedule.timesteps}
-        tensors[_TABLE] = _times(config.schedule, config.denoiser.network)
+        tensors[_TABLE] = _times(config.schedule, unet)
     beside = Beside(
         names=config.names,
         droppable=config.droppable,

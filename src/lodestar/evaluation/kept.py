@@ -1,4 +1,4 @@
-"""Statistics of pictures in a file: a reference that an embedded model has, or one that ``lodestar stats`` has made.
+"""Statistics of pictures in a file: a reference that a model's bundle has, or one that ``lodestar stats`` has made.
 
 It holds moments and, unless it was made without, features: in 16 bits, but for those that are kept for reuse on this machine.
 """
@@ -23,8 +23,8 @@ from lodestar.files import reading
 KIND = "statistics"
 """What such a file is, among checkpoints."""
 
-FOLDER = library.WEIGHTS / "references"
-"""Where those of the embedded models are, under the models' names."""
+ROLE = "reference"
+"""Of such a file in a model's bundle."""
 
 
 class KeptConfig(Config):
@@ -136,9 +136,9 @@ def _moments(tensors: Mapping[str, Tensor], name: str, count: int) -> Moments:
 
 
 def kept(name: str) -> Kept | None:
-    """The reference that is kept for an embedded model, if there is one. Raises Problem if it is damaged."""
-    path = FOLDER / f"{name}.safetensors"
-    return load(path) if path.exists() else None
+    """The reference in a model's bundle, if there is one. Raises Problem if it is damaged."""
+    found = library.parts(name).get(ROLE)
+    return None if found is None else load(found.file)
 
 
 def cached(

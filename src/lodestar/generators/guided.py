@@ -53,7 +53,7 @@ class Guided:
             critics={key: _mixed(logp, second.critics[key], weight) for key, logp in first.critics.items()},
             denoisers={role: _toward(each, second.denoisers[role], weight) for role, each in first.denoisers.items()},
             perturbed=bound.perturbed(),
-            attended=bound.attended,
+            attended=bound.watched(),
         )
         return compose(self.guidance, context)
 
@@ -75,7 +75,7 @@ class Guided:
                 critics=self._critics(asks),
                 denoisers=self._rivals(asks, low_res),
                 perturbed=bound.perturbed(),
-                attended=bound.attended,
+                attended=bound.watched(),
             )
 
     def _critics(self, asks: Sequence[Ask]) -> dict[tuple[str, Sees], LogP]:

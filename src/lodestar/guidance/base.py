@@ -39,7 +39,7 @@ class Context:
     """`plain` with the attention maps of one part of its network replaced by the identity, for every part that attends."""
     attended: Callable[[Tensor, Level], tuple[Estimate, Tensor]] | None = None
     """`plain`, and how much each place is attended to in the middle of its network: float32 [B, 1, h, w] of mean 1; None where
-    it is no network of pictures."""
+    there is no attention."""
 
 
 @dataclass(frozen=True)

@@ -53,7 +53,7 @@ class SAG(Comparison):
         return denoise
 
     def lacking(self, context: Context) -> str | None:
-        return None if context.attended else "sag needs a network with attention, and this model has none"
+        return None if context.attended else "sag needs a network with attention in its middle, and this model has none"
 
 
 def blur(x: Tensor, deviation: float) -> Tensor:

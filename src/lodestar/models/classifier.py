@@ -131,8 +131,7 @@ class PictureClassifier(nn.Module):
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the torso in `dtype`, for inference. The head, the last norm and the embedding stay in float32."""
         self.dtype = dtype
-        for part in (self.network.stem, self.network.down, self.network.middle):
-            part.to(dtype)
+        self.network.lower(dtype)
         return self
 
 

@@ -45,8 +45,7 @@ class DiffusionConfig(Config):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         classes, prediction = self.denoiser.classes, self.denoiser.prediction.kind
-        if any(side % self.denoiser.network.divisor for side in self.size):
-            raise Problem(f"size is {self.size[0]}×{self.size[1]}: both must be multiples of {self.denoiser.network.divisor}")
+        self.denoiser.network.check_size(self.size)
         if self.names is not None and len(self.names) != classes:
             raise Problem(f"{len(self.names)} names are given for {classes} classes")
         if self.schedule.table[self.schedule.timesteps].alpha == 0 and prediction in ("epsilon", "score", "edm", "consistency"):

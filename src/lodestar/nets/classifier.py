@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lodestar.config import CLASSES, Problem, Side
+from lodestar.config import CLASSES, Side
 from lodestar.nets.attention import AttentionPool
+from lodestar.nets.base import Network
 from lodestar.nets.layers import Conv2d, GroupNorm, Linear, zero
 from lodestar.nets.unet import BackboneConfig, Builder, TimeEmbedding, run
 
@@ -33,16 +34,14 @@ class ClassifierConfig(BackboneConfig):
 
     @model_validator(mode="after")
     def _size_divides(self) -> Self:
-        if any(side % self.divisor or side < 1 for side in self.size):
-            raise Problem(f"size is {self.size[0]}×{self.size[1]}: both must be multiples of {self.divisor}")
+        self.check_size(self.size)
         return self
 
     def build(self) -> Classifier:
-        """The network, its weights random."""
         return Classifier(self)
 
 
-class Classifier(nn.Module):
+class Classifier(Network):
     """Logits of classes of a noised picture."""
 
     def __init__(self, config: ClassifierConfig) -> None:
@@ -96,3 +95,7 @@ class Classifier(nn.Module):
     def forward(self, x: Tensor, time: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Logits, float32 [B, classes]."""
         return self.classify(self.features(x, time, dtype))
+
+    def lower(self, dtype: torch.dtype) -> None:
+        for part in (self.stem, self.down, self.middle):
+            part.to(dtype)

@@ -7,7 +7,7 @@ block. Up: one stage more at every resolution, each fed with the matching activa
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,21 +15,20 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from lodestar.config import Channels, Config, Problem
+from lodestar.config import Channels, Problem
 from lodestar.nets.attention import Attention, Gather, Layout
+from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, NetworkConfig, Part
 from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, timestep_embedding, zero
-
-Part = Literal["down", "middle", "up"]
-"""A part of the network."""
 
 Depth = Annotated[int, Field(ge=0, le=100)]
 """Residual blocks of a resolution."""
 
 
-class BackboneConfig(Config):
+class BackboneConfig(NetworkConfig):
     """What the U-Net and the classifier made of its first half have in common."""
 
-    in_channels: Channels = 3
+    silent: ClassVar[tuple[str, ...]] = ("layout", "norm_groups", "rescale_residuals", "closed_frequencies", "one_sided")
+
     width: Channels = 64
     """Channels at multiplier 1; also the width of the sinusoidal time embedding."""
     multipliers: tuple[Annotated[float, Field(ge=0, le=64)], ...] = Field(default=(1, 2, 2), min_length=1, max_length=12)
@@ -77,8 +76,12 @@ class BackboneConfig(Config):
 
     @property
     def divisor(self) -> int:
-        """Height and width of a picture must be multiples of this."""
         return 1 << (len(self.multipliers) - 1)
+
+    @property
+    def summary(self) -> str:
+        widths, depths = (", ".join(map(str, numbers)) for numbers in (self.widths, self.depths))
+        return f"channels {widths}; blocks {depths}; attention at 1/{', 1/'.join(map(str, self.attention)) or '–'}"
 
     @property
     def attended(self) -> tuple[int, ...]:
@@ -88,6 +91,17 @@ class BackboneConfig(Config):
     def heads_at(self, channels: int) -> int:
         """Attention heads at a width."""
         return self.heads if self.heads is not None else channels // (self.head_channels or channels)
+
+    def disagreement(self, other: NetworkConfig, path: str) -> str | None:
+        if (reason := super().disagreement(other, path)) is not None or not isinstance(other, BackboneConfig):
+            return reason
+        for width in {*other.attended, other.widths[-1]} & {*self.attended, self.widths[-1]}:
+            if other.heads_at(width) != self.heads_at(width):
+                return (
+                    f"its attention has {other.heads_at(width)} heads at {width} channels, this run's {self.heads_at(width)}: "
+                    f"set {path}.heads and .head_channels as there, {other.heads or 'null'} and {other.head_channels or 'null'}"
+                )
+        return None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -106,12 +120,10 @@ class BackboneConfig(Config):
         return self
 
 
-class UNetConfig(BackboneConfig):
+class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
     """A U-Net. Defaults are ADM's choices at a size for 32×32 pictures."""
 
     kind: Literal["unet"] = "unet"
-    out_channels: Channels = 3
-    """Channels of the output; twice those of the input where the variance is learned."""
     up_heads: Channels | None = None
     """Heads on the way up, where they differ (ADM's deprecated num_heads_upsample)."""
     stem: Channels | None = None
@@ -119,7 +131,7 @@ class UNetConfig(BackboneConfig):
 
     @property
     def attending(self) -> tuple[Part, ...]:
-        """The parts in which attention runs; the middle always has it."""
+        # The middle always has attention.
         return ("down", "middle", "up") if self.attended else ("middle",)
 
     @model_validator(mode="after")
@@ -241,7 +253,7 @@ def run(stage: nn.Module, *inputs: Tensor | Gather | None, checkpointing: bool) 
     return out
 
 
-class UNet(nn.Module):
+class UNet(DenoiserNetwork):
     """See the module's docstring."""
 
     def __init__(self, config: UNetConfig) -> None:
@@ -264,12 +276,7 @@ class UNet(nn.Module):
         dtype: torch.dtype | None = None,
         gather: Mapping[Part, Gather] | None = None,
     ) -> Tensor:
-        """Predict from a noisy picture.
-
-        x: float32 [B, in_channels, H, W], H and W multiples of `config.divisor`. time: [B], fractional too. emb: float32
-        [B, emb_width], the sum of the conditions' embeddings. dtype: the precision of the torso (default: x's). gather: what
-        the attention of a part does instead of its own (see `attend`). Returns float32 [B, out_channels, H, W].
-        """
+        """Predict from a noisy picture; see `DenoiserNetwork.forward`."""
         gather = gather or {}
         e = self.time(time)
         e = F.silu(e if emb is None else e + emb).to(dtype or x.dtype)
@@ -285,3 +292,7 @@ class UNet(nn.Module):
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
         out: Tensor = self.head(self.norm(h.to(x.dtype), silu=True))
         return out
+
+    def lower(self, dtype: torch.dtype) -> None:
+        for part in (self.stem, self.down, self.middle, self.up):
+            part.to(dtype)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from lodestar.config import Config, Problem
 from lodestar.data.batch import Batch, DataFacts
+from lodestar.nets.base import NetworkConfig
 from lodestar.objectives import Losses
 from lodestar.tasks.optimizer import OptimizerConfig
 from lodestar.tasks.rng import Rng
@@ -110,10 +111,9 @@ class Task(Config, abc.ABC):
         """The modules on a device, their torso computing in `dtype`."""
 
 
-def check_size(size: tuple[int, int], divisor: int) -> None:
-    """Raise Problem unless a network that halves as often as `divisor` says can take pictures of this size."""
-    if size[0] % divisor or size[1] % divisor:
-        raise Problem(
-            f"pictures of {size[0]}×{size[1]}: this network needs height and width divisible by {divisor}; "
-            f"resize them with data.transforms.size={max(round(min(size) / divisor), 1) * divisor}"
-        )
+def check_size(size: tuple[int, int], network: NetworkConfig) -> None:
+    """Raise Problem unless a network can look at the data's pictures, which are of this size."""
+    try:
+        network.check_size(size)
+    except Problem as problem:
+        raise Problem(f"the pictures' {problem}; resize them with data.transforms.size") from None

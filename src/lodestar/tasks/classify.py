@@ -33,7 +33,7 @@ class TrainClassifier(Task):
         if facts.names is None:
             raise Problem("labels are missing: a classifier needs data with classes, in a column 'label' or one folder for each")
         network = self.model.network
-        check_size(facts.size, network.divisor)
+        check_size(facts.size, network)
         network = network.replace(in_channels=facts.channels, classes=len(facts.names), size=facts.size)
         # The number of classes and their names must change together, or the model's check would refuse each alone.
         return self.replace(model=self.model.replace(network=network, names=facts.names))

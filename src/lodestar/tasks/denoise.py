@@ -54,8 +54,8 @@ class TrainDenoiser(Task):
         if self.conditional and facts.names is None:
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")
         self._check_loss()
-        denoiser, network = self.model.denoiser, self.model.denoiser.network
-        check_size(facts.size, network.divisor)
+        denoiser = self.model.denoiser
+        check_size(facts.size, denoiser.network)
         # An upsampler keeps its factor: the data's size is that of the large pictures.
         small = None if denoiser.low_res is None else _scaled(denoiser.low_res, self.model.size, facts.size)
         names = facts.names if self.conditional else None

@@ -129,7 +129,10 @@ def ablate(
     if run.data.validation is None and not run.data.held_out:
         run = run.replace(data=run.data.replace(held_out=HELD_OUT))
     chosen = [name for name in VARIANTS if not names or name in names or name == "base"]
-    start = base(task.model.denoiser.network)
+    network = task.model.denoiser.network
+    if not isinstance(network, UNetConfig):
+        raise Problem(f"this run's network is of kind {network.kind!r}: the variants are of a U-Net, 'unet'")
+    start = base(network)
     rows: list[Row] = []
     done: dict[str, str] = {}
     for number, name in enumerate(chosen):

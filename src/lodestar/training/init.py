@@ -10,12 +10,10 @@ from torch import Tensor
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem, decode
+from lodestar.models.classifier import ClassifierModelConfig
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import class_number
-from lodestar.nets.unet import BackboneConfig
 from lodestar.tasks import Learner
-
-_SILENT = ("layout", "norm_groups", "rescale_residuals", "closed_frequencies", "one_sided")
-"""Settings of a network that give weights of the same names and shapes another meaning; so does the number of heads."""
 
 
 def initialize(learner: Learner, name: str) -> str:
@@ -77,7 +75,7 @@ def match_classes(there: Any, here: Any) -> tuple[dict[int, int], list[str]]:
 
 def _classes(config: Any) -> tuple[Sequence[str] | None, int]:
     """The names of a model's classes, if they have any, and how many there are."""
-    return config.names, (config.denoiser.classes if config.kind == "diffusion" else config.network.classes) or 0
+    return config.names, (config.denoiser.classes if isinstance(config, DiffusionConfig) else config.network.classes) or 0
 
 
 def _is_number(name: str, count: int) -> bool:
@@ -94,8 +92,10 @@ def _known(name: str, names: Sequence[str]) -> int | None:
 
 def _class_tables(config: Any) -> list[str]:
     """The tensors that have a row for each class."""
-    if config.kind == "diffusion":
+    if isinstance(config, DiffusionConfig):
         return ["denoiser.label.table.weight"]
+    if not isinstance(config, ClassifierModelConfig):
+        return []
     place = {"adaptive": "head", "attention": "head.out", "spatial": "head.2", "spatial_v2": "head.3"}[config.network.pool]
     return [f"network.{place}.{leaf}" for leaf in ("weight", "bias")]
 
@@ -109,7 +109,7 @@ def _rows(ours: Tensor, theirs: Tensor, pairs: Mapping[int, int]) -> Tensor:
 
 def _meanings(there: Any, here: Any) -> list[str]:
     """In what else weights of the same shapes meant something else; training goes on from there all the same."""
-    if there.kind != "diffusion":
+    if not isinstance(there, DiffusionConfig):
         return []
     sides = [
         (config.denoiser.prediction.kind, config.denoiser.variance, config.schedule.times()[-1].item())
@@ -144,26 +144,12 @@ def _list(names: list[str], shown: int) -> str:
 
 
 def _check_meaning(name: str, theirs: Any, ours: Any) -> None:
-    there, here = _network(theirs), _network(ours)
-    for field in _SILENT:
-        if getattr(there, field) != getattr(here, field):
-            raise Problem(
-                f"--init {name}: its network's {field} is {getattr(there, field)!r}, this run's {getattr(here, field)!r}, and "
-                f"weights of one mean nothing to the other: set {_path(ours)}.{field}={getattr(there, field)}"
-            )
-    for width in {*there.attended, there.widths[-1]} & {*here.attended, here.widths[-1]}:
-        if there.heads_at(width) != here.heads_at(width):
-            raise Problem(
-                f"--init {name}: its attention has {there.heads_at(width)} heads at {width} channels, this run's "
-                f"{here.heads_at(width)}: set {_path(ours)}.heads and .head_channels as there, "
-                f"{there.heads or 'null'} and {there.head_channels or 'null'}"
-            )
-
-
-def _network(config: Any) -> BackboneConfig:
-    network: BackboneConfig = config.denoiser.network if config.kind == "diffusion" else config.network
-    return network
-
-
-def _path(config: Any) -> str:
-    return "task.model.denoiser.network" if config.kind == "diffusion" else "task.model.network"
+    match theirs, ours:
+        case DiffusionConfig(), DiffusionConfig():
+            reason = ours.denoiser.network.disagreement(theirs.denoiser.network, "task.model.denoiser.network")
+        case ClassifierModelConfig(), ClassifierModelConfig():
+            reason = ours.network.disagreement(theirs.network, "task.model.network")
+        case _:
+            reason = None
+    if reason is not None:
+        raise Problem(f"--init {name}: {reason}")

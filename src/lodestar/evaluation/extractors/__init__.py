@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 from pydantic import Field
 
-from lodestar import library
+from lodestar import bundle
 from lodestar.config import Problem, kinds, nearest, parse
 from lodestar.evaluation.extractors.base import Extractor, gives, note
 from lodestar.evaluation.extractors.classifier import ClassifierExtractor, ClassifierFeatures
@@ -32,7 +32,7 @@ def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None
     text = str(name)
     known = text.partition(":")[0] in kinds(Features)
     if not known and nearest(text, kinds(Features)) and not _is_classifier(text):
-        near = nearest(text, [*kinds(Features), *library.embedded()])
+        near = nearest(text, [*kinds(Features), *bundle.embedded()])
         raise Problem(
             f"no extractor {text!r}: choose from {', '.join(kinds(Features))}, or give a classifier's name or file{near}"
         )
@@ -40,7 +40,7 @@ def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None
 
 
 def _is_classifier(text: str) -> bool:
-    return text in library.embedded() or text.startswith("hf:") or Path(text).exists()
+    return text in bundle.embedded() or text.startswith("hf:") or Path(text).exists()
 
 
 __all__ = [

@@ -1,0 +1,110 @@
+"""What a network is: a configuration that says what it can look at and what its weights do not tell, and a module.
+
+A network of denoisers is a file with both, and a line in `lodestar.nets`.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Mapping
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from lodestar.config import Channels, Config, Problem
+from lodestar.nets.attention import Gather
+
+Part = Literal["down", "middle", "up"]
+"""A part of a network in which attention can be replaced."""
+
+
+class Network(nn.Module, abc.ABC):
+    """A network that can compute in a format of 16 bits."""
+
+    @abc.abstractmethod
+    def lower(self, dtype: torch.dtype) -> None:
+        """Keep the weights of the torso in `dtype`, for inference; those of the last layers and of embeddings stay in float32."""
+
+
+class NetworkConfig(Config, abc.ABC):
+    """A network that looks at noised pictures."""
+
+    silent: ClassVar[tuple[str, ...]] = ()
+    """Fields that weights do not tell: where they differ, weights of the same names and shapes compute something else."""
+
+    kind: str
+    in_channels: Channels = 3
+
+    @property
+    def divisor(self) -> int:
+        """Height and width of a picture must be multiples of this."""
+        return 1
+
+    @property
+    def summary(self) -> str:
+        """The network in a few words, for a person."""
+        return self.kind
+
+    def check_size(self, size: tuple[int, int]) -> None:
+        """Raise Problem for a height and width that the network cannot look at."""
+        if any(side < 1 or side % self.divisor for side in size):
+            raise Problem(f"size is {size[0]}×{size[1]}: both must be multiples of {self.divisor}")
+
+    def disagreement(self, other: NetworkConfig, path: str) -> str | None:
+        """Why the weights of `other` compute something else here, and what to set below `path`; None where they do not."""
+        if other.kind != self.kind:
+            return f"its network is of kind {other.kind!r}, this run's of kind {self.kind!r}"
+        for field in self.silent:
+            theirs, ours = getattr(other, field), getattr(self, field)
+            if theirs != ours:
+                return (
+                    f"its network's {field} is {theirs!r}, this run's {ours!r}, and weights of one mean nothing to the other: "
+                    f"set {path}.{field}={theirs}"
+                )
+        return None
+
+    @abc.abstractmethod
+    def build(self) -> Network:
+        """The network, its weights random."""
+
+
+class DenoiserNetwork(Network):
+    """A network that a denoiser can be made of."""
+
+    @abc.abstractmethod
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        emb: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        gather: Mapping[Part, Gather] | None = None,
+    ) -> Tensor:
+        """Predict from noisy data.
+
+        x: float32 [B, in_channels, H, W], of a size that `check_size` passes. time: [B], fractional too. emb: float32
+        [B, emb_width], the sum of the conditions' embeddings; None is zero. dtype: the precision of the torso (default: x's).
+        gather: what the attention of a part does instead of its own. Returns float32 [B, out_channels, H, W].
+        """
+
+
+class DenoiserNetworkConfig(NetworkConfig):
+    """A network of denoisers. The denoiser sets its channels."""
+
+    out_channels: Channels = 3
+    """Channels of the output; twice those of the data where the variance is learned."""
+
+    @property
+    @abc.abstractmethod
+    def emb_width(self) -> int:
+        """Width of the conditions' embedding."""
+
+    @property
+    def attending(self) -> tuple[Part, ...]:
+        """The parts in which attention runs, for PAG and SAG; the map of the middle is smaller than x by `divisor`."""
+        return ()
+
+    @abc.abstractmethod
+    def build(self) -> DenoiserNetwork:
+        """The network, its weights random."""
