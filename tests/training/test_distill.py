@@ -16,6 +16,7 @@ from lodestar.config import Problem
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.data import DataFacts
+from lodestar.evaluation.run import Measurement
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.request import request
 from lodestar.models.diffusion import DiffusionConfig
@@ -145,7 +146,7 @@ def test_what_makes_no_sense_is_refused(teacher: str, pictures: str, whole: Path
 
 
 def test_every_stage_is_measured_beside_the_teacher_in_as_many_steps(whole: Path, teacher: str, tmp_path: Path) -> None:
-    rows = measure(whole, teacher, 8, 1, tiny.reference(), tiny.extractor(), count=8, cache=tmp_path)
+    rows = measure(whole, teacher, 8, 1, tiny.reference(), tiny.extractor(), count=8, run=Measurement(cache=tmp_path))
     assert [row["steps"] for row in rows] == [4, 2, 1]
     with open(whole / TABLE, encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))

@@ -18,7 +18,7 @@ from lodestar.config import Problem
 from lodestar.data import DataFacts, Shuffled, Source, sequential
 from lodestar.files import lock
 from lodestar.images import save_grid
-from lodestar.progress import Forecast, progress, span
+from lodestar.progress import Foretold, progress
 from lodestar.training.folder import check_folder, claim, last_good
 from lodestar.training.inputs import classes, open_data
 from lodestar.training.interrupt import Interrupt
@@ -64,9 +64,9 @@ class Loop:
     """Steps from the state's images seen to the run's, with all that is told and saved on the way."""
 
     def __init__(self, run: Run, state: TrainState, folder: Path, console: Console, following: int = 0) -> None:
-        self.run, self.state, self.folder, self.console, self.following = run, state, folder, console, following
+        self.run, self.state, self.folder, self.console = run, state, folder, console
         self.step, self.log = Step(run, state), Log(folder, state.counters.images_seen)
-        self.forecast = Forecast(run.train.images)
+        self.foretold = Foretold(console, run.train.images, following)
         self.losses, self.bad_steps = "", 0
 
     def __call__(self, source: Source, held_out: Source | None) -> None:
@@ -82,7 +82,7 @@ class Loop:
                 counters.seconds += elapsed
                 tick(counters.images_seen, f"{config.batch_size / elapsed:.0f} images/s {self.losses}")
                 self._check()
-                self._foretell()
+                self.foretold(counters.images_seen)
                 last = counters.images_seen >= config.images
                 showing = last or passed(config.preview_every, before, counters.images_seen)
                 saving = showing or interrupt.asked or passed(config.save_every, before, counters.images_seen)
@@ -106,18 +106,6 @@ class Loop:
                 f"{self.bad_steps} steps in a row, to image {self.state.counters.images_seen:,}, had a loss or gradient that was "
                 f"not finite: {last_good(self.folder)}; try a lower train.optimizer.rate"
             )
-
-    def _foretell(self) -> None:
-        """Say once, as soon as it is known, how long the rest takes."""
-        images, seen = self.run.train.images, self.state.counters.images_seen
-        left = self.forecast(seen)
-        if left is None or seen >= images:
-            return
-        told = f"{span(left)} to go here"
-        if self.following:
-            whole = left * images / (images - seen)
-            told += f", {span(left + self.following * whole)} with {self.following} more like it"
-        self.console.print(told)
 
     def _write(self) -> None:
         """Write a line of the log."""
