@@ -22,11 +22,11 @@ ROOT = Path(lodestar.__file__).parent
 # at the bottom for all.
 LAYERS: tuple[set[str], ...] = (
     {"config", "files", "download", "extras", "images", "progress", "__version__"},
-    {"core", "nets", "data"},
+    {"core", "nets", "data", "checkpoint"},
     {"guidance", "samplers", "objectives"},
     {"denoiser", "conditions", "codecs"},
     {"models", "generators", "tasks"},
-    {"evaluation", "conversion", "checkpoint", "library"},
+    {"evaluation", "conversion", "library"},
     {"training"},
     {"cli", "info", "demo", "python", "presets", "__main__", ""},
 )

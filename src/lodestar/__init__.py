@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lodestar import guidance, samplers
+    from lodestar import data, guidance, samplers
     from lodestar.config import Note, Problem
     from lodestar.evaluation import metrics
     from lodestar.generators import edits
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Clamp, Classifier, Interval, Threshold
     from lodestar.library import from_pretrained, load, push_to_hub
     from lodestar.python import edit, save
+    from lodestar.python.convert import convert
+    from lodestar.python.evaluate import bpd, evaluate
+    from lodestar.python.sweep import sweep
+    from lodestar.python.train import train
     from lodestar.samplers import (
         DDIM,
         LMS,
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(("from_pretrained", "load", "push_to_hub"), "lodestar.library"),
     **dict.fromkeys(("edit", "save"), "lodestar.python"),
+    **dict.fromkeys(("bpd", "evaluate"), "lodestar.python.evaluate"),
+    **{name: f"lodestar.python.{name}" for name in ("convert", "sweep", "train")},
     **dict.fromkeys(("Note", "Problem"), "lodestar.config"),
     **dict.fromkeys(
         ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Clamp", "Classifier", "Interval", "Threshold"), "lodestar.guidance"
@@ -56,7 +62,7 @@ _HOME = {
     ),
 }  # fmt: skip
 _SPACES = {
-    "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance", "metrics": "lodestar.evaluation.metrics",
+    "data": "lodestar.data", "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance", "metrics": "lodestar.evaluation.metrics",
     "samplers": "lodestar.samplers",
 }  # fmt: skip
 
@@ -64,7 +70,8 @@ __all__ = [
     "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Clamp", "Classifier",
     "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint",
     "Interpolate", "Interval", "Invert", "Note", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample",
-    "edit", "edits", "from_pretrained", "guidance", "load", "metrics", "push_to_hub", "samplers", "save",
+    "bpd", "convert", "data", "edit", "edits", "evaluate", "from_pretrained", "guidance", "load", "metrics", "push_to_hub",
+    "samplers", "save", "sweep", "train",
 ]  # fmt: skip
 
 

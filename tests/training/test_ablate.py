@@ -30,7 +30,16 @@ NETWORK = UNetConfig(width=160, multipliers=(1, 1, 2, 4, 4), blocks=2, attention
 
 def tabled(pictures: str, folder: Path, names: tuple[str, ...], images: int = 16) -> list[Row]:
     run = denoising(pictures, images=images)
-    return ablate(run, folder, tiny.reference(), tiny.extractor(), QUIET, names=names, count=6, measuring=Measurement(cache=folder.parent / "cache"))
+    return ablate(
+        run,
+        folder,
+        tiny.reference(),
+        tiny.extractor(),
+        QUIET,
+        names=names,
+        count=6,
+        measuring=Measurement(cache=folder.parent / "cache"),
+    )
 
 
 def test_the_variants_are_the_papers() -> None:

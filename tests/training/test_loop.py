@@ -27,7 +27,6 @@ from lodestar.presets import RUNS
 from lodestar.progress import Forecast
 from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.tasks.classify import ClassifyLearner
-from lodestar.training import loop
 from lodestar.training.inputs import open_data
 from lodestar.training.log import Log
 from lodestar.training.loop import passed, train

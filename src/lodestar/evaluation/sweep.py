@@ -105,12 +105,7 @@ def sweep(
         "count": str(count),
         "seed": str(seed),
         "repeats": str(run.repeats),
-        "model_digest": digest(model),
-        "model_dtype": model.precision,
-        "guide_digests": " ".join(f"{role}={digest(guide)}" for role, guide in sorted(guiding.items())),
-        "extractor": extractor.name,
-        "extractor_digest": extractor.digest,
-        "extractor_dtype": extractor.dtype,
+        **_models(model, guiding, extractor),
         "metrics": " ".join(map(short, metrics)),
         "reference_count": str(len(reference)),
         "reference_fingerprint": reference.fingerprint,
@@ -119,16 +114,16 @@ def sweep(
     console = run.console or Console(stderr=True)
     work = (len(grid) + count * run.repeats) * sum(row.step_count for row, _ in asked if row.values not in rows)
     foretold, before = Foretold(console, work), 0  # in steps of pictures
-    for number, (row, request) in enumerate(asked, start=1):
+    for number, (row, again) in enumerate(asked, start=1):
         picture = _picture(out, row)
         if row.values not in rows or not picture.exists():
-            frames = model.stream(request.replace(asks=grid), guides=guiding, batch_size=run.batch_size)
+            frames = model.stream(again.replace(asks=grid), guides=guiding, batch_size=run.batch_size)
             save_grid(picture, torch.cat([frame.images for frame in frames if frame.final]), columns=_GRID_COLUMNS)
         if row.values not in rows:
             title = f"{fixed['swept']} {row.name} ({number} of {len(asked)})"
             before += len(grid) * row.step_count
             this = replace(run, metrics=metrics, title=title, console=console, tick=foretold.within(before, row.step_count))
-            rows[row.values] = _filled(row, measure(model, request, reference, extractor, guides=guiding, run=this))
+            rows[row.values] = _filled(row, measure(model, again, reference, extractor, guides=guiding, run=this))
             before += count * run.repeats * row.step_count
             _write(out, rows, over, fixed)
     _plot(out, rows, over, fixed)
@@ -186,6 +181,18 @@ def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
     }
     kept = {name: text for name, text in settings.items() if name not in swept}
     return {"swept": " ".join(axis.name for axis in over), **kept}
+
+
+def _models(model: Generator, guides: Guides, extractor: Extractor) -> dict[str, str]:
+    """The models that a sweep's numbers depend on."""
+    return {
+        "model_digest": digest(model),
+        "model_dtype": model.precision,
+        "guide_digests": " ".join(f"{role}={digest(guide)}" for role, guide in sorted(guides.items())),
+        "extractor": extractor.name,
+        "extractor_digest": extractor.digest,
+        "extractor_dtype": extractor.dtype,
+    }
 
 
 def _filled(row: Row, report: Report) -> Row:

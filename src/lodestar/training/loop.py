@@ -20,7 +20,7 @@ from lodestar.files import lock
 from lodestar.images import save_grid
 from lodestar.progress import Foretold, progress
 from lodestar.training.folder import check_folder, claim, last_good
-from lodestar.training.inputs import classes, open_data
+from lodestar.training.inputs import Given, classes, open_data
 from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log
 from lodestar.training.names import LOCK, LOG, MODEL
@@ -30,15 +30,24 @@ from lodestar.training.state import TrainState
 from lodestar.training.step import Step
 
 
-def train(run: Run, folder: str | Path, console: Console | None = None, device: str | None = None, following: int = 0) -> Path:
+def train(
+    run: Run,
+    folder: str | Path,
+    console: Console | None = None,
+    device: str | None = None,
+    following: int = 0,
+    given: Given = Given(),  # noqa: B008 (it is frozen)
+) -> Path:
     """Train until the run has seen its images, going on from the folder's checkpoint where there is one.
 
     Returns the path of the model. Raises Problem for whatever the user can mend: data that cannot be read, a folder that holds
     another run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment; Ctrl-C saves one and interrupts.
-    following: how many runs of this length come after it, of which its forecast tells too.
+    following: how many runs of this length come after it, of which its forecast tells too. given: pictures that the run does not
+    name, because they are there in Python.
     """
     folder, console = Path(folder), console or Console(stderr=True)
-    source, held_out = open_data(run)
+    source, held_out = open_data(run, given)
+    run = given.named(run, source, held_out)
     transforms = run.data.transforms
     run = run.replace(task=run.task.resolve(DataFacts(source.channels, transforms.result_size(source.size), source.names)))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
