@@ -62,8 +62,8 @@ _HOME = {
     ),
 }  # fmt: skip
 _SPACES = {
-    "data": "lodestar.data", "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance", "metrics": "lodestar.evaluation.metrics",
-    "samplers": "lodestar.samplers",
+    "data": "lodestar.data", "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance",
+    "metrics": "lodestar.evaluation.metrics", "samplers": "lodestar.samplers",
 }  # fmt: skip
 
 __all__ = [

@@ -73,23 +73,13 @@ def evaluate(
         return
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
-    guided: dict[str, object] = {
-        "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak, "--guide": sampling.guide,
-        "--temperature": sampling.temperature != 1, "--seeds": seeds > 1,
-    }  # fmt: skip
     if bpd := next((each for each in read_metrics(metric) or () if isinstance(each, BPD)), None):
-        beside = {"another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor, **guided}
-        _bpd(model, reference, bpd, count, beside, sampling)
+        beside = {"another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor}
+        _bpd(model, reference, bpd, count, beside | _guided(sampling, seeds), sampling)
         return
     network, pictures = None if model is None else opened(model, sampling.device), samples or model
     if network is None:
-        more = {
-            "--sampler": sampling.sampler,
-            "--steps": sampling.steps,
-            "--seed": sampling.seed,
-            "--no-clamp": not sampling.clamp,
-        }
-        refuse_idle({**more, "--count": count is not None, **guided})
+        refuse_idle(_sampled(sampling, count) | _guided(sampling, seeds))
     measured_with = choose_extractor(extractor, reference, sampling.device)
     report = evaluate(
         network or open_source(pictures or "", channels=measured_with.channels, labels=False), reference,
@@ -98,6 +88,22 @@ def evaluate(
         batch_size=sampling.batch_size, out=sampling.out, **sampling.asked(),
     )  # fmt: skip
     show(report.table())
+
+
+def _sampled(sampling: Sampling, count: int | None) -> dict[str, object]:
+    """The options of sampling, and whether each is given."""
+    return {
+        "--sampler": sampling.sampler, "--steps": sampling.steps, "--seed": sampling.seed, "--no-clamp": not sampling.clamp,
+        "--count": count is not None,
+    }  # fmt: skip
+
+
+def _guided(sampling: Sampling, seeds: int) -> dict[str, object]:
+    """The options of guidance and of noise, and whether each is given."""
+    return {
+        "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak, "--guide": sampling.guide,
+        "--temperature": sampling.temperature != 1, "--seeds": seeds > 1,
+    }  # fmt: skip
 
 
 def _bpd(

@@ -32,11 +32,11 @@ class Training:
     device: Device = None
     out: Out = None
 
-    def changes(self, data: str | None, images: int | None) -> Changes:
+    def changes(self, data: str | None, images: int | None, init: str | None = None) -> Changes:
         """What they change of a run, as the function of Python takes it."""
         return {
             "data": data, "validation": self.validation, "images": images, "batch_size": self.batch_size, "seed": self.seed,
-            "skip_bad": self.skip_bad,
+            "init": init, "skip_bad": self.skip_bad,
         }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def train(
     """Train a preset on your pictures. The same command again resumes."""
     from lodestar.python.train import trained
 
-    trained(run, *(overrides or ()), out=training.out, device=training.device, init=init, **training.changes(data, images))
+    trained(run, *(overrides or ()), out=training.out, device=training.device, **training.changes(data, images, init))
 
 
 @flattened

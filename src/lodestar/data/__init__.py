@@ -7,6 +7,6 @@ from lodestar.data.stream import Shuffled, sequential
 from lodestar.data.transforms import Transforms
 
 __all__ = [
-    "Batch", "DataFacts", "Pictures", "Row", "Shuffled", "Source", "Stream", "Transforms", "divide", "ending", "open_source", "part",
-    "sequential",
+    "Batch", "DataFacts", "Pictures", "Row", "Shuffled", "Source", "Stream", "Transforms", "divide", "ending",
+    "open_source", "part", "sequential",
 ]  # fmt: skip

@@ -53,8 +53,9 @@ def open_reference(
 ) -> Source | Kept:
     """The pictures to compare with, or what is kept of them: in a file, or of an embedded model's where no `spec` is given.
 
-    spec: a path or a name, or pictures that are there in Python, as `lodestar.data.open_source` takes them. size: height and width of the pictures that are measured; those of the reference are resized and cropped to it, as for
-    training. metrics, batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
+    spec: a path or a name, or pictures that are there in Python, as `lodestar.data.open_source` takes them. size: height and
+    width of the pictures that are measured; those of the reference are resized and cropped to it, as for training. metrics,
+    batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
     """
     spec = str(spec) if isinstance(spec, Path) else spec
     if isinstance(spec, Kept):

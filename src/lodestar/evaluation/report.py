@@ -116,7 +116,7 @@ def in_text(table: Table) -> str:
     console = Console(markup=False, color_system=None)
     with console.capture() as captured:
         console.print(table)
-    return captured.get().strip("\n")
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
 
 
 def digest(model: Any) -> str:

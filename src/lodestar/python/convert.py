@@ -30,8 +30,9 @@ def convert(
     source: a .pt file, a published model to fetch ("openai/adm-64"), or a folder of diffusers. name: which published model a file
     is, where its own name does not tell; with flags, the code whose defaults count, "guided-diffusion" or "improved-diffusion".
     flags: those that a file of your own was trained with, as a command line, a file that holds one, or a mapping
-    (``{"image_size": 64}``). sampler, steps: what the model is sampled with afterwards, in the place of what its files say. A file
-    of that name is written anew. Raises Problem where nothing that is known can be made of it; then nothing is written.
+    (``{"image_size": 64}``). sampler, steps: what the model is sampled with afterwards, in the place of what its files say. A
+    file that was converted before is written anew. Raises Problem where nothing that is known can be made of it; then nothing
+    is written.
     """
     if isinstance(flags, Mapping):
         flags = parse(f"{key}={value}" for key, value in flags.items())

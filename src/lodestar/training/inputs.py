@@ -30,7 +30,7 @@ class Given:
         return run.replace(data=run.data.replace(**names)) if names else run
 
 
-def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:  # noqa: B008 (it is frozen)
+def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:
     """The pictures that a run trains on, and those that it validates on, if any, of the size that it trains on.
 
     given: those that it does not name. Raises Problem, also if the two differ in size or classes.
