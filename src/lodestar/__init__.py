@@ -75,13 +75,15 @@ __all__ = [
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    # Modules are imported when something of theirs is first asked for: the command line answers before torch is there.
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _SPACES:
-        return importlib.import_module(_SPACES[name])
-    raise AttributeError(f"module 'lodestar' has no attribute {name!r}")
+if not TYPE_CHECKING:  # which would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        # Modules are imported when something of theirs is first asked for: the command line answers before torch is there.
+        if name in _HOME:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        if name in _SPACES:
+            return importlib.import_module(_SPACES[name])
+        raise AttributeError(f"module 'lodestar' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
