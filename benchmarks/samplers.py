@@ -28,6 +28,7 @@ from lodestar.core.transition import Transition
 from lodestar.evaluation.extractors import load_extractor
 from lodestar.evaluation.measured import measured
 from lodestar.evaluation.reference import open_reference
+from lodestar.evaluation.run import Measurement
 from lodestar.files import atomic, write_text
 from lodestar.generators.request import settings
 from lodestar.samplers import AnySampler, UniPC, last
@@ -147,7 +148,7 @@ def frechet(model: str, text: str, budget: int, count: int, kept: Path, batch_si
     extractor = load_extractor()
     reference = open_reference(None, model, extractor, library.config(model).size)
     report = measured(
-        file, model, reference, extractor, count=count, batch_size=batch_size,
+        file, model, reference, extractor, count=count, run=Measurement(batch_size=batch_size),
         how=settings(steps=(plan or "{}").format(steps), sampler=sampler),
     )  # fmt: skip
     return report["numbers"]["frechet"]

@@ -22,11 +22,11 @@ ROOT = Path(lodestar.__file__).parent
 # at the bottom for all.
 LAYERS: tuple[set[str], ...] = (
     {"config", "files", "download", "extras", "images", "progress", "__version__"},
-    {"core", "nets", "data"},
+    {"core", "nets", "data", "checkpoint"},
     {"guidance", "samplers", "objectives"},
     {"denoiser", "conditions", "codecs"},
     {"models", "generators", "tasks"},
-    {"evaluation", "conversion", "checkpoint", "bundle", "library"},
+    {"evaluation", "conversion", "bundle", "library"},
     {"training"},
     {"cli", "info", "demo", "python", "presets", "__main__", ""},
 )
@@ -232,3 +232,48 @@ def _one_expression(function: FunctionType) -> bool:
         and len(definition.body) == 1
         and isinstance(definition.body[0], ast.Return | ast.Expr)
     )
+
+
+# ---------------------------------------------------------------------------------------------------- the shape of functions
+
+LINES, PARAMETERS = 60, 10
+GUIDES = {"classifier", "weak", "critic", "judge"}
+# Where one guide may be named: guidance and conditions, guides themselves, what the judge does, and the command line's aliases.
+NAMING = ("guidance/", "conditions/", "cli/", "generators/guide.py", "generators/rejection.py")
+FILES = [*ROOT.rglob("*.py"), *Path(__file__).parent.rglob("*.py")]
+
+
+def misshapen(text: str, naming: bool) -> Iterator[str]:
+    """The functions of a file that are too long or take too much, and, unless it may, what has the name of one guide."""
+    for node in ast.walk(ast.parse(text)):
+        names: list[str] = []
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+            names = [each.arg for each in given if each.arg not in ("self", "cls")]
+            lines = (node.end_lineno or node.lineno) - node.lineno + 1
+            if lines > LINES:
+                yield f"{node.name} has {lines} lines"
+            if len(names) > PARAMETERS:
+                yield f"{node.name} has {len(names)} parameters"
+        elif isinstance(node, ast.ClassDef):
+            names = [
+                each.target.id for each in node.body if isinstance(each, ast.AnnAssign) and isinstance(each.target, ast.Name)
+            ]
+        for name in GUIDES.intersection(names) if not naming else ():
+            yield f"{getattr(node, 'name', '')} has {name!r}, one guide among others: give it by its role"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_no_function_is_long_or_takes_much_or_knows_one_guide(path: Path) -> None:
+    ours = path.is_relative_to(ROOT)
+    naming = not ours or path.relative_to(ROOT).as_posix().startswith(NAMING)
+    found = list(misshapen(path.read_text(encoding="utf-8"), naming))
+    assert not found, f"{path}: {'; '.join(found)}"
+
+
+def test_misshapen_functions_are_found() -> None:
+    text = "def long():\n" + "    pass\n" * LINES + f"async def much({', '.join(f'a{k}' for k in range(PARAMETERS + 1))}): ...\n"
+    text += "class Some:\n    weak: int\n    def one(self, judge, *, critic): ...\n"
+    text += f"def fits(self, {', '.join(f'a{k}' for k in range(PARAMETERS))}):\n" + "    pass\n" * (LINES - 1)
+    assert list(misshapen(text, True)) == ["long has 61 lines", "much has 11 parameters"]
+    assert {each.split(",")[0] for each in misshapen(text, False)} >= {"Some has 'weak'", "one has 'judge'", "one has 'critic'"}

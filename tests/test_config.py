@@ -205,6 +205,23 @@ def test_overrides_reach_every_depth_and_apply_in_order() -> None:
     assert edit(Book(), []) == Book()
 
 
+def test_overrides_may_be_values_by_their_paths() -> None:
+    given = {"pages": 3, "scene.size": (9, 7), "scene.shape": {"kind": "square", "side": 1.0}}
+    edited = edit(Book(), [given, "scene.shape.side=2"])
+    assert edited == Book(pages=3, scene=Scene(size=(9, 7), shape=Square(side=2.0)))
+    assert given["scene.shape"] == {"kind": "square", "side": 1.0}, "a copy was changed"
+    box = Box(height=5.0)
+    assert edit(Book(), [{"scene.shape": box, "scene.shape.filled": True}]).scene.shape == box.replace(filled=True)
+    for wrong, message in (
+        ({"pags": 3}, "no field 'pags'"),
+        ({3: 3}, "no field '3'"),
+        ({"pages": object()}, r"pages: <object object at .*> \(object\) has no place in a configuration"),
+        ({"pages": {(1, 2): 3}}, "pages is no configuration: keys must be str"),
+    ):
+        with pytest.raises(Problem, match=message):
+            edit(Book(), [wrong])  # type: ignore[list-item]
+
+
 def test_an_override_may_bring_another_kind() -> None:
     edited = edit(Book(), ['scene.shape={"kind":"box","height":5,"filled":false}', "scene.shape.filled=true"])
     assert edited.scene.shape == Box(height=5.0, filled=True)

@@ -209,7 +209,7 @@ class Flat(nn.Module, Generator):
     def defaults(self) -> Settings:
         return Settings()
 
-    def agree(self, critic: Critic, sees: Sees) -> None:
+    def agree(self, guide: Critic, sees: Sees) -> None:
         """Nothing guides it."""
 
     def label(self, asked: str | int | None, guides: Guides) -> Label:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from lodestar import bundle, guidance, nets, samplers
+    from lodestar import bundle, data, guidance, nets, samplers
     from lodestar.config import Note, Problem
     from lodestar.evaluation import metrics
     from lodestar.generators import edits
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Clamp, Classifier, Interval, Threshold
     from lodestar.library import from_pretrained, load, push_to_hub
     from lodestar.python import edit, save
+    from lodestar.python.convert import convert
+    from lodestar.python.evaluate import bpd, evaluate
+    from lodestar.python.sweep import sweep
+    from lodestar.python.train import train
     from lodestar.samplers import (
         DDIM,
         LMS,
@@ -42,6 +46,8 @@ if TYPE_CHECKING:
 _HOME = {
     **dict.fromkeys(("from_pretrained", "load", "push_to_hub"), "lodestar.library"),
     **dict.fromkeys(("edit", "save"), "lodestar.python"),
+    **dict.fromkeys(("bpd", "evaluate"), "lodestar.python.evaluate"),
+    **{name: f"lodestar.python.{name}" for name in ("convert", "sweep", "train")},
     **dict.fromkeys(("Note", "Problem"), "lodestar.config"),
     **dict.fromkeys(
         ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Clamp", "Classifier", "Interval", "Threshold"), "lodestar.guidance"
@@ -56,25 +62,29 @@ _HOME = {
     ),
 }  # fmt: skip
 _SPACES = {
-    "bundle": "lodestar.bundle", "edits": "lodestar.generators.edits", "guidance": "lodestar.guidance",
-    "metrics": "lodestar.evaluation.metrics", "nets": "lodestar.nets", "samplers": "lodestar.samplers",
+    "bundle": "lodestar.bundle", "data": "lodestar.data", "edits": "lodestar.generators.edits",
+    "guidance": "lodestar.guidance", "metrics": "lodestar.evaluation.metrics", "nets": "lodestar.nets",
+    "samplers": "lodestar.samplers",
 }  # fmt: skip
 
 __all__ = [
     "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Clamp", "Classifier",
     "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint",
     "Interpolate", "Interval", "Invert", "Note", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample",
-    "bundle", "edit", "edits", "from_pretrained", "guidance", "load", "metrics", "nets", "push_to_hub", "samplers", "save",
+    "bpd", "bundle", "convert", "data", "edit", "edits", "evaluate", "from_pretrained", "guidance", "load", "metrics", "nets",
+    "push_to_hub", "samplers", "save", "sweep", "train",
 ]  # fmt: skip
 
 
-def __getattr__(name: str) -> Any:
-    # Modules are imported when something of theirs is first asked for: the command line answers before torch is there.
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    if name in _SPACES:
-        return importlib.import_module(_SPACES[name])
-    raise AttributeError(f"module 'lodestar' has no attribute {name!r}")
+if not TYPE_CHECKING:  # which would take any name for one of ours
+
+    def __getattr__(name: str) -> Any:
+        # Modules are imported when something of theirs is first asked for: the command line answers before torch is there.
+        if name in _HOME:
+            return getattr(importlib.import_module(_HOME[name]), name)
+        if name in _SPACES:
+            return importlib.import_module(_SPACES[name])
+        raise AttributeError(f"module 'lodestar' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ what to do.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import types
@@ -180,16 +181,14 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
         raise Problem(f"{where or getattr(kind, '__name__', 'value')} is no configuration: {first_line(error)}") from None
 
 
-def edit(config: C, overrides: Iterable[str]) -> C:
+def edit(config: C, overrides: Iterable[str | Mapping[str, Any]]) -> C:
     """`config` with dotted overrides such as ``task.network.width=64`` or ``schedule={"kind":"cosine"}`` applied.
 
-    A value is read as JSON where it is JSON, and as text otherwise. Raises Problem for a path that does not exist.
+    The value of a text is read as JSON where it is JSON, and as text otherwise. A mapping has values by their paths, which may be
+    configurations: ``{"train.optimizer.rate": 3e-4, "task.levels": LogNormal()}``. Raises Problem for a path that does not exist.
     """
     data = json.loads(config.to_json())
-    for override in overrides:
-        path, separator, text = override.partition("=")
-        if not separator:
-            raise Problem(f"override {override!r}: write it as path=value")
+    for path, value in itertools.chain.from_iterable(map(_assignments, overrides)):
         *parents, last = path.split(".")
         node: Any = data
         for depth, name in enumerate(parents):
@@ -198,8 +197,18 @@ def edit(config: C, overrides: Iterable[str]) -> C:
             node = node[name]
         if not isinstance(node, dict) or last not in node:
             raise _no_field(path, node)
-        node[last] = _value(text)
+        node[last] = value
     return decode(type(config), data)
+
+
+def _assignments(override: str | Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
+    """The paths that an override sets, and their values."""
+    if isinstance(override, Mapping):
+        return [(str(path), _data(path, value)) for path, value in override.items()]
+    path, separator, text = override.partition("=")
+    if not separator:
+        raise Problem(f"override {override!r}: write it as path=value")
+    return [(path, _value(text))]
 
 
 class Kinds:
@@ -333,6 +342,16 @@ def _value(text: str) -> Any:
         return from_json(text)
     except ValueError:
         return text
+
+
+def _data(path: str, value: Any) -> Any:
+    """A copy of a value as plain data, configurations too, so that what follows may change their fields. Raises Problem."""
+    try:
+        return json.loads(json.dumps(value, default=_plain))
+    except Problem as problem:
+        raise Problem(f"{path}: {problem}") from None
+    except (TypeError, ValueError, RecursionError) as error:  # keys that are no text; what is nested too deep, or in itself
+        raise Problem(f"{path} is no configuration: {first_line(error)}") from None
 
 
 def _no_field(path: str, node: Any) -> Problem:

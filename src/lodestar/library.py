@@ -105,7 +105,7 @@ def load(
     place(model.requires_grad_(False).eval(), target)
     if hasattr(model, "lower"):
         model.lower(dtype or best_dtype(target))
-    model.name, model.digest = str(name), header.digest
+    model.name, model.digest, model.provenance = str(name), header.digest, header.provenance
     if isinstance(model, Generator):
         model.companions = {role: partial(load, other, target, dtype=dtype) for role, other in companions(name).items()}
     return model

@@ -59,6 +59,30 @@ class Forecast:
         return (self.total - done) * (now - began) / (done - units)
 
 
+class Foretold:
+    """Says once, on a console, about how long the rest of some work takes here: "about 3.3 hours to go here"."""
+
+    def __init__(self, console: Console, total: float, following: int = 0) -> None:
+        """total: as a `Forecast` has it; following: how many works like this one come after it, of which it tells too."""
+        self.console, self.total, self.following = console, total, following
+        self.forecast = Forecast(total)
+
+    def __call__(self, done: float) -> None:
+        """To be called after every part, with the units done so far."""
+        left = self.forecast(done)
+        if left is None or done >= self.total:
+            return
+        told = f"{span(left)} to go here"
+        if self.following:
+            whole = left * self.total / (self.total - done)
+            told += f", {span(left + self.following * whole)} with {self.following} more like it"
+        self.console.print(told)
+
+    def within(self, before: float, weight: float) -> Callable[[float], None]:
+        """What to call within a part of the work: `before` units came before it, and each of its own is so many."""
+        return lambda done: self(before + weight * done)
+
+
 def span(seconds: float) -> str:
     """A length of time in words: "about 3.3 hours"."""
     units = (("seconds", 1, 100), ("minutes", 60, 100), ("hours", 3_600, 48), ("days", 86_400, math.inf))

@@ -24,8 +24,8 @@ def test_features_and_logits_are_the_classifiers_of_pictures_in_its_range() -> N
     extractor = tiny.extractor()
     found = extractor(pictures())
     x = pictures().float() / 127.5 - 1
-    torch.testing.assert_close(found.features, extractor.classifier.features(x))
-    torch.testing.assert_close(found.logits, extractor.classifier.logits(x))
+    torch.testing.assert_close(found.features, extractor.model.features(x))
+    torch.testing.assert_close(found.logits, extractor.model.logits(x))
     assert found.features.std(0).max() > 1e-3  # they tell pictures apart
 
 

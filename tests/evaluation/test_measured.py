@@ -10,6 +10,7 @@ import torch
 from lodestar import checkpoint
 from lodestar.evaluation import measured as module
 from lodestar.evaluation.measured import measured
+from lodestar.evaluation.run import Measurement
 from lodestar.generators.request import settings
 from lodestar.samplers import DDIM
 
@@ -39,7 +40,7 @@ def test_a_report_is_made_once_for_the_same_settings_and_weights(tmp_path: Path,
     def ask(extractor: int = 2, reference: int = 0, count: int = 6, seed: int = 0, **how: object) -> float:
         report = measured(
             kept, model, tiny.reference(seed=reference), tiny.extractor(extractor), count=count, seed=seed,
-            how=settings(**how), cache=tmp_path,
+            how=settings(**how), run=Measurement(cache=tmp_path),
         )  # fmt: skip
         return report["numbers"]["frechet"]
 
@@ -62,6 +63,6 @@ def test_a_report_is_made_once_for_the_same_settings_and_weights(tmp_path: Path,
 def test_a_damaged_one_is_made_again(text: str, tmp_path: Path, made: list[int]) -> None:
     (tmp_path / "report.json").write_text(text)
     model = write(tmp_path / "m.safetensors", 0)
-    measured(tmp_path / "report.json", model, tiny.reference(), tiny.extractor(), count=6, cache=tmp_path)
-    measured(tmp_path / "report.json", model, tiny.reference(), tiny.extractor(), count=6, cache=tmp_path)
+    measured(tmp_path / "report.json", model, tiny.reference(), tiny.extractor(), count=6, run=Measurement(cache=tmp_path))
+    measured(tmp_path / "report.json", model, tiny.reference(), tiny.extractor(), count=6, run=Measurement(cache=tmp_path))
     assert made == [6]

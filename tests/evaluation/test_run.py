@@ -288,7 +288,7 @@ def test_a_kept_reference_is_read_as_it_was_and_tells_of_another_number_format(
     torch.testing.assert_close(reference.of(extractor).features, features.features, rtol=1e-3, atol=1e-3)
     given: dict[str, Any] = {"count": 20, "run": Measurement(metrics=[Frechet()], cache=tmp_path)}
     assert evaluate(tiny.diffusion(), reference, extractor, **given).warnings == ()
-    extractor.classifier.lower(torch.bfloat16)
+    extractor.model.lower(torch.bfloat16)
     warnings = evaluate(tiny.diffusion(), reference, extractor, **given).warnings
     assert warnings == ("reference: its features were computed in float32, those of the pictures in bfloat16",)
     with pytest.raises(Problem, match=r"those of the extractor tiny \(digest 2\), not of tiny \(digest 9\)"):

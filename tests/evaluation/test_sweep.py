@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from lodestar.config import Problem
 from lodestar.evaluation import sweep as sweep_module
@@ -24,6 +28,7 @@ from lodestar.evaluation.sweep import Row, sweep
 from lodestar.generators.diffusion import Diffusion, PreparedSampling
 from lodestar.generators.request import Request, Settings, settings
 from lodestar.guidance import CFG, Autoguidance, Clamp, Classifier, Interval
+from lodestar.progress import Forecast
 from lodestar.samplers import DDIM
 
 from . import tiny
@@ -55,7 +60,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[R
         over += [parse_axis(text) for text in given.pop("over", [])]
         fixed = {name: given.pop(name) for name in Settings.model_fields if name in given}
         how = settings(steps=given.pop("plan", None), **fixed)
-        measured = Measurement(cache=tmp_path / "cache", repeats=given.pop("repeats", 1))
+        measured = Measurement(cache=tmp_path / "cache", repeats=given.pop("repeats", 1), **given.pop("how", {}))
         model, out = given.pop("model", None) or tiny.diffusion(), given.pop("out", tmp_path / "out")
         reference, extractor = given.pop("reference", None) or tiny.reference(), given.pop("extractor", None) or tiny.extractor()
         more = {"count": 12, "guides": {"classifier": tiny.classifier()}, **given}
@@ -390,3 +395,15 @@ def test_axes_are_read_from_text(text: str, read: Axis) -> None:
 def test_axes_that_cannot_be_read_are_a_problem(text: str, words: str) -> None:
     with pytest.raises(Problem, match=words):
         parse_axis(text)
+
+
+def test_a_long_sweep_says_beforehand_how_long_it_takes_here(
+    run: Callable[..., list[Row]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every value a grid of 24 pictures and 12 that are measured in batches of 4, two steps each: 10 seconds a batch."""
+    seconds = itertools.count(0, 10)
+    monkeypatch.setattr("lodestar.progress.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    for scale, left in (((0, 1), "about 1.8 minutes"), ((0, 1, 2, 3), "about 4.8 minutes")):
+        console = Console(record=True, width=200, file=io.StringIO())
+        run(scale=scale, guidance=[CFG()], how={"batch_size": 4, "console": console}, out=tmp_path / f"{len(scale)}")
+        assert [line for line in console.export_text().splitlines() if line] == [f"{left} to go here"]

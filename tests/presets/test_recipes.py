@@ -24,8 +24,8 @@ def test_a_row_names_published_models_and_metrics_that_exist(name: str) -> None:
     recipe = RECIPES[name]
     models = {each.short: each for each in PUBLISHED}
     assert recipe.model in models
-    assert (recipe.critic is None) == (recipe.scale == 0)
-    assert recipe.critic is None or recipe.critic in models
+    assert (recipe.guide is None) == (recipe.scale == 0)
+    assert recipe.guide is None or recipe.guide in models
     assert set(recipe.expected) <= {"frechet", "spatial_frechet", "score", "precision", "recall"}
     size = models[recipe.model].model().size[0]
     assert f"{size}" in recipe.reference
@@ -58,7 +58,7 @@ def test_a_row_is_made_again_from_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tiny = Recipe(
-        model="cifar10", critic="cifar10_classifier", scale=1.0, steps="2", reference="batch.npz", folder="none",
+        model="cifar10", guide="cifar10_classifier", scale=1.0, steps="2", reference="batch.npz", folder="none",
         expected={"frechet": 1.0, "recall": 0.5},
     )  # fmt: skip
     monkeypatch.setattr(recipes, "RECIPES", {"tiny": tiny})

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,11 @@ from rich.console import Console
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem
+from lodestar.evaluation.run import Measurement
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.presets import RUNS
+from lodestar.progress import Forecast
 from lodestar.tasks import TrainDenoiser
 from lodestar.training import ablate as module
 from lodestar.training.ablate import TABLE, VARIANTS, ablate, base, table
@@ -29,7 +33,16 @@ NETWORK = UNetConfig(width=160, multipliers=(1, 1, 2, 4, 4), blocks=2, attention
 
 def tabled(pictures: str, folder: Path, names: tuple[str, ...], images: int = 16) -> list[Row]:
     run = denoising(pictures, images=images)
-    return ablate(run, folder, tiny.reference(), tiny.extractor(), QUIET, names=names, count=6, cache=folder.parent / "cache")
+    return ablate(
+        run,
+        folder,
+        tiny.reference(),
+        tiny.extractor(),
+        QUIET,
+        names=names,
+        count=6,
+        measuring=Measurement(cache=folder.parent / "cache"),
+    )
 
 
 def test_the_variants_are_the_papers() -> None:
@@ -110,3 +123,16 @@ def test_what_cannot_be_ablated_is_refused(pictures: str, tmp_path: Path) -> Non
     with pytest.raises(Problem, match="this run is of kind 'classify'"):
         ablate(classifying(pictures), *arguments)
     assert not (tmp_path / "a").exists()
+
+
+def test_measuring_that_is_long_is_foretold_with_that_of_the_variants_to_come(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six pictures in batches of two, 50 seconds each: after the first, four are left, and one variant more."""
+    seconds = itertools.count(0, 50)
+    monkeypatch.setattr("lodestar.progress.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    console, how = Console(record=True, width=200, file=io.StringIO()), Measurement(batch_size=2, cache=tmp_path / "cache")
+    run = denoising(pictures, images=8)
+    ablate(run, tmp_path / "a", tiny.reference(), tiny.extractor(), console, names=("rescale",), count=6, measuring=how)
+    said = [line for line in console.export_text().splitlines() if "to go here" in line]
+    assert said == ["about 1.7 minutes to go here, about 4.2 minutes with 1 more like it", "about 1.7 minutes to go here"]

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
+import itertools
 import json
+import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +20,11 @@ from lodestar.config import Problem
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.data import DataFacts
+from lodestar.evaluation.run import Measurement
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.request import request
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.progress import Forecast
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill
 from lodestar.training.distill import TABLE, distill, measure, settings, stages
@@ -145,9 +151,22 @@ def test_what_makes_no_sense_is_refused(teacher: str, pictures: str, whole: Path
 
 
 def test_every_stage_is_measured_beside_the_teacher_in_as_many_steps(whole: Path, teacher: str, tmp_path: Path) -> None:
-    rows = measure(whole, teacher, 8, 1, tiny.reference(), tiny.extractor(), count=8, cache=tmp_path)
+    rows = measure(whole, teacher, 8, 1, tiny.reference(), tiny.extractor(), count=8, run=Measurement(cache=tmp_path))
     assert [row["steps"] for row in rows] == [4, 2, 1]
     with open(whole / TABLE, encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     assert [float(line["frechet"]) for line in lines] == [row["frechet"] for row in rows]
     assert all(row["frechet"] != row["frechet_of_teacher"] for row in rows)
+
+
+def test_how_long_the_measuring_of_all_stages_takes_is_told_once(
+    whole: Path, teacher: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stages of 4, 2 and 1 steps and their teacher, 8 pictures each: 112 steps, of which 8 take 10 seconds."""
+    seconds = itertools.count(0, 10)
+    monkeypatch.setattr("lodestar.progress.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    console, copied = Console(record=True, width=200, file=io.StringIO()), tmp_path / "d"
+    shutil.copytree(whole, copied, ignore=shutil.ignore_patterns("report*"))
+    run = Measurement(batch_size=2, console=console, cache=tmp_path)
+    measure(copied, teacher, 8, 1, tiny.reference(), tiny.extractor(), count=8, run=run)
+    assert [line for line in console.export_text().splitlines() if line] == ["about 2.2 minutes to go here"]

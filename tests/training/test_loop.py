@@ -27,7 +27,6 @@ from lodestar.presets import RUNS
 from lodestar.progress import Forecast
 from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.tasks.classify import ClassifyLearner
-from lodestar.training import loop
 from lodestar.training.inputs import open_data
 from lodestar.training.log import Log
 from lodestar.training.loop import passed, train
@@ -366,7 +365,7 @@ def test_the_plan_and_the_end_say_where_things_are(pictures: str, tmp_path: Path
 def test_long_runs_say_beforehand_how_long_they_take_here(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Steps of eight pictures that take 50 seconds each: after the second, 80 of 96 images are left, 500 seconds."""
     seconds = itertools.count(0, 50)
-    monkeypatch.setattr(loop, "Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
+    monkeypatch.setattr("lodestar.progress.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
     for following, text in (
         (0, "about 8.3 minutes to go here\n"),
         (3, "8.3 minutes to go here, about 38 minutes with 3 more like it\n"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,9 @@ from lodestar.cli.options import (
     tell,
 )
 from lodestar.config import COUNT
+
+if TYPE_CHECKING:
+    from lodestar.evaluation.likelihood import BPD
 
 Seeds = Annotated[
     int,
@@ -59,70 +62,93 @@ def evaluate(
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model, or pictures, against a reference: Fréchet distances, score, precision, recall and others; or its bpd."""
-    from lodestar.config import Problem, parse
-    from lodestar.data import ending, open_source
-    from lodestar.evaluation import extractors, likelihood, run
-    from lodestar.evaluation.metrics import Metric
-    from lodestar.evaluation.published import is_published
-    from lodestar.evaluation.reference import open_reference
-    from lodestar.evaluation.self_test import self_test as measure_published
-    from lodestar.files import check_writable
-    from lodestar.library import load_diffusion
+    from lodestar.config import Problem
+    from lodestar.data import open_source
+    from lodestar.evaluation.likelihood import BPD
+    from lodestar.evaluation.reference import choose_extractor
+    from lodestar.python.evaluate import evaluate, opened, read_metrics, refuse_idle
 
-    if samples is None and model is not None and ending(Path(model)):
-        model, samples = None, model
-    guided: dict[str, object] = {
-        "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak,
-        "--temperature": sampling.temperature != 1, "--seeds": seeds > 1,
-    }  # fmt: skip
-    sampled = {"--sampler": sampling.sampler, "--steps": sampling.steps, **guided}
-    for option in (name for name, value in sampled.items() if samples is not None and value):
-        raise Problem(f"{option} has no effect on pictures that are there already: leave it out, or --samples")
-    if sampling.out is not None:
-        check_writable(sampling.out / "report.json")
     if self_test:
-        if model is not None or metric:
-            raise Problem(f"--self-test measures published samples: leave out {'--metric' if metric else f'the model {model}'}")
-        inception = extractors.load_extractor(extractor or "inception", sampling.device)
-        tell(measure_published(samples, reference, inception, sampling.batch_size), sampling.out)
+        _self_test(model, samples, reference, metric, extractor, sampling)
         return
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
-    metrics = [parse("metric", text, Metric | likelihood.BPD) for text in metric] if metric else None
-    how, batch_size, device, out = sampling.settings(), sampling.batch_size, sampling.device, sampling.out
-    if bpd := next((each for each in metrics or () if isinstance(each, likelihood.BPD)), None):
-        beside = {"another --metric": len(metrics or ()) > 1, "--samples": samples, "--extractor": extractor, **guided}
-        for option in (name for name, value in beside.items() if value):
-            raise Problem(f"metric bpd looks at the reference's pictures through the model alone: leave out {option}")
-        if reference is None:
-            raise Problem("--reference is missing: the pictures to find likely (a parquet file, a folder, hf:owner/name)")
-        assert model is not None
-        network = load_diffusion(model, device)
-        pictures = open_source(reference, channels=network.config.denoiser.channels, labels=None)
-        found = likelihood.measure(
-            network, pictures, ode=bpd.ode, seed=sampling.seed, count=count or likelihood.COUNT, batch_size=batch_size, how=how,
-        )  # fmt: skip
-        folder = out or Path("out") / f"bpd-{Path(model).stem}"
-        found.save(folder)
-        show(found.table())
-        print(folder / "bpd.png")
+    if bpd := next((each for each in read_metrics(metric) or () if isinstance(each, BPD)), None):
+        beside = {"another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor}
+        _bpd(model, reference, bpd, count, beside | _guided(sampling, seeds), sampling)
         return
-    default = "inception" if reference is not None and is_published(reference) else extractors.DEFAULT
-    measured_with = extractors.load_extractor(extractor or default, device)
-    if samples is not None:
-        pictures = open_source(samples, channels=measured_with.channels, labels=False)
-        source = open_reference(reference, None, measured_with, pictures.size, metrics=metrics, batch_size=batch_size)
-        report = run.evaluate_pictures(pictures, source, measured_with, batch_size=batch_size, metrics=metrics, out=out)
-    else:
-        assert model is not None
-        network = load_diffusion(model, device)
-        source = open_reference(reference, model, measured_with, network.config.size, metrics=metrics, batch_size=batch_size)
-        measurement = run.Measurement(metrics=metrics, batch_size=batch_size, repeats=seeds, out=out)
-        report = run.evaluate(
-            network, source, measured_with, how, count=count or 5_000, seed=sampling.seed, run=measurement,
-            guides=sampling.guides(model, how.guidance),
-        )  # fmt: skip
-    tell(report, out)
+    network, pictures = None if model is None else opened(model, sampling.device), samples or model
+    if network is None:
+        refuse_idle(_sampled(sampling, count) | _guided(sampling, seeds))
+    measured_with = choose_extractor(extractor, reference, sampling.device)
+    report = evaluate(
+        network or open_source(pictures or "", channels=measured_with.channels, labels=False), reference,
+        count=count, metrics=metric, seeds=seeds, seed=sampling.seed, extractor=measured_with,
+        guides=None if model is None or network is None else sampling.guides(model, sampling.settings().guidance),
+        batch_size=sampling.batch_size, out=sampling.out, **sampling.asked(),
+    )  # fmt: skip
+    show(report.table())
+
+
+def _sampled(sampling: Sampling, count: int | None) -> dict[str, object]:
+    """The options of sampling, and whether each is given."""
+    return {
+        "--sampler": sampling.sampler, "--steps": sampling.steps, "--seed": sampling.seed, "--no-clamp": not sampling.clamp,
+        "--count": count is not None,
+    }  # fmt: skip
+
+
+def _guided(sampling: Sampling, seeds: int) -> dict[str, object]:
+    """The options of guidance and of noise, and whether each is given."""
+    return {
+        "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak, "--guide": sampling.guide,
+        "--temperature": sampling.temperature != 1, "--seeds": seeds > 1,
+    }  # fmt: skip
+
+
+def _bpd(
+    model: str | None, reference: str | None, how: BPD, count: int | None, beside: dict[str, object], sampling: Sampling
+) -> None:
+    """Bits per dimension; beside: the options that it has no use for, and whether each is given."""
+    from lodestar.config import Problem
+    from lodestar.evaluation import likelihood
+    from lodestar.library import load_diffusion
+    from lodestar.python.evaluate import bpd
+
+    for option in (name for name, value in beside.items() if value):
+        raise Problem(f"metric bpd looks at the reference's pictures through the model alone: leave out {option}")
+    if reference is None:
+        raise Problem("--reference is missing: the pictures to find likely (a parquet file, a folder, hf:owner/name)")
+    assert model is not None, "--samples is left out"
+    folder = sampling.out or Path("out") / f"bpd-{Path(model).stem}"
+    found = bpd(
+        load_diffusion(model, sampling.device), reference, count=count or likelihood.COUNT, ode=how.ode, seed=sampling.seed,
+        batch_size=sampling.batch_size, out=folder, **sampling.asked(),
+    )  # fmt: skip
+    show(found.table())
+    print(folder / "bpd.png")
+
+
+def _self_test(
+    model: str | None,
+    samples: str | None,
+    reference: str | None,
+    metric: list[str] | None,
+    extractor: str | None,
+    sampling: Sampling,
+) -> None:
+    """Measure the published samples."""
+    from lodestar.config import Problem
+    from lodestar.evaluation.extractors import load_extractor
+    from lodestar.evaluation.self_test import self_test
+    from lodestar.files import check_writable
+
+    if model is not None or metric:
+        raise Problem(f"--self-test measures published samples: leave out {'--metric' if metric else f'the model {model}'}")
+    if sampling.out is not None:
+        check_writable(sampling.out / "report.json")
+    inception = load_extractor(extractor or "inception", sampling.device)
+    tell(self_test(samples, reference, inception, sampling.batch_size), sampling.out)
 
 
 def stats(
@@ -183,25 +209,18 @@ def sweep(
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
-    from lodestar.evaluation import extractors
-    from lodestar.evaluation.axes import axis, parse_axis, parse_guidances
-    from lodestar.evaluation.reference import open_reference
-    from lodestar.evaluation.run import Measurement
-    from lodestar.evaluation.sweep import sweep as run
+    from lodestar.evaluation.axes import axis
+    from lodestar.evaluation.reference import choose_extractor
     from lodestar.library import load_diffusion
+    from lodestar.python.sweep import axes, sweep, swept_guidance
 
-    how = sampling.settings()
-    axes = [parse_axis(text) for text in over or []]
-    axes += [parse_axis(f"scale={scales}")] if scales else []
-    axes += [axis("steps", plans.split())] if plans else []
-    listed = [each for one in axes if one.name == "guidance" for value in one.values for each in parse_guidances(value)]
-    measured_with = extractors.load_extractor(extractor or extractors.DEFAULT, sampling.device)
-    network = load_diffusion(model, sampling.device)
-    source = open_reference(reference, model, measured_with, network.config.size)
-    guides = sampling.guides(model, (*how.guidance, *listed))
-    folder = sampling.out or Path("out") / f"sweep-{Path(model).stem}"
-    run(
-        network, source, measured_with, folder, over=axes, how=how, count=count, seed=sampling.seed, guides=guides,
-        run=Measurement(batch_size=sampling.batch_size, repeats=seeds),
+    swept = axes(over or []) + (axes(f"scale={scales}") if scales else [])
+    swept += [axis("steps", plans.split())] if plans else []
+    found = sweep(
+        load_diffusion(model, sampling.device), reference, over=swept, count=count, seeds=seeds, seed=sampling.seed,
+        extractor=choose_extractor(extractor, reference, sampling.device),
+        guides=sampling.guides(model, (*sampling.settings().guidance, *swept_guidance(swept))),
+        batch_size=sampling.batch_size, out=sampling.out or Path("out") / f"sweep-{Path(model).stem}", **sampling.asked(),
     )  # fmt: skip
-    print(folder / "sweep.png")
+    show(found.table())
+    print(found.folder / "sweep.png")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import Model, SamplerText, Steps, parse_sampler
+from lodestar.cli.options import Model, SamplerText, Steps
 
 
 def export(
@@ -37,7 +37,9 @@ def export(
     if private:
         raise Problem("--private is about repositories of a hub: it has no effect with --to diffusers")
     from lodestar.conversion import diffusers
+    from lodestar.generators.request import settings
 
-    form = diffusers.export(library.load_diffusion(model, "cpu"), Path(out), parse_sampler(sampler), steps)
+    how = settings(sampler=sampler, steps=steps)
+    form = diffusers.export(library.load_diffusion(model, "cpu"), Path(out), how.sampler, how.steps)
     print(f"{model} as {form}")
     print(out)

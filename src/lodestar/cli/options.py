@@ -18,9 +18,8 @@ if TYPE_CHECKING:
 
     from lodestar.evaluation.report import Report
     from lodestar.generators.guide import Guide
-    from lodestar.generators.request import Settings
+    from lodestar.generators.request import Asked, Settings
     from lodestar.guidance import Guidance
-    from lodestar.samplers import Sampler
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
 PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, or digits."
@@ -113,11 +112,15 @@ class Solving:
     device: Device = None
     out: Out = None
 
+    def asked(self) -> Asked:
+        """What is asked of how pictures are made, as the functions of Python take it."""
+        return {"steps": self.steps, "sampler": self.sampler, "guidance": self.guidance or (), "clamp": self.clamp}
+
     def settings(self) -> Settings:
         """How pictures are made. Raises Problem."""
         from lodestar.generators.request import settings
 
-        return settings(steps=self.steps, sampler=self.sampler, guidance=self.guidance or (), clamp=self.clamp)
+        return settings(**self.asked())
 
     def guides(self, model: str, guidance: Sequence[Guidance]) -> dict[str, Guide]:
         """The guides that this guidance of a model asks for, by role: those given, else the model's own. Raises Problem."""
@@ -177,8 +180,8 @@ class Sampling(Solving):
     seed: Seed = 0
     temperature: Temperature = 1.0
 
-    def settings(self) -> Settings:
-        return super().settings().replace(temperature=self.temperature)
+    def asked(self) -> Asked:
+        return super().asked() | {"temperature": self.temperature}
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:
@@ -228,14 +231,6 @@ def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
             raise Problem(f"label {text!r} has a count and --count is {count}: give one of them")
         asked += [name] * times
     return asked
-
-
-def parse_sampler(text: str | None) -> Sampler | None:
-    """A sampler in its short form. Raises Problem."""
-    from lodestar.config import parse
-    from lodestar.samplers import AnySampler
-
-    return None if text is None else parse("sampler", text, AnySampler)
 
 
 def load_judge(model: str, judge: str | None, best_of: int, device: str | None) -> Guide | None:

@@ -7,12 +7,13 @@ commas.
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from lodestar.config import Config, Problem, edit, nearest, parse
+from lodestar.config import Config, Problem, edit, nearest, parse, short, shown
 from lodestar.generators.request import Settings
 from lodestar.guidance import AnyGuidance, Guidance
 from lodestar.samplers import AnySampler
@@ -94,9 +95,14 @@ class Axis:
         raise Problem(f"sweep over scale: it needs exactly one guidance that has a scale, such as cfg, and guidance is {given}")
 
 
-def axis(name: str, values: Iterable[str | float]) -> Axis:
-    """An axis, its numbers written in one way. Raises Problem."""
-    return Axis(name, tuple(each if name in _WHOLE else _number(each) for each in map(str, values)))
+def axis(name: str, values: Iterable[Any]) -> Axis:
+    """An axis, its numbers written in one way. Raises Problem.
+
+    values: texts, numbers, truth values, samplers, and guidance (one, several in a list, None).
+    """
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise Problem(f"sweep over {name}: its values are {shown(values)}: give a list of them")
+    return Axis(name, tuple(each if name in _WHOLE else _number(each) for each in map(_written, values)))
 
 
 def parse_axis(text: str) -> Axis:
@@ -115,6 +121,19 @@ def parse_axis(text: str) -> Axis:
 def parse_guidances(text: str) -> tuple[Guidance, ...]:
     """Read ``cfg:2+interval:0.3,5``, or ``none``. Raises Problem."""
     return () if text == "none" else tuple(parse("guidance", part, AnyGuidance) for part in text.split("+"))
+
+
+def _written(value: Any) -> str:
+    """A value as the text that is read."""
+    match value:
+        case bool():
+            return json.dumps(value)
+        case Config():
+            return short(value)
+        case list() | tuple():
+            return "+".join(map(_written, value)) or "none"
+        case _:
+            return "none" if value is None else str(value)
 
 
 def _number(text: str) -> str:

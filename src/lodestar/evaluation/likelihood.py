@@ -11,7 +11,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -28,12 +28,12 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
-from lodestar.evaluation.report import digest, report_table
+from lodestar.evaluation.report import digest, in_text, report_table
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guided import Guided
-from lodestar.generators.request import Settings, request
+from lodestar.generators.request import Request, Settings, request
 from lodestar.objectives.bound import BitsPerDimension, bits_per_dimension
 from lodestar.progress import progress
 from lodestar.samplers import Ancestral, Sampler
@@ -108,6 +108,9 @@ class Likelihood:
     seconds: float
     warnings: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return in_text(self.table())
+
     def to_json(self) -> str:
         """All of it, indented."""
         return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
@@ -156,33 +159,15 @@ def measure(
     places = np.arange(count) * len(reference) // count
     labels, classes = _labels(model, reference, places)
     asked = request(labels, seed, Settings(steps=plan, clamp=how.clamp))
-    steps, guided = model.transitions(asked.settings), Guided(model, asked.settings.complete(model.limit))
+    steps = model.transitions(asked.settings)
     if own and len(steps) != config.schedule.timesteps:
         raise Problem(
             f"steps {plan!r}: this model has learned the variances of its chain's own {config.schedule.timesteps} steps: "
             "leave --steps out, or take --sampler ancestral:small"
         )
-    pictures, start = part(reference, places, config.size), time.perf_counter()
-    bounds: list[BitsPerDimension] = []
-    flows: list[Tensor] = []
-    levels = [step.t for step in reversed(steps)]
-    coarser, changes = [*levels[:-1:2], levels[-1]], list[Tensor]()
-    calls = len(steps) + (2 * (len(steps) - 1) if ode else 0)
-    model.eval()
-    with progress("likelihood", count * calls) as tick:
-        for number, batch in enumerate(sequential(pictures, batch_size)):
-            rows = slice(number * batch_size, number * batch_size + len(batch.image))
-            denoise = _counting(guided.denoise(asked.asks[rows]), tick, rows.start * calls)
-            noise, x0 = SeededNoise(asked.seeds[rows]), pixels.encode(batch.image.to(model.device))
-            chain = denoise if variance == "learned" else _fixed(denoise)
-            bounds.append(bits_per_dimension(chain, steps, x0, noise, "large" if variance == "large" else "small"))
-            if ode:
-                flows.append(ode_bits(denoise, levels, x0, noise))
-            if ode and len(levels) > 2 and rows.start < _PROBED:
-                few = slice(rows.start, min(rows.stop, _PROBED))
-                seeds, plain = asked.seeds[few], guided.denoise(asked.asks[few])
-                changes.append(ode_bits(plain, coarser, x0[: len(seeds)], SeededNoise(seeds)) - flows[-1][: len(seeds)])
-    numbers, terms = _numbers(bounds, flows, changes, steps)
+    start = time.perf_counter()
+    found = _bits(model, asked, steps, part(reference, places, config.size), variance, ode, batch_size)
+    numbers, terms = _numbers(found, steps)
     return Likelihood(
         numbers=numbers,
         terms=terms,
@@ -200,6 +185,49 @@ def measure(
         seconds=time.perf_counter() - start,
         warnings=tuple(_warnings(model, reference, steps, numbers)),
     )
+
+
+@dataclass(frozen=True)
+class _Found:
+    """Bits of pictures, batch by batch."""
+
+    bounds: list[BitsPerDimension] = field(default_factory=list)
+    flows: list[Tensor] = field(default_factory=list)
+    """Those of the ODE [B]."""
+    changes: list[Tensor] = field(default_factory=list)
+    """What they change by on every second level [B], of the first pictures."""
+
+
+def _bits(
+    model: Diffusion,
+    asked: Request,
+    steps: Sequence[Transition],
+    pictures: Source,
+    variance: str,
+    ode: bool,
+    batch_size: int,
+) -> _Found:
+    """The bits of all pictures, one for each of a request, with a progress bar."""
+    guided, found = Guided(model, asked.settings.complete(model.limit)), _Found()
+    levels = [step.t for step in reversed(steps)]
+    coarser = [*levels[:-1:2], levels[-1]]
+    calls = len(steps) + (2 * (len(steps) - 1) if ode else 0)
+    model.eval()
+    with progress("likelihood", len(pictures) * calls) as tick:
+        for number, batch in enumerate(sequential(pictures, batch_size)):
+            rows = slice(number * batch_size, number * batch_size + len(batch.image))
+            denoise = _counting(guided.denoise(asked.asks[rows]), tick, rows.start * calls)
+            noise, x0 = SeededNoise(asked.seeds[rows]), pixels.encode(batch.image.to(model.device))
+            chain = denoise if variance == "learned" else _fixed(denoise)
+            found.bounds.append(bits_per_dimension(chain, steps, x0, noise, "large" if variance == "large" else "small"))
+            if ode:
+                found.flows.append(ode_bits(denoise, levels, x0, noise))
+            if ode and len(levels) > 2 and rows.start < _PROBED:
+                few = slice(rows.start, min(rows.stop, _PROBED))
+                seeds, plain = asked.seeds[few], guided.denoise(asked.asks[few])
+                again = ode_bits(plain, coarser, x0[: len(seeds)], SeededNoise(seeds))
+                found.changes.append(again - found.flows[-1][: len(seeds)])
+    return found
 
 
 def ode_bits(denoise: Denoise, levels: Sequence[Level], x0: Tensor, noise: Noise) -> Tensor:
@@ -294,11 +322,10 @@ def _fixed(denoise: Denoise) -> Denoise:
     return lambda x, level: replace(denoise(x, level), frac=None, logvar=None)
 
 
-def _numbers(
-    bounds: Sequence[BitsPerDimension], flows: Sequence[Tensor], changes: Sequence[Tensor], steps: Sequence[Transition]
-) -> tuple[dict[str, float], tuple[Term, ...]]:
+def _numbers(found: _Found, steps: Sequence[Transition]) -> tuple[dict[str, float], tuple[Term, ...]]:
     prior, terms, x0_mse, eps_mse = (
-        torch.cat([getattr(bound, name) for bound in bounds]).double().cpu() for name in ("prior", "terms", "x0_mse", "eps_mse")
+        torch.cat([getattr(bound, name) for bound in found.bounds]).double().cpu()
+        for name in ("prior", "terms", "x0_mse", "eps_mse")
     )
     total = prior + terms.sum(1)
     numbers = {
@@ -308,10 +335,10 @@ def _numbers(
         "levels": terms[:, :-1].sum(1).mean().item(),
         "decoder": terms[:, -1].mean().item(),
     }
-    if flows:
-        flow = torch.cat(list(flows)).cpu()
+    if found.flows:
+        flow = torch.cat(found.flows).cpu()
         numbers |= {"ode": flow.mean().item(), "ode_error": _error(flow)}
-        numbers |= {"ode_coarser": torch.cat(list(changes)).mean().item()} if changes else {}
+        numbers |= {"ode_coarser": torch.cat(found.changes).mean().item()} if found.changes else {}
     rows = [_term("prior", steps[0].t, prior)]
     for index, step in enumerate(steps):
         name = "decoder" if index == len(steps) - 1 else "level"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,14 @@ def measured(
     *,
     count: int,
     seed: int = 0,
-    batch_size: int = 64,
     how: Settings | None = None,
     device: str | None = None,
-    cache: Path | None = None,
+    run: Measurement | None = None,
 ) -> Mapping[str, Any]:
     """The report (`lodestar.evaluation.report.Report`, as data) that is kept at `path`, or one made now and kept there.
 
-    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps and sampler. One of other
-    settings, or of other weights, is made again. Raises Problem.
+    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps and sampler. run: how it is made.
+    One of other settings, or of other weights, is made again. Raises Problem.
     """
     how, config, found = how or Settings(), library.config(name), library.find(name)
     asked = {
@@ -57,7 +57,7 @@ def measured(
         how,
         count=count,
         seed=seed,
-        run=Measurement(metrics=(Frechet(),), batch_size=batch_size, cache=cache),
+        run=replace(run or Measurement(), metrics=(Frechet(),)),
     )
     write_text(path, report.to_json() + "\n")
     kept: Mapping[str, Any] = json.loads(report.to_json())

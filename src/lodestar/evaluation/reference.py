@@ -8,12 +8,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from lodestar.config import Problem
-from lodestar.data import Source, open_source, sequential
-from lodestar.evaluation.extractors import Extractor
+from lodestar.data import Pictures, Source, open_source, sequential
+from lodestar.evaluation.extractors import DEFAULT, Extractor, load_extractor
 from lodestar.evaluation.kept import Kept, cached, kept, load
 from lodestar.evaluation.metrics import METRICS, Metric
 from lodestar.evaluation.metrics.base import compared
@@ -26,8 +27,23 @@ _RECIPE = "2"
 """How pictures become features (size, range, order); kept features of another recipe are made again."""
 
 
+Reference = str | Path | Source | Pictures | Kept | None
+"""What pictures are compared with, as it is given; None: what is kept of an embedded model's."""
+
+
+def choose_extractor(given: str | Path | Extractor | None, reference: Reference, device: Any = None) -> Extractor:
+    """The extractor that is given, or the one of this name; default Inception with a published reference, else the package's.
+
+    device: default a GPU where there is one. Raises Problem.
+    """
+    if given is not None and not isinstance(given, str | Path):
+        return given
+    published = isinstance(reference, str | Path) and is_published(str(reference))
+    return load_extractor(given or ("inception" if published else DEFAULT), device)
+
+
 def open_reference(
-    spec: str | None,
+    spec: Reference,
     model: str | None,
     extractor: Extractor,
     size: tuple[int, int],
@@ -37,12 +53,16 @@ def open_reference(
 ) -> Source | Kept:
     """The pictures to compare with, or what is kept of them: in a file, or of an embedded model's where no `spec` is given.
 
-    size: height and width of the pictures that are measured; those of the reference are resized and cropped to it, as for
-    training. metrics, batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
+    spec: a path or a name, or pictures that are there in Python, as `lodestar.data.open_source` takes them. size: height and
+    width of the pictures that are measured; those of the reference are resized and cropped to it, as for training. metrics,
+    batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
     """
-    if spec is not None and Path(spec).suffix == ".safetensors":
+    spec = str(spec) if isinstance(spec, Path) else spec
+    if isinstance(spec, Kept):
+        return spec
+    if isinstance(spec, str) and Path(spec).suffix == ".safetensors":
         reference: Kept | None = load(spec)
-    elif spec is not None and is_published(spec):
+    elif isinstance(spec, str) and is_published(spec):
         parts = compared(METRICS if metrics is None else metrics) & {"features"}
 
         def features(pictures: Source) -> Tensor | None:

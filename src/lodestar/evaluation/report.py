@@ -62,6 +62,9 @@ class Report:
     warnings: tuple[str, ...] = ()
     """Why the numbers may mislead, and what was done to the pictures before they were measured."""
 
+    def __str__(self) -> str:
+        return in_text(self.table())
+
     def to_json(self) -> str:
         """All of it, indented."""
         return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
@@ -104,6 +107,16 @@ def report_table(numbers: Iterable[tuple[str, str]], settings: Mapping[str, Any]
     for warning in warnings:
         table.add_row("note", warning, style="yellow")
     return table
+
+
+def in_text(table: Table) -> str:
+    """A table as text, as wide as a terminal, what stands in it as it is: names may look like rich's markup."""
+    from rich.console import Console
+
+    console = Console(markup=False, color_system=None)
+    with console.capture() as captured:
+        console.print(table)
+    return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
 
 
 def digest(model: Any) -> str:

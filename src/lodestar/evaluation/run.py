@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from lodestar.config import Problem, short
@@ -75,6 +77,10 @@ class Measurement:
     """A folder for pictures beside their nearest neighbours, where the metric "nearest" is asked for."""
     title: str = "sampling"
     """Of the progress bar."""
+    console: Console | None = None
+    """Where that is shown; default standard error."""
+    tick: Callable[[int], None] | None = None
+    """Is called with the pictures measured so far, of all repeats: when sampling begins, and after every batch."""
 
 
 def measure(
@@ -106,7 +112,8 @@ def measure(
     for number, again in enumerate(requests):
         start = time.perf_counter()
         title = run.title if repeats == 1 else f"{run.title}, run {number + 1} of {repeats}"
-        made, rate = _sampled(prepared or model.prepare(again, guides), again, extractor, needed(metrics), run.batch_size, title)
+        this = replace(run, title=title, tick=partial(_tick, run.tick, number * count))
+        made, rate = _sampled(prepared or model.prepare(again, guides), again, extractor, needed(metrics), this)
         prepared = None
         seconds, fastest = seconds + time.perf_counter() - start, max(fastest, rate)
         if not numbers:
@@ -130,6 +137,11 @@ def measure(
         runs=tuple(numbers) if several else (),
         intervals={name: half_width([each[name] for each in numbers]) for name in numbers[0]} if several else None,
     )
+
+
+def _tick(tick: Callable[[int], None] | None, before: int, done: int) -> None:
+    if tick is not None:
+        tick(before + done)
 
 
 def _later(asked: Request, more: int) -> Request:
@@ -224,19 +236,22 @@ def evaluate_batches(
 
 
 def _sampled(
-    prepared: Prepared, asked: Request, extractor: Extractor, parts: Collection[Part], batch_size: int, title: str
+    prepared: Prepared, asked: Request, extractor: Extractor, parts: Collection[Part], run: Measurement
 ) -> tuple[Statistics, float]:
     """Statistics of the pictures of a request, and how many pictures a second the fastest batch made.
 
     A shorter last batch is no measure, and the batches of one that an adaptive sampler takes are counted together.
     """
     collector, fastest, start = Collector(parts), 0.0, time.perf_counter()
-    whole, made = min(batch_size, len(asked.asks)), 0
-    with progress(title, len(asked.asks)) as done:
-        for frame in prepared.frames(batch_size):
+    whole, made = min(run.batch_size, len(asked.asks)), 0
+    tick = run.tick or (lambda _: None)
+    with progress(run.title, len(asked.asks), console=run.console) as done:
+        tick(0)
+        for frame in prepared.frames(run.batch_size):
             done(frame.done)
             if frame.final:
                 collector.add(extractor(frame.images))
+                tick(collector.count)
                 made += len(frame.images)
                 if made >= whole:
                     begun, start = start, time.perf_counter()

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from rich.console import Console
 
 from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, short
@@ -31,9 +32,10 @@ from lodestar.evaluation.run import Measurement, choose, measure
 from lodestar.extras import need
 from lodestar.files import check_writable, reading, regular, write_csv
 from lodestar.generators.base import Generator
-from lodestar.generators.guide import Guides
+from lodestar.generators.guide import Guides, chosen
 from lodestar.generators.request import Request, Settings, request
 from lodestar.images import save_grid
+from lodestar.progress import Foretold
 
 _METRICS = (Frechet(), Score(), PrecisionRecall())
 _NUMBERS = ("frechet", "score", "score_std", "precision", "recall", "f_score", "seconds", "images_per_second")
@@ -91,43 +93,55 @@ def sweep(
     something else.
     """
     need("matplotlib")
-    how, run, guides = how or Settings(), run or Measurement(), guides or {}
+    how, run = how or Settings(), run or Measurement()
     check(run.repeats)
     _check_axes(over, how)
-    plain, rows_asked = model.complete(how), list[tuple[Row, Request]]()
-    for values, settings in list(_settings(over, plain)):  # so that all can be read before the first is tried
-        assert settings.steps is not None, "the plain one has the model's"
-        asked = request(model.labels(None, count, guides), seed, settings)
-        taken = model.prepare(asked, guides).length
-        rows_asked.append((Row(values, settings.steps, taken, {}, {}), asked))
+    plain = model.complete(how)
+    points = list(_settings(over, plain))  # so that all can be read before the first is tried
+    guiding = chosen([each for _, settings in points for each in settings.guidance], guides or {}, model.companions)
+    asked = [_asked(model, values, settings, count, seed, guiding) for values, settings in points]
     metrics, _ = choose(_METRICS, extractor, reference, count, asked=False)
     fixed = _fixed(plain, over) | {
         "count": str(count),
         "seed": str(seed),
         "repeats": str(run.repeats),
-        "model_digest": digest(model),
-        "model_dtype": model.precision,
-        "guide_digests": " ".join(f"{role}={digest(guide)}" for role, guide in sorted(guides.items())),
-        "extractor": extractor.name,
-        "extractor_digest": extractor.digest,
-        "extractor_dtype": extractor.dtype,
+        **_models(model, guiding, extractor),
         "metrics": " ".join(map(short, metrics)),
         "reference_count": str(len(reference)),
         "reference_fingerprint": reference.fingerprint,
     }
-    rows = _read(out, over, fixed)
-    for number, (row, asked) in enumerate(rows_asked, start=1):
-        picture = out / f"samples-{'_'.join(re.sub(r'[^0-9A-Za-z.,+-]', '-', value) for value in row.values)}.png"
+    rows, grid = _read(out, over, fixed), _grid(model, seed, guiding)
+    console = run.console or Console(stderr=True)
+    work = (len(grid) + count * run.repeats) * sum(row.step_count for row, _ in asked if row.values not in rows)
+    foretold, before = Foretold(console, work), 0  # in steps of pictures
+    for number, (row, again) in enumerate(asked, start=1):
+        picture = _picture(out, row)
         if row.values not in rows or not picture.exists():
-            _save_grid(picture, model, asked, guides, run.batch_size)
+            frames = model.stream(again.replace(asks=grid), guides=guiding, batch_size=run.batch_size)
+            save_grid(picture, torch.cat([frame.images for frame in frames if frame.final]), columns=_GRID_COLUMNS)
         if row.values not in rows:
-            title = f"{fixed['swept']} {row.name} ({number} of {len(rows_asked)})"
-            measured = replace(run, metrics=metrics, title=title)
-            report = measure(model, asked, reference, extractor, guides=guides, run=measured)
-            rows[row.values] = _filled(row, report)
+            title = f"{fixed['swept']} {row.name} ({number} of {len(asked)})"
+            before += len(grid) * row.step_count
+            this = replace(run, metrics=metrics, title=title, console=console, tick=foretold.within(before, row.step_count))
+            rows[row.values] = _filled(row, measure(model, again, reference, extractor, guides=guiding, run=this))
+            before += count * run.repeats * row.step_count
             _write(out, rows, over, fixed)
     _plot(out, rows, over, fixed)
-    return [rows[row.values] for row, _ in rows_asked]
+    return [rows[row.values] for row, _ in asked]
+
+
+def _asked(
+    model: Generator, values: tuple[str, ...], settings: Settings, count: int, seed: int, guides: Guides
+) -> tuple[Row, Request]:
+    """A row without numbers, and what is to be sampled for it. Raises Problem if that cannot be answered."""
+    assert settings.steps is not None, "the plain one has the model's"
+    asked = request(model.labels(None, count, guides), seed, settings)
+    return Row(values, settings.steps, model.prepare(asked, guides).length, {}, {}), asked
+
+
+def _picture(out: Path, row: Row) -> Path:
+    """The file of a row's grid."""
+    return out / f"samples-{'_'.join(re.sub(r'[^0-9A-Za-z.,+-]', '-', value) for value in row.values)}.png"
 
 
 def _check_axes(over: Sequence[Axis], how: Settings) -> None:
@@ -167,6 +181,18 @@ def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
     }
     kept = {name: text for name, text in settings.items() if name not in swept}
     return {"swept": " ".join(axis.name for axis in over), **kept}
+
+
+def _models(model: Generator, guides: Guides, extractor: Extractor) -> dict[str, str]:
+    """The models that a sweep's numbers depend on."""
+    return {
+        "model_digest": digest(model),
+        "model_dtype": model.precision,
+        "guide_digests": " ".join(f"{role}={digest(guide)}" for role, guide in sorted(guides.items())),
+        "extractor": extractor.name,
+        "extractor_digest": extractor.digest,
+        "extractor_dtype": extractor.dtype,
+    }
 
 
 def _filled(row: Row, report: Report) -> Row:
@@ -230,15 +256,12 @@ def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis],
     write_csv(out / "sweep.csv", lines)
 
 
-def _save_grid(path: Path, model: Generator, asked: Request, guides: Guides, batch_size: int) -> None:
-    """Classes, evenly chosen where there are many, by the first seeds."""
+def _grid(model: Generator, seed: int, guides: Guides) -> tuple[Ask, ...]:
+    """What a row's grid shows: classes, evenly chosen where there are many, by the first seeds."""
     _, classes = model.classes(guides)
     height = min(classes or 1, _GRID_ROWS)
     labels = [None] if classes is None else [row * classes // height for row in range(height)]
-    seeds = seeds_from(asked.asks[0].seed, _GRID_COLUMNS)
-    asks = tuple(Ask(label=label, seed=seed) for label in labels for seed in seeds)
-    frames = model.stream(asked.replace(asks=asks), guides=guides, batch_size=batch_size)
-    save_grid(path, torch.cat([frame.images for frame in frames if frame.final]), columns=_GRID_COLUMNS)
+    return tuple(Ask(label=label, seed=each) for label in labels for each in seeds_from(seed, _GRID_COLUMNS))
 
 
 def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal, Protocol, Unpack
+from typing import Any, Literal, Protocol, Unpack
 
 import torch
 from torch import Tensor
@@ -42,6 +42,8 @@ class Generator(abc.ABC):
     """What it was loaded by; empty if it was built in code."""
     digest: str = ""
     """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
+    provenance: Mapping[str, Any] = MappingProxyType({})
+    """What that file tells of where it is from: images seen, data, version, measured numbers."""
     companions: Companions = MappingProxyType({})
     """What loads the guides that belong to it, by role."""
 
@@ -75,7 +77,7 @@ class Generator(abc.ABC):
         """Check a request, before any work is done. guides: by role; default its own. Raises Problem if it cannot be answered."""
 
     @abc.abstractmethod
-    def agree(self, critic: Critic, sees: Sees) -> None:
+    def agree(self, guide: Critic, sees: Sees) -> None:
         """Raise Problem unless a critic knows what is made here; sees "noisy": also what is made on the way."""
 
     @abc.abstractmethod
@@ -163,12 +165,12 @@ class Generator(abc.ABC):
         own = self.companions.get("judge") or self.companions.get("classifier")
         return None if own is None else own()
 
-    def surest(self, frames: Iterator[Frame], asked: Request, best_of: int, judge: Guide | None) -> tuple[Tensor, Request]:
-        """Of every `best_of` pictures in a row the one that the judge is surest of, and their request; see `rejection.surest`.
+    def surest(self, frames: Iterator[Frame], asked: Request, best_of: int, guide: Guide | None) -> tuple[Tensor, Request]:
+        """Of every `best_of` pictures in a row the one that a judge is surest of, and their request; see `rejection.surest`.
 
         Raises Problem, before the first frame, where the judge cannot judge.
         """
-        critic = check_judge(judge, asked, best_of)
+        critic = check_judge(guide, asked, best_of)
         self.agree(critic, "clean")
         return surest(frames, asked, best_of, critic, self.device)
 

@@ -87,8 +87,8 @@ class Diffusion(DiffusionModel, Generator):
     def defaults(self) -> Settings:
         return Settings(steps=self.config.steps, sampler=self.config.sampler)
 
-    def agree(self, critic: Critic, sees: Sees) -> None:
-        critic.agree(self.config, sees)
+    def agree(self, guide: Critic, sees: Sees) -> None:
+        guide.agree(self.config, sees)
 
     def label(self, asked: str | int | None, guides: Guides) -> Label:
         if asked is None or asked == "none":

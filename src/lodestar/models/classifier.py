@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal, NamedTuple, Self
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -17,6 +18,7 @@ from lodestar.guidance import LogP, Sees
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import check_classes
 from lodestar.models.look import look
+from lodestar.models.save import save
 from lodestar.nets.classifier import ClassifierConfig
 
 
@@ -71,6 +73,8 @@ class PictureClassifier(nn.Module):
         """What it was loaded by; empty if it was built in code."""
         self.digest = ""
         """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
+        self.provenance: Mapping[str, Any] = {}
+        """What that file tells of where it is from."""
 
     def __repr__(self) -> str:
         network = self.config.network
@@ -127,6 +131,13 @@ class PictureClassifier(nn.Module):
         given = self.network.features(x, _times(x, level), self.dtype)
         logits = self.network.classify(given)
         return Told(given.mean(dim=(2, 3)), logits, given) if given.ndim == 4 else Told(given, logits)
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as one file that `lodestar.load` loads; returns the path.
+
+        path: ends in ``.safetensors``. Raises Problem where there is something else already; see `lodestar.models.save`.
+        """
+        return save(self, path)
 
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the torso in `dtype`, for inference. The head, the last norm and the embedding stay in float32."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import torch
@@ -18,6 +19,7 @@ from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import Clamp, Limit, Threshold
+from lodestar.models.save import save
 from lodestar.samplers import AnySampler, DPMpp
 
 
@@ -94,6 +96,13 @@ class DiffusionModel(nn.Module):
         """Keep and compute the network's torso in `dtype`, for inference; see `Denoiser.lower`."""
         self.denoiser.lower(dtype)
         return self
+
+    def save(self, path: str | Path) -> Path:
+        """Write it as one file that `lodestar.load` loads, for the same pictures in the same number format; returns the path.
+
+        path: ends in ``.safetensors``. Raises Problem where there is something else already; see `lodestar.models.save`.
+        """
+        return save(self, path)
 
     def forward(self, x: Tensor, time: Tensor | float, cond: Mapping[str, Tensor] | None = None) -> Estimate:
         """What it believes of the clean pictures, at noisy ones x float32 [B, C, H, W].

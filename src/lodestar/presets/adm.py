@@ -18,16 +18,15 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.attention import Layout
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.unet import UNetConfig
-from lodestar.presets.parts import attention, denoise, every, model_of, openai
+from lodestar.presets.parts import attention, denoise, loop, model_of, openai
 from lodestar.tasks import OptimizerConfig, TrainClassifier
-from lodestar.training.ema import Decay
-from lodestar.training.run import DataConfig, Run, TrainConfig
+from lodestar.training.run import DataConfig, Run
 
 _LINEAR = Linear()
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/"
 
 
-def _model(
+def _network(
     size: int,
     *,
     width: int = 256,
@@ -36,16 +35,12 @@ def _model(
     heads: int | None = None,
     layout: Layout = "heads_first",
     dropout: float = 0.0,
-    classes: int | None = 1000,
-    low_res: int | None = None,
-    schedule: AnySchedule = _LINEAR,
-    steps: str = "250",
-) -> DiffusionConfig:
-    # The larger upsampler has the widths of a network for 256.
-    multipliers = MULTIPLIERS[size if low_res is None else 256]
-    network = UNetConfig(
+    widths: int | None = None,
+) -> UNetConfig:
+    """widths: the size whose multipliers of the width it has, where that is another."""
+    return UNetConfig(
         width=width,
-        multipliers=multipliers,
+        multipliers=MULTIPLIERS[widths or size],
         blocks=blocks,
         attention=attention(size, sides),
         heads=heads,
@@ -53,33 +48,44 @@ def _model(
         layout=layout,
         dropout=dropout,
     )
-    return openai(network, size, classes=classes, low_res=low_res, schedule=schedule, steps=steps)
+
+
+def _model(
+    size: int,
+    network: UNetConfig | None = None,
+    *,
+    classes: int | None = 1000,
+    low_res: int | None = None,
+    schedule: AnySchedule = _LINEAR,
+    steps: str = "250",
+) -> DiffusionConfig:
+    return openai(network or _network(size), size, classes=classes, low_res=low_res, schedule=schedule, steps=steps)
 
 
 def imagenet64() -> Run:
     """ADM on ImageNet 64×64, the one whose attention has the new layout."""
-    model = _model(64, width=192, blocks=3, layout="qkv_first", dropout=0.1, schedule=Cosine())
-    return denoise(model, images=2048 * 540_000, batch_size=2048, rate=3e-4)
+    network = _network(64, width=192, blocks=3, layout="qkv_first", dropout=0.1)
+    return denoise(_model(64, network, schedule=Cosine()), loop(540_000, 2048, 3e-4))
 
 
 def imagenet128() -> Run:
     """ADM on ImageNet 128×128, with four heads at every resolution."""
-    return denoise(_model(128, heads=4), images=256 * 4_360_000, batch_size=256, rate=1e-4)
+    return denoise(_model(128, _network(128, heads=4)), loop(4_360_000, 256))
 
 
 def imagenet256() -> Run:
     """ADM on ImageNet 256×256."""
-    return denoise(_model(256), images=256 * 1_980_000, batch_size=256, rate=1e-4)
+    return denoise(_model(256), loop(1_980_000, 256))
 
 
 def imagenet256_uncond() -> Run:
     """The same without classes, which a classifier guides too. Its training is not stated: it is that of the conditional one."""
-    return denoise(_model(256, classes=None), images=256 * 1_980_000, batch_size=256, rate=1e-4)
+    return denoise(_model(256, classes=None), loop(1_980_000, 256))
 
 
 def imagenet512() -> Run:
     """ADM on ImageNet 512×512."""
-    return denoise(_model(512), images=256 * 1_940_000, batch_size=256, rate=1e-4)
+    return denoise(_model(512), loop(1_940_000, 256))
 
 
 def lsun_bedroom() -> Run:
@@ -103,26 +109,25 @@ def lsun_horse_nodropout() -> Run:
 
 
 def _lsun(iterations: int, dropout: float = 0.1) -> Run:
-    model = _model(256, classes=None, dropout=dropout, steps="1000")
-    return denoise(model, images=256 * iterations, batch_size=256, rate=1e-4)
+    model = _model(256, _network(256, dropout=dropout), classes=None, steps="1000")
+    return denoise(model, loop(iterations, 256))
 
 
 def ffhq256() -> Run:
     """The small model of faces of ILVR (Choi et al. 2021) and others, from 10 million pictures; its rate and batch are ours."""
-    model = _model(256, width=128, blocks=1, sides=(16,), classes=None)
-    return denoise(model, images=10_000_000, batch_size=64, rate=1e-4)
+    network = _network(256, width=128, blocks=1, sides=(16,))
+    return denoise(_model(256, network, classes=None), loop(10_000_000 // 64, 64))
 
 
 def upsample64_256() -> Run:
     """ADM-U: ImageNet at 256×256 from 64×64, with four heads at every resolution."""
-    model = _model(256, width=192, heads=4, low_res=64)
-    return denoise(model, images=256 * 500_000, batch_size=256, rate=1e-4)
+    return denoise(_model(256, _network(256, width=192, heads=4), low_res=64), loop(500_000, 256))
 
 
 def upsample128_512() -> Run:
     """ADM-U: ImageNet at 512×512 from 128×128."""
-    model = _model(512, width=192, sides=(32, 16), low_res=128)
-    return denoise(model, images=256 * 1_050_000, batch_size=256, rate=1e-4)
+    network = _network(512, width=192, sides=(32, 16), widths=256)
+    return denoise(_model(512, network, low_res=128), loop(1_050_000, 256))
 
 
 def _classifier(
@@ -144,13 +149,10 @@ def _classifier(
         task=TrainClassifier(model=ClassifierModelConfig(network=network, schedule=schedule, names=NAMES)),
         # Held out here and not by the authors: without any, a classifier's accuracy is not known.
         data=DataConfig(source="pictures", transforms=Transforms(size=(size, size), crop="random", flip=True), held_out=0.005),
-        train=TrainConfig(
-            images=batch_size * iterations,
-            batch_size=batch_size,
-            optimizer=OptimizerConfig(rate=rate, weight_decay=decay, fall="linear", clip=None),
-            # The published classifiers are no averages.
-            ema=(Decay(decay=0.0),),
-        ).replace(**every(batch_size)),
+        # The published classifiers are no averages.
+        train=loop(iterations, batch_size, decay=0.0).replace(
+            optimizer=OptimizerConfig(rate=rate, weight_decay=decay, fall="linear", clip=None)
+        ),
     )
 
 

@@ -25,7 +25,7 @@ from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
-from lodestar.presets.parts import attention, denoise, model_of
+from lodestar.presets.parts import attention, denoise, loop, model_of
 from lodestar.training.run import Run
 
 _URL = "https://openaipublic.blob.core.windows.net/consistency/"
@@ -58,12 +58,9 @@ def _model(
 def _edm(size: int, iterations: int, batch_size: int) -> Run:
     return denoise(
         _model(size, prediction=EDM(), timesteps=1000, dropout=0.1, sampler=samplers.Heun(), steps="karras:40"),
-        images=batch_size * iterations,
-        batch_size=batch_size,
-        rate=1e-4,
+        loop(iterations, batch_size, decay=0.9999432189950708),
         objective=Simple(),
         levels=LogNormal(),
-        decay=0.9999432189950708,
     )
 
 

@@ -10,7 +10,7 @@ from lodestar.denoiser import DenoiserConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
-from lodestar.presets.parts import attention, denoise, model_of
+from lodestar.presets.parts import attention, denoise, loop, model_of
 from lodestar.samplers import Ancestral
 from lodestar.training.run import Run
 
@@ -36,12 +36,8 @@ def cifar10() -> Run:
     )
     return denoise(
         model,
-        images=128 * 800_000,
-        batch_size=128,
-        rate=2e-4,
+        loop(800_000, 128, 2e-4, warmup_images=128 * 5_000, clip=1.0),
         objective=Simple(),
-        warmup_images=128 * 5_000,
-        clip=1.0,
         source="cifar10-train.parquet",
     )
 

@@ -13,8 +13,8 @@ from lodestar.core.schedule import AnySchedule, Cosine, Linear
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import AnyObjective, Bound, Hybrid
-from lodestar.presets.parts import attention, denoise, model_of, openai
-from lodestar.training.run import Run
+from lodestar.presets.parts import attention, denoise, loop, model_of, openai
+from lodestar.training.run import Run, TrainConfig
 
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/march-2021/"
 
@@ -26,7 +26,7 @@ _CHAIN = Cosine(timesteps=4000, rescale_time=True)
 _HYBRID, _UNIFORM = Hybrid(vlb_weight=4.0), Uniform()
 
 
-def _model(
+def _network(
     size: int,
     *,
     width: int = 128,
@@ -34,13 +34,9 @@ def _model(
     heads: int = 4,
     sides: tuple[int, ...] = (16, 8),
     adaptive: bool = True,
-    classes: int | None = None,
     dropout: float = 0.0,
-    low_res: int | None = None,
-    schedule: AnySchedule = _CHAIN,
-    steps: str = "250",
-) -> DiffusionConfig:
-    network = UNetConfig(
+) -> UNetConfig:
+    return UNetConfig(
         width=width,
         multipliers=MULTIPLIERS[size],
         blocks=blocks,
@@ -52,69 +48,82 @@ def _model(
         adaptive_norm=adaptive,
         dropout=dropout,
     )
-    return openai(network, size, classes=classes, low_res=low_res, schedule=schedule, steps=steps)
 
 
 def imagenet64() -> Run:
     """Unconditional ImageNet 64×64, the hybrid loss."""
-    return _run(_model(64), 1_500_000)
+    return _run(_model(64), loop(1_500_000, 128))
 
 
 def imagenet64_vlb() -> Run:
     """Unconditional ImageNet 64×64, the variational bound itself, at levels drawn by their loss."""
-    return _run(_model(64), 1_500_000, Bound(rescaled=True), levels=LossSecondMoment())
+    return _run(_model(64), loop(1_500_000, 128), Bound(rescaled=True), levels=LossSecondMoment())
 
 
 def cifar10() -> Run:
     """CIFAR-10 without its classes, the hybrid loss."""
-    return _run(_model(32, dropout=0.3), 500_000, source=_CIFAR)
+    return _run(_cifar(), loop(500_000, 128), source=_CIFAR)
 
 
 def cifar10_vlb() -> Run:
     """CIFAR-10 without its classes, the variational bound itself, at levels drawn by their loss."""
-    return _run(_model(32, dropout=0.3), 500_000, Bound(rescaled=True), levels=LossSecondMoment(), source=_CIFAR)
+    return _run(_cifar(), loop(500_000, 128), Bound(rescaled=True), levels=LossSecondMoment(), source=_CIFAR)
+
+
+def _cifar() -> DiffusionConfig:
+    return _model(32, _network(32, dropout=0.3))
 
 
 def imagenet64_cond() -> Run:
     """Class-conditional ImageNet 64×64. Its network is told the steps' numbers as they are."""
-    model = _model(64, width=192, classes=1000, schedule=Cosine(timesteps=4000))
-    return _run(model, 250_000, Hybrid(), batch_size=2048, rate=3e-4)
+    model = _model(64, _network(64, width=192), classes=1000, schedule=Cosine(timesteps=4000))
+    return _run(model, loop(250_000, 2048, 3e-4), Hybrid())
 
 
 def upsample64_256() -> Run:
     """Class-conditional ImageNet at 256×256 from 64×64."""
-    model = _model(256, width=192, blocks=2, classes=1000, low_res=64, schedule=Linear(timesteps=4000))
-    return _run(model, 500_000, Hybrid(), batch_size=256, rate=3e-4)
+    network = _network(256, width=192, blocks=2)
+    return _run(
+        _model(256, network, classes=1000, low_res=64, schedule=Linear(timesteps=4000)), loop(500_000, 256, 3e-4), Hybrid()
+    )
 
 
 def lsun_bedroom() -> Run:
     """LSUN bedrooms at 256×256, with the network of DDPM: one head, the embedding added; a linear chain of 1000 steps."""
-    return _run(_lsun(), 1_200_000, Hybrid())
+    return _run(_lsun(), loop(1_200_000, 128), Hybrid())
 
 
 def lsun_bedroom_slow() -> Run:
     """The same at a fifth of the learning rate for twice as long (published as "bs64")."""
-    return _run(_lsun(), 2_400_000, Hybrid(), rate=2e-5)
+    return _run(_lsun(), loop(2_400_000, 128, 2e-5), Hybrid())
 
 
 def _lsun() -> DiffusionConfig:
-    return _model(256, blocks=2, heads=1, sides=(16,), adaptive=False, schedule=Linear(), steps="1000")
+    network = _network(256, blocks=2, heads=1, sides=(16,), adaptive=False)
+    return _model(256, network, schedule=Linear(), steps="1000")
+
+
+def _model(
+    size: int,
+    network: UNetConfig | None = None,
+    *,
+    classes: int | None = None,
+    low_res: int | None = None,
+    schedule: AnySchedule = _CHAIN,
+    steps: str = "250",
+) -> DiffusionConfig:
+    return openai(network or _network(size), size, classes=classes, low_res=low_res, schedule=schedule, steps=steps)
 
 
 def _run(
     model: DiffusionConfig,
-    iterations: int,
+    train: TrainConfig,
     objective: AnyObjective = _HYBRID,
     *,
     levels: AnyLevels = _UNIFORM,
-    batch_size: int = 128,
-    rate: float = 1e-4,
     source: str = "pictures",
 ) -> Run:
-    images = batch_size * iterations
-    return denoise(
-        model, images=images, batch_size=batch_size, rate=rate, objective=objective, levels=levels, flip=False, source=source
-    )
+    return denoise(model, train, objective=objective, levels=levels, flip=False, source=source)
 
 
 _FILES = {

@@ -51,36 +51,45 @@ def openai(
 
 def denoise(
     model: DiffusionConfig,
+    train: TrainConfig,
     *,
-    images: int,
-    batch_size: int,
-    rate: float,
     objective: AnyObjective = _HYBRID,
     levels: AnyLevels = _UNIFORM,
-    decay: float = 0.9999,
-    warmup_images: int = 0,
-    clip: float | None = None,
     flip: bool = True,
     source: str = "pictures",
 ) -> Run:
-    """A published diffusion model's run: AdamW without decay, one plain average."""
+    """A published diffusion model's run."""
     return Run(
         task=TrainDenoiser(
             model=model, objective=objective, levels=levels, conditional=model.denoiser.classes is not None, label_drop=0.0
         ),
         data=DataConfig(source=source, transforms=Transforms(size=model.size, flip=flip)),
-        train=TrainConfig(
-            images=images,
-            batch_size=batch_size,
-            optimizer=OptimizerConfig(rate=rate, warmup_images=warmup_images, clip=clip),
-            ema=(Decay(decay=decay),),
-        ).replace(**every(batch_size)),
+        train=train,
     )
 
 
-def every(batch_size: int) -> dict[str, int]:
-    """How often a long run logs (every 10 steps), and saves and previews (every 10,000, as OpenAI's code does), in images."""
-    return {"log_every": 10 * batch_size, "save_every": 10_000 * batch_size, "preview_every": 10_000 * batch_size}
+def loop(
+    iterations: int,
+    batch_size: int,
+    rate: float = 1e-4,
+    *,
+    warmup_images: int = 0,
+    clip: float | None = None,
+    decay: float = 0.9999,
+) -> TrainConfig:
+    """The loop of a published run of so many steps: AdamW without weight decay, one plain average.
+
+    It logs every 10 steps, and saves and previews every 10,000, as OpenAI's code does.
+    """
+    return TrainConfig(
+        images=batch_size * iterations,
+        batch_size=batch_size,
+        optimizer=OptimizerConfig(rate=rate, warmup_images=warmup_images, clip=clip),
+        ema=(Decay(decay=decay),),
+        log_every=10 * batch_size,
+        save_every=10_000 * batch_size,
+        preview_every=10_000 * batch_size,
+    )
 
 
 def model_of(run: Callable[[], Run]) -> Callable[[], ModelConfig]:

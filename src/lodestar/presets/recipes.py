@@ -41,7 +41,7 @@ class Recipe(Config):
 
     model: str
     """A published model's short name; `lodestar convert openai/NAME` makes its file."""
-    critic: str | None = None
+    guide: str | None = None
     """That of the classifier that guides."""
     scale: float = Field(default=0.0, ge=0)
     """Of the classifier's guidance; 0 without one."""
@@ -57,7 +57,7 @@ class Recipe(Config):
     @property
     def guidance(self) -> tuple[Guidance, ...]:
         """What to sample it with."""
-        return (Classifier(scale=self.scale),) if self.critic else ()
+        return (Classifier(scale=self.scale),) if self.guide else ()
 
     @property
     def samples_by(self) -> Sampler:
@@ -73,7 +73,7 @@ class Recipe(Config):
 def load(recipe: Recipe, folder: Path, device: str | None = None) -> tuple[Diffusion, dict[str, Guide]]:
     """The model of a row, and its guides by role, from a folder of converted ones. Raises Problem where one is missing."""
     path = _converted(recipe.model, folder)
-    guides = {} if recipe.critic is None else {"classifier": str(_converted(recipe.critic, folder))}
+    guides = {} if recipe.guide is None else {"classifier": str(_converted(recipe.guide, folder))}
     return library.load_diffusion(path, device), library.load_guides(guides, device)
 
 
@@ -119,7 +119,7 @@ def listing() -> Table:
     short = {"frechet": "Fréchet", "spatial_frechet": "spatial", "score": "score", "precision": "precision", "recall": "recall"}
     table = Table(Column("row", min_width=max(map(len, RECIPES))), "guided", "steps", *short.values(), box=box.SIMPLE)
     for name, recipe in RECIPES.items():
-        guided = "" if recipe.critic is None else f"{recipe.scale:g}"
+        guided = "" if recipe.guide is None else f"{recipe.scale:g}"
         printed = (f"{recipe.expected[key]:g}" if key in recipe.expected else "" for key in short)
         table.add_row(name, guided, recipe.steps, *printed)
     return table
@@ -142,7 +142,7 @@ def _imagenet(size: int, *numbers: float | None, **settings: object) -> Recipe:
 
 
 def _guided(size: int, scale: float, *numbers: float | None, **settings: object) -> Recipe:
-    return _imagenet(size, *numbers, critic=f"adm-{size}-classifier", scale=scale, **settings)
+    return _imagenet(size, *numbers, guide=f"adm-{size}-classifier", scale=scale, **settings)
 
 
 def _fast(size: int, scale: float, *numbers: float | None) -> Recipe:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,10 @@ from lodestar.data import Source
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
 from lodestar.evaluation.measured import measured
+from lodestar.evaluation.run import Measurement
 from lodestar.files import write_csv
 from lodestar.nets.unet import UNetConfig
+from lodestar.progress import Foretold
 from lodestar.tasks import TrainDenoiser
 from lodestar.training.loop import train
 from lodestar.training.names import LOG
@@ -111,15 +113,14 @@ def ablate(
     *,
     names: Sequence[str] = (),
     count: int = 2_000,
-    batch_size: int = 64,
     device: str | None = None,
-    cache: Path | None = None,
+    measuring: Measurement | None = None,
 ) -> list[Row]:
     """Train and measure variants of a diffusion run's network, the base always, each in a folder of its own; writes ablate.csv.
 
-    names: of VARIANTS; all where none is given. Seeds and budget are the run's, the same for all. What is done is not done
-    again. A variant that this network cannot have, or that is another one already, is not trained, and its row says so. Raises
-    Problem.
+    names: of VARIANTS; all where none is given. measuring: how each is measured. Seeds and budget are the run's, the same for
+    all. What is done is not done again. A variant that this network cannot have, or that is another one already, is not trained,
+    and its row says so. Raises Problem.
     """
     task = run.task
     if not isinstance(task, TrainDenoiser):
@@ -147,9 +148,16 @@ def ablate(
             rows.append(_row(name, f"the same network as {twin}", variant, None, rows))
             continue
         varied = task.replace(model=task.model.replace(denoiser=task.model.denoiser.replace(network=network)))
-        model = train(run.replace(task=varied), folder / name, console, device, following=len(chosen) - 1 - number)
+        following = len(chosen) - 1 - number
+        model = train(run.replace(task=varied), folder / name, console, device, following=following)
         kept = folder / name / "report.json"
-        report = measured(kept, model, reference, extractor, count=count, batch_size=batch_size, device=device, cache=cache)
+        how = replace(
+            measuring or Measurement(),
+            title=f"measuring {folder / name}",
+            console=console,
+            tick=Foretold(console, count, following),
+        )
+        report = measured(kept, model, reference, extractor, count=count, device=device, run=how)
         rows.append(_row(name, variant.change, variant, _numbers(model, report["numbers"]["frechet"]), rows))
         write_csv(folder / TABLE, rows)
     write_csv(folder / TABLE, rows)

@@ -7,7 +7,8 @@ run, so that the same command again resumes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ from lodestar.data import Source, Transforms
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
 from lodestar.evaluation.measured import measured
+from lodestar.evaluation.run import Measurement
 from lodestar.files import is_temporary, write_csv
 from lodestar.generators.request import Settings
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.progress import Foretold
 from lodestar.samplers import DDIM
 from lodestar.tasks import Distill, OptimizerConfig
 from lodestar.training.ema import HalfLife
@@ -45,7 +48,7 @@ def stages(first: int, last: int) -> list[int]:
     return steps[1:]
 
 
-def settings(teacher: str, first: int, overrides: Iterable[str] = ()) -> Run:
+def settings(teacher: str, first: int, overrides: Iterable[str | Mapping[str, Any]] = ()) -> Run:
     """The run of the first stage, of a teacher that takes `first` steps. Raises Problem.
 
     Pictures are brought to the size and channels of the teacher's. The learning rate falls linearly to 0 in every stage, as
@@ -97,31 +100,23 @@ def measure(
     extractor: Extractor,
     *,
     count: int,
-    batch_size: int = 64,
     device: str | None = None,
-    cache: Path | None = None,
+    run: Measurement | None = None,
 ) -> list[Row]:
-    """Measure every stage, and the first teacher in as many DDIM steps; writes distill.csv. Raises Problem."""
-    rows: list[Row] = []
-    for steps in stages(first, last):
-        stage = _stage(folder, steps)
-
-        def of(name: str, path: Path, steps: int = steps) -> float:
-            report = measured(
-                path,
-                name,
-                reference,
-                extractor,
-                count=count,
-                batch_size=batch_size,
-                how=Settings(steps=f"trailing:{steps}", sampler=DDIM()),
-                device=device,
-                cache=cache,
-            )
-            return float(report["numbers"]["frechet"])
-
-        student = of(str(stage), stage / "report.json")
-        rows.append({"steps": steps, "frechet": student, "frechet_of_teacher": of(teacher, stage / "report-teacher.json")})
+    """Measure every stage, and the first teacher in as many DDIM steps; writes distill.csv. run: how. Raises Problem."""
+    run, todo, rows = run or Measurement(), stages(first, last), list[Row]()
+    console = run.console or Console(stderr=True)
+    foretold, before = Foretold(console, 2 * count * sum(todo)), 0  # in steps of pictures
+    for steps in todo:
+        stage, settings = _stage(folder, steps), Settings(steps=f"trailing:{steps}", sampler=DDIM())
+        distances = []
+        for name, kept in ((str(stage), "report.json"), (teacher, "report-teacher.json")):
+            title, tick = f"measuring {name} in {steps} steps", foretold.within(before, steps)
+            how = replace(run, title=title, console=console, tick=tick)
+            report = measured(stage / kept, name, reference, extractor, count=count, how=settings, device=device, run=how)
+            distances.append(report["numbers"]["frechet"])
+            before += count * steps
+        rows.append({"steps": steps, "frechet": distances[0], "frechet_of_teacher": distances[1]})
         write_csv(folder / TABLE, rows)
     return rows
 

@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from lodestar.config import Problem
-from lodestar.data import Source, divide, open_source, part
+from lodestar.data import Pictures, Source, divide, open_source, part
 from lodestar.data.transforms import Size, show
 from lodestar.training.run import DataConfig, Run
 
+_DIGITS = 16
+"""Of a fingerprint, in the name of what has no other."""
 
-def open_data(run: Run) -> tuple[Source, Source | None]:
+
+@dataclass(frozen=True)
+class Given:
+    """Pictures that are there in Python, in the place of those that a run names; None: those."""
+
+    source: Source | Pictures | None = None
+    validation: Source | Pictures | None = None
+
+    def named(self, run: Run, source: Source, held_out: Source | None) -> Run:
+        """The run with the names of what it was given, which tell its content too, so that it resumes with the same alone."""
+        names = {
+            name: f"{opened.spec} {opened.fingerprint[:_DIGITS]}"
+            for name, given, opened in (("source", self.source, source), ("validation", self.validation, held_out))
+            if given is not None and opened is not None
+        }
+        return run.replace(data=run.data.replace(**names)) if names else run
+
+
+def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:
     """The pictures that a run trains on, and those that it validates on, if any, of the size that it trains on.
 
-    Raises Problem, also if the two differ in size or classes.
+    given: those that it does not name. Raises Problem, also if the two differ in size or classes.
     """
     data, transforms = run.data, run.data.transforms
     if not run.task.conditions:
         data = data.replace(labels=False)
-    source = _open(data, data.source, transforms.source_size, data.channels)
+    source = _open(data, data.source if given.source is None else given.source, transforms.source_size, data.channels)
     size = transforms.result_size(source.size)
     fitted = None if transforms.size is None else size
     if data.held_out:
         kept, apart = divide(len(source), data.held_out)
         source, held_out = part(source, kept, transforms.source_size), part(source, apart, fitted)
-    elif data.validation is not None:
-        held_out = _open(data, data.validation, fitted, source.channels)
+    elif (validation := data.validation if given.validation is None else given.validation) is not None:
+        held_out = _open(data, validation, fitted, source.channels)
     else:
         return source, None
     if held_out.size != size:
@@ -38,7 +60,7 @@ def open_data(run: Run) -> tuple[Source, Source | None]:
     return source, held_out
 
 
-def _open(data: DataConfig, spec: str, size: Size | None, channels: int | None) -> Source:
+def _open(data: DataConfig, spec: str | Source | Pictures, size: Size | None, channels: int | None) -> Source:
     return open_source(
         spec,
         size=size,

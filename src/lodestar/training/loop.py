@@ -18,9 +18,9 @@ from lodestar.config import Problem
 from lodestar.data import DataFacts, Shuffled, Source, sequential
 from lodestar.files import lock
 from lodestar.images import save_grid
-from lodestar.progress import Forecast, progress, span
+from lodestar.progress import Foretold, progress
 from lodestar.training.folder import check_folder, claim, last_good
-from lodestar.training.inputs import classes, open_data
+from lodestar.training.inputs import Given, classes, open_data
 from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log
 from lodestar.training.names import LOCK, LOG, MODEL
@@ -30,15 +30,24 @@ from lodestar.training.state import TrainState
 from lodestar.training.step import Step
 
 
-def train(run: Run, folder: str | Path, console: Console | None = None, device: str | None = None, following: int = 0) -> Path:
+def train(
+    run: Run,
+    folder: str | Path,
+    console: Console | None = None,
+    device: str | None = None,
+    following: int = 0,
+    given: Given = Given(),  # noqa: B008 (it is frozen)
+) -> Path:
     """Train until the run has seen its images, going on from the folder's checkpoint where there is one.
 
     Returns the path of the model. Raises Problem for whatever the user can mend: data that cannot be read, a folder that holds
     another run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment; Ctrl-C saves one and interrupts.
-    following: how many runs of this length come after it, of which its forecast tells too.
+    following: how many runs of this length come after it, of which its forecast tells too. given: pictures that the run does not
+    name, because they are there in Python.
     """
     folder, console = Path(folder), console or Console(stderr=True)
-    source, held_out = open_data(run)
+    source, held_out = open_data(run, given)
+    run = given.named(run, source, held_out)
     transforms = run.data.transforms
     run = run.replace(task=run.task.resolve(DataFacts(source.channels, transforms.result_size(source.size), source.names)))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
@@ -64,9 +73,9 @@ class Loop:
     """Steps from the state's images seen to the run's, with all that is told and saved on the way."""
 
     def __init__(self, run: Run, state: TrainState, folder: Path, console: Console, following: int = 0) -> None:
-        self.run, self.state, self.folder, self.console, self.following = run, state, folder, console, following
+        self.run, self.state, self.folder, self.console = run, state, folder, console
         self.step, self.log = Step(run, state), Log(folder, state.counters.images_seen)
-        self.forecast = Forecast(run.train.images)
+        self.foretold = Foretold(console, run.train.images, following)
         self.losses, self.bad_steps = "", 0
 
     def __call__(self, source: Source, held_out: Source | None) -> None:
@@ -82,7 +91,7 @@ class Loop:
                 counters.seconds += elapsed
                 tick(counters.images_seen, f"{config.batch_size / elapsed:.0f} images/s {self.losses}")
                 self._check()
-                self._foretell()
+                self.foretold(counters.images_seen)
                 last = counters.images_seen >= config.images
                 showing = last or passed(config.preview_every, before, counters.images_seen)
                 saving = showing or interrupt.asked or passed(config.save_every, before, counters.images_seen)
@@ -106,18 +115,6 @@ class Loop:
                 f"{self.bad_steps} steps in a row, to image {self.state.counters.images_seen:,}, had a loss or gradient that was "
                 f"not finite: {last_good(self.folder)}; try a lower train.optimizer.rate"
             )
-
-    def _foretell(self) -> None:
-        """Say once, as soon as it is known, how long the rest takes."""
-        images, seen = self.run.train.images, self.state.counters.images_seen
-        left = self.forecast(seen)
-        if left is None or seen >= images:
-            return
-        told = f"{span(left)} to go here"
-        if self.following:
-            whole = left * images / (images - seen)
-            told += f", {span(left + self.following * whole)} with {self.following} more like it"
-        self.console.print(told)
 
     def _write(self) -> None:
         """Write a line of the log."""

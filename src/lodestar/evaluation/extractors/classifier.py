@@ -40,32 +40,32 @@ class ClassifierExtractor:
     name: str
     digest: str
     """SHA-256 of its configuration and weights."""
-    classifier: PictureClassifier = field(repr=False)
+    model: PictureClassifier = field(repr=False)
 
     resizing = "bilinear, antialiased"
 
     @property
     def channels(self) -> int:
-        return self.classifier.config.network.in_channels
+        return self.model.config.network.in_channels
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.classifier.config.size
+        return self.model.config.size
 
     @property
     def dtype(self) -> str:
-        return str(self.classifier.dtype).removeprefix("torch.")
+        return str(self.model.dtype).removeprefix("torch.")
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> FeatureSet:
         """Features [B, D], logits [B, K] and, where its pool has a map, spatial features [B, 7·H'·W']; see `Extractor`."""
         assert pictures.dtype == torch.uint8, f"pictures are uint8, not {pictures.dtype}"
-        x = pixels.encode(pictures.to(next(self.classifier.parameters()).device))
+        x = pixels.encode(pictures.to(next(self.model.parameters()).device))
         if x.shape[-2:] != self.size:
             # Shrinking without the filter aliases, and the distance would measure that (Parmar et al. 2022, arXiv:2104.11222).
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
         x = x.expand(-1, self.channels, -1, -1)
-        self.classifier.eval()
-        told = self.classifier.told(x)
+        self.model.eval()
+        told = self.model.told(x)
         spatial = None if told.maps is None else told.maps[:, :SPATIAL_CHANNELS].flatten(1).cpu()
         return FeatureSet(told.features.cpu(), told.logits.cpu(), spatial)

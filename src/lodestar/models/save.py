@@ -1,0 +1,46 @@
+"""Models that are there in Python as files: the same file as a run writes, which `lodestar.load` reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from lodestar import __version__, checkpoint
+from lodestar.config import Config, Problem
+
+
+def save(model: nn.Module, path: str | Path) -> Path:
+    """Write a model as one file with its configuration, its provenance and its weights as they are; returns the path.
+
+    path: ends in ``.safetensors``. A file that holds this model already stays as it is. Raises Problem where it holds another
+    one, or something else, or cannot be written.
+    """
+    path, config = Path(path), getattr(model, "config", None)
+    if path.suffix != ".safetensors":
+        raise Problem(f"{path}: the name of a model's file ends in .safetensors")
+    if not isinstance(config, Config) or not isinstance(kind := getattr(config, "kind", None), str):
+        raise Problem(f"{type(model).__name__} has no configuration of a model, so no file could be loaded again")
+    text, tensors = config.to_json(), model.state_dict()
+    if path.exists() and _there(path) != checkpoint.content_digest({"kind": kind, "config": text}, tensors):
+        raise Problem(f"{path} holds another model: choose another name, or remove it")
+    if not path.exists():
+        checkpoint.save(path, kind, text, tensors, _provenance(model))
+    return path
+
+
+def _there(path: Path) -> str:
+    """The digest of the model that a file holds. Raises Problem where it is no file of ours."""
+    try:
+        return checkpoint.peek(path).digest
+    except Problem as problem:
+        raise Problem(f"{path} exists and holds no model ({problem}): choose another name") from None
+
+
+def _provenance(model: nn.Module) -> dict[str, Any]:
+    """Where a model is from: what is told of the file that it was loaded from, which file that was, and who writes this one."""
+    told, name, digest = (getattr(model, each, None) for each in ("provenance", "name", "digest"))
+    origin = {"saved_from": name, "saved_from_sha256": digest} if digest else {}
+    return {**(told or {}), **origin, "lodestar": __version__, "torch": torch.__version__}

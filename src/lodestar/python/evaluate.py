@@ -1,0 +1,156 @@
+"""`lodestar.evaluate` and `lodestar.bpd`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Unpack
+
+from lodestar import bundle, library
+from lodestar.config import Problem, parse
+from lodestar.data import Pictures, Source, ending, open_source
+from lodestar.evaluation import likelihood, run
+from lodestar.evaluation.extractors import Extractor
+from lodestar.evaluation.likelihood import BPD, Likelihood
+from lodestar.evaluation.metrics import Metric
+from lodestar.evaluation.reference import Reference, choose_extractor, open_reference
+from lodestar.evaluation.report import Report
+from lodestar.files import check_writable, write_text
+from lodestar.generators.base import Generator
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.guide import Guides, check_given
+from lodestar.generators.request import Asked, Settings, settings
+from lodestar.generators.samples import Samples
+from lodestar.training.names import RUN
+
+COUNT = 5_000
+"""Pictures that are sampled where no other number is asked for."""
+REPORT = "report.json"
+"""The report's file."""
+
+AnyMetric = Metric | BPD
+
+
+def evaluate(
+    what: str | Path | Generator | Samples | Source | Pictures,
+    reference: Reference = None,
+    *,
+    count: int | None = None,
+    metrics: str | Metric | Sequence[str | Metric] | None = None,
+    seeds: int = 1,
+    seed: int = 0,
+    extractor: str | Path | Extractor | None = None,
+    guides: Guides | None = None,
+    batch_size: int = 64,
+    out: str | Path | None = None,
+    **how: Unpack[Asked],
+) -> Report:
+    """Measure a model, or pictures that are there, against a reference: ``print(lodestar.evaluate("cifar10", count=500))``.
+
+    what: a model that was loaded, or its name, run or file; or pictures: `Samples`, a folder, a parquet, .npz, .zip or tar file,
+    or what else `lodestar.data.open_source` takes. reference: pictures of these kinds, or a file of statistics; default that of
+    the embedded model. count: how many pictures a model samples (default 5000), classes in turn, picture k with the seed `seed` +
+    k. metrics: "frechet", "kid:1000", `lodestar.metrics.KID` …, one or several; default those that extractor and reference can
+    give. seeds: measure so often, each time with new seeds, for means and 95 % intervals. extractor: what makes features, or its
+    name; default the package's, and Inception with a published reference. guides, how: as in `sample`, and of a model alone. out:
+    a folder for report.json, and pictures beside their neighbours where the metric is "nearest". Progress goes to standard error.
+    Raises Problem.
+    """
+    chosen, asked = _of_features(read_metrics(metrics)), settings(**how)
+    check_given(guides or {}, asked.guidance)
+    model = opened(what)
+    if model is None:
+        refuse_idle({"count": count is not None, "seeds": seeds > 1, "seed": seed, **settled(asked)})
+    if out is not None:
+        check_writable(Path(out) / REPORT)
+    measured_with = choose_extractor(extractor, reference, None if model is None else model.device)
+    how_measured = run.Measurement(metrics=chosen, batch_size=batch_size, repeats=seeds, out=None if out is None else Path(out))
+    if model is None:
+        report = _of_pictures(what, reference, measured_with, how_measured)
+    else:
+        size = (model.shape[1], model.shape[2])
+        source = open_reference(reference, model.name, measured_with, size, metrics=chosen, batch_size=batch_size)
+        count = COUNT if count is None else count
+        report = run.evaluate(model, source, measured_with, asked, count=count, seed=seed, guides=guides, run=how_measured)
+    if out is not None:
+        write_text(Path(out) / REPORT, report.to_json() + "\n")
+    return report
+
+
+def bpd(
+    model: str | Path | Diffusion,
+    pictures: str | Path | Source | Pictures,
+    *,
+    count: int = likelihood.COUNT,
+    ode: bool = True,
+    seed: int = 0,
+    batch_size: int = 64,
+    out: str | Path | None = None,
+    **how: Unpack[Asked],
+) -> Likelihood:
+    """Bits per dimension of pictures under a diffusion model: the variational bound and, if `ode`, the ODE's likelihood.
+
+    model: loaded, or its name, run or file. pictures: as `lodestar.data.open_source` takes them, of which `count` are taken,
+    evenly spread; picture k has the seed `seed` + k. how: of its settings, steps, sampler and clamp count
+    (`lodestar.evaluation.likelihood.measure`). out: a folder for report.json, bpd.csv and bpd.png. Raises Problem.
+    """
+    asked = settings(**how)
+    for name in ("guidance", "temperature"):
+        if settled(asked)[name]:
+            raise Problem(f"{name} has no effect on bits per dimension: leave it out")
+    network = model if isinstance(model, Diffusion) else library.load_diffusion(model)
+    source = open_source(pictures, channels=network.config.denoiser.channels, labels=None)
+    found = likelihood.measure(network, source, count=count, seed=seed, batch_size=batch_size, how=asked, ode=ode)
+    if out is not None:
+        found.save(Path(out))
+    return found
+
+
+def opened(what: str | Path | Generator | Samples | Source | Pictures, device: str | None = None) -> Generator | None:
+    """The model that is meant, loaded where it is named; None where pictures are. Raises Problem where there is no such model.
+
+    A file whose name ends as those of pictures do, and a folder that is no run's, hold pictures.
+    """
+    if not isinstance(what, str | Path):
+        return what if isinstance(what, Generator) else None
+    path = Path(what)
+    if str(what) not in bundle.embedded():
+        run_of = path / RUN, path / library.MODEL
+        if ending(path) or (path.is_dir() and not any(file.exists() for file in run_of)):
+            return None
+    return library.load_diffusion(what, device)
+
+
+def settled(how: Settings) -> dict[str, bool]:
+    """Whether each setting is another than where nothing is asked for."""
+    return {name: getattr(how, name) != getattr(Settings(), name) for name in Settings.model_fields}
+
+
+def refuse_idle(given: Mapping[str, object]) -> None:
+    """Raise Problem for the first setting, by name, that is given, because nothing is sampled."""
+    for name in (name for name, value in given.items() if value):
+        raise Problem(f"{name} has no effect on pictures that are there already: leave it out")
+
+
+def read_metrics(given: str | AnyMetric | Sequence[str | AnyMetric] | None) -> list[AnyMetric] | None:
+    """Metrics in the place of their short forms; None for those that can be had. Raises Problem."""
+    if given is None:
+        return None
+    listed = [given] if isinstance(given, str) or not isinstance(given, Sequence) else given
+    return [parse("metric", each, AnyMetric) if isinstance(each, str) else each for each in listed]
+
+
+def _of_features(metrics: list[AnyMetric] | None) -> list[Metric] | None:
+    if any(isinstance(each, BPD) for each in metrics or ()):
+        raise Problem("metric bpd is of pictures under a model, and not of features: lodestar.bpd(model, pictures) measures it")
+    return metrics  # type: ignore[return-value]
+
+
+def _of_pictures(
+    what: str | Path | Generator | Samples | Source | Pictures, reference: Reference, extractor: Extractor, how: run.Measurement
+) -> Report:
+    assert not isinstance(what, Generator)
+    pictures = open_source(what, channels=extractor.channels, labels=False)
+    made_by = what.origin.name if isinstance(what, Samples) else None
+    source = open_reference(reference, made_by, extractor, pictures.size, metrics=how.metrics, batch_size=how.batch_size)
+    return run.evaluate_pictures(pictures, source, extractor, batch_size=how.batch_size, metrics=how.metrics, out=how.out)

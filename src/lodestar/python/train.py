@@ -1,0 +1,106 @@
+"""`lodestar.train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypedDict, Unpack
+
+from lodestar import library
+from lodestar.config import Problem, choose, edit, nearest
+from lodestar.data import Pictures, Source
+from lodestar.presets import RUNS
+from lodestar.training import loop
+from lodestar.training.inputs import Given
+from lodestar.training.run import Run
+
+
+class Changes(TypedDict, total=False):
+    """What every run may be given by a word of its own, and not as an override; None changes nothing."""
+
+    data: str | Path | Source | Pictures | None
+    """Pictures to train on."""
+    validation: str | Path | Source | Pictures | None
+    """Held-out pictures to report numbers on."""
+    images: int | None
+    """Images to see before the run ends, repeats counted."""
+    batch_size: int | None
+    """Pictures at once."""
+    seed: int | None
+    """Of weights, data order and noise, 64 bits."""
+    init: str | Path | None
+    """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
+    skip_bad: bool | None
+    """Skip and count pictures that cannot be decoded."""
+
+
+def train(
+    run: str | Run,
+    *overrides: str | Mapping[str, Any],
+    out: str | Path | None = None,
+    device: str | None = None,
+    **changes: Unpack[Changes],
+) -> Any:
+    """Train a preset on pictures, and load the model: ``lodestar.train("digits", images=20_000, out="runs/digits")``.
+
+    run: a preset's name, or a `Run`. overrides: settings to change, as texts ("train.optimizer.rate=3e-4") or as mappings
+    (``{"train.optimizer.rate": 3e-4}``). out: the run's folder (default ``runs/NAME``), which is the model's `name`; the same
+    call again goes on from its last checkpoint, and returns the model at once where the run is done. device: "cpu", "cuda" …;
+    default a GPU where there is one. changes: of these, data (default the preset's) and validation are what
+    `lodestar.data.open_source` takes (a path or a name, a `datasets.Dataset`, a list of pictures and labels), images is how many
+    are seen until the run ends, repeats counted, init a model to begin with; the others are batch_size, seed and skip_bad.
+
+    Returns what `lodestar.load` loads from the folder: a `Diffusion`, which samples, or a `PictureClassifier`. Progress goes to
+    standard error. Raises Problem, as `lodestar.training.loop.train` does.
+    """
+    return library.load(trained(run, *overrides, out=out, device=device, **changes), device)
+
+
+def trained(
+    run: str | Run,
+    *overrides: str | Mapping[str, Any],
+    out: str | Path | None = None,
+    device: str | None = None,
+    **changes: Unpack[Changes],
+) -> Path:
+    """The folder of a run that has been trained; see `train`."""
+    for name in changes:
+        if name not in (known := Changes.__annotations__):
+            more = "; settings of the run itself are overrides, such as 'train.optimizer.rate=3e-4'"
+            raise Problem(f"unknown setting {name!r}: choose from {', '.join(known)}, out, device{nearest(name, known)}{more}")
+    if out is None and isinstance(run, Run):
+        raise Problem("out is missing: the folder of this run, which has no name of its own")
+    folder = Path(f"runs/{run}" if out is None else out)
+    loop.train(configured(run, *overrides, **changes), folder, device=device, given=_given(changes))
+    return folder
+
+
+def configured(run: str | Run, *overrides: str | Mapping[str, Any], **changes: Unpack[Changes]) -> Run:
+    """A preset's run, or one that is given, with changes and, after them, overrides. Raises Problem."""
+    start = run if isinstance(run, Run) else choose("run", run, RUNS)()
+    return edit(start, [paths(changes), *overrides])
+
+
+def paths(changes: Changes) -> dict[str, Any]:
+    """Changes as overrides of a run. Pictures that are there in Python have none: no text names them."""
+    init, validation = changes.get("init"), changes.get("validation")
+    given = {
+        "data.source": _text(changes.get("data")),
+        "data.validation": _text(validation),
+        "data.held_out": None if validation is None else 0.0,
+        "data.skip_bad": changes.get("skip_bad") or None,
+        "train.images": changes.get("images"),
+        "train.batch_size": changes.get("batch_size"),
+        "train.seed": changes.get("seed"),
+        "train.init": None if init is None else str(init),
+    }
+    return {path: value for path, value in given.items() if value is not None}
+
+
+def _text(data: str | Path | Source | Pictures | None) -> str | None:
+    return str(data) if isinstance(data, str | Path) else None
+
+
+def _given(changes: Changes) -> Given:
+    data, validation = (None if isinstance(each := changes.get(name), str | Path) else each for name in ("data", "validation"))
+    return Given(data, validation)  # type: ignore[arg-type]
