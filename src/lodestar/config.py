@@ -12,6 +12,7 @@ what to do.
 from __future__ import annotations
 
 import json
+import operator
 import re
 import types
 import typing
@@ -34,6 +35,10 @@ _SHOWN = 80
 # Bounds that nobody meets: every number and list of a configuration has one, so that what is absurd is refused before any work.
 COUNT = 10_000_000
 """Pictures of a request, and rows of whatever is measured."""
+BATCH = 100_000
+"""Pictures at once: more than any memory takes."""
+CANDIDATES = 10_000
+"""Pictures of which one is kept."""
 CLASSES = 1_000_000
 """Classes."""
 TIMESTEPS = 100_000
@@ -47,6 +52,12 @@ Channels = Annotated[int, Field(ge=1, le=16_384)]
 """Channels of a layer."""
 Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
 """A seed in a configuration."""
+Count = Annotated[int, Field(ge=1, le=COUNT)]
+"""How many pictures."""
+BatchSize = Annotated[int, Field(ge=1, le=BATCH)]
+"""How many pictures at once."""
+Candidates = Annotated[int, Field(ge=1, le=CANDIDATES)]
+"""How many pictures are made for each that is kept."""
 
 
 class Problem(ValueError):
@@ -154,6 +165,17 @@ def choose(what: str, value: str, allowed: Mapping[str, T]) -> T:
     if value in allowed:
         return allowed[value]
     raise Problem(f"unknown {what} {value!r}: choose from {', '.join(allowed)}{nearest(value, allowed)}")
+
+
+def checked(what: str, value: Any, kind: Any) -> Any:
+    """An argument of a call in Python, as `kind` (a declaration such as `Count`), before it is used; what: its name.
+
+    Nothing is converted, but whole numbers may be numpy's or torch's. Raises Problem.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(_whole(value), strict=True)
+    except ValidationError as error:
+        raise Problem(_one_line(error, kind, what)) from None
 
 
 def decode(kind: Any, value: Any, where: str = "") -> Any:
@@ -285,6 +307,14 @@ def short(config: Config, omit: Collection[str] = ()) -> str:
     kind = fields.pop("kind")
     listed = ",".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items())
     return f"{kind}:{listed}" if listed else kind
+
+
+def _whole(value: Any) -> Any:
+    """A whole number of whatever library as Python's; what is none as it is."""
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return value
 
 
 def _frozen(value: Any) -> Any:

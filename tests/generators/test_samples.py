@@ -184,7 +184,7 @@ def test_labels_and_seeds_may_be_numpys_or_torchs(given: Any) -> None:
     [
         ({"label": 1.5}, "label 1.5: a class by name or number, or a list of them"),
         ({"label": [1.5]}, "unknown label '1.5'"),
-        ({"count": 2.5}, "count is 2.5: a whole number, at least 1"),
+        ({"count": 2.5}, "count is 2.5: input should be a valid integer"),
         ({"count": 0}, "count is 0"),
     ],
 )

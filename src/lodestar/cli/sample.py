@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lodestar.cli.options import Count, Device, Model, Out, Sampling, ask, flattened, load_judge
+from lodestar.config import CANDIDATES
 
 if TYPE_CHECKING:
     from lodestar.generators.request import Frame
@@ -26,7 +27,9 @@ def sample(
     count: Count = None,
     best_of: Annotated[
         int,
-        typer.Option("--best-of", min=1, max=10_000, help="Of so many candidates keep the one that a classifier is surest of."),
+        typer.Option(
+            "--best-of", min=1, max=CANDIDATES, help="Of so many candidates keep the one that a classifier is surest of."
+        ),
     ] = 1,
     judge: Annotated[
         str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import BATCH, LAST_SEED, PICTURES, Device, ExtractorName, Out, Reference, show
-from lodestar.config import COUNT, TIMESTEPS
+from lodestar.cli.options import LAST_SEED, PICTURES, Device, ExtractorName, Out, Reference, show
+from lodestar.config import BATCH, COUNT, TIMESTEPS
 
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings to change: train.optimizer.rate=2e-4 …")]
 Data = Annotated[str | None, typer.Option("--data", help=PICTURES)]
