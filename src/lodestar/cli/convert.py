@@ -39,6 +39,7 @@ def convert(
     from lodestar.conversion.flags import CODES, parse
     from lodestar.conversion.published import by_name
     from lodestar.conversion.run import convert
+    from lodestar.files import check_writable
     from lodestar.presets import PUBLISHED
 
     path = Path(source)
@@ -62,6 +63,7 @@ def convert(
             raise Problem(f"--flag and --flags are for a file of your own: {source} is published, and its flags are known")
         if name is not None:
             raise Problem(f"--as {name} is for a file whose name does not tell: {source} is a name already")
+        check_writable((out or Path("models")) / f"{published.short}.safetensors")
         path = published.fetch()
         name = published.name
     converted = convert(path, out or Path("models"), FAMILIES, PUBLISHED, name, given, parse_sampler(sampler), steps)

@@ -97,12 +97,13 @@ def evaluate(
         if reference is None:
             raise Problem("--reference is missing: the pictures to find likely (a parquet file, a folder, hf:owner/name)")
         assert model is not None
+        folder = out or Path("out") / f"bpd-{Path(model).stem}"
+        check_writable(folder / "report.json")
         network = load_diffusion(model, device)
         pictures = open_source(reference, channels=network.config.denoiser.channels, labels=None)
         found = likelihood.measure(
             network, pictures, ode=bpd.ode, seed=sampling.seed, count=count or likelihood.COUNT, batch_size=batch_size, how=how,
         )  # fmt: skip
-        folder = out or Path("out") / f"bpd-{Path(model).stem}"
         found.save(folder)
         show(found.table())
         print(folder / "bpd.png")

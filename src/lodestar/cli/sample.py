@@ -84,6 +84,7 @@ def remake(
 ) -> None:
     """Make one picture of a manifest again, alone."""
     from lodestar.config import Problem
+    from lodestar.files import check_writable
     from lodestar.generators.album import Manifest, free_folder, read_material
     from lodestar.generators.diffusion import Diffusion
     from lodestar.generators.edits.request import EditRequest
@@ -93,8 +94,9 @@ def remake(
     known = Manifest.read(manifest)
     if picture >= len(known.request.asks):
         raise Problem(f"picture {picture}: this manifest has 0 to {len(known.request.asks) - 1}")
-    network, guides = load_origin(known, device)
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
+    check_writable(path)
+    network, guides = load_origin(known, device)
     asked = known.request.only(picture)
     if isinstance(asked, EditRequest):
         if not isinstance(network, Diffusion):

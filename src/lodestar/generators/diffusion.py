@@ -188,14 +188,13 @@ class Diffusion(DiffusionModel, Generator):
     ) -> Samples:
         """Make pictures of pictures.
 
-        how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)``, ``Inpaint()`` or ``Upsample()``, or the short form
-        of one, ``"sdedit:0.5"``. pictures: files,
-        folders, albums, PIL pictures, arrays uint8 [H, W, C], or uint8 [P, C, H, W] of the model's size (of the size that it
-        enlarges). label: what the results are to be; every picture × every label, but `Upsample` pairs picture k with label k
-        (default: what an album says). origin: the class of the pictures, or of each, which inversion goes up under; from origin
-        to label goes an interpolation. mask: of `Inpaint`, a file that is white where something is to be made, or bool [H, W].
-        count: how many results, instead of one for each picture and label. The rest is `sample`'s; a temperature is refused
-        where no noise is drawn. Raises Problem.
+        how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)``, ``Inpaint()`` or ``Upsample()``, or the short
+        form of one, ``"sdedit:0.5"``. pictures: files, folders, albums, PIL pictures, arrays uint8 [H, W, C], or uint8 [P, C, H,
+        W] of the model's size (of the size that it enlarges). label: what the results are to be; every picture × every label,
+        but `Upsample` pairs picture k with label k (default: what an album says). origin: the class of the pictures, or of each,
+        which inversion goes up under; from origin to label goes an interpolation. mask: of `Inpaint`, a file that is white where
+        something is to be made, or bool [H, W]. count: how many results, instead of one for each picture and label. The rest is
+        `sample`'s; a temperature is refused where no noise is drawn. Raises Problem.
         """
         way: AnyEdit = checked("how", parse("edit", how, AnyEdit) if isinstance(how, str) else how, InstanceOf[Edit])
         count, batch_size = checked("count", count, Count | None), checked("batch size", batch_size, BatchSize)
