@@ -127,6 +127,14 @@ def test_a_lock_goes_with_what_is_refused_and_stays_with_what_is_begun(tmp_path:
     assert path.exists()
 
 
+def test_what_is_no_file_is_neither_a_lock_nor_written_over(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Problem, match=r"^cannot write .*pipe: it is no regular file$"), lock(tmp_path / "pipe", "taken"):
+        pass
+    with pytest.raises(Problem, match=f"^cannot write {tmp_path}: it is a folder$"):
+        check_writable(tmp_path)
+
+
 def test_a_lock_that_was_removed_while_it_was_opened_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import fcntl
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import operator
 import re
 import types
 import typing
@@ -36,6 +37,10 @@ _SHOWN = 80
 # Bounds that nobody meets: every number and list of a configuration has one, so that what is absurd is refused before any work.
 COUNT = 10_000_000
 """Pictures of a request, and rows of whatever is measured."""
+BATCH = 100_000
+"""Pictures at once: more than any memory takes."""
+CANDIDATES = 10_000
+"""Pictures of which one is kept."""
 CLASSES = 1_000_000
 """Classes."""
 TIMESTEPS = 100_000
@@ -49,6 +54,12 @@ Channels = Annotated[int, Field(ge=1, le=16_384)]
 """Channels of a layer."""
 Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
 """A seed in a configuration."""
+Count = Annotated[int, Field(ge=1, le=COUNT)]
+"""How many pictures."""
+BatchSize = Annotated[int, Field(ge=1, le=BATCH)]
+"""How many pictures at once."""
+Candidates = Annotated[int, Field(ge=1, le=CANDIDATES)]
+"""How many pictures are made for each that is kept."""
 
 
 class Problem(ValueError):
@@ -156,6 +167,17 @@ def choose(what: str, value: str, allowed: Mapping[str, T]) -> T:
     if value in allowed:
         return allowed[value]
     raise Problem(f"unknown {what} {value!r}: choose from {', '.join(allowed)}{nearest(value, allowed)}")
+
+
+def checked(what: str, value: Any, kind: Any) -> Any:
+    """An argument of a call in Python, as `kind` (a declaration such as `Count`), before it is used; what: its name.
+
+    Nothing is converted, but whole numbers may be numpy's or torch's. Raises Problem.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(_whole(value), strict=True)
+    except ValidationError as error:
+        raise Problem(_one_line(error, kind, what)) from None
 
 
 @overload
@@ -315,6 +337,14 @@ def short(config: Config, omit: Collection[str] = ()) -> str:
     kind = fields.pop("kind")
     listed = ",".join(f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in fields.items())
     return f"{kind}:{listed}" if listed else kind
+
+
+def _whole(value: Any) -> Any:
+    """A whole number of whatever library as Python's; what is none as it is."""
+    try:
+        return value if isinstance(value, bool) else operator.index(value)
+    except TypeError:
+        return value
 
 
 def _frozen(value: Any) -> Any:

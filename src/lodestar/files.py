@@ -55,6 +55,8 @@ class _WritableError(Exception):
 
 def check_writable(path: str | Path) -> None:
     """Raise Problem where `atomic` could not write a file, before the work whose result it is to hold. It leaves nothing."""
+    if Path(path).is_dir():
+        raise Problem(f"cannot write {path}: it is a folder")
     with contextlib.suppress(_WritableError), atomic(path):
         raise _WritableError
 
@@ -135,7 +137,8 @@ def lock(path: str | Path, taken: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         try:
             stack.enter_context(_folder(path.parent))
-            there = path.exists()
+            if there := path.exists():
+                regular(path)
             file = stack.enter_context(open(path, "w", encoding="utf-8"))
         except OSError as error:
             raise Problem(f"cannot write {path}: {error.strerror or error}") from error

@@ -6,12 +6,14 @@ import os
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lodestar import cli
 from lodestar.__main__ import main
 from lodestar.config import Problem
 from lodestar.denoiser import Denoiser
 from lodestar.evaluation.axes import axis
+from tests.evaluation import tiny
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -57,18 +59,63 @@ def test_an_option_that_nobody_means(
         "sweep cifar10 --guidance cfg --scales 1,2 --out file/out",
         "stats digits --size 32 --extractor cifar10_features --out file/out.safetensors",
         "demo --out file/out",
+        "evaluate cifar10 --reference digits --metric bpd --out file/out",
+        "edit sdedit cifar10 picture.png --out file/out",
+        "remake album --picture 0 --out file/out",
+        "label digits --out file/out.parquet",
+        "train digits --out file/out",
+        "distill cifar10 --data digits --from 4 --to 2 --out file/out",
+        "ablate digits --images 8 --out file/out",
+        "export cifar10 file/out",
+        "convert openai/adm-64 --out file/out",
     ],
-    ids=lambda command: command.split()[0],
+    ids=lambda command: " ".join(command.split()[:2]),
 )
 def test_a_place_that_cannot_be_written_to_is_told_before_any_work(
     command: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def work(*_: object) -> None:
-        raise AssertionError("it has begun")
-
-    monkeypatch.setattr(Denoiser, "output", work)
+    _idle(monkeypatch)
     Path("file").touch()
     assert refusal(capsys, *command.split()).startswith("lodestar: cannot write file/out")
+
+
+@pytest.mark.parametrize(
+    ("command", "place"),
+    [
+        ("sample cifar10", "out"),
+        ("evaluate cifar10 --reference digits --metric bpd", "out"),
+        ("sweep cifar10 --guidance cfg --scales 1,2", "out"),
+        ("edit sdedit cifar10 picture.png", "out"),
+        ("remake album --picture 0", "out"),
+        ("demo", "out"),
+        ("train digits", "runs"),
+        ("distill cifar10 --data digits --from 4 --to 2", "runs"),
+        ("ablate digits --images 8", "runs"),
+        ("convert openai/adm-64", "models"),
+    ],
+    ids=lambda value: " ".join(value.split()[:2]),
+)
+def test_a_usual_place_that_cannot_be_written_to_is_told_before_any_work(
+    command: str, place: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _idle(monkeypatch)
+    Path(place).touch()
+    assert refusal(capsys, *command.split()).startswith(f"lodestar: cannot write {place}")
+
+
+def _idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What commands are about fails; a picture and an album are there."""
+
+    def work(*_: object, **__: object) -> None:
+        raise AssertionError("it has begun")
+
+    Image.new("RGB", (32, 32)).save("picture.png")
+    tiny.diffusion().sample(count=1, steps=2).save("album")
+    monkeypatch.setattr(Denoiser, "output", work)
+    monkeypatch.setattr("lodestar.evaluation.cluster.sequential", work)
+    monkeypatch.setattr("lodestar.training.loop.open_data", work)
+    monkeypatch.setattr("lodestar.conversion.published.Published.fetch", work)
+    monkeypatch.setattr("lodestar.library.load_origin", work)
 
 
 def test_a_sweep_over_more_than_anybody_waits_for() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -131,6 +132,14 @@ def test_what_is_no_state_dict_is_refused(tmp_path: Path) -> None:
         (lambda tensor: tensor.to(torch.complex64), "is of complex64, strided"),
         (lambda tensor: tensor.to_sparse(), "is of float32, sparse_coo"),
         (lambda tensor: tensor.to("meta"), "is of float32, without values"),
+        (
+            lambda tensor: torch.zeros(1).expand(10**8),
+            r"has 100,000,000 values by its shape [100000000], and 1 are in the file",
+        ),
+        (
+            lambda tensor: tensor[:1, :1, :1, :1].clone().expand_as(tensor),
+            f"has {math.prod(STATES['tiny.pt']['out.2.weight']):,} values by its shape",
+        ),
         (lambda tensor: tensor.long(), "is of int64, strided: only plain tensors of float16, bfloat16"),
     ],
 )
@@ -138,6 +147,26 @@ def test_a_tensor_that_no_network_has_is_named(change: Callable[[Tensor], Tensor
     held = state(STATES["tiny.pt"])
     torch.save({**held, "out.2.weight": change(held["out.2.weight"])}, tmp_path / "tiny.pt")
     assert f"tiny.pt: out.2.weight {said}" in refusal(tmp_path / "tiny.pt")
+
+
+def test_a_part_of_a_larger_tensor_is_read(tmp_path: Path) -> None:
+    """As a share of one tensor that others have the rest of, and one that two names have."""
+    held = state(STATES["tiny.pt"])
+    apart = {name: tensor.clone() for name, tensor in held.items()}
+    name = "out.2.weight"
+    held[name] = torch.cat([held[name], held[name]])[: len(held[name])]
+    for folder, weights in (("a", held), ("b", apart)):
+        (tmp_path / folder).mkdir()
+        torch.save(weights, tmp_path / folder / "tiny.pt")
+    one, other = (checkpoint.load(converted(tmp_path / folder / "tiny.pt").path)[0].digest for folder in "ab")
+    assert one == other
+
+
+def test_a_tensor_of_too_few_dimensions_is_named(tmp_path: Path) -> None:
+    """Those that are changed on the way too."""
+    weight = next(name for name, shape in STATES["tiny.pt"].items() if name.endswith("qkv.weight"))
+    shapes = {**STATES["tiny.pt"], weight: (math.prod(STATES["tiny.pt"][weight]),)}
+    assert f"1 has another shape ({weight} [" in refusal(write(tmp_path / "tiny.pt", shapes))
 
 
 def test_averaged_weights_are_found_inside(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from lodestar.config import Problem, decode, kinds
 from lodestar.core.exact import Gaussian
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import Bound
+from lodestar.generators.album import Manifest
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.edits import AnyEdit, Edit, Inpaint, Interpolate, Invert, SDEdit, Upsample
 from lodestar.generators.edits.arrange import arrange
@@ -245,6 +247,26 @@ def test_it_is_the_sampler_of_the_edit_that_has_to_honour_the_guidance() -> None
         ),
         ("sdedit", {"pictures": PICTURES[:, :, :4]}, r"picture 0 is \(3, 4, 8\): the model's are \(3, 8, 8\)"),
         ("sdedit", {"batch_size": 0}, "batch size is 0"),
+        ("sdedit", {"batch_size": "x"}, "batch size is 'x'"),
+        ("sdedit", {"count": 0}, "count is 0"),
+        ("sdedit", {"count": 10**8}, "count is 100000000: input should be less than or equal to 10000000"),
+        ("upsample", {"count": 10**30}, "count is 10+: input should be less than or equal to 10000000"),
+        ("sdedit", {"label": ["cat"] * 5_000_001}, "count is 10000002: input should be less than or equal to 10000000"),
+        ("sdedit", {"seed": 2**64}, "seed is 18446744073709551616"),
+        ("sdedit", {"seed": None}, "seed is None"),
+        ("sdedit", {"guides": 3}, "guides is 3"),
+        ("sdedit", {"how": 3}, "how is 3: input should be an instance of Edit"),
+        ("sdedit", {"how": "sdeit:0.5"}, "unknown edit 'sdeit': .*; did you mean 'sdedit'"),
+        ("sdedit", {"label": object()}, "a class by name or number, or a list of them"),
+        (
+            "sdedit",
+            {"pictures": PICTURES.float()},
+            r"the pictures are float32 \[2, 3, 8, 8\]: a tensor of them is uint8 \[P, C, H, W\]",
+        ),
+        ("sdedit", {"pictures": PICTURES[0]}, r"the pictures are uint8 \[3, 8, 8\]: a tensor of them is uint8 \[P, C, H, W\]"),
+        ("sdedit", {"pictures": [PICTURES[0]]}, "picture 0 is .*: a file, a folder, a PIL picture or an array"),
+        ("inpaint", {"mask": MASK.to(torch.uint8)}, r"the mask is uint8 \[8, 8\]: a tensor of them is bool \[H, W\]"),
+        ("inpaint", {"mask": object()}, "the mask is neither a file nor an array: "),
         ("invert", {"sampler": Ancestral()}, "inversion needs one that draws no noise"),
         ("invert", {"sampler": DPMpp(eta=1.0)}, "inversion needs one that draws no noise"),
         ("invert", {"origin": ["cat", "dog", "ship"]}, "3 classes are given for 2 pictures"),
@@ -281,6 +303,63 @@ def test_other_pictures_than_the_requests_are_refused() -> None:
     request = arrange(MODEL, SDEdit(), Material(PICTURES), ["dog"], None, None, 0)
     with pytest.raises(Problem, match="not the pictures that the request is made of"):
         MODEL.prepare_edit(request, Material(255 - PICTURES))
+
+
+@pytest.mark.parametrize(
+    ("kind", "change", "message"),
+    [
+        *((kind, {"source": None}, f"picture 1 has no source, and {kind} makes it of one: its source is one of 0 to 1")
+          for kind in ("sdedit", "invert", "inpaint", "upsample")),
+        *((kind, {"source": 2}, "picture 1 is made of picture 2: its source is one of 0 to 1")
+          for kind in ("sdedit", "invert", "inpaint", "upsample", "interpolate")),
+        ("interpolate", {"weight": None}, "picture 1 has no weight: interpolate needs one from 0"),
+    ],
+)  # fmt: skip
+def test_a_request_that_does_not_say_what_a_result_is_made_of_is_refused(kind: str, change: dict[str, Any], message: str) -> None:
+    made = run(kind)
+    assert isinstance(made.request, EditRequest) and made.material is not None
+    first, second, *rest = made.request.asks
+    model = MODELS.get(kind, MODEL)
+    with pytest.raises(Problem, match=message) as caught:
+        model.prepare_edit(made.request.replace(asks=(first, second.replace(**change), *rest)), made.material)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("invert", "1 origins are given for 2 pictures: invert needs one of each"),
+        ("interpolate", "1 origins are given: interpolate"),
+    ],
+)
+def test_a_request_without_the_origins_that_an_edit_needs_is_refused(kind: str, message: str) -> None:
+    made = run(kind)
+    assert isinstance(made.request, EditRequest) and made.material is not None
+    with pytest.raises(Problem, match=message):
+        MODEL.prepare_edit(made.request.replace(origins=made.request.origins[:1]), made.material)
+
+
+def test_a_request_without_pictures_says_so() -> None:
+    made = run("sdedit")
+    assert isinstance(made.request, EditRequest)
+    bare = made.request.replace(asks=(made.request.asks[0].replace(source=None),), pictures=())
+    with pytest.raises(Problem, match="picture 0 has no source, and sdedit makes it of one: the request has no pictures"):
+        MODEL.prepare_edit(bare, Material(PICTURES[:0]))
+
+
+def test_a_manifest_that_names_no_source_is_refused_by_name(tmp_path: Path) -> None:
+    folder = run("sdedit").save(tmp_path / "out")
+    whole = json.loads((folder / "manifest.json").read_text())
+    whole["pictures"][1]["source"] = 9
+    (folder / "manifest.json").write_text(json.dumps(whole))
+    with pytest.raises(Problem, match=r"manifest\.json request: picture 1 is made of picture 9: its source is one of 0 to 1$"):
+        Manifest.read(folder)
+
+
+def test_an_edit_and_a_mask_may_be_text_and_an_array() -> None:
+    made = run("sdedit")
+    assert torch.equal(run("sdedit", how="sdedit:0.5").images, made.images)
+    assert torch.equal(run("inpaint", mask=MASK.numpy()).images, run("inpaint").images)
 
 
 def test_a_model_that_was_never_unconditional_is_edited_under_labels() -> None:

@@ -36,5 +36,5 @@ def test_what_cannot_be_judged_is_refused() -> None:
         model.sample("none", best_of=2, guides={"judge": tiny.classifier()})
     with pytest.raises(Problem, match=r"size \(16, 16\)"):
         model.sample("cat", best_of=2, guides={"judge": tiny.classifier(size=(16, 16))})
-    with pytest.raises(Problem, match="best of 0"):
+    with pytest.raises(Problem, match="best of is 0"):
         model.sample("cat", best_of=0)

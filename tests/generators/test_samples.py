@@ -184,13 +184,69 @@ def test_labels_and_seeds_may_be_numpys_or_torchs(given: Any) -> None:
     [
         ({"label": 1.5}, "label 1.5: a class by name or number, or a list of them"),
         ({"label": [1.5]}, "unknown label '1.5'"),
-        ({"count": 2.5}, "count is 2.5: a whole number, at least 1"),
+        ({"count": 2.5}, "count is 2.5: input should be a valid integer"),
         ({"count": 0}, "count is 0"),
     ],
 )
 def test_what_is_no_label_or_count_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(Problem, match=message):
         MODEL.sample(**given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"count": 10**8}, "count is 100000000: input should be less than or equal to 10000000"),
+        ({"count": 10**30}, "count is 10+: "),
+        ({"count": True}, "count is True: input should be a valid integer"),
+        ({"count": "2"}, "count is '2': input should be a valid integer"),
+        ({"count": float("nan")}, "count is nan: "),
+        ({"batch_size": 10**8}, "batch size is 100000000: input should be less than or equal to 100000"),
+        ({"batch_size": None}, "batch size is None: "),
+        ({"batch_size": 1.5}, "batch size is 1.5: "),
+        ({"best_of": 10**8}, "best of is 100000000: input should be less than or equal to 10000"),
+        ({"best_of": None}, "best of is None: "),
+        ({"best_of": "x"}, "best of is 'x': "),
+        ({"best_of": 10_000, "count": 2_000}, "best of 10000: 2,000 pictures have 20,000,000 candidates then, and 10,000,000 is"),
+        ({"label": []}, r"label is \[\]: give at least one"),
+        ({"label": {}}, "label {}: a class by name or number"),
+        ({"label": b"cat"}, "label b'cat': a class by name or number"),
+        ({"label": 10**5_000}, "unknown label 'int'"),
+        ({"label": "9" * 10_000}, "unknown label '9+'"),
+        ({"callback": 3}, "callback is 3: input should be callable"),
+        ({"guides": 3}, "guides is 3: input should be an instance of Mapping"),
+        ({"start": "x"}, "start is no array of numbers: "),
+        ({"start": [[1.0], [1.0, 2.0]]}, "start is no array of numbers: "),
+        ({"steps": 10**5_000}, "Settings steps: "),
+    ],
+    ids=lambda value: str(value)[:40] if isinstance(value, str) else "-",
+)  # fmt: skip
+def test_what_nobody_means_in_python_is_refused_before_any_work(
+    given: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Denoiser, "output", None)
+    with pytest.raises(Problem, match=f"^{message}") as caught:
+        MODEL.sample(**{"guides": {"judge": tiny.classifier()}} | given if "best_of" in given else given)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_other_libraries_are_whole_numbers() -> None:
+    plain = MODEL.sample("cat", 2, steps=2, batch_size=1)
+    other = MODEL.sample("cat", np.int64(2), steps=2, batch_size=torch.tensor(1))  # type: ignore[arg-type]
+    assert torch.equal(plain.images, other.images)
+
+
+def test_what_is_no_request_is_refused() -> None:
+    asked, guides = MODEL.sample("cat", steps=2).request, {"classifier": 3}
+    for call in (MODEL.stream, MODEL.prepare):
+        with pytest.raises(Problem, match=r"^request is 'cat': input should be an instance of Request$"):
+            call("cat")  # type: ignore[operator]
+        with pytest.raises(Problem, match=r"^guides is 3: input should be an instance of Mapping$"):
+            call(asked, guides=3)  # type: ignore[operator]
+    with pytest.raises(Problem, match="guides: 'classifier' is 3, which is no model"):
+        MODEL.prepare(asked.replace(settings=settings(guidance="classifier:1")), guides)  # type: ignore[arg-type]
+    with pytest.raises(Problem, match=r"^batch size is 0: "):
+        MODEL.stream(asked, batch_size=0)
 
 
 def test_a_generator_of_torch_draws_the_first_seed() -> None:

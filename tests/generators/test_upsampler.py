@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Signals
@@ -69,6 +70,19 @@ def test_every_picture_is_enlarged_by_itself() -> None:
     other = enlarged(model, torch.cat([pictures[:2], 255 - pictures[2:]]))
     torch.testing.assert_close(other[:2], together[:2], rtol=1e-4, atol=1e-4)
     assert (other[2] - together[2]).abs().max() > 0.05
+
+
+def test_a_batch_is_resized_once_and_not_in_every_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, pictures, sizes = randomized(Diffusion(config()), 0), small(), list[int]()
+    expected, resize = enlarged(model, pictures, batch_size=2), F.interpolate
+
+    def counted(x: Tensor, *args: Any, **settings: Any) -> Tensor:
+        sizes.extend([len(x)] if settings.get("mode") == "bilinear" else [])
+        return resize(x, *args, **settings)
+
+    monkeypatch.setattr(F, "interpolate", counted)
+    assert torch.equal(enlarged(model, pictures, batch_size=2), expected)
+    assert sizes == [3, 2, 1], "before all work, to see whether it can be done, and for each batch"
 
 
 def test_both_halves_of_free_guidance_see_the_picture() -> None:

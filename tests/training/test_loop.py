@@ -5,7 +5,9 @@ import io
 import itertools
 import json
 import math
+import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,7 +23,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lodestar import checkpoint
 from lodestar.config import Problem
 from lodestar.data import Batch, DataFacts, Transforms, divide
-from lodestar.files import lock
+from lodestar.denoiser import conditions
+from lodestar.files import lock, write_text
 from lodestar.objectives import Losses, Simple
 from lodestar.presets import RUNS
 from lodestar.progress import Forecast
@@ -164,6 +167,7 @@ def test_a_loss_that_is_nan_from_the_start_says_that_nothing_is_saved(
     spoil_when(monkeypatch, spoil, lambda _: True)
     with pytest.raises(Problem, match=r"2 steps in a row, to image 16, .* there is no checkpoint yet"):
         train(classifying(pictures, patience=2), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_compile_reaches_the_network(tmp_path: Path) -> None:
@@ -418,6 +422,86 @@ def test_a_lock_alone_does_not_make_a_folder_foreign(pictures: str, tmp_path: Pa
     train(classifying(pictures, images=8), folder)
 
 
+@pytest.mark.parametrize("settings", [{"steps": "trailing:21"}, {"steps": "at:0"}])
+def test_a_run_that_cannot_be_previewed_is_refused_before_its_first_step(
+    settings: dict[str, Any], pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Step, "__call__", None)
+    run = denoising(pictures)
+    run = run.replace(task=run.task.replace(model=run.task.model.replace(**settings)))
+    with pytest.raises(Problem, match=r": previews are made with task\.model\.steps and task\.model\.sampler$") as caught:
+        train(run, tmp_path / "new" / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_upsampler_is_tried_with_a_small_picture(tmp_path: Path) -> None:
+    run = denoising(str(tmp_path))
+    small = run.task.model.denoiser.replace(conditions=conditions(3, (4, 4)))
+    for steps, wrong in (("5", False), ("21", True)):
+        task = run.task.replace(model=run.task.model.replace(denoiser=small, steps=steps))
+        with pytest.raises(Problem, match="21 of them") if wrong else nullcontext():
+            task.build(torch.device("cpu"), torch.float32).check()
+
+
+def test_a_picture_that_turns_out_to_be_damaged_leaves_no_folder_behind(tmp_path: Path) -> None:
+    source = Path(write_pictures(tmp_path / "pictures"))
+    victim = sorted(source.rglob("*.png"))[3]
+    victim.write_bytes(victim.read_bytes()[:60])
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(Problem, match=victim.name):
+        train(classifying(str(source)), tmp_path / "runs" / "mine")
+    assert not list((tmp_path / "runs").iterdir())
+
+
+def test_what_is_refused_before_it_is_saved_leaves_an_old_folder_as_it_was(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(classifying(pictures, images=8, patience=2), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    spoil_when(monkeypatch, spoil, lambda _: True)
+    with pytest.raises(Problem, match="2 steps in a row"):
+        train(classifying(pictures, images=800, patience=2), tmp_path)
+    run = (tmp_path / "run.json", before[tmp_path / "run.json"].replace(b'"images":8,', b'"images":800,'))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} | dict([run]) == before | dict([run])
+
+
+def test_what_has_begun_stays_where_it_goes_wrong_later(pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    spoil_when(monkeypatch, spoil, lambda call: call >= 5)
+    with pytest.raises(Problem, match="4 steps in a row"):
+        train(classifying(pictures, patience=4), tmp_path)
+    assert {"run.json", "log.jsonl", "tensorboard", "state.safetensors"} <= {path.name for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "state.safetensors", "log.jsonl", "run.json", ".lock"])
+def test_a_folder_or_a_pipe_in_the_place_of_a_file_is_told_before_the_first_step(
+    file: str, pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Step, "__call__", None)
+    run = classifying(pictures)
+    for make in (Path.mkdir, os.mkfifo):
+        folder = tmp_path / make.__name__
+        write_text(folder / "run.json", run.replace(task=run.task.resolve(FACTS)).to_json())
+        (folder / file).unlink(missing_ok=True)
+        make(folder / file)
+        before = {*folder.rglob("*"), folder / LOCK}  # which stays in the folder of a run that had begun
+        if (file, make) == ("model.safetensors", os.mkfifo):
+            continue  # the model takes its place
+        with pytest.raises(Problem, match=file):
+            train(run, folder)
+        assert {*folder.rglob("*"), folder / LOCK} == before
+
+
+def test_a_log_that_is_no_text_is_named(pictures: str, tmp_path: Path) -> None:
+    train(classifying(pictures, images=8), tmp_path)
+    (tmp_path / "log.jsonl").write_bytes(b'{"images": 8}\n\xff\n')
+    with pytest.raises(Problem, match=r"log\.jsonl cannot be read: 'utf-8' codec can't decode"):
+        train(classifying(pictures, images=16), tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"images": {}}\n{"images": 8}\n{"images": 1' + "0" * 400 + "}\n")
+    train(classifying(pictures, images=16), tmp_path)
+    assert [line["images"] for line in logged(tmp_path)] == [8, 16]
+
+
 def test_names_are_told_as_they_are(pictures: str, tmp_path: Path) -> None:
     """Not as the markup of what prints them."""
     folder, console = tmp_path / "[red]x[/y] :car:", Console(record=True, width=200, file=io.StringIO())
@@ -439,9 +523,10 @@ def test_a_folder_with_other_things_in_it_is_refused(pictures: str, tmp_path: Pa
 
 
 def test_a_damaged_run_file_is_refused(pictures: str, tmp_path: Path) -> None:
-    (tmp_path / "run.json").write_bytes(b"\xff{")
-    with pytest.raises(Problem, match=r"run.json cannot be read as a run of this version"):
-        train(classifying(pictures), tmp_path)
+    for damaged in (b"\xff{", b"{", b"[" * 100_000, b"{}x"):
+        (tmp_path / "run.json").write_bytes(damaged)
+        with pytest.raises(Problem, match=r"run.json cannot be read as a run of this version"):
+            train(classifying(pictures), tmp_path)
 
 
 def test_held_out_pictures_must_have_the_runs_size_and_classes(pictures: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from lodestar.config import COUNT, Problem
+from lodestar.config import BATCH, COUNT, SEEDS, Problem
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -24,10 +24,8 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
 PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, or digits."
 DataSource = Annotated[str, typer.Argument(help=PICTURES)]
-BATCH = 100_000
-"""Pictures at once: more than any memory takes."""
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
-LAST_SEED = 2**64 - 1
+LAST_SEED = SEEDS - 1
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=LAST_SEED, help="Picture k has the seed SEED + k, whatever the batch size.")
 ]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lodestar.cli.options import Count, Device, Model, Out, Sampling, ask, flattened, load_judge
+from lodestar.config import CANDIDATES
 
 if TYPE_CHECKING:
     from lodestar.generators.request import Frame
@@ -26,7 +27,9 @@ def sample(
     count: Count = None,
     best_of: Annotated[
         int,
-        typer.Option("--best-of", min=1, max=10_000, help="Of so many candidates keep the one that a classifier is surest of."),
+        typer.Option(
+            "--best-of", min=1, max=CANDIDATES, help="Of so many candidates keep the one that a classifier is surest of."
+        ),
     ] = 1,
     judge: Annotated[
         str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
@@ -81,6 +84,7 @@ def remake(
 ) -> None:
     """Make one picture of a manifest again, alone."""
     from lodestar.config import Problem
+    from lodestar.files import check_writable
     from lodestar.generators.album import Manifest, free_folder, read_material
     from lodestar.generators.diffusion import Diffusion
     from lodestar.generators.edits.request import EditRequest
@@ -90,8 +94,9 @@ def remake(
     known = Manifest.read(manifest)
     if picture >= len(known.request.asks):
         raise Problem(f"picture {picture}: this manifest has 0 to {len(known.request.asks) - 1}")
-    network, guides = load_origin(known, device)
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
+    check_writable(path)
+    network, guides = load_origin(known, device)
     asked = known.request.only(picture)
     if isinstance(asked, EditRequest):
         if not isinstance(network, Diffusion):

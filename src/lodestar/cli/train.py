@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import BATCH, LAST_SEED, PICTURES, Device, ExtractorName, Out, Reference, flattened, show
-from lodestar.config import COUNT, TIMESTEPS
+from lodestar.cli.options import LAST_SEED, PICTURES, Device, ExtractorName, Out, Reference, flattened, show
+from lodestar.config import BATCH, COUNT, TIMESTEPS
 
 if TYPE_CHECKING:
     from lodestar.python.train import Changes

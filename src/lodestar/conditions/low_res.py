@@ -19,10 +19,13 @@ from lodestar.config import Side
 
 
 def beside(x: Tensor, planes: Tensor) -> Tensor:
-    """What the network sees [B, C + P, H, W]: x [B, C, H, W], then planes [B, P, h, w], resized bilinearly as published."""
-    if planes.shape[-2:] != x.shape[-2:]:
-        planes = F.interpolate(planes, size=x.shape[-2:], mode="bilinear")
-    return torch.cat([x, planes], dim=1)
+    """What the network sees [B, C + P, H, W]: x [B, C, H, W], then planes [B, P, h, w], enlarged."""
+    return torch.cat([x, enlarged(planes, x.shape[-2:])], dim=1)
+
+
+def enlarged(planes: Tensor, size: Sequence[int]) -> Tensor:
+    """Planes [B, P, h, w] at this height and width, resized bilinearly as published; as they are where they have them."""
+    return planes if planes.shape[-2:] == tuple(size) else F.interpolate(planes, size=tuple(size), mode="bilinear")
 
 
 def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:

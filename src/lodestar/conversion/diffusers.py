@@ -26,7 +26,7 @@ from lodestar.conversion.settings import read as read_settings
 from lodestar.conversion.unet2d import UNet2DModel, from_unet2d, to_unet2d, unet_config
 from lodestar.core.schedule import AnySchedule, EDMSigma
 from lodestar.denoiser import DenoiserConfig, Variance, conditions
-from lodestar.files import atomic, write_text
+from lodestar.files import atomic, check_writable, write_text
 from lodestar.generators.diffusion import Diffusion
 from lodestar.guidance import Clamp
 from lodestar.models.diffusion import DiffusionConfig
@@ -67,6 +67,7 @@ def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, pl
     sampler, plan: in the place of the model's own, of which the scheduler is then; where diffusers has none for the model's own,
     the chain's ancestral sampling stands for it there, which is told, and the model's own is kept in our file beside.
     """
+    check_writable(folder / folders.WEIGHTS)
     config = resampled(model.config, sampler, plan)
     unet = config.denoiser.network
     if not isinstance(unet, UNetConfig):
@@ -161,10 +162,11 @@ def convert(source: Path, folder: Path, sampler: AnySampler | None = None, plan:
 
     Nothing is written for one that is cut short, or whose weights are not those that its settings tell.
     """
+    path = folder / f"{source.resolve().name}.safetensors"
+    check_writable(path)
     config, state = load(source, sampler, plan)
     model = Diffusion(config)
     checkpoint.fill(model, state, source)
-    path = folder / f"{source.resolve().name}.safetensors"
     checkpoint.save(path, config.kind, config.to_json(), state, {"source": f"{source.resolve().name} (diffusers)"})
     return path, model
 

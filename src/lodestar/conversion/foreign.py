@@ -48,6 +48,11 @@ def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
                 f"{path}: {name} is of {str(tensor.dtype).removeprefix('torch.')}, {place}: only plain tensors of "
                 f"{', '.join(str(dtype).removeprefix('torch.') for dtype in _DTYPES)} are read"
             )
+        has = tensor.untyped_storage().nbytes() // tensor.element_size()
+        if tensor.numel() > has:  # a view that repeats values: written out, a small file could fill any memory
+            raise Problem(
+                f"{path}: {name} has {tensor.numel():,} values by its shape {list(tensor.shape)}, and {has:,} are in the file"
+            )
     return _unwrapped(held, path)
 
 

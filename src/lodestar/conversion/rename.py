@@ -8,6 +8,7 @@ met a rule, every name of ours is filled exactly once, and every shape agrees; e
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -77,7 +78,9 @@ def _apply(rules: list[Rule], name: str, tensor: Tensor) -> tuple[str | None, Te
         name, count = re.subn(rule.pattern, rule.replacement, name)
         if count:
             met = True
-            tensor = tensor if rule.change is None else rule.change(tensor)
+            # What cannot be changed is of a shape that does not fit, of which `rename` tells.
+            with contextlib.suppress(IndexError, RuntimeError):
+                tensor = tensor if rule.change is None else rule.change(tensor)
     return name if met else None, tensor
 
 

@@ -15,7 +15,7 @@ from lodestar.conversion import foreign
 from lodestar.conversion.family import Facts, Family, ModelConfig, recognize, resampled
 from lodestar.conversion.published import Published, identify
 from lodestar.conversion.rename import rename
-from lodestar.files import sha256
+from lodestar.files import check_writable, sha256
 from lodestar.samplers import AnySampler
 
 
@@ -54,6 +54,8 @@ def convert(
     family = recognize(families, state, source.name)
     told = facts(family, state, source.name)
     chosen = identify(source.name, given, family, told, published) if flags is None else _own(source, family, told, flags, given)
+    path = folder / f"{chosen.short}.safetensors"
+    check_writable(path)
     digest = sha256(source)
     chosen.check_hash(digest, source)
     config = resampled(chosen.model(), sampler, plan)
@@ -66,7 +68,6 @@ def convert(
         "lodestar": __version__,
         "torch": torch.__version__,
     }
-    path = folder / f"{chosen.short}.safetensors"
     checkpoint.save(path, config.kind, config.to_json(), tensors, provenance)
     return Converted(path, chosen, sum(tensor.numel() for tensor in tensors.values()), digest)
 

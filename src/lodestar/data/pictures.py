@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem, nearest
+from lodestar.config import Problem, nearest, shown
 from lodestar.data.colour import convert
 from lodestar.data.source import ending, open_source
 from lodestar.data.transforms import Size, fit, to_array
@@ -57,6 +57,8 @@ def _ways(given: Given, number: int, channels: int, size: Size) -> Iterator[tupl
         array = given[:, :, 0] if given.shape[2:] == (1,) else given
         yield lambda: Image.fromarray(array), f"picture {number}", None
         return
+    if not isinstance(given, str | Path):
+        raise Problem(f"picture {number} is {shown(given)}: a file, a folder, a PIL picture or an array uint8 [H, W, C]")
     spec = str(given)
     path = Path(spec).expanduser()
     if path.exists() and not path.is_dir() and not ending(path):

@@ -22,6 +22,7 @@ from lodestar.data import Source, sequential
 from lodestar.data.parquet import write_parquet
 from lodestar.evaluation.extractors import Extractor, note
 from lodestar.extras import need
+from lodestar.files import check_writable
 from lodestar.progress import progress
 
 _STARTS = 10
@@ -72,6 +73,7 @@ def label(
     """
     if out.exists():
         raise Problem(f"{out} exists: choose another --out, or remove it")
+    check_writable(out)
     seeds_from(seed, 1)
     _check(clusters, len(source), source.spec)
     note(extractor, source.spec, source.channels, source.size)

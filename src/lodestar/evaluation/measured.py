@@ -15,7 +15,7 @@ from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
 from lodestar.evaluation.metrics import Frechet
 from lodestar.evaluation.run import Measurement, evaluate
-from lodestar.files import write_text
+from lodestar.files import check_writable, write_text
 from lodestar.generators.request import Settings
 
 
@@ -50,6 +50,7 @@ def measured(
     there = _read(path)
     if there is not None and all(there.get(key) == value for key, value in asked.items()):
         return there
+    check_writable(path)
     report = evaluate(
         library.load_diffusion(name, device),
         reference,

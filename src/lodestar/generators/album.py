@@ -186,7 +186,7 @@ def read_material(manifest: str | Path, request: EditRequest) -> Material:
     folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent
     pictures = [load_png(folder / _source(k)) for k in range(len(request.pictures))]
     mask = None if request.mask is None else load_png(folder / MASK)[0] > 0
-    return Material(torch.stack(pictures) if pictures else torch.empty(0, dtype=torch.uint8), mask)
+    return Material(torch.stack(pictures) if pictures else torch.empty((0, 0, 0, 0), dtype=torch.uint8), mask)
 
 
 def _write_material(folder: Path, material: Material) -> None:

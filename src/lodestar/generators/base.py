@@ -8,11 +8,13 @@ from types import MappingProxyType
 from typing import Any, Literal, Protocol, Unpack
 
 import torch
+from pydantic import InstanceOf
 from torch import Tensor
 
 from lodestar.conditions import Label
-from lodestar.config import Problem
+from lodestar.config import BatchSize, Candidates, Count, Problem, checked, shown
 from lodestar.core.noise import seeds_from
+from lodestar.files import reading
 from lodestar.generators.guide import Companions, Critic, Guide, Guides, check_given, chosen
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest
@@ -107,6 +109,8 @@ class Generator(abc.ABC):
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
         with each `Frame`. how: steps, sampler, guidance, clamp, temperature, see `settings`. Raises Problem.
         """
+        best_of = checked("best of", best_of, Candidates)
+        checked("callback", callback, Callable | None)
         given, chosen_settings = guides or {}, settings(**how)
         check_given(given, chosen_settings.guidance, best_of)
         guiding = chosen(chosen_settings.guidance, given, self.companions)
@@ -124,9 +128,10 @@ class Generator(abc.ABC):
         self, asked: Request, *, guides: Guides | None = None, batch_size: int = 32, start: Tensor | None = None
     ) -> Iterator[Frame]:
         """Answer a request batch by batch, a frame for every step. Raises Problem at once if it cannot be answered."""
-        if batch_size < 1:
-            raise Problem(f"batch size is {batch_size}: at least 1")
-        start = None if start is None else torch.as_tensor(start, dtype=torch.float32)
+        batch_size = checked("batch size", batch_size, BatchSize)
+        checked("request", asked, InstanceOf[Request])
+        with reading("start", "is no array of numbers"):
+            start = None if start is None else torch.as_tensor(start, dtype=torch.float32)
         if start is not None and start.shape != (len(asked.asks), *self.shape):
             raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.shape)}")
         return self.prepare(asked, guides).frames(batch_size, start)
@@ -138,12 +143,13 @@ class Generator(abc.ABC):
 
         The classes are its own, or those of a guide where it knows none.
         """
-        if count is not None and (not isinstance(count, int) or count < 1):
-            raise Problem(f"count is {count}: a whole number, at least 1")
+        count = checked("count", count, Count | None)
         _, classes = self.classes(guides)
         numbers: list[Label] = [None] if classes is None else list(range(classes))
         if asked is not None:
             numbers = [self.label(each, guides or {}) for each in asked]
+        if not numbers:
+            raise Problem(f"label is {shown(asked)}: give at least one, or None for every class in turn")
         return tuple(numbers[k % len(numbers)] for k in range(len(numbers) if count is None else count))
 
     def classes(self, guides: Guides | None = None) -> tuple[tuple[str, ...], int | None]:

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import torch
+from pydantic import InstanceOf
 from torch import Tensor
 
 from lodestar.conditions import Ask, Composed, Label, signs
-from lodestar.config import Problem
+from lodestar.config import BatchSize, Count, Problem, checked, parse
 from lodestar.core.estimate import check_shifting
 from lodestar.core.level import Level
-from lodestar.core.noise import SeededNoise
+from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.plan import parse_plan
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
 from lodestar.generators.agreement import check_rival, note_sampler
 from lodestar.generators.base import Generator
-from lodestar.generators.edits import AnyEdit
+from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
 from lodestar.generators.edits.editing import PreparedEdit, check_material, low_res_of, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
@@ -111,6 +112,7 @@ class Diffusion(DiffusionModel, Generator):
 
         low_res: the pictures uint8 [N, C, h, w] that an upsampler enlarges, one for each of the request.
         """
+        checked("request", asked, InstanceOf[Request])
         if asked.later:
             raise Problem(
                 f"settings are given for {1 + len(asked.later)} stages: {self.name or 'this model'} is one, and no cascade"
@@ -155,10 +157,12 @@ class Diffusion(DiffusionModel, Generator):
 
     def prepare_edit(self, asked: EditRequest, material: Material, guides: Guides | None = None) -> PreparedEdit:
         """Check a request for edited pictures, before any work is done. Raises Problem if it cannot be answered."""
-        check_material(self, asked.edit, material, self.name)
+        checked("request", asked, InstanceOf[EditRequest])
+        check_material(self, asked.edit, checked("material", material, InstanceOf[Material]), self.name)
         if (material.digests, material.mask_digest) != (asked.pictures, asked.mask):
             raise Problem("these are not the pictures that the request is made of: their values have changed since")
         how = asked.edit
+        how.check_asks(asked)
         if asked.settings.temperature != 1 and not how.draws(len(asked.pictures)):
             given = asked.settings.temperature
             raise Problem(f"temperature is {given:g}: {how.kind} of pictures draws no noise that it could change")
@@ -170,7 +174,7 @@ class Diffusion(DiffusionModel, Generator):
 
     def edit(
         self,
-        how: AnyEdit,
+        how: AnyEdit | str,
         pictures: Any = (),
         label: AskedLabel | Sequence[AskedLabel] = None,
         *,
@@ -184,22 +188,23 @@ class Diffusion(DiffusionModel, Generator):
     ) -> Samples:
         """Make pictures of pictures.
 
-        how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)``, ``Inpaint()`` or ``Upsample()``. pictures: files,
-        folders, albums, PIL pictures, arrays uint8 [H, W, C], or uint8 [P, C, H, W] of the model's size (of the size that it
-        enlarges). label: what the results are to be; every picture × every label, but `Upsample` pairs picture k with label k
-        (default: what an album says). origin: the class of the pictures, or of each, which inversion goes up under; from origin
-        to label goes an interpolation. mask: of `Inpaint`, a file that is white where something is to be made, or bool [H, W].
-        count: how many results, instead of one for each picture and label. The rest is `sample`'s; a temperature is refused
-        where no noise is drawn. Raises Problem.
+        how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)``, ``Inpaint()`` or ``Upsample()``, or the short
+        form of one, ``"sdedit:0.5"``. pictures: files, folders, albums, PIL pictures, arrays uint8 [H, W, C], or uint8 [P, C, H,
+        W] of the model's size (of the size that it enlarges). label: what the results are to be; every picture × every label,
+        but `Upsample` pairs picture k with label k (default: what an album says). origin: the class of the pictures, or of each,
+        which inversion goes up under; from origin to label goes an interpolation. mask: of `Inpaint`, a file that is white where
+        something is to be made, or bool [H, W]. count: how many results, instead of one for each picture and label. The rest is
+        `sample`'s; a temperature is refused where no noise is drawn. Raises Problem.
         """
+        way: AnyEdit = checked("how", parse("edit", how, AnyEdit) if isinstance(how, str) else how, InstanceOf[Edit])
+        count, batch_size = checked("count", count, Count | None), checked("batch size", batch_size, BatchSize)
+        (seed,) = seeds_from(seed, 1)
         chosen_settings = settings(**given)
         check_given(guides or {}, chosen_settings.guidance)
         guiding = chosen(chosen_settings.guidance, guides or {}, self.companions)
-        material = gather(shape_of(self, how, self.name), self.config.size, pictures, mask)
-        asked = arrange(self, how, material, listed(label), listed(origin), count, seed, guiding)
+        material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask)
+        asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding)
         asked = asked.replace(settings=chosen_settings)
-        if batch_size < 1:
-            raise Problem(f"batch size is {batch_size}: at least 1")
         frames = self.prepare_edit(asked, material, guiding).frames(batch_size)
         images = torch.cat([frame.images for frame in frames if frame.final])
         return Samples(images, asked, self.origin(guiding), material)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
+from pydantic import InstanceOf
 from torch import Tensor
 
 from lodestar.conditions import Ask
-from lodestar.config import Problem, nearest, shown
+from lodestar.config import Problem, checked, nearest, shown
 from lodestar.denoiser import Bound
 from lodestar.guidance import Guidance, LogP, Sees
 from lodestar.models.diffusion import DiffusionConfig
@@ -65,19 +66,25 @@ def roles(guidance: Iterable[Guidance]) -> set[str]:
 def check_given(given: Guides, guidance: Iterable[Guidance], best_of: int = 1) -> None:
     """Raise Problem for what is given as a guide and is none, and for a role in which nothing asks for one."""
     asked = roles(guidance) | ({"judge"} if best_of > 1 else set())
-    for role, guide in given.items():
+    for role, guide in checked("guides", given, InstanceOf[Mapping[str, Any]]).items():
         if role not in asked:
             which = f"asked for is {', '.join(map(repr, sorted(asked)))}" if asked else "it asks for none"
             raise Problem(f"guides: {role!r} has no effect with this guidance: {which}{nearest(role, asked)}")
-        if not isinstance(guide, Critic | Rival):
-            raise Problem(f"guides: {role!r} is {shown(guide)}, which is no model: load one with lodestar.load")
+        _check_model(role, guide)
+
+
+def _check_model(role: str, guide: Guide) -> None:
+    if not isinstance(guide, Critic | Rival):
+        raise Problem(f"guides: {role!r} is {shown(guide)}, which is no model: load one with lodestar.load")
 
 
 def chosen(guidance: Iterable[Guidance], given: Guides, companions: Companions) -> dict[str, Guide]:
-    """The guides that this guidance asks for: those given, else the model's own."""
+    """The guides that this guidance asks for: those given, else the model's own. Raises Problem for what is no model."""
     found: dict[str, Guide] = {}
+    checked("guides", given, InstanceOf[Mapping[str, Any]])
     for role in sorted(roles(guidance)):
         if role in given:
+            _check_model(role, given[role])
             found[role] = given[role]
         elif role in companions:
             found[role] = companions[role]()

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Composed, signs
+from lodestar.conditions.low_res import enlarged
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
@@ -120,7 +121,9 @@ def check_intervals(guidance: Sequence[Guidance], sampler: Sampler, steps: Seque
 
 def bind(model: DiffusionModel, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
     """The denoiser of what one batch is asked to be, and of the pictures uint8 [B, C, h, w] that it enlarges."""
-    handed = {} if low_res is None else {"low_res": pixels.encode(low_res.to(model.device))}
+    # Resized here, once for the batch, and not in every step.
+    size = model.space[1:]
+    handed = {} if low_res is None else {"low_res": enlarged(pixels.encode(low_res.to(model.device)), size)}
     free = model.config.droppable and any(condition.optional for condition in model.config.denoiser.conditions)
     null = model.denoiser.null(handed, len(asks)) if free else None
     composition = _composition(model, asks)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Self, TypedDict
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Label
-from lodestar.config import COUNT, Config, Problem, kinds, nearest, parse
+from lodestar.config import COUNT, Config, Problem, kinds, nearest, parse, shown
 from lodestar.core.noise import seeds_from
 from lodestar.core.plan import PlanText, parse_plan
 from lodestar.guidance import AnyGuidance, Guidance, Limit, Steering
@@ -59,8 +59,8 @@ def listed(given: Any) -> list[AskedLabel] | None:
     given = given.tolist() if hasattr(given, "tolist") else given
     if given is None or isinstance(given, str | int):
         return None if given is None else [given]
-    if not isinstance(given, Iterable):
-        raise Problem(f"label {given!r}: a class by name or number, or a list of them")
+    if not isinstance(given, Iterable) or isinstance(given, bytes | Mapping):
+        raise Problem(f"label {shown(given)}: a class by name or number, or a list of them")
     return [each.tolist() if hasattr(each, "tolist") else each for each in given]
 
 

@@ -5,12 +5,20 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from lodestar.config import from_json
+
 _FIELDS = ("classes", "low_res")
 
 
 def upgraded(text: str | bytes) -> str | bytes:
-    """A configuration, JSON, with denoisers of the first form in the present one, wherever they stand in it."""
-    return json.dumps(_upgraded(json.loads(text)))
+    """A configuration, JSON, with denoisers of the first form in the present one, wherever they stand in it.
+
+    What is no JSON comes back as it is, for `decode` to tell of.
+    """
+    try:
+        return json.dumps(_upgraded(from_json(text)))
+    except ValueError:
+        return text
 
 
 def _upgraded(value: Any) -> Any:

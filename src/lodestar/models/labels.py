@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from lodestar.conditions import Composed, Label, signs
-from lodestar.config import Problem, nearest
+from lodestar.config import CLASSES, Problem, nearest, shown
 
 _SHOWN = 20
 
@@ -28,10 +28,11 @@ def class_number(asked: str | int, names: Sequence[str], classes: int) -> int:
                 return found[0]
         if several := [number for number, each in enumerate(words) if word in each]:
             raise Problem(f"label {asked!r} means several classes: choose from {listed([names[k] for k in several])}")
-    if str(asked).isdecimal() and int(asked) < classes:
-        return int(asked)
+    text = _text(asked)
+    if text.isdecimal() and len(text) <= len(str(CLASSES)) and int(text) < classes:
+        return int(text)
     choices, spoken = listed(names) if names else f"0 to {classes - 1}", [word for name in names for word in name.split(", ")]
-    raise Problem(f"unknown label {str(asked)!r}: choose from {choices}{nearest(str(asked), spoken)}")
+    raise Problem(f"unknown label {text!r}: choose from {choices}{nearest(text, spoken)}")
 
 
 def read_label(asked: str | int, names: Sequence[str], classes: int) -> int | Composed:
@@ -39,7 +40,7 @@ def read_label(asked: str | int, names: Sequence[str], classes: int) -> int | Co
 
     A name that contains these words is a name all the same.
     """
-    text = str(asked)
+    text = _text(asked)
     if text in names or not (text.startswith("not ") or "+" in text):
         return class_number(asked, names, classes)
     wanted: list[int] = []
@@ -51,6 +52,11 @@ def read_label(asked: str | int, names: Sequence[str], classes: int) -> int | Co
             raise Problem(f"label {text!r}: {plain} is in it twice")
         (wanted if plain == term else unwanted).append(number)
     return Composed(wanted=tuple(wanted), unwanted=tuple(unwanted))
+
+
+def _text(asked: str | int) -> str:
+    """A label as text; of a number that is too long for one, its kind."""
+    return asked if isinstance(asked, str) else shown(asked)
 
 
 def spell(label: Label, names: Sequence[str] | None) -> str | int | None:

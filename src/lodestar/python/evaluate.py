@@ -98,6 +98,8 @@ def bpd(
     for name in ("guidance", "temperature"):
         if settled(asked)[name]:
             raise Problem(f"{name} has no effect on bits per dimension: leave it out")
+    if out is not None:
+        check_writable(Path(out) / REPORT)
     network = model if isinstance(model, Diffusion) else library.load_diffusion(model)
     source = open_source(pictures, channels=network.config.denoiser.channels, labels=None)
     found = likelihood.measure(network, source, count=count, seed=seed, batch_size=batch_size, how=asked, ode=ode)

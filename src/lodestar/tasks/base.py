@@ -83,6 +83,10 @@ class Learner(abc.ABC):
     def compile(self) -> None:
         """Compile the networks, in place."""
 
+    def check(self) -> None:
+        """Raise Problem where `preview` would, before any work."""
+        return
+
     def preview(self) -> Tensor | None:
         """uint8 pictures [N, C, H, W] that show how far the module's present weights are; None where there is nothing to see."""
         return None

@@ -18,6 +18,7 @@ from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.data.batch import Batch, DataFacts
 from lodestar.denoiser import conditions
 from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.request import request
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
@@ -127,6 +128,15 @@ class DenoiseLearner(Learner):
         keep = rng.uniform() >= self.task.label_drop
         cond = {condition.kind: condition.seen(batch.fields, x0) for condition in known}
         return cond, {condition.kind: keep for condition in known if condition.optional}
+
+    def check(self) -> None:
+        """Raise Problem where the model cannot be sampled as its own settings say."""
+        asked, small = request(self.model.labels(None, PREVIEWS)), self.task.model.denoiser.low_res
+        pictures = None if small is None else torch.zeros(PREVIEWS, self.model.shape[0], *small, dtype=torch.uint8)
+        try:
+            self.model.check(asked, None, pictures)
+        except Problem as problem:
+            raise Problem(f"{problem}: previews are made with task.model.steps and task.model.sampler") from None
 
     def preview(self) -> Tensor | None:
         return None if self.task.model.denoiser.low_res else self.model.sample(count=PREVIEWS).images

@@ -22,7 +22,7 @@ from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
 from lodestar.evaluation.measured import measured
 from lodestar.evaluation.run import Measurement
-from lodestar.files import write_csv
+from lodestar.files import check_writable, write_csv
 from lodestar.nets.unet import UNetConfig
 from lodestar.progress import Foretold
 from lodestar.tasks import TrainDenoiser
@@ -127,6 +127,7 @@ def ablate(
         raise Problem(f"this run is of kind {task.kind!r}: the variants are of a diffusion model's network, 'denoise'")
     for name in names:
         choose("variant", name, VARIANTS)
+    check_writable(folder / TABLE)
     if run.data.validation is None and not run.data.held_out:
         run = run.replace(data=run.data.replace(held_out=HELD_OUT))
     chosen = [name for name in VARIANTS if not names or name in names or name == "base"]

@@ -22,7 +22,7 @@ from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
 from lodestar.evaluation.measured import measured
 from lodestar.evaluation.run import Measurement
-from lodestar.files import is_temporary, write_csv
+from lodestar.files import check_writable, is_temporary, write_csv
 from lodestar.generators.request import Settings
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.progress import Foretold
@@ -81,6 +81,7 @@ def distill(run: Run, teacher: str, first: int, last: int, folder: Path, console
     """
     todo = stages(first, last)
     _check_folder(folder)
+    check_writable(folder / TABLE)
     if first > (limit := library.config(teacher).schedule.timesteps):
         most = 2 ** (limit.bit_length() - 1)
         raise Problem(f"--from {first}: the chain of {teacher} has {limit} steps; try --from {most}")

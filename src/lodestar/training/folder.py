@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
 from lodestar import checkpoint
 from lodestar.config import Problem, decode
-from lodestar.files import is_temporary, write_text
+from lodestar.files import is_temporary, regular, write_text
 from lodestar.models.first import upgraded
 from lodestar.training.names import LOCK, RUN, STATE
 from lodestar.training.run import Run
@@ -23,8 +24,8 @@ def check_folder(folder: Path, run: Run) -> None:
     path = folder / RUN
     if path.exists():
         try:
-            there = decode(Run, upgraded(path.read_text(encoding="utf-8")))
-        except (Problem, UnicodeDecodeError):
+            there = decode(Run, upgraded(regular(path).read_text(encoding="utf-8")))
+        except (Problem, OSError, UnicodeDecodeError):
             raise Problem(f"{path} cannot be read as a run of this version: choose another --out, or move it away") from None
         difference = _difference(there, run)
         if difference is not None:
@@ -39,6 +40,28 @@ def claim(folder: Path, run: Run) -> None:
     for entry in filter(is_temporary, folder.rglob("*.tmp")):
         entry.unlink()
     write_text(folder / RUN, run.to_json())
+
+
+@contextlib.contextmanager
+def nothing_left(folder: Path) -> Iterator[None]:
+    """A block that trains: where it ends with an error before it has saved a checkpoint, the files that it made go again.
+
+    What was there before stays, and so does what a kill leaves.
+    """
+    before, state = set(folder.rglob("*")), _written(folder)
+    try:
+        yield
+    except Exception:
+        if _written(folder) == state:
+            for path in sorted(set(folder.rglob("*")) - before, reverse=True):  # what is in a folder before the folder
+                path.rmdir() if path.is_dir() else path.unlink()
+        raise
+
+
+def _written(folder: Path) -> int | None:
+    """When the checkpoint was written, in nanoseconds; None where there is none."""
+    path = folder / STATE
+    return path.stat().st_mtime_ns if path.exists() else None
 
 
 def last_good(folder: Path) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from lodestar.config import Problem, from_json
 from lodestar.extras import need
+from lodestar.files import reading, regular, write_text
 from lodestar.training.names import LOG
 
 
@@ -66,9 +67,8 @@ class Log:
     def _drop_lines_after(self, images_seen: int) -> None:
         if not self.path.exists():
             return
-        from lodestar.files import write_text
-
-        lines = self.path.read_text(encoding="utf-8").splitlines()
+        with reading(self.path):
+            lines = regular(self.path).read_text(encoding="utf-8").splitlines()
         kept = [line for line in lines if _images(line) <= images_seen]
         if len(kept) < len(lines):
             write_text(self.path, "".join(line + "\n" for line in kept))
@@ -77,5 +77,5 @@ class Log:
 def _images(line: str) -> float:
     try:
         return float(from_json(line)["images"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         return float("inf")  # the last line of a killed run may be cut

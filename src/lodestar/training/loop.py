@@ -16,14 +16,14 @@ from rich.text import Text
 
 from lodestar.config import Problem
 from lodestar.data import DataFacts, Shuffled, Source, sequential
-from lodestar.files import lock
+from lodestar.files import check_writable, lock
 from lodestar.images import save_grid
 from lodestar.progress import Foretold, progress
-from lodestar.training.folder import check_folder, claim, last_good
+from lodestar.training.folder import check_folder, claim, last_good, nothing_left
 from lodestar.training.inputs import Given, classes, open_data
 from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log
-from lodestar.training.names import LOCK, LOG, MODEL
+from lodestar.training.names import LOCK, LOG, MODEL, STATE
 from lodestar.training.run import Run
 from lodestar.training.start import start
 from lodestar.training.state import TrainState
@@ -46,13 +46,16 @@ def train(
     name, because they are there in Python.
     """
     folder, console = Path(folder), console or Console(stderr=True)
+    if not folder.exists():
+        check_writable(folder / STATE)
     source, held_out = open_data(run, given)
     run = given.named(run, source, held_out)
     transforms = run.data.transforms
     run = run.replace(task=run.task.resolve(DataFacts(source.channels, transforms.result_size(source.size), source.names)))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
-    with lock(folder / LOCK, f"another process is training in {folder}"):
+    with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):
         state = start(run, folder, device, console)
+        state.check(folder)
         claim(folder, run)  # after all that can be refused: a folder is a run's once it has begun
         counters, config = state.counters, run.train
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)

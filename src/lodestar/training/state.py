@@ -8,6 +8,7 @@ images seen, so the counters say where they stand.
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from lodestar import __version__, checkpoint
 from lodestar.config import Problem
+from lodestar.files import check_writable
 from lodestar.tasks import Export, Learner
 from lodestar.training.ema import Average
 from lodestar.training.names import STATE
@@ -86,13 +88,24 @@ class TrainState:
                     saved_state.setdefault(int(index), {})[slot] = _laid_out_as(parameters[int(index)], value)
             optimizer.load_state_dict({**optimizer.state_dict(), "state": saved_state})
 
+    def check(self, folder: Path) -> None:
+        """Raise Problem where a run with this state would be refused later on: at its first preview, or its first checkpoint."""
+        self.learner.check()
+        for file in (*(path for path, _, _ in self._models(folder)), folder / STATE):
+            check_writable(file)
+
     def save(self, folder: Path, run: Run) -> None:
         """Write both files, each atomically; the state last, so that a model is never older than the state beside it says."""
+        for path, average, export in self._models(folder):
+            self._save_model(path, run, average, export)
+        checkpoint.save(folder / STATE, "state", run.to_json(), self.tensors(), asdict(self.counters))
+
+    def _models(self, folder: Path) -> Iterator[tuple[Path, Average, Export]]:
+        """The files of the models that are made, and what each holds."""
         for number, average in enumerate(self.averages):
             for name, export in self.learner.exports().items():
                 file = name if number == 0 else f"{name}-{average.profile.label}"
-                self._save_model(folder / f"{file}.safetensors", run, average, export)
-        checkpoint.save(folder / STATE, "state", run.to_json(), self.tensors(), asdict(self.counters))
+                yield folder / f"{file}.safetensors", average, export
 
     def _save_model(self, path: Path, run: Run, average: Average, export: Export) -> None:
         with self.swapped(average):

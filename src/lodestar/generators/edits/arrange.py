@@ -12,7 +12,8 @@ from torch import Tensor
 from lodestar.conditions import Ask, Label
 from lodestar.config import Problem
 from lodestar.data.mask import read_mask
-from lodestar.data.pictures import read_pictures
+from lodestar.data.pictures import Picture, read_pictures
+from lodestar.files import reading
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Interpolate
 from lodestar.generators.edits.request import EditRequest, Material
@@ -24,30 +25,34 @@ def gather(
     shape: tuple[int, int, int],
     size: tuple[int, int],
     pictures: Any,
-    mask: str | Path | Tensor | None = None,
+    mask: Any = None,
     chosen: Sequence[int] = (),
 ) -> Material:
     """The pictures, brought to a shape [C, H, W], and the mask, to a size [H, W], of an edit.
 
     pictures: a tensor uint8 [P, C, H, W] of this shape; a file, folder or album, a PIL picture or an array uint8 [H, W, C], or
-    several of them. chosen: only these of them, by number. Raises Problem.
+    several of them. mask: a file, or bool [H, W]. chosen: only these of the pictures, by number. Raises Problem.
     """
     if isinstance(pictures, Tensor):
-        if isinstance(mask, str | Path):
-            mask = torch.from_numpy(read_mask(mask, size, ()))
-        return Material(pictures, mask)
+        return Material(pictures, _mask(mask, size, ()))
     listed_pictures = list(pictures) if isinstance(pictures, Sequence) and not isinstance(pictures, str) else [pictures]
     read = read_pictures(listed_pictures, shape[0], shape[1:], chosen)
-    if isinstance(mask, str | Path):
-        mask = torch.from_numpy(read_mask(mask, size, read))
     images = [torch.from_numpy(picture.image.copy()) for picture in read]
     labels = tuple(picture.label for picture in read if picture.label is not None)
     return Material(
         torch.stack(images) if images else torch.empty((0, *shape), dtype=torch.uint8),
-        mask,
+        _mask(mask, size, read),
         tuple(picture.name for picture in read),
         labels if len(labels) == len(read) else (),
     )
+
+
+def _mask(given: Any, size: tuple[int, int], pictures: Sequence[Picture]) -> Tensor | None:
+    """The mask of these pictures, of a file or of any library's array."""
+    if isinstance(given, str | Path):
+        return torch.from_numpy(read_mask(given, size, pictures))
+    with reading("the mask", "is neither a file nor an array"):
+        return None if given is None else torch.as_tensor(given)
 
 
 def arrange(

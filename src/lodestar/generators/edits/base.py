@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from lodestar.conditions import Ask, Label
-from lodestar.config import COUNT, Config, Problem
+from lodestar.config import COUNT, Config, Count, Problem, checked
 from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.transition import Transition
@@ -32,7 +32,9 @@ class Sourced(Request):
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        assert all(ask.source is None or ask.source < len(self.pictures) for ask in self.asks)
+        for number, ask in enumerate(self.asks):
+            if ask.source is not None and ask.source >= len(self.pictures):
+                raise Problem(f"picture {number} is made of picture {ask.source}: {_there(len(self.pictures))}")
         return self
 
     @property
@@ -115,7 +117,7 @@ class Edit(Config, abc.ABC):
         if not pictures:
             raise Problem(f"{self.kind} needs a picture to start from, and none is given")
         each = len(labels)
-        seeds = seeds_from(seed, pictures * each if count is None else count)
+        seeds = seeds_from(seed, checked("count", pictures * each if count is None else count, Count))
         return tuple(Ask(seed=own, label=labels[k % each], source=k // each % pictures) for k, own in enumerate(seeds))
 
     @abc.abstractmethod
@@ -126,7 +128,18 @@ class Edit(Config, abc.ABC):
     def states(self, job: EditJob) -> Iterator[State]:
         """Make the results: the last state's x, float32 [B, C, H, W]."""
 
+    def check_asks(self, request: Sourced) -> None:
+        """Raise Problem where a request does not say of each result what it is made of."""
+        for number, ask in enumerate(request.asks):
+            if ask.source is None:
+                raise Problem(f"picture {number} has no source, and {self.kind} makes it of one: {_there(len(request.pictures))}")
+
     def check(self, request: Sourced, sampler: Sampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         """Raise Problem where this cannot be done with this sampler, or without a mask or with one."""
         if mask is not None:
             raise Problem(f"a mask has no effect on {self.kind}: leave it out, or inpaint")
+
+
+def _there(pictures: int) -> str:
+    """Which sources there are."""
+    return f"its source is one of 0 to {pictures - 1}" if pictures else "the request has no pictures to make it of"

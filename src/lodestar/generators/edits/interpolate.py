@@ -65,6 +65,13 @@ class Interpolate(Edit):
         denoise = job.guided.between((begin, end), request.weights)
         yield from job.sampler(denoise, x, job.steps, job.noise)
 
+    def check_asks(self, request: Sourced) -> None:
+        if len(request.origins) != 2:
+            raise Problem(f"{len(request.origins)} origins are given: interpolate goes between two, one at each end")
+        for number, ask in enumerate(request.asks):
+            if ask.weight is None:
+                raise Problem(f"picture {number} has no weight: interpolate needs one from 0, the first end, to 1, the second")
+
     def check(self, request: Sourced, sampler: Sampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         super().check(request, sampler, steps, mask)
         if any(isinstance(origin.label, Composed) for origin in request.origins):

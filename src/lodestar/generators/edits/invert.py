@@ -11,6 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
+from lodestar.config import Problem
 from lodestar.core.transition import Transition
 from lodestar.generators.edits.base import Edit, EditJob, Sourced
 from lodestar.samplers import Sampler, State
@@ -41,6 +42,13 @@ class Invert(Edit):
             yield state
         for down in job.sampler(job.denoise(request.asks), state.x, steps, job.noise):
             yield State(down.x, down.estimate, len(steps) + down.index)
+
+    def check_asks(self, request: Sourced) -> None:
+        super().check_asks(request)
+        if len(request.origins) != len(request.pictures):
+            raise Problem(
+                f"{len(request.origins)} origins are given for {len(request.pictures)} pictures: invert needs one of each"
+            )
 
     def check(self, request: Sourced, sampler: Sampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         super().check(request, sampler, steps, mask)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
+from lodestar.config import Problem, shown
 from lodestar.generators.edits import AnyEdit
 from lodestar.generators.edits.base import Sourced
 
@@ -30,6 +32,12 @@ class Material:
     labels: tuple[str, ...] = ()
     """The class that each is known to have, where that is told of all of them."""
 
+    def __post_init__(self) -> None:
+        """Raise Problem where pictures or mask are of another type."""
+        _check("the pictures are", self.pictures, torch.uint8, "P, C, H, W")
+        if self.mask is not None:
+            _check("the mask is", self.mask, torch.bool, "H, W")
+
     @property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each picture's values."""
@@ -39,6 +47,16 @@ class Material:
     def mask_digest(self) -> str | None:
         """SHA-256 of the mask's values."""
         return None if self.mask is None else _digest(self.mask)
+
+
+def _check(what: str, values: object, dtype: torch.dtype, shape: str) -> None:
+    if not isinstance(values, Tensor) or values.dtype != dtype or values.ndim != len(shape.split()):
+        told = f"{_name(values.dtype)} {list(values.shape)}" if isinstance(values, Tensor) else shown(values)
+        raise Problem(f"{what} {told}: a tensor of them is {_name(dtype)} [{shape}]")
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def _digest(values: Tensor) -> str:

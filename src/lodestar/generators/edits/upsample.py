@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Literal
 
 from lodestar.conditions import Ask, Label
-from lodestar.config import Problem
+from lodestar.config import Count, Problem, checked
 from lodestar.core.noise import seeds_from
 from lodestar.core.transition import Transition
 from lodestar.generators.edits.base import Edit, EditJob
@@ -26,7 +26,7 @@ class Upsample(Edit):
         """Every picture once, or over again until there are `count` results, each with the next of the labels."""
         if not pictures:
             raise Problem("upsample needs a picture to enlarge, and none is given")
-        seeds = seeds_from(seed, pictures if count is None else count)
+        seeds = seeds_from(seed, checked("count", pictures if count is None else count, Count))
         return tuple(Ask(seed=own, label=labels[k % len(labels)], source=k % pictures) for k, own in enumerate(seeds))
 
     def length(self, steps: Sequence[Transition]) -> int:
