@@ -127,14 +127,23 @@ class TarRows(ArchiveRows):
                 return file.read()
 
 
-def _forward(members: Iterable[tarfile.TarInfo]) -> Iterator[tarfile.TarInfo]:
-    """The members of a tar, each behind the one before. Raises ValueError where one is not: they would never end."""
-    reached = 0
-    for member in members:
+def _forward(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar, each behind the one before, to its end. Raises any exception.
+
+    tarfile would go back where a size is negative, and so never end; and takes what is no header of a member for the end.
+    """
+    assert archive.fileobj is not None
+    reached, end = 0, archive.fileobj.seek(0, os.SEEK_END)
+    for member in archive:
+        if member.isreg() and not member.issparse() and member.offset_data + member.size > end:
+            raise EOFError
         if member.size < 0 or member.offset_data < reached:
             raise ValueError(f"{member.name} has {member.size} bytes")
         reached = member.offset_data
         yield member
+    archive.fileobj.seek(archive.offset)
+    if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise ValueError(f"what follows after {len(archive.getmembers()):,} files in it is damaged")
 
 
 class _Bounded(io.BufferedReader):

@@ -191,7 +191,7 @@ def _edm(text: bytes, spec: str) -> dict[str, object] | None:
         for pair in labels:
             if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
                 raise ValueError(f"{shown(pair)} in its labels is no pair (file, number)")
-        return {name: number for name, number in labels}
+        return dict(labels)
 
 
 def _told(labels: dict[str, object], path: str, spec: str) -> str | None:

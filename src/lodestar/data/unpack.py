@@ -6,6 +6,7 @@ given for it.
 
 from __future__ import annotations
 
+import io
 import os
 import zipfile
 from pathlib import Path
@@ -42,7 +43,7 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
         return file.read(info.file_size + 1)  # asked for without a number, all that there is would be unpacked
 
 
-def copy_unpacked(packed: IO[bytes], plain: IO[bytes], size: int) -> None:
+def copy_unpacked(packed: io.BufferedIOBase, plain: IO[bytes], size: int) -> None:
     """Write what is unpacked of a file of `size` bytes into another. Raises ValueError where it is more than data ever are."""
     done = 0
     while piece := packed.read(1 << 20):
