@@ -81,6 +81,8 @@ def _reason(error: Exception) -> str:
 
     if isinstance(error, UnidentifiedImageError):
         return "it is not a picture in a known format"
+    if isinstance(error, EOFError):
+        return "it is cut short"
     return error.strerror if isinstance(error, OSError) and error.strerror else first_line(error)
 
 

@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the cases; 1 where one of them is wrong."""
     asked = _asked(arguments)
     torch.set_num_threads(1)
+    os.environ["ARROW_DEFAULT_MEMORY_POOL"] = "system"  # its own one takes 1 GiB of addresses at once, which are limited here
     for module in AHEAD:
         importlib.import_module(module)
     kinds = {kind for kind in KINDS if kind not in asked.skip and (not asked.only or any(part in kind for part in asked.only))}

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import lzma
 import os
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -20,7 +23,7 @@ from lodestar.data.pictures import read_pictures
 from tests.fuzz.damage import absurd, damaged, mutated, text
 from tests.fuzz.valid import RUN, Valid, command, python, write
 
-FILES = ("folder.zip", "told.zip", "stored.npz", "packed.npz", "folder.parquet")
+FILES = ("folder.zip", "told.zip", "folder.tar", "folder.tar.gz", "stored.npz", "packed.npz", "folder.parquet")
 
 
 def door(path: Path, valid: Valid, rng: Random) -> Callable[[], Any]:
@@ -137,6 +140,42 @@ def archives(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
             case _:
                 pass
     return door(write(path, bytes(data)), valid, rng)
+
+
+def tars(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
+    """A tar, packed or not, with members of other sizes, kinds and names, or that claim or unpack to more than there is."""
+    path, buffer, data = (
+        folder / rng.choice(("wrong.tar", "wrong.tar.gz", "wrong.tar.xz")),
+        io.BytesIO(),
+        valid.bytes("picture.png"),
+    )
+    with tarfile.open(fileobj=buffer, mode="w", format=rng.choice((tarfile.GNU_FORMAT, tarfile.PAX_FORMAT))) as archive:
+        for number in range(4):
+            member = tarfile.TarInfo(f"{'ab'[number % 2]}/{number}.png")
+            member.size = len(data)
+            if rng.random() < 0.2:
+                member.type = rng.choice(
+                    (tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE, tarfile.DIRTYPE, b"S", b"?")
+                )
+                member.linkname = rng.choice((member.name, "a/0.png", "/dev/zero", "nowhere", ".."))
+            if rng.random() < 0.1:
+                member.name = rng.choice(
+                    ("../a/9.png", "/a/9.png", "a/" + "x" * 60_000 + ".png", "a/\udcff.png", "a/0.png", "\udcff/0.png")
+                )
+            archive.addfile(member, io.BytesIO(data))
+    whole = bytearray(buffer.getvalue())
+    for place in (
+        place for place in range(0, len(whole), 512) if whole[place + 257 : place + 262] == b"ustar" and rng.random() < 0.1
+    ):
+        size = rng.choice((0, 1, 511, 10**6, 8**11 - 1, 2**40, 2**62, 10**20))
+        whole[place + 124 : place + 136] = tarfile.TarInfo._create_header({"size": size}, tarfile.GNU_FORMAT, "utf-8", "strict")[
+            124:136
+        ]
+        whole[place + 148 : place + 156] = b"%06o\0 " % tarfile.calc_chksums(whole[place : place + 512])[0]
+    if rng.random() < 0.1:
+        whole += bytes(70 << 20)
+    pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
+    return door(write(path, pack(whole)), valid, rng)
 
 
 def arrays(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -42,7 +43,7 @@ class Valid:
 
     def path(self, name: str) -> Path:
         """Of model, upsampler, classifier, kept (.safetensors); album, edited, run, diffusers, folder; tiny, tiny_guide (.pt);
-        folder.zip, told.zip, stored.npz, packed.npz, folder.parquet; picture.png, mask.png."""
+        folder.zip, told.zip, folder.tar, folder.tar.gz, stored.npz, packed.npz, folder.parquet; picture.png, mask.png."""
         return self.home / name
 
     def bytes(self, name: str) -> bytes:
@@ -131,6 +132,9 @@ def _pictures(valid: Valid) -> None:
             archive.write(path, path.name)
         labels = ", ".join(f'["{path.name}", {int(path.stem) % 3}]' for path in files)
         archive.writestr("dataset.json", f'{{"labels": [{labels}]}}')
+    for name in ("folder.tar", "folder.tar.gz"):
+        with tarfile.open(valid.path(name), "w:gz" if name.endswith("gz") else "w") as tar:
+            tar.add(valid.path("folder"), "")
     images, labelled = np.stack(arrays), np.array(numbers)
     np.savez(valid.path("stored.npz"), images, labelled)
     np.savez_compressed(valid.path("packed.npz"), images, labelled)

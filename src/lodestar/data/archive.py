@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 import io
+import os
 import posixpath
-import shutil
 import stat
 import tarfile
 import tempfile
 import threading
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from lodestar.data.columns import Asked
 from lodestar.data.tree import Listing, read_tree
+from lodestar.data.unpack import LARGEST, check_unpacked, copy_unpacked, read_member
 from lodestar.files import reading, sha256
 
 TARS = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
@@ -93,7 +94,7 @@ class ZipRows(ArchiveRows):
         return names, listing
 
     def _read(self, name: str) -> bytes:
-        return self._archive.read(name)
+        return read_member(self._archive, name)
 
 
 class TarRows(ArchiveRows):
@@ -104,7 +105,7 @@ class TarRows(ArchiveRows):
         self._archive = tarfile.open(fileobj=_plain(self._path), mode="r:")  # noqa: SIM115 (open as long as the rows are)
         names: dict[str, str] = {}
         listing = Listing()
-        for member in self._archive.getmembers():
+        for member in _forward(self._archive):
             path = _clean(member.name)
             if member.isdir():
                 listing.folders.append(path)
@@ -118,26 +119,58 @@ class TarRows(ArchiveRows):
     def _read(self, name: str) -> bytes:
         with self._lock:
             file = self._archive.extractfile(name)
-            assert file is not None, name
-            return file.read()
+            if file is None:
+                raise ValueError("it is a link to what is no file")
+            with file:
+                # What is sparse may claim any size.
+                check_unpacked(file.seek(0, os.SEEK_END), self._path.stat().st_size, LARGEST)
+                file.seek(0)
+                return file.read()
 
 
-def _plain(path: Path) -> IO[bytes]:
+def _forward(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    """The members of a tar, each behind the one before, to its end. Raises any exception.
+
+    tarfile would go back where a size is negative, and so never end; and takes what is no header of a member for the end.
+    """
+    file: Any = archive.fileobj
+    reached, end = 0, file.seek(0, os.SEEK_END)
+    for member in archive:
+        if member.isreg() and not member.issparse() and member.offset_data + member.size > end:
+            raise EOFError
+        if member.size < 0 or member.offset_data < reached:
+            raise ValueError(f"{member.name} has {member.size} bytes")
+        reached = member.offset_data
+        yield member
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise ValueError(f"what follows after {len(archive.getmembers()):,} files in it is damaged")
+
+
+class _Bounded(io.BufferedReader):
+    """A file of which no more is read at once than it has: memory is given for as much as is asked for."""
+
+    def read(self, size: int | None = -1) -> bytes:
+        most = os.fstat(self.fileno()).st_size
+        return super().read(most if size is None or size < 0 else min(size, most))
+
+
+def _plain(path: Path) -> _Bounded:
     """A tar's file, uncompressed."""
     import bz2
     import gzip
     import lzma
 
-    file = open(path, "rb")  # noqa: SIM115 (open as long as the rows are)
+    file = _Bounded(open(path, "rb", buffering=0))  # noqa: SIM115 (open as long as the rows are)
     begins = file.read(6)
     file.seek(0)
     for magic, unpack in ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open)):
         if begins.startswith(magic):
             plain = tempfile.TemporaryFile()  # noqa: SIM115 (likewise)
             with file, unpack(file) as packed:
-                shutil.copyfileobj(packed, plain, 2**20)
+                copy_unpacked(packed, plain, path.stat().st_size)
             plain.seek(0)
-            return plain
+            return _Bounded(plain.detach())
     return file
 
 

@@ -13,10 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from lodestar.config import Note, Problem, nearest
+from lodestar.config import Note, Problem, nearest, shown
 from lodestar.data.classes import numbered
 
-Features = Mapping[str, Mapping[str, Any]]
+Features = Mapping[str, Any]
+"""What is told of each column: of one that holds lists or several things it may be of any form."""
 Labels = tuple[tuple[str, ...] | None, np.ndarray | None]
 """Class names, and class numbers int64 [N]; or neither."""
 
@@ -51,7 +52,7 @@ def image_column(features: Features, spec: str, asked: Asked) -> str:
 
     Columns that are neither pictures nor labels are named in a Note.
     """
-    images = [name for name, feature in features.items() if feature.get("_type") == "Image"]
+    images = [name for name in features if _type(features, name) == "Image"]
     if asked.image in images or (asked.image is None and images):
         chosen = asked.image or images[0]
         if unread := [name for name in features if name not in (chosen, _label_column(features, asked))]:
@@ -76,15 +77,24 @@ def read_labels(features: Features, spec: str, asked: Asked, read: Callable[[str
         return None, None
 
     def found() -> Labels:
-        if features[column].get("_type") == "ClassLabel":
-            return _named(tuple(features[column]["names"]), spec, column, read)
+        if _type(features, column) == "ClassLabel":
+            names = features[column].get("names")
+            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+                raise Problem(f"{spec}: the classes of column {column!r} are {shown(names)}, and not a list of names")
+            return _named(tuple(names), spec, column, read)
         return _distinct(spec, column, read, asked.label is not None)
 
     return if_asked(asked, found)
 
 
+def _type(features: Features, column: str) -> Any:
+    """What a column holds, by its own word; None where it has none."""
+    told = features[column]
+    return told.get("_type") if isinstance(told, Mapping) else None
+
+
 def _label_column(features: Features, asked: Asked) -> str | None:
-    classes = [name for name, feature in features.items() if feature.get("_type") == "ClassLabel"]
+    classes = [name for name in features if _type(features, name) == "ClassLabel"]
     return asked.label or ("label" if "label" in features else next(iter(classes), None))
 
 

@@ -51,7 +51,7 @@ class FolderRows:
         digest = hashlib.sha256()
         for name in self._files:
             path = self._folder / name
-            digest.update(f"{name}\0{sha256(path)}\0".encode())
+            digest.update(os.fsencode(name) + f"\0{sha256(path)}\0".encode())
         return digest.hexdigest()
 
     def _read(self, name: str) -> bytes:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import struct
 import threading
 import zipfile
@@ -22,11 +23,14 @@ from lodestar.config import Problem
 from lodestar.data.classes import numbered
 from lodestar.data.columns import Asked, Labels, if_asked
 from lodestar.data.transforms import to_png
+from lodestar.data.unpack import LARGEST, check_unpacked, open_member
 from lodestar.files import atomic, reading, sha256
 
 PICTURES, LABELS = "arr_0", "arr_1"
 _LOCAL_HEADER = struct.Struct("<26x2H")
 """Of a file in a zip archive: its name's length, and that of what comes between the name and the contents."""
+_LONGEST_HEADER = 1_024
+"""Characters of an array's header; it has about a tenth of it, and some thousands can exhaust the parser."""
 
 
 class NpzRows:
@@ -42,21 +46,15 @@ class NpzRows:
             raise Problem(
                 f"{spec} holds no {PICTURES}, the pictures, uint8 [N, H, W, C]: it holds {', '.join(held) or 'nothing'}"
             )
-        self._file, self._shape, dtype = _header(self._archive, PICTURES, spec)
-        if dtype != np.uint8 or len(self._shape) != 4 or self._shape[3] not in (1, 3):
-            raise Problem(
-                f"{spec}: {PICTURES} is {dtype} {list(self._shape)}, and pictures are uint8 [N, H, W, 3] or [N, H, W, 1]"
-            )
-        self._start, size = self._file.tell(), int(np.prod(self._shape, dtype=np.int64))
-        info = self._archive.getinfo(f"{PICTURES}.npy")
-        if info.file_size != self._start + size:
-            raise Problem(f"{spec} is damaged: {PICTURES} has {info.file_size} bytes, {self._start + size} are expected")
-        self._mapped = None
-        if info.compress_type == zipfile.ZIP_STORED and size:
-            offset = _contents(path, info) + self._start
-            if offset + size > path.stat().st_size:
-                raise Problem(f"{spec} is cut short")
-            self._mapped = np.memmap(path, np.uint8, "r", offset, self._shape)
+        with _reading(spec, PICTURES):
+            self._file, self._shape, dtype = _header(self._archive, PICTURES, spec)
+            if dtype != np.uint8 or len(self._shape) != 4 or self._shape[3] not in (1, 3) or 0 in self._shape[1:]:
+                raise Problem(
+                    f"{spec}: {PICTURES} is {dtype} {list(self._shape)}, and pictures are uint8 [N, H, W, 3] or [N, H, W, 1]"
+                )
+            check_unpacked(math.prod(self._shape[1:]), path.stat().st_size, LARGEST)
+            self._start = self._file.tell()
+            self._mapped = self._map(self._archive.getinfo(f"{PICTURES}.npy"))
         self.channels = self._shape[3]
         self.names, self.labels = if_asked(asked, self._labels) if LABELS in held else (None, None)
 
@@ -83,6 +81,12 @@ class NpzRows:
     def fingerprint(self) -> str:
         return sha256(self._path)
 
+    def _map(self, info: zipfile.ZipInfo) -> np.ndarray | None:
+        """The pictures, mapped into memory; None where they are compressed, or there are none. Raises any exception."""
+        if info.compress_type != zipfile.ZIP_STORED or not len(self):
+            return None
+        return np.memmap(self._path, np.uint8, "r", _contents(self._path, info) + self._start, self._shape)
+
     def _labels(self) -> Labels:
         labels = array(self._archive, LABELS, self._spec)
         if labels.shape != self._shape[:1] or labels.dtype.kind not in "iu":
@@ -99,6 +103,8 @@ class NpzRows:
         with self._lock:
             self._file.seek(self._start + index * size)
             data = self._file.read(size)
+        if len(data) < size:
+            raise EOFError
         return np.frombuffer(data, np.uint8).reshape(shape)
 
 
@@ -115,13 +121,10 @@ def names(archive: zipfile.ZipFile) -> list[str]:
 
 def array(archive: zipfile.ZipFile, name: str, spec: str) -> np.ndarray:
     """One array, read. Raises Problem for one that is damaged, or of Python objects, which are not unpickled."""
-    file, _, _ = _header(archive, name, spec)
-    with file:
+    with _reading(spec, name), _header(archive, name, spec, LARGEST)[0] as file:
         file.seek(0)
-        try:
-            return np.lib.format.read_array(file, allow_pickle=False)
-        except (ValueError, EOFError, zipfile.BadZipFile) as error:
-            raise Problem(f"{spec}: {name} is damaged: {error}") from None
+        read: np.ndarray = np.lib.format.read_array(file, allow_pickle=False, max_header_size=_LONGEST_HEADER)
+        return read
 
 
 @contextlib.contextmanager
@@ -151,21 +154,28 @@ def write_npz(path: Path, labels: Sequence[int | None]) -> Iterator[Callable[[Te
                 into.write(np.array(numbers, "<i8").tobytes())
 
 
-def _header(archive: zipfile.ZipFile, name: str, spec: str) -> tuple[IO[bytes], tuple[int, ...], np.dtype]:
-    """An array's file, at its contents, its shape and its type. Raises Problem."""
-    file = archive.open(f"{name}.npy")
-    try:
-        version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
-        if read is None:
-            raise ValueError(f"format {version[0]}.{version[1]} is not known")
-        shape, fortran, dtype = read(file)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise Problem(f"{spec}: {name} is damaged: {error}") from None
+def _reading(spec: str, name: str) -> contextlib.AbstractContextManager[None]:
+    return reading(f"{spec}: {name}", "is damaged")
+
+
+def _header(
+    archive: zipfile.ZipFile, name: str, spec: str, largest: int | None = None
+) -> tuple[IO[bytes], tuple[int, ...], np.dtype]:
+    """An array's file, at its contents, its shape and its type, which are as large as the file is. Raises any exception."""
+    info = archive.getinfo(f"{name}.npy")
+    file = open_member(archive, info, largest)
+    version = np.lib.format.read_magic(file)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
+    if read is None:
+        raise ValueError(f"format {version[0]}.{version[1]} is not known")
+    shape, fortran, dtype = read(file, max_header_size=_LONGEST_HEADER)
     if dtype.hasobject:
         raise Problem(f"{spec}: {name} holds Python objects, and reading them could run code: only plain arrays are read")
     if fortran and name == PICTURES:
         raise Problem(f"{spec}: {name} is in Fortran's order: write it again with numpy.ascontiguousarray")
+    expected = file.tell() + math.prod(shape) * dtype.itemsize
+    if min(shape, default=0) < 0 or info.file_size != expected:
+        raise ValueError(f"it has {info.file_size:,} bytes, and {dtype} {list(shape)} are {expected:,}")
     return file, shape, dtype
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem
+from lodestar.config import Problem, from_json, shown
 from lodestar.data.columns import Asked, image_column, read_labels
 from lodestar.extras import need
 from lodestar.files import atomic, reading, sha256
@@ -41,18 +41,27 @@ class ParquetRows:
             self._file = need("pyarrow.parquet").ParquetFile(path)
             features = _features(self._file.schema_arrow)
         self._image = image_column(features, spec, asked)
+        kind = self._file.schema_arrow.field(self._image).type
+        if not _holds_pictures(kind):
+            raise Problem(f"{spec}: column {self._image!r} is {kind}, and pictures are a struct of bytes (binary) and path")
+        self._starts, self._bytes = self._groups()
         self.names, self.labels = read_labels(features, spec, asked, self._column)
+        self._held: OrderedDict[int, Any] = OrderedDict()
+
+    def _groups(self) -> tuple[np.ndarray, list[int]]:
+        """Where the row groups begin, and the last ends, and how many bytes each has. Raises Problem for what cannot be."""
         metadata = self._file.metadata
         groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
-        self._starts = np.cumsum([0, *(group.num_rows for group in groups)])
-        self._bytes = [group.total_byte_size for group in groups]
-        for number, size in enumerate(self._bytes):
-            if size > _LARGEST_GROUP_BYTES:
+        for number, group in enumerate(groups):
+            if group.total_byte_size > _LARGEST_GROUP_BYTES:
                 raise Problem(
-                    f"{spec}: row group {number} is {size / 2**30:.1f} GiB, at most 1 GiB can be read: "
+                    f"{self._spec}: row group {number} is {group.total_byte_size / 2**30:.1f} GiB, at most 1 GiB can be read: "
                     "write the file with row groups of about 1,000 pictures"
                 )
-        self._held: OrderedDict[int, Any] = OrderedDict()
+            # Of a picture there is a byte at least.
+            if not 0 <= group.num_rows <= self._path.stat().st_size:
+                raise Problem(f"{self._spec} is damaged: row group {number} has {group.num_rows:,} rows, of more than is there")
+        return np.cumsum([0, *(group.num_rows for group in groups)]), [group.total_byte_size for group in groups]
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -105,7 +114,10 @@ class ParquetRows:
     def _read(self, group: int, column: str) -> Any:
         """A column of a row group as one array."""
         with reading(f"row group {group} of {self._spec}"):
-            return self._file.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
+            cells = self._file.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
+            if len(cells) != self._starts[group + 1] - self._starts[group]:
+                raise ValueError(f"it has {len(cells):,} rows, and others are told")
+            return cells
 
 
 def write_parquet(path: Path, pictures: Iterable[tuple[bytes, int]], names: Sequence[str]) -> None:
@@ -130,12 +142,24 @@ def write_parquet(path: Path, pictures: Iterable[tuple[bytes, int]], names: Sequ
             writer.write_table(pa.Table.from_pylist(group, schema))
 
 
-def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    """The file's own description of its columns, or, where it has none, what their types tell."""
+def _features(schema: Any) -> dict[str, Any]:
+    """The file's own description of its columns, or, where it has none, what their types tell. Raises ValueError."""
     types = need("pyarrow").types
-    told = json.loads((schema.metadata or {}).get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+    told: Any = from_json((schema.metadata or {}).get(b"huggingface", b"{}"))
+    for part in ("info", "features"):
+        told = told.get(part) if isinstance(told, dict) else told
+        told = {} if told is None else told
+    if not isinstance(told, dict):
+        raise ValueError(f"the features in its description are {shown(told)}, and not an object of columns")
 
     def guess(kind: Any) -> str:
         return "Image" if types.is_struct(kind) and kind.get_field_index("bytes") >= 0 else "Value"
 
     return {field.name: told.get(field.name) or {"_type": guess(field.type)} for field in schema}
+
+
+def _holds_pictures(kind: Any) -> bool:
+    """Whether a column's type is one of pictures."""
+    types = need("pyarrow").types
+    index = kind.get_field_index("bytes") if types.is_struct(kind) else -1
+    return index >= 0 and kind.field(index).type in (need("pyarrow").binary(), need("pyarrow").large_binary())

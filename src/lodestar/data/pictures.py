@@ -60,11 +60,13 @@ def _ways(given: Given, number: int, channels: int, size: Size) -> Iterator[tupl
     if not isinstance(given, str | Path):
         raise Problem(f"picture {number} is {shown(given)}: a file, a folder, a PIL picture or an array uint8 [H, W, C]")
     spec = str(given)
-    path = Path(spec).expanduser()
-    if path.exists() and not path.is_dir() and not ending(path):
+    with reading(spec):
+        path = Path(spec).expanduser()
+        there, whole = path.exists(), path.is_dir() or bool(ending(path))
+    if there and not whole:
         yield lambda: Image.open(regular(path)), spec, None
         return
-    if not path.exists() and path.suffix.lower() in Image.registered_extensions():
+    if not there and path.suffix.lower() in Image.registered_extensions():
         beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise Problem(f"no picture {spec!r}{nearest(path.name, beside)}")
     rows = open_source(spec, channels=channels, size=size, labels=None).rows

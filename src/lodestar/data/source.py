@@ -26,7 +26,7 @@ from lodestar.data.objects import ObjectRows
 from lodestar.data.parquet import ParquetRows
 from lodestar.data.rows import PartRows, Rows
 from lodestar.data.transforms import Size, fit, pair, show, to_array
-from lodestar.files import reading
+from lodestar.files import reading, regular
 
 _KEPT_BYTES = 256 * 2**20
 """A data set whose decoded pictures need no more than this is decoded once; a larger one every epoch."""
@@ -226,11 +226,14 @@ def _given(data: Pictures, asked: Asked) -> tuple[Rows, str]:
 
 def _named(spec: str, asked: Asked) -> Rows:
     """The rows of what ``--data`` names. Raises Problem."""
-    path = Path(spec).expanduser()
     name, _, split = spec.removeprefix("hf:").partition("@")
     if spec.startswith("hf:") or _is_hub_name(name):
         return HubRows(load(name, split or "train", spec), spec, asked)
-    reader = _FILES.get(ending(path), ParquetRows) if path.is_file() else FolderRows if path.is_dir() else None
+    with reading(spec):
+        path = Path(spec).expanduser()
+        reader = _FILES.get(ending(path), ParquetRows) if path.is_file() else FolderRows if path.is_dir() else None
+        if reader is None and path.exists():
+            regular(path)
     if spec == "digits" or reader is not ParquetRows:
         _no_columns(spec, asked)
     if spec == "digits":

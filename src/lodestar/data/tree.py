@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from lodestar.config import Note, Problem, from_json
+from lodestar.config import Note, Problem, from_json, shown
 from lodestar.data.classes import in_order, numbered
 from lodestar.files import reading
 
@@ -61,7 +61,7 @@ def read_tree(listing: Listing, read: Callable[[str], bytes], spec: str, labels:
     pictures = sorted(filter(is_picture, files), key=_place)
     outer, inner = _roots(pictures, archive)
     for root in dict.fromkeys(("", outer, inner, _common(pictures))):
-        if f"{root}{ALBUM}" in files and (listed := _album(read(f"{root}{ALBUM}"))) is not None:
+        if f"{root}{ALBUM}" in files and (listed := _album(read(f"{root}{ALBUM}"), spec)) is not None:
             return _listed(listed, root, files, spec, labels)
         if f"{root}{EDM}" in files and (told := _edm(read(f"{root}{EDM}"), spec)) is not None:
             kinds = [_told(told, path[len(root) :], spec) for path in pictures]
@@ -151,15 +151,24 @@ def _labelled(files: Sequence[str], kinds: Sequence[str | None], labels: bool) -
     return Tree(files, *numbered(known))
 
 
-def _album(text: bytes) -> dict[str, str | None] | None:
-    """The pictures that a manifest of ours lists, with their labels; None where it is none of ours."""
+def _album(text: bytes, spec: str) -> dict[str, str | None] | None:
+    """The pictures that a manifest of ours lists, with their labels; None where it is none of ours. Raises Problem."""
     try:
         found = from_json(text)
-        assert "lodestar" in found["manifest"]
-        labels = {str(picture["file"]): picture["label"] for picture in found["pictures"]}
-        return {name: None if label is None else str(label) for name, label in labels.items()}
-    except (ValueError, KeyError, TypeError, AssertionError):
+    except ValueError:
         return None
+    told = found.get("manifest") if isinstance(found, dict) else None
+    if not isinstance(told, dict) or "lodestar" not in told:
+        return None
+    listed: dict[str, str | None] = {}
+    with reading(f"{spec}: {ALBUM}", "is not as expected"):
+        for picture in found["pictures"]:
+            match picture:
+                case {"file": str(name), "label": str() | int() | None as label}:
+                    listed[name] = None if label is None else str(label)
+                case _:
+                    raise ValueError(f"{shown(picture)} in it is no picture with a file and a label")
+    return listed
 
 
 def _listed(listed: dict[str, str | None], root: str, files: Sequence[str], spec: str, labels: bool) -> Tree:
@@ -176,7 +185,13 @@ def _edm(text: bytes, spec: str) -> dict[str, object] | None:
         found = from_json(text)
         if not isinstance(found, dict) or "labels" not in found:
             return None
-        return dict(found["labels"] or [])
+        labels = [] if found["labels"] is None else found["labels"]
+        if not isinstance(labels, list):
+            raise ValueError(f"its labels are {shown(labels)}, and not a list of pairs (file, number)")
+        for pair in labels:
+            if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
+                raise ValueError(f"{shown(pair)} in its labels is no pair (file, number)")
+        return dict(labels)
 
 
 def _told(labels: dict[str, object], path: str, spec: str) -> str | None:
@@ -186,7 +201,7 @@ def _told(labels: dict[str, object], path: str, spec: str) -> str | None:
     if label is None:
         raise Problem(f"{spec}: {EDM} is not as expected: it has no label for {path!r}")
     if not isinstance(label, int):
-        raise Problem(f"{spec}: {EDM} is not as expected: the label of {path!r} is {label!r}, and labels are class numbers")
+        raise Problem(f"{spec}: {EDM} is not as expected: the label of {path!r} is {shown(label)}, and labels are class numbers")
     return str(label)
 
 

@@ -56,8 +56,10 @@ def train(
     with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):
         state = start(run, folder, device, console)
         state.check(folder)
-        claim(folder, run)  # after all that can be refused: a folder is a run's once it has begun
         counters, config = state.counters, run.train
+        if counters.images_seen < config.images:  # data that cannot be read are known by the first batch, or late
+            next(Shuffled(source, config.batch_size, transforms, workers=0).batches(config.seed, counters.images_seen))
+        claim(folder, run)  # after all that can be refused: a folder is a run's once it has begun
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
             Loop(run, state, folder, console, following)(source, held_out)
