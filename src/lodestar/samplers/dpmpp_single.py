@@ -1,5 +1,4 @@
-"""DPM-Solver++ as a single-step method, 2S and 3S (Lu et al. 2022, "DPM-Solver++", algorithm 1; "DPM-Solver", algorithms 1 and
-2).
+"""DPM-Solver++ as a single-step method, 2S and 3S (Lu et al. 2022, "DPM-Solver++" and "DPM-Solver", algorithms 1 and 2).
 
 `order` steps of the plan make one step of the solver, and their ends are its stages, each taken from the first x. In even steps
 of λ = log(α/σ) (plan ``logsnr:N``) these are the published stages, at r = 1/2, or 1/3 and 2/3. With ε̂ in place of x̂₀ this is
