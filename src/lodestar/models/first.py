@@ -1,4 +1,4 @@
-"""Configurations of models in their first form, whose denoisers had a field for each condition."""
+"""Model configurations of the first form, with a field for each condition in the denoiser."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _FIELDS = ("classes", "low_res")
 
 
 def upgraded(text: str | bytes) -> str | bytes:
-    """A configuration, JSON, with denoisers of the first form in the present one, wherever they stand in it."""
+    """A configuration, JSON, with all denoisers of the first form upgraded to the present one."""
     return json.dumps(_upgraded(json.loads(text)))
 
 
