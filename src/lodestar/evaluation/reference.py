@@ -1,6 +1,6 @@
-"""What pictures are measured against: others, or what is known of them.
+"""References of a measurement: pictures, or kept statistics.
 
-What is found of pictures on disk is kept in a folder, under a key of their content and the extractor.
+Statistics of pictures on disk are kept in a folder, under a key of their content and the extractor.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lodestar.files import CACHE, cache_folder
 from lodestar.progress import progress
 
 _RECIPE = "2"
-"""How pictures become features (size, range, order); kept features of another recipe are made again."""
+"""Version of the conversion from pictures to features (size, range, order); kept features of another version are made again."""
 
 
 def open_reference(
@@ -35,10 +35,10 @@ def open_reference(
     metrics: Sequence[Metric] | None = None,
     batch_size: int = 64,
 ) -> Source | Kept:
-    """The pictures to compare with, or what is kept of them: in a file, or of an embedded model's where no `spec` is given.
+    """The reference pictures, or kept statistics: of a file, or of the embedded model without a `spec`.
 
-    size: height and width of the pictures that are measured; those of the reference are resized and cropped to it, as for
-    training. metrics, batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
+    size: height and width of the measured pictures, to which the reference's are resized and cropped, as in training. metrics,
+    batch_size: as in `evaluate`; of a published reference, only the needed parts are computed. Raises Problem.
     """
     if spec is not None and Path(spec).suffix == ".safetensors":
         reference: Kept | None = load(spec)
@@ -69,7 +69,7 @@ def known_of(
     batch_size: int = 64,
     cache: Path | None = None,
 ) -> Statistics:
-    """What there is to know of all pictures of a source, `parts` at least, from `cache` where it is kept. Raises Problem."""
+    """Statistics of all pictures of a source, with at least `parts`, from `cache` if kept. Raises Problem."""
     if isinstance(source, Kept):
         return source.of(extractor)
     folder = (cache or cache_folder()) / "statistics"
@@ -78,7 +78,7 @@ def known_of(
     except OSError as error:
         reason = error.strerror or error
         raise Problem(f"cannot keep statistics in {folder} ({reason}): name another folder in ${CACHE}") from error
-    # Of a source that must not skip, every picture has to be readable; one that may has other features.
+    # Without permission to skip, every picture has to be readable; a source with skips has other features.
     strictness = "skip" if source.skip_bad else "strict"
     key = " ".join((_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype))
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"

@@ -82,8 +82,7 @@ class PictureClassifier(nn.Module):
         return self.network(x, _times(x, level), self.dtype)
 
     def log_probability(self, x: Tensor, level: Level, signs: Tensor) -> Tensor:
-        """The sum Σ sign·log p(class | x) [B], differentiable in x, for signs [B, classes]: 1 for a wanted class, −1 for an
-        unwanted one.
+        """Signed sum Σ sign·log p(class | x) [B], differentiable in x; signs [B, classes] are 1 if wanted, −1 if unwanted.
 
         A classifier of clean pictures supports no other level than `CLEAN`.
         """

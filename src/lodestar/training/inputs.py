@@ -1,4 +1,4 @@
-"""The pictures of a run: those that it trains on, and those that it validates on."""
+"""The training and validation pictures of a run."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lodestar.training.run import DataConfig, Run
 
 
 def open_data(run: Run) -> tuple[Source, Source | None]:
-    """The pictures that a run trains on, and those that it validates on, if any, of the size that it trains on.
+    """The training pictures of a run, and the validation pictures, if any, both at the training size.
 
     Raises Problem, also if the two differ in size or classes.
     """
@@ -51,7 +51,7 @@ def _open(data: DataConfig, spec: str, size: Size | None, channels: int | None) 
 
 
 def classes(source: Source) -> str:
-    """How many classes pictures have, and the first ones' names, for a person."""
+    """A description of the classes: their number, and the first names."""
     if source.names is None:
         return "no classes"
     return f"{len(source.names)} classes ({', '.join(source.names[:3])}{', …' if len(source.names) > 3 else ''})"
