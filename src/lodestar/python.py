@@ -1,4 +1,4 @@
-"""What is called from Python, beside the methods of generators."""
+"""Functions for Python, beside the methods of generators."""
 
 from __future__ import annotations
 

@@ -62,8 +62,7 @@ class Beside(Config):
 
 
 def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, plan: str | None = None) -> str:
-    """Write a model as a folder of diffusers; returns a description of its contents. Raises Problem if diffusers has no such
-    model.
+    """Write a model as a folder of diffusers; returns a description of it. Raises Problem if diffusers has no such model.
 
     sampler, plan: for the scheduler, in place of the model's own. If diffusers has no scheduler for the model's own, ancestral
     sampling of the chain takes its place, which is reported, and the model's own is kept in our file beside.

@@ -22,7 +22,7 @@ class Gaussian:
     """The denoiser of a Gaussian with independent values."""
 
     def __init__(self, mean: Tensor, variance: Tensor | float) -> None:
-        """mean [...] of one sample; variance: one number, or one for each value [...]."""
+        """mean: of a sample, [...]; variance: one number, or [...] for each value."""
         self.mean = mean.double()
         self.variance = torch.as_tensor(variance, dtype=torch.float64).expand_as(self.mean)
 

@@ -1,8 +1,7 @@
-"""Diffusion models beat GANs (Dhariwal and Nichol 2021): the models of openai/guided-diffusion, and one that others made with it.
+"""Diffusion models beat GANs (Dhariwal and Nichol 2021): the models of openai/guided-diffusion, and another group's.
 
-Networks, schedules and sampling are those of its README and model card, training those of the paper's tables 11 and 12 and of the
-README's examples. Sizes of batches are the published ones, over all devices together: --batch-size and train.microbatch fit
-them to yours.
+Networks, schedules and sampling are those of its README and model card, training follows the paper's tables 11 and 12 and the
+README's examples. Batch sizes are the published totals over all devices: --batch-size and train.microbatch fit them to yours.
 """
 
 from __future__ import annotations
@@ -57,7 +56,7 @@ def _model(
 
 
 def imagenet64() -> Run:
-    """ADM on ImageNet 64×64, the one whose attention has the new layout."""
+    """ADM on ImageNet 64×64, the only model with the new layout of attention."""
     model = _model(64, width=192, blocks=3, layout="qkv_first", dropout=0.1, schedule=Cosine())
     return denoise(model, images=2048 * 540_000, batch_size=2048, rate=3e-4)
 
@@ -73,7 +72,8 @@ def imagenet256() -> Run:
 
 
 def imagenet256_uncond() -> Run:
-    """The same without classes, which a classifier guides too. Its training is not stated: it is that of the conditional one."""
+    """ADM on ImageNet 256×256 without classes, for classifier guidance. Its training is unpublished: the conditional model's is
+    used."""
     return denoise(_model(256, classes=None), images=256 * 1_980_000, batch_size=256, rate=1e-4)
 
 

@@ -93,7 +93,7 @@ def lsun_bedroom() -> Run:
 
 
 def lsun_bedroom_slow() -> Run:
-    """The same at a fifth of the learning rate for twice as long (published as "bs64")."""
+    """LSUN bedrooms at a fifth of the learning rate for twice as long (published as "bs64")."""
     return _run(_lsun(), 2_400_000, Hybrid(), rate=2e-5)
 
 

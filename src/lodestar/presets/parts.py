@@ -1,4 +1,4 @@
-"""What the runs of several papers are made of."""
+"""Common parts of several papers' runs."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def denoise(
 
 
 def every(batch_size: int) -> dict[str, int]:
-    """How often a long run logs (every 10 steps), and saves and previews (every 10,000, as OpenAI's code does), in images."""
+    """Intervals of a long run's log (10 steps), and of saves and previews (10,000 steps, as in OpenAI's code), in images."""
     return {"log_every": 10 * batch_size, "save_every": 10_000 * batch_size, "preview_every": 10_000 * batch_size}
 
 
 def model_of(run: Callable[[], Run]) -> Callable[[], ModelConfig]:
-    """The configuration of the model that a run trains, made when it is asked for."""
+    """The configuration of a run's model, made on demand."""
 
     def model() -> ModelConfig:
         task = run().task
