@@ -27,11 +27,11 @@ _COLOURED = 32
 
 
 def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.ndarray:
-    """A mask as bool [H, W] of `size`, the model's: True where it has any white, once it is cropped like the pictures.
+    """A mask as bool [H, W] of `size`, the model's: True where it has any white, after cropping like the pictures.
 
-    It is as large as each of the pictures was, or as `size`. White is `WHITE` of 255 and up, or half of the range of 16 bits;
-    what is transparent is black. A `Note` tells what is not as it was painted: places with black that are filled in, greys,
-    transparent parts, and white that is cropped away. Raises Problem for another size, for colours, and where nothing is white.
+    The file is as large as each of the pictures was, or as `size`. White is `WHITE` of 255 and up, or half of the range of 16
+    bits; transparent parts are black. A `Note` tells every change: places with black that are filled in, greys, transparent
+    parts, and white that is cropped away. Raises Problem for another size, for colours, and where nothing is white.
     """
     whole = converted(lambda: _on_black(Image.open(regular(Path(path))), path), str(path), 3)
     sizes = {picture.size for picture in pictures}

@@ -26,7 +26,7 @@ from lodestar.files import atomic, reading, sha256
 
 PICTURES, LABELS = "arr_0", "arr_1"
 _LOCAL_HEADER = struct.Struct("<26x2H")
-"""Of a file in a zip archive: its name's length, and that of what comes between the name and the contents."""
+"""Lengths of the name and of the extra field, in the header of a file in a zip archive."""
 
 
 class NpzRows:
@@ -114,7 +114,7 @@ def names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def array(archive: zipfile.ZipFile, name: str, spec: str) -> np.ndarray:
-    """One array, read. Raises Problem for one that is damaged, or of Python objects, which are not unpickled."""
+    """One array, read. Raises Problem for a damaged array, or of Python objects, which are not unpickled."""
     file, _, _ = _header(archive, name, spec)
     with file:
         file.seek(0)

@@ -42,7 +42,7 @@ def claim(folder: Path, run: Run) -> None:
 
 
 def last_good(folder: Path) -> str:
-    """Where a run that cannot go on can be taken up again, for a person."""
+    """Advice on resuming a run that cannot go on, from its last good checkpoint."""
     path = folder / STATE
     if not path.exists():
         return "there is no checkpoint yet"

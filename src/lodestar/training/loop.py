@@ -33,9 +33,9 @@ from lodestar.training.step import Step
 def train(run: Run, folder: str | Path, console: Console | None = None, device: str | None = None, following: int = 0) -> Path:
     """Train until the run has seen its images, going on from the folder's checkpoint where there is one.
 
-    Returns the path of the model. Raises Problem for whatever the user can mend: data that cannot be read, a folder that holds
-    another run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment; Ctrl-C saves one and interrupts.
-    following: how many runs of this length come after it, of which its forecast tells too.
+    Returns the path of the model. Raises Problem for errors of the user's making: unreadable data, another run's folder, a full
+    disk, a persistent NaN loss. The last checkpoint is whole at any moment; Ctrl-C saves a checkpoint and interrupts. following:
+    number of later runs of this length, included in the forecast.
     """
     folder, console = Path(folder), console or Console(stderr=True)
     source, held_out = open_data(run)
@@ -129,7 +129,7 @@ class Loop:
 
 
 def passed(every: int, before: int, now: int) -> bool:
-    """Whether a multiple of `every` lies in (before, now]."""
+    """True if a multiple of `every` lies in (before, now]."""
     return now // every > before // every
 
 
