@@ -14,7 +14,7 @@ import lodestar
 
 ROOT = Path(lodestar.__file__).parent
 
-# Words that stand for a noun, or put a clause in its place: "What a model believes" for "A model's estimate". "One" may be a number.
+# Words that stand for a noun, or put a clause in its place: "What a model believes" for "A model's estimate". "One" may count.
 NO_SUBJECT = re.compile(
     r"(?:What|That|Those|It|Its|They|Their|Which|These|This|Who|Whose|Whoever|Whatever|Where|How|Whether|Likewise|The same|Of|So"
     r"|One(?= (?:of|that|which|who|for)\b|[,.;:]))\b"
@@ -79,5 +79,5 @@ def test_riddles_are_found() -> None:
     assert faults('def f():\n    """The thing that tells what it is of those that have one."""')
     assert faults('class A:\n    """A thing."""\n\n    x: int\n    """Of the data."""')
     assert faults('class A:\n    """A thing."""\n\n    def f(self):\n        """Whether it is so."""')
-    assert not faults('def f():\n    """One step between two levels; one evaluation. Raises Problem for one that it cannot take."""')
+    assert not faults('def f():\n    """One step between two levels. Raises Problem for one that it cannot take."""')
     assert not faults('def _f():\n    """What a private function does is its own affair."""')

@@ -391,6 +391,6 @@ def _tags(kind: Any) -> dict[str, type[BaseModel]]:
 
 
 def _model(kind: Any) -> type[BaseModel] | None:
-    """The one model that a declaration allows, if it is one."""
+    """The model of a declaration that allows exactly one; otherwise None."""
     members = _members(kind)
     return members[0] if len(members) == 1 else None

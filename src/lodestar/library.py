@@ -195,7 +195,7 @@ def push_to_hub(name: str | Path, repository: str, *, private: bool = False) -> 
 
 
 def _card(header: checkpoint.Header, repository: str) -> str:
-    """The front page of a repository: what the model is, where it comes from and how it is used, in Markdown."""
+    """The front page of a repository: description, provenance and use of the model, in Markdown."""
     lines = ["---", "library_name: lodestar", "pipeline_tag: unconditional-image-generation", "---", f"# {repository}", ""]
     lines += [f"A {header.kind} model of {header.parameters:,} parameters, for the library Lodestar.", ""]
     lines += ["```python", "import lodestar", "", f'model = lodestar.load("hf:{repository}")', "```", ""]

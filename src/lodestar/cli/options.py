@@ -162,7 +162,7 @@ _WORDS = {"weak": "weaker model (smaller or less trained)"}
 
 
 def _listed(role: str) -> str:
-    """The roles in which guidance asks for guides, and the one that is nearest to another word."""
+    """Roles of guides in guidance, and the nearest to another word."""
     from lodestar.config import nearest
     from lodestar.guidance import KINDS, Guidance
 

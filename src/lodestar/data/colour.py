@@ -86,7 +86,7 @@ def _flat(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
 
 
 def _raw_mode(picture: Image.Image) -> str:
-    """How Pillow is going to read the picture's values; "" where that has been done."""
+    """Pillow's raw mode for the picture's values; "" once they are read."""
     tiles = getattr(picture, "tile", None)
     arguments: Any = tiles[0][3] if tiles else ""
     raw = arguments[0] if isinstance(arguments, tuple | list) and arguments else arguments

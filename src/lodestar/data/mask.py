@@ -45,7 +45,7 @@ def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.n
 
 
 def _on_black(picture: Image.Image, path: str | Path) -> Image.Image:
-    """What is painted, upright: nothing is where it is transparent."""
+    """The painted picture, upright, on black where it is transparent."""
     picture = ImageOps.exif_transpose(picture)
     if not picture.has_transparency_data:
         return picture
@@ -75,7 +75,7 @@ def _greys(image: np.ndarray, path: str | Path) -> np.ndarray:
 
 
 def _places(greys: np.ndarray, size: Size, path: str | Path) -> np.ndarray:
-    """Where any of the greys uint8 [H, W] that a place covers is white, bool of `size`; tells what is lost, see `read_mask`."""
+    """Places with any white among their greys uint8 [H, W], bool of `size`; reports losses, see `read_mask`."""
     # As `transforms.fit` crops: the middle, as large as it gets, so many pixels a place.
     step = min(length / count for length, count in zip(greys.shape, size, strict=True))
     down, across = (_covers(step, count, length) for length, count in zip(greys.shape, size, strict=True))
@@ -102,7 +102,7 @@ def _places(greys: np.ndarray, size: Size, path: str | Path) -> np.ndarray:
 
 
 def _covers(step: float, count: int, length: int) -> np.ndarray:
-    """Which of `length` pixels each of `count` places lies on: 0 or 1, [count, length]. step: length of a place, in pixels."""
+    """Coverage of `length` pixels by `count` places: 0 or 1, [count, length]. step: length of a place, in pixels."""
     edges, pixels = (length - step * count) / 2 + step * np.arange(count + 1), np.arange(length)
     # Not those that it touches by rounding alone.
     return ((pixels + 1 > edges[:-1, None] + 1e-6) & (pixels < edges[1:, None] - 1e-6)).astype(np.float32)

@@ -170,7 +170,7 @@ def _header(archive: zipfile.ZipFile, name: str, spec: str) -> tuple[IO[bytes], 
 
 
 def _contents(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where the contents of an archive's file begin."""
+    """Offset of the contents of an archive's file."""
     with open(path, "rb") as file:
         file.seek(info.header_offset)
         return info.header_offset + 30 + sum(_LOCAL_HEADER.unpack(file.read(30)))

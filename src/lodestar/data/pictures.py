@@ -47,7 +47,7 @@ def read_pictures(specs: Sequence[Given], channels: int, size: Size, chosen: Seq
 
 
 def _ways(given: Given, number: int, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
-    """How to open each of the pictures that are given so, what it is called in a message, and its class."""
+    """Openers of the given pictures, with their names in messages, and their classes."""
     if isinstance(given, Image.Image):
         yield lambda: given, f"picture {number}", None
         return

@@ -163,7 +163,7 @@ def _album(text: bytes) -> dict[str, str | None] | None:
 
 
 def _listed(listed: dict[str, str | None], root: str, files: Sequence[str], spec: str, labels: bool) -> Tree:
-    """Those that a manifest lists, and no others: a grid of them is beside them."""
+    """The files listed by a manifest, and no others: a grid of them is beside them."""
     there = set(files)
     if missing := next((name for name in listed if root + name not in there), None):
         raise Problem(f"{spec} is not finished: its manifest lists {missing}, which is not there")
@@ -171,7 +171,7 @@ def _listed(listed: dict[str, str | None], root: str, files: Sequence[str], spec
 
 
 def _edm(text: bytes, spec: str) -> dict[str, object] | None:
-    """What ``dataset.json`` tells, ``{"labels": [[file, number], ...] or null}``; None where it is about something else."""
+    """Contents of ``dataset.json``, ``{"labels": [[file, number], ...] or null}``; None for a file of another kind."""
     with reading(f"{spec}: {EDM}", "is not as expected"):
         found = from_json(text)
         if not isinstance(found, dict) or "labels" not in found:

@@ -254,7 +254,7 @@ def plot(path: Path, report: Likelihood) -> None:
 
 
 def _variance(model: Diffusion, sampler: Sampler | None) -> str:
-    """Of the reverse chain: "learned", "small" or "large". Raises Problem."""
+    """Variance of the reverse chain: "learned", "small" or "large". Raises Problem."""
     if sampler is not None and not isinstance(sampler, Ancestral):
         raise Problem(
             f"metric bpd bounds the ancestral chain, and sampler {sampler.kind!r} has none: take ancestral, or leave it out"
@@ -279,7 +279,7 @@ def _labels(model: Diffusion, reference: Source, places: np.ndarray) -> tuple[tu
 
 
 def _counting(denoise: Denoise, tick: Callable[[float], None], done: int) -> Denoise:
-    """The same, telling the progress bar of every picture that it has been asked about, `done` before."""
+    """The denoiser, reporting every picture to the progress bar, `done` before."""
 
     def counted(x: Tensor, level: Level) -> Estimate:
         nonlocal done
@@ -291,7 +291,7 @@ def _counting(denoise: Denoise, tick: Callable[[float], None], done: int) -> Den
 
 
 def _fixed(denoise: Denoise) -> Denoise:
-    """The same, without what it has learned of the variance."""
+    """The denoiser without its learned variance."""
     return lambda x, level: replace(denoise(x, level), frac=None, logvar=None)
 
 

@@ -133,12 +133,12 @@ def measure(
 
 
 def _later(asked: Request, more: int) -> Request:
-    """The same with seeds that are greater by so many."""
+    """The request with seeds increased by `more`."""
     return asked.replace(asks=tuple(ask.replace(seed=ask.seed + more) for ask in asked.asks))
 
 
 def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]:
-    """What a report tells of who made the pictures, and how."""
+    """Fields of a report on the origin of the pictures."""
     how = model.complete(asked.settings)
     assert how.sampler is not None
     return {

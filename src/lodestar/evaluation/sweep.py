@@ -150,7 +150,7 @@ def _settings(over: Sequence[Axis], plain: Settings) -> Iterator[tuple[tuple[str
 
 
 def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
-    """What is the same at all values of what can be swept: whole settings, and without the fields that are swept."""
+    """Settings common to all values of a sweep: whole settings, without the swept fields."""
     swept = {axis.name for axis in over}
     within = [axis.within(plain) for axis in over if not axis.whole and "guidance" not in swept]
 

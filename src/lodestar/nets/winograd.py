@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def _exact(rows: list[list[int]]) -> Tensor:
-    """On the CPU, whatever the default device is while this is imported."""
+    """A matrix on the CPU, whatever the default device at import."""
     return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
 

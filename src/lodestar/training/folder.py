@@ -50,7 +50,7 @@ def last_good(folder: Path) -> str:
 
 
 def _is_ours(entry: Path) -> bool:
-    """Whether this is what a run has in its folder before it has written anything."""
+    """True for entries of a run's folder before anything is written: the lock, and temporary files."""
     return entry.name == LOCK or is_temporary(entry)
 
 
