@@ -79,5 +79,5 @@ def test_riddles_are_found() -> None:
     assert faults('def f():\n    """The thing that tells what it is of those that have one."""')
     assert faults('class A:\n    """A thing."""\n\n    x: int\n    """Of the data."""')
     assert faults('class A:\n    """A thing."""\n\n    def f(self):\n        """Whether it is so."""')
-    assert not faults('def f():\n    """One step between two levels. Raises Problem for one that it cannot take."""')
+    assert not faults('def f():\n    """One step between two levels. Raises Problem for one that is too wide."""')
     assert not faults('def _f():\n    """What a private function does is its own affair."""')
