@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _shown(others: Callable[..., None]) -> Callable[..., None]:
-    """How a warning is shown: a note of ours in one line, what is not ours by `others`."""
+    """The display of warnings: our notes in one line, all others by `others`."""
     from lodestar.config import Note
 
     def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:

@@ -1,7 +1,7 @@
-"""One safetensors file that is a whole model: weights, configuration, provenance.
+"""Checkpoints: a whole model in one safetensors file, with weights, configuration and provenance.
 
-The header carries the configuration as JSON, so that `peek` tells what a file is without reading its
-weights, and SHA-256 sums, so that a file with a changed byte is refused. Nothing is ever unpickled.
+The header carries the configuration as JSON, so `peek` identifies a file without reading its weights, and SHA-256 sums, so a file
+with a changed byte is refused. Nothing is ever unpickled.
 """
 
 from __future__ import annotations
@@ -23,36 +23,36 @@ from lodestar.files import atomic, reading, regular
 FORMAT = "lodestar/1"
 _TEXTS = ("kind", "config", "provenance")
 _CODE = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-"""How zip archives and pickles begin."""
+"""First bytes of zip archives and pickles."""
 _FORMATS = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
     torch.int32: "I32", torch.int16: "I16", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
 }  # fmt: skip
 """Number formats as safetensors names them."""
 _WIDTHS = {name: dtype.itemsize for dtype, name in _FORMATS.items()}
-"""Bytes of a number."""
+"""Bytes of a number in each format."""
 _LARGEST = 1 << 40
-"""No tensor has so many rows; an empty one may claim any."""
+"""Limit of a tensor's rows; an empty one may claim any."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a file says of itself."""
+    """The header of a checkpoint."""
 
     texts: Mapping[str, str]
-    """Kind, configuration and provenance as they stand in the file."""
+    """Kind, configuration and provenance, as in the file."""
     digest: str
-    """SHA-256 of what the model is: kind, configuration and weights. What is told of its origin has one of its own."""
+    """SHA-256 of the model: kind, configuration and weights. Provenance is hashed separately."""
     shapes: Mapping[str, tuple[int, ...]]
     """Shape of each tensor."""
     dtypes: Mapping[str, str]
     """Number format of each tensor, as safetensors names them."""
     provenance: Mapping[str, Any]
-    """Where the weights come from: images seen, data, version, measured numbers."""
+    """Provenance of the weights: images seen, data, version, measured numbers."""
 
     @property
     def kind(self) -> str:
-        """What it holds: "diffusion", "classifier", "state" and so on."""
+        """Kind of the contents: "diffusion", "classifier", "state" and so on."""
         return self.texts["kind"]
 
     @property
@@ -67,7 +67,8 @@ class Header:
 
 
 def save(path: str | Path, kind: str, config: str, tensors: Mapping[str, Tensor], provenance: Mapping[str, Any]) -> None:
-    """Write a file atomically, one tensor after another, so that no second copy of them is held. Raises Problem if it cannot."""
+    """Write a file atomically, one tensor after another, without a second copy in memory. Raises Problem if it cannot be
+    written."""
     texts = {"kind": kind, "config": config, "provenance": json.dumps(dict(provenance))}
     metadata = {
         "format": FORMAT, **texts, "sha256": content_digest(texts, tensors), "provenance_sha256": _sha256(texts["provenance"]),
@@ -81,7 +82,7 @@ def save(path: str | Path, kind: str, config: str, tensors: Mapping[str, Tensor]
 
 
 def peek(path: str | Path) -> Header:
-    """Read a file's header alone. Raises Problem if it is not one of ours."""
+    """Read a file's header alone. Raises Problem if it is no checkpoint."""
     path = Path(path)
     with reading(path):
         length, header = _read_header(path)
@@ -107,7 +108,7 @@ def peek(path: str | Path) -> Header:
 
 
 def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
-    """The length of a safetensors file's header in bytes, and what it says. Raises Problem, or ValueError."""
+    """The length of a safetensors file's header in bytes, and its contents. Raises Problem, or ValueError."""
     with open(regular(path), "rb") as file:
         size, start = path.stat().st_size, file.read(9)
         length = int.from_bytes(start[:8], "little")
@@ -119,7 +120,7 @@ def _read_header(path: Path) -> tuple[int, dict[str, Any]]:
 
 
 def _entry(name: str, entry: Any, begin: int) -> tuple[tuple[int, ...], int]:
-    """The shape of a tensor, and where its values end if they begin there. Raises ValueError unless it says the same."""
+    """The shape of a tensor, and the end of its values if they begin at `begin`. Raises ValueError unless both agree."""
     shape, width = _object(entry, f"the entry of {name!r}")["shape"], _WIDTHS.get(str(entry["dtype"]))
     if not isinstance(shape, list) or not all(type(side) is int and 0 <= side < _LARGEST for side in shape):
         raise ValueError(f"the shape of {name!r} is {shown(shape)}")
@@ -139,7 +140,7 @@ def _object(value: Any, what: str) -> dict[str, Any]:
 
 
 def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, Tensor]]:
-    """Read a whole file and check it. `kind`: what it must hold. Raises Problem if it is damaged or holds something else."""
+    """Read a whole file and check it. `kind`: the required kind. Raises Problem if it is damaged or of another kind."""
     from safetensors.torch import load_file
 
     header = peek(path)
@@ -153,9 +154,9 @@ def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, T
 
 
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
-    """Put tensors into a module, strictly, in the module's own precision. Raises Problem naming the first misfit.
+    """Copy tensors into a module, strictly, in the module's own precision. Raises Problem naming the first misfit.
 
-    One that was built on "meta" is on the CPU then, with copies of the tensors.
+    A module built on "meta" is moved to the CPU, with copies of the tensors.
     """
     expected = module.state_dict()
     if odd := expected.keys() ^ tensors.keys():

@@ -1,12 +1,11 @@
-"""The base of every configuration, and the one way in which a user's text becomes one.
+"""Configurations: the base class, and the parser of users' texts.
 
-A configuration is a frozen, strict pydantic model that refuses unknown fields. A checkpoint carries it as JSON, a command
-line edits it with dotted overrides (``network.width=64``), and a short form names an algorithm with its numbers
-(``cfg:3``, ``ddim:eta=0.5``). Whatever is wrong with it is one `Problem`: one line that names the field, the value, what is
-allowed and the nearest match.
+A configuration is a frozen, strict pydantic model that refuses unknown fields. A checkpoint carries it as JSON, a command line
+edits it with dotted overrides (``network.width=64``), and a short form names an algorithm with its numbers (``cfg:3``,
+``ddim:eta=0.5``). Every error in a configuration is a `Problem` of one line: the field, the value, the allowed values and the
+nearest match.
 
-This module imports neither torch nor any other module of the package, so that the command line may use it before it knows
-what to do.
+This module imports neither torch nor any other module of the package, so the command line may use it before all else.
 """
 
 from __future__ import annotations
@@ -29,10 +28,10 @@ T = TypeVar("T")
 C = TypeVar("C", bound="Config")
 
 DEEPEST = 64
-"""JSON that is nested deeper is refused; configurations and manifests have a tenth of it."""
+"""Maximum nesting depth of JSON; configurations and manifests have a tenth of it."""
 _TOO_DEEP = f"it is nested deeper than {DEEPEST} levels"
 _SHOWN = 80
-"""Characters of a value that a message shows."""
+"""Maximum number of characters of a value in a message."""
 
 # Bounds that nobody meets: every number and list of a configuration has one, so that what is absurd is refused before any work.
 COUNT = 10_000_000
@@ -46,7 +45,7 @@ CLASSES = 1_000_000
 TIMESTEPS = 100_000
 """Steps of a chain, and so of a plan."""
 SEEDS = 2**64
-"""How many seeds there are: all of 64 bits."""
+"""Number of seeds: all of 64 bits."""
 Side = Annotated[int, Field(ge=1, le=16_384)]
 """Height or width of a picture in pixels."""
 ClassNumber = Annotated[int, Field(ge=0, lt=CLASSES)]
@@ -63,7 +62,7 @@ Candidates = Annotated[int, Field(ge=1, le=CANDIDATES)]
 
 
 class Problem(ValueError):
-    """Something that the user gave is wrong. The message is one line: the thing, the value, what is allowed, the nearest."""
+    """An error in the user's input. The message is one line: the thing, the value, the allowed values, the nearest match."""
 
     def __init__(self, message: str) -> None:
         # A name may have line breaks in it.
@@ -71,7 +70,7 @@ class Problem(ValueError):
 
 
 class Note(UserWarning):
-    """What the user should know of something that they gave and that is not wrong. One line, as a `Problem`'s."""
+    """Information for the user on valid input with a surprising effect. One line, like a `Problem`'s."""
 
 
 if typing.TYPE_CHECKING:
@@ -81,7 +80,7 @@ else:
 
 
 class _Meta(ModelMetaclass):
-    """Makes ``CFG(-1)`` in Python raise the same one line as ``cfg:-1`` does on the command line."""
+    """A metaclass with which ``CFG(-1)`` in Python raises the same one line as ``cfg:-1`` on the command line."""
 
     def __call__(cls, *values: Any, **fields: Any) -> Any:
         try:
@@ -111,7 +110,7 @@ class Config(BaseModel, metaclass=_Meta):
         use_attribute_docstrings=True,
     )
     in_text: ClassVar[bool] = True
-    """Whether its short form can be written (`parse`)."""
+    """True if the short form can be written (`parse`)."""
 
     def replace(self, **changes: Any) -> Self:
         """A validated copy with these fields changed; lists serve as tuples. Raises Problem."""
@@ -127,13 +126,13 @@ class Config(BaseModel, metaclass=_Meta):
 
 
 def first_line(error: Exception) -> str:
-    """What an error of another library says, as far as it belongs into one line; its kind where it says nothing."""
+    """First line of another library's error message; the error's kind if the message is empty."""
     said = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
     return f"{said} is missing" if isinstance(error, KeyError) else said
 
 
 def from_json(text: str | bytes) -> Any:
-    """JSON as plain data. Raises ValueError where it is none, or is nested deeper than `DEEPEST`."""
+    """JSON as plain data. Raises ValueError if invalid, or nested deeper than `DEEPEST`."""
     try:
         value = json.loads(text)
     except RecursionError:
@@ -147,7 +146,7 @@ def from_json(text: str | bytes) -> Any:
 
 
 def shown(value: object) -> str:
-    """A value as a message shows it: as Python writes it, or its kind alone where that is long."""
+    """A value for a message: as written in Python, or its kind alone if long."""
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits; what is nested too deep
@@ -234,9 +233,9 @@ def _assignments(override: str | Mapping[str, Any]) -> Iterable[tuple[str, Any]]
 
 
 class Kinds:
-    """The kinds of one base, a union that may grow: ``Annotated[Base, Kinds(A, B)]`` is a field that takes either.
+    """The kinds of a base class, an extensible union: ``Annotated[Base, Kinds(A, B)]`` is a field for either.
 
-    `register` adds one, also from outside of the package: it is then read from files and from the command line as ours are.
+    `register` adds a kind, also from outside of the package: files and the command line then accept it like ours.
     """
 
     def __init__(self, *members: type[Config], default: type[Config] | None = None) -> None:
@@ -245,9 +244,9 @@ class Kinds:
         self.default = default
 
     def register(self, member: type[C]) -> type[C]:
-        """Add a kind; returns it, so that this serves as a decorator. Raises Problem where its name is taken.
+        """Add a kind; returns it, so this is a decorator as well. Raises Problem if its name is taken.
 
-        The same class defined anew, as a notebook does whose cell is run again, takes the place of the one before.
+        The same class defined anew, as by a repeated cell of a notebook, replaces the earlier definition.
         """
         name = _kind(member)
         taken = kinds(Annotated[Config, self]).get(name)
@@ -473,6 +472,6 @@ def _tags(kind: Any) -> dict[str, type[BaseModel]]:
 
 
 def _model(kind: Any) -> type[BaseModel] | None:
-    """The one model that a declaration allows, if it is one."""
+    """The model of a declaration that allows exactly one; otherwise None."""
     members = _members(kind)
     return members[0] if len(members) == 1 else None

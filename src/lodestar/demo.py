@@ -1,7 +1,7 @@
-"""One picture that shows what guidance does: rows are scales, columns are classes with fixed seeds.
+"""The demo picture of guidance: rows are scales, columns are classes with fixed seeds.
 
-On the left the unconditional model steered by the noise-aware classifier, on the right classifier-free guidance. At scale 0
-both are the unconditional model, at 1 both aim at the conditional distribution, above that at less diversity and more class.
+On the left the unconditional model steered by the noise-aware classifier, on the right classifier-free guidance. At scale 0 both
+are the unconditional model, at 1 both aim at the conditional distribution, above 1 at less diversity and more class.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from lodestar.images import enlarge, grid
 
 SCALES = (0.0, 1.0, 3.0, 10.0)
 FACTOR = 2
-"""How often pixels are repeated."""
+"""Factor of enlarging the pixels."""
 
 
 def guidances(scale: float) -> dict[str, tuple[Guidance, ...]]:
@@ -52,7 +52,7 @@ def demo(
 
 
 def count(name: str = "cifar10") -> int:
-    """How many pictures the demo makes."""
+    """Number of pictures in the demo."""
     return len(SCALES) * len(guidances(1.0)) * len(library.config(name).names or ())
 
 

@@ -1,4 +1,4 @@
-"""A network with its conditions and its parameterization: the only place where mathematics and networks meet."""
+"""Denoisers: a network with its conditions and its prediction, the only place where mathematics and networks meet."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lodestar.nets import AnyNetwork, Part, UNetConfig
 from lodestar.nets.attention import Gather, Watch, stay
 
 Variance = Literal["fixed", "learned", "learned_range"]
-"""What the network says of the reverse variance: nothing, its logarithm, or a fraction between its bounds (Improved DDPM)."""
+"""Kind of reverse variance predicted by the network: none, its logarithm, or a fraction between its bounds (Improved DDPM)."""
 
 
 class DenoiserConfig(Config):
-    """A denoiser: a network, what it predicts and what it is conditioned on."""
+    """A denoiser: a network with its prediction and its conditions."""
 
     network: AnyNetwork = UNetConfig()
     """Its channels are made to fit: those that it takes are the data's and the conditions' planes, those that it gives follow
@@ -32,9 +32,9 @@ class DenoiserConfig(Config):
     prediction: AnyPrediction = Epsilon()
     variance: Variance = "fixed"
     channels: Channels = 3
-    """Of the data; where they are not given, the network's tell them."""
+    """Channels of the data; by default the network's."""
     conditions: tuple[AnyCondition, ...] = Field(default=(), max_length=100)
-    """At most one of each kind."""
+    """Conditions of the network, at most one of each kind."""
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -59,18 +59,18 @@ class DenoiserConfig(Config):
         raise Problem(f"network.in_channels is {given}: no number of channels and their conditions' planes add up to that")
 
     def condition(self, name: str) -> Condition | None:
-        """The condition of this name, if it has one."""
+        """The condition of this name, or None."""
         return next((condition for condition in self.conditions if condition.kind == name), None)
 
     @property
     def classes(self) -> int | None:
-        """Number of classes that it may be conditioned on, or None."""
+        """Number of classes, or None for an unconditional network."""
         label = self.condition("label")
         return label.classes if isinstance(label, LabelCondition) else None
 
     @property
     def low_res(self) -> tuple[int, int] | None:
-        """Height and width of the pictures that it enlarges, or None where it makes pictures from noise alone."""
+        """Height and width of an upsampler's input; None for other models."""
         small = self.condition("low_res")
         return small.size if isinstance(small, LowRes) else None
 
@@ -89,7 +89,7 @@ def conditions(classes: int | None = None, low_res: tuple[int, int] | None = Non
 
 
 class Denoiser(nn.Module):
-    """Predicts clean data from noisy data [B, C, H, W] under conditions."""
+    """Denoiser of data [B, C, H, W] under conditions."""
 
     def __init__(self, config: DenoiserConfig) -> None:
         super().__init__()
@@ -101,10 +101,10 @@ class Denoiser(nn.Module):
         """Precision of the network's torso; in- and outputs are float32."""
 
     def encode(self, cond: Cond, keep: Mapping[str, Tensor] | None = None) -> Signals:
-        """Conditions to signals, once per sample.
+        """Encode conditions as signals, once per sample.
 
-        cond: by name, [B, …] each, some or all of those that it knows; an upsampler needs its picture. keep: bool [B] by name,
-        False where a sample loses its condition.
+        cond: by name, [B, …] each; conditions may be missing, except an upsampler's picture. keep: bool [B] by name, False where
+        a sample loses its condition.
         """
         known = {condition.kind: condition for condition in self.config.conditions}
         assert not set(cond) - set(known), f"this denoiser takes no condition {sorted(set(cond) - set(known))}"
@@ -116,7 +116,7 @@ class Denoiser(nn.Module):
         return signals
 
     def null(self, cond: Cond, count: int) -> Signals:
-        """The signals of `count` samples that are asked for nothing in particular; cond: what they cannot be without."""
+        """The signals of `count` unconditional samples; cond: the conditions without a null."""
         signals = Signals()
         for condition in self.config.conditions:
             encoder = self._encoder(condition.kind)
@@ -129,7 +129,7 @@ class Denoiser(nn.Module):
         return encoder
 
     def output(self, x: Tensor, level: Level, signals: Signals, gather: Mapping[Part, Gather] | None = None) -> Output:
-        """The network's word at x [B, C, H, W]. gather: attention overrides by part (PAG, SAG)."""
+        """The network's output at x [B, C, H, W]. gather: attention overrides by part (PAG, SAG)."""
         scale = self.config.prediction.input_scale(level)
         time = level.time
         times = time.to(x) if isinstance(time, Tensor) else torch.full((len(x),), time, device=x.device)
@@ -142,14 +142,14 @@ class Denoiser(nn.Module):
         return Output(value, frac=variance) if self.config.variance == "learned_range" else Output(value, logvar=variance)
 
     def forward(self, x: Tensor, level: Level, signals: Signals, gather: Mapping[Part, Gather] | None = None) -> Estimate:
-        """The belief at x [B, C, H, W]."""
+        """The estimate at x [B, C, H, W]."""
         return self.output(x, level, signals, gather).estimate(x, level, self.config.prediction)
 
     def bind(
         self, cond: Cond, keep: Mapping[str, Tensor] | None = None, null: Signals | None = None,
         composition: Composition | None = None,
     ) -> Bound:  # fmt: skip
-        """A `Denoise` under these conditions; see `encode`. null: what stands for nothing in particular (`Denoiser.null`).
+        """A `Denoise` under these conditions; see `encode`. null: the unconditional signals (`Denoiser.null`).
 
         With a composition of T labels, there are T samples in `cond`, and B in `null`.
         """
@@ -163,7 +163,7 @@ class Denoiser(nn.Module):
 
 
 class Bound:
-    """A denoiser under given conditions: a `Denoise` that can also say what it would believe without them, or inattentively."""
+    """A denoiser under given conditions: a `Denoise`, with its unconditional and perturbed variants for guidance."""
 
     def __init__(
         self,
@@ -186,7 +186,7 @@ class Bound:
         return Bound(self.denoiser, self.signals.toward(other.signals, weight), self.null)
 
     def unconditional(self) -> Bound:
-        """The same under nothing in particular."""
+        """The denoiser without its conditions."""
         assert self.null is not None, "this model was never trained without its conditions"
         return Bound(self.denoiser, self.null, self.null, None, self.gather)
 
@@ -207,7 +207,7 @@ class Bound:
         return conditional if self.composition is None else self.composition(conditional, unconditional), unconditional
 
     def perturbed(self) -> dict[str, Bound]:
-        """The same with the attention maps of one part replaced by the identity, for every part that attends."""
+        """Denoisers with one part's attention maps replaced by the identity, for every part with attention."""
         return {part: self._attending({part: stay}) for part in self.denoiser.config.network.attending}
 
     def watched(self) -> Callable[[Tensor, Level], tuple[Estimate, Tensor]] | None:
@@ -215,9 +215,9 @@ class Bound:
         return self.attended if "middle" in self.denoiser.config.network.attending else None
 
     def attended(self, x: Tensor, level: Level) -> tuple[Estimate, Tensor]:
-        """The estimate at x [B, C, H, W], and how much each place is attended to in the middle: float32 [B, 1, h, w] of mean 1.
+        """The estimate at x [B, C, H, W], and the attention received by each place in the middle: float32 [B, 1, h, w] of mean 1.
 
-        Of composed labels, what the unconditional model attends to.
+        For composed labels, the attention of the unconditional model.
         """
         watch = Watch()
         estimate = self._attending({"middle": watch})(x, level)

@@ -18,15 +18,15 @@ _PATIENCE_SECONDS = 30
 
 
 def place(url: str) -> Path:
-    """Where the file that `url` names is kept, or is to be put: the cache folder's ``downloads``."""
+    """Path of the file at `url` in the cache folder's ``downloads``, present or not."""
     return cache_folder() / "downloads" / url.rpartition("/")[2]
 
 
 def fetch(url: str, sha256: str | None) -> Path:
-    """The file that `url` names, with these contents, in the cache folder's ``downloads``; put there if it is not.
+    """The file at `url`, with these contents, in the cache folder's ``downloads``; fetched if missing.
 
-    sha256: None where nobody has published it; then a file that is there is taken for the right one. Raises Problem where there
-    is no network, which says where to put the file, and for other contents.
+    sha256: None if unpublished; an existing file is then taken as valid. Raises Problem for other contents, and without a
+    network, naming the place for the file.
     """
     path = place(url)
     if path.exists() and sha256 is None:

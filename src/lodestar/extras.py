@@ -1,4 +1,4 @@
-"""Optional libraries: asked for where they are used, named in the error with the extra that brings them."""
+"""Optional libraries: imported on use, with an error that names the extra to install."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files that are either whole or not there: written under a temporary name, synced, then renamed."""
+"""Files written whole or not at all: under a temporary name, synced, then renamed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CACHE = "LODESTAR_CACHE"
 
 
 def cache_folder() -> Path:
-    """For what can be made or fetched again: ``$LODESTAR_CACHE``, or ``lodestar`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
+    """Folder of reproducible files: ``$LODESTAR_CACHE``, or ``lodestar`` in ``$XDG_CACHE_HOME`` or ``~/.cache``."""
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lodestar"
@@ -63,10 +63,10 @@ def check_writable(path: str | Path) -> None:
 
 @contextlib.contextmanager
 def reading(what: str | Path, failure: str = "cannot be read", hint: str = "") -> Iterator[None]:
-    """Whatever goes wrong while something is read, as the Problem "`what` `failure`: why", with `hint` behind it.
+    """Turn errors in reading into the Problem "`what` `failure`: why", with `hint` at its end.
 
-    The block reads that, or makes sense of what it has read of it, and does nothing else: libraries raise whatever a damaged
-    file makes them meet, so all of it counts as damage, but for a `Problem`, which says more, and for a lack of memory.
+    The block only reads, or interprets its input: libraries raise any exception for a damaged file, so every one counts as
+    damage, except for `Problem`, which says more, and a lack of memory.
     """
     try:
         yield
@@ -87,7 +87,7 @@ def _reason(error: Exception) -> str:
 
 
 def regular(path: Path) -> Path:
-    """The path, if a regular file is there: to open a pipe, a socket or a device can last for ever. Raises OSError."""
+    """The path, if it is a regular file: opening a pipe, a socket or a device can last for ever. Raises OSError."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         raise OSError("it is a folder" if stat.S_ISDIR(mode) else "it is no regular file")
@@ -101,7 +101,7 @@ def read_json(path: str | Path) -> Any:
 
 
 def is_temporary(path: Path) -> bool:
-    """Whether this is a file that `atomic` had not finished; one stays behind where the process was killed."""
+    """True for an unfinished file of `atomic`, left behind by a killed process."""
     return path.name.startswith(".") and path.name.endswith(".tmp")
 
 
@@ -128,10 +128,10 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
 
 @contextlib.contextmanager
 def lock(path: str | Path, taken: str) -> Iterator[None]:
-    """Hold a lock for as long as the block lasts, or the process lives.
+    """Hold a lock while the block, or the process, lasts.
 
-    Its file stays, unless the block ends with an error and the file, or the folder, was not there before: what is refused leaves
-    nothing behind. Raises Problem: `taken` if another process has it, another if the file, or a folder for it, cannot be made.
+    The lock's file stays, unless the block ends with an error and the file, or the folder, is new: refused work leaves nothing
+    behind. Raises Problem: `taken` if another process has the lock, another if the file, or a folder for it, cannot be made.
     """
     import fcntl
 

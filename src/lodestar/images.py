@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 _SMALL = 128
-"""Pictures smaller than this are enlarged in a grid, so that they can be looked at."""
+"""Side below which pictures are enlarged in a grid, to be visible."""
 
 
 def grid(pictures: Tensor, columns: int | None = None, gap: int = 1, background: int = 255) -> Tensor:
@@ -51,7 +51,7 @@ def save_grid(path: str | Path, pictures: Tensor, columns: int | None = None) ->
 
 
 def to_pil(picture: Tensor) -> Image.Image:
-    """uint8 [3, H, W] or [1, H, W] as PIL has it."""
+    """A PIL picture of uint8 [3, H, W] or [1, H, W]."""
     from PIL import Image
 
     array = picture.cpu().permute(1, 2, 0).numpy()
@@ -65,7 +65,7 @@ def save_png(path: str | Path, picture: Tensor) -> None:
 
 
 def png(picture: Tensor) -> bytes:
-    """uint8 [3, H, W] or [1, H, W] as a PNG file has it."""
+    """A PNG file of uint8 [3, H, W] or [1, H, W]."""
     buffer = io.BytesIO()
     to_pil(picture).save(buffer, format="PNG")
     return buffer.getvalue()

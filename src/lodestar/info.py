@@ -1,4 +1,4 @@
-"""What a model, a run or a file is, told from its header alone."""
+"""Descriptions of models, runs and files, read from their headers alone."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def _run(table: Table, folder: Path) -> None:
 
 
 def _goal(run: Any) -> str:
-    """What a run, of this version or another, is for. Raises whatever comes of a value that is missing or another."""
+    """The task of a run, of this version or another. Raises any exception for a missing or invalid value."""
     return f"{run['task']['kind']} on {run['data']['source']}, to {run['train']['images']:,} images"
 
 

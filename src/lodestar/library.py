@@ -1,4 +1,4 @@
-"""Models by name: those in the package, those of a run, files, and those of a hub."""
+"""Models by name: embedded ones, runs, files, and repositories of a hub."""
 
 from __future__ import annotations
 
@@ -26,23 +26,23 @@ from lodestar.models.first import upgraded
 from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device, place
 
 MODEL = "model.safetensors"
-"""What a run's folder, or a hub's repository, holds."""
+"""File of the model in a run's folder, or in a repository of a hub."""
 
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of model that files may hold."""
+    """A kind of model in files."""
 
     config: type[Config]
     build: Callable[[Any], nn.Module]
-    """Its configuration to the module that has the weights, which answers requests or guides."""
+    """Builder of the module with the weights, from its configuration; the module answers requests or guides."""
 
 
 KINDS: dict[str, Kind] = {
     "diffusion": Kind(DiffusionConfig, Diffusion),
     "classifier": Kind(ClassifierModelConfig, PictureClassifier),
 }
-"""The kinds that there are, by the names that files have for them; a new one is named here, also from outside of the package."""
+"""The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 
 
 def find(name: str | Path) -> Path:
@@ -112,14 +112,14 @@ def load(
 
 
 def load_diffusion(name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Diffusion:
-    """`load`, of a diffusion model. Raises Problem if it is of another kind."""
+    """Load a diffusion model; see `load`. Raises Problem if it is of another kind."""
     return load(name, device, "diffusion", dtype)
 
 
 def load_classifier(
     name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
 ) -> PictureClassifier:
-    """`load`, of a classifier. Raises Problem if it is of another kind."""
+    """Load a classifier; see `load`. Raises Problem if it is of another kind."""
     return load(name, device, "classifier", dtype)
 
 
@@ -194,7 +194,7 @@ def load_origin(manifest: Manifest, device: str | None = None) -> tuple[Generato
 
 
 def push_to_hub(name: str | Path, repository: str, *, private: bool = False) -> str:
-    """Put a model, and a card of what it is, into a repository of the hub (made if it is not there); returns its address.
+    """Put a model, with a descriptive card, into a repository of the hub (made if missing); returns its address.
 
     name: see `find`. repository: "owner/name"; ``load("hf:owner/name")`` loads it from there. Raises Problem.
     """
@@ -212,7 +212,7 @@ def push_to_hub(name: str | Path, repository: str, *, private: bool = False) -> 
 
 
 def _card(header: checkpoint.Header, repository: str) -> str:
-    """The front page of a repository: what the model is, where it comes from and how it is used, in Markdown."""
+    """The front page of a repository: description, provenance and use of the model, in Markdown."""
     lines = ["---", "library_name: lodestar", "pipeline_tag: unconditional-image-generation", "---", f"# {repository}", ""]
     lines += [f"A {header.kind} model of {header.parameters:,} parameters, for the library Lodestar.", ""]
     lines += ["```python", "import lodestar", "", f'model = lodestar.load("hf:{repository}")', "```", ""]

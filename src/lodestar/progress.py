@@ -11,14 +11,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 MEASURED = 3.0
-"""Seconds of work from which the rest is told."""
+"""Seconds of work before a forecast."""
 
 
 @contextmanager
 def progress(
     what: str, total: float, *, done: float = 0, console: Console | None = None, transient: bool = True
 ) -> Iterator[Callable[..., None]]:
-    """A bar with a count, a note and the time left. Call what it yields as (done) or (done, note)."""
+    """A progress bar with a count, a note and the time left. Call the yielded function as (done) or (done, note)."""
     columns = (
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -38,16 +38,16 @@ def progress(
 
 
 class Forecast:
-    """How long work will take here, from the time that its first parts take; of work that ends in seconds it says nothing."""
+    """A forecast of the duration of work, from the time of its first parts; silent for work of a few seconds."""
 
     def __init__(self, total: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """total: the units of work that there are; clock: seconds."""
+        """total: number of units of work; clock: seconds."""
         self.total, self.clock = total, clock
         self._first: tuple[float, float] | None = None
         self._told = False
 
     def __call__(self, done: float) -> float | None:
-        """To be called after every part, with the units done so far. Returns the seconds left, once: when they can be told."""
+        """Report the units done, after every part. Returns the seconds left, once, when they are known."""
         now = self.clock()
         if self._first is None:  # the first part is slower: it sets up what the others find there
             self._first = (now, done)

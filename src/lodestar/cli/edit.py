@@ -79,7 +79,7 @@ def interpolate(
     picture: Chosen = None,
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Go from one picture to another, from one seed to another, from one label to another, or both."""
+    """Interpolate between two pictures, two seeds, two labels, or several of these."""
     from lodestar.generators.edits import Interpolate
 
     make(

@@ -1,4 +1,4 @@
-"""What several commands have in common: options of one meaning everywhere, the readers of their short forms, and tables."""
+"""Common options of several commands, the parsers of their short forms, and tables."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Solving:
         return {"steps": self.steps, "sampler": self.sampler, "guidance": self.guidance or (), "clamp": self.clamp}
 
     def settings(self) -> Settings:
-        """How pictures are made. Raises Problem."""
+        """Settings of sampling. Raises Problem."""
         from lodestar.generators.request import settings
 
         return settings(**self.asked())
@@ -159,11 +159,11 @@ class Solving:
 _ASKING = {"classifier": "--guidance classifier:SCALE", "weak": "--guidance autoguidance:SCALE"}
 """Guidance that asks for the guides which have an option of their own."""
 _WORDS = {"weak": "weaker model (smaller or less trained)"}
-"""What a guide is called, where its role does not say."""
+"""Name of a guide, where its role is unclear."""
 
 
 def _listed(role: str) -> str:
-    """The roles in which guidance asks for guides, and the one that is nearest to another word."""
+    """Roles of guides in guidance, and the nearest to another word."""
     from lodestar.config import nearest
     from lodestar.guidance import KINDS, Guidance
 
@@ -173,7 +173,7 @@ def _listed(role: str) -> str:
 
 @dataclass(frozen=True)
 class Sampling(Solving):
-    """Those of `Solving`, and of the commands that draw noise."""
+    """Options of `Solving`, and of the commands that draw noise."""
 
     seed: Seed = 0
     temperature: Temperature = 1.0
@@ -183,9 +183,9 @@ class Sampling(Solving):
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:
-    """A command that takes a dataclass of options, as one that takes each of them by itself, which is how typer reads it.
+    """The command with each field of its dataclass of options as a parameter of its own, as typer needs.
 
-    They stand where the dataclass stood. Its default there is an instance, whose values are the options' defaults.
+    The parameters take the dataclass's position. Its default there is an instance, whose values are the options' defaults.
     """
     hints = get_type_hints(command, include_extras=True)
     parameters: list[inspect.Parameter] = []
@@ -246,7 +246,7 @@ def load_judge(model: str, judge: str | None, best_of: int, device: str | None) 
 
 
 def show(table: Table) -> None:
-    """Print a table, what stands in it as it is: names may look like rich's markup."""
+    """Print a table without interpreting its texts: names may look like rich's markup."""
     from rich.console import Console
 
     Console(markup=False).print(table)

@@ -1,4 +1,4 @@
-"""Between data and what a model is trained on, one codec a file. `KINDS` is the list of them."""
+"""Codecs between data and the values models are trained on, one a file. `KINDS` lists them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a codec is: the way between data and what a model is trained on."""
+"""Codecs: the conversion between data and the values a model is trained on."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from lodestar.config import Config
 
 
 class Coder(nn.Module, abc.ABC):
-    """A codec made concrete; it may have weights, which are kept with the model's."""
+    """A built codec; weights, if any, are kept with the model's."""
 
     @abc.abstractmethod
     def encode(self, data: Tensor) -> Tensor:
-        """Data [B, …] as the model is trained on them, float32."""
+        """Encoded data [B, …], float32, as used in training."""
 
     @abc.abstractmethod
     def decode(self, x: Tensor) -> Tensor:
-        """What a model has made, as data."""
+        """Data decoded from a model's output."""
 
     def centre(self, data: Tensor) -> Tensor:
-        """Data as the middle of what `decode` makes of them, so that they come back as they were."""
+        """Data encoded at the middle of `decode`'s bins, so decoding returns the same values."""
         return self.encode(data)
 
 
 class Codec(Config, abc.ABC):
-    """The way between data and what a model is trained on."""
+    """The conversion between data and the values a model is trained on."""
 
     kind: str
 
     @property
     def limit(self) -> float | None:
-        """The largest value that encoded data have, to which x̂₀ is clamped; None where they have none."""
+        """The largest encoded value, to which x̂₀ is clamped; None if unbounded."""
         return None
 
     @abc.abstractmethod
     def data_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """The shape of a datum, for that of the encoded one."""
+        """The shape of a datum, from the shape of its encoding."""
 
     @abc.abstractmethod
     def build(self) -> Coder:

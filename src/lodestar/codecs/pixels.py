@@ -1,4 +1,4 @@
-"""Between 8-bit pictures and the numbers that pixel models are trained on."""
+"""The codec of 8-bit pictures for pixel models."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from lodestar.codecs.base import Codec, Coder
 
 
 def encode(image: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] to float32 in [−1, 1], as the published code has it: image/127.5 − 1."""
+    """Encode uint8 [B, C, H, W] as float32 in [−1, 1], as in the published code: image/127.5 − 1."""
     return image.float() / 127.5 - 1.0
 
 
 def decode(x: Tensor) -> Tensor:
-    """Floats to uint8 [B, C, H, W], rounded down from (x + 1)·127.5 and clamped, as the published code has it."""
+    """Decode floats to uint8 [B, C, H, W], rounded down from (x + 1)·127.5 and clamped, as in the published code."""
     return ((x + 1.0) * 127.5).clamp(0, 255).to(torch.uint8)
 
 
 def centre(image: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] to the middle of what `decode` rounds down to it, at most 1.
+    """Encode uint8 [B, C, H, W] at the middle of `decode`'s bins, at most 1.
 
-    A quarter of what `encode` makes comes back one less; this comes back as it was.
+    A quarter of values from `encode` decode to one less; these decode exactly.
     """
     return ((image.float() + 0.5) / 127.5 - 1.0).clamp(max=1.0)
 
 
 class Pixels(Codec):
-    """8-bit pictures as they are, in [−1, 1]."""
+    """8-bit pictures as values in [−1, 1]."""
 
     kind: Literal["pixels"] = "pixels"
 
@@ -45,7 +45,7 @@ class Pixels(Codec):
 
 
 class PixelCoder(Coder):
-    """See Pixels. It has no weights."""
+    """The coder of `Pixels`, without weights."""
 
     def encode(self, data: Tensor) -> Tensor:
         return encode(data)

@@ -1,4 +1,4 @@
-"""What a denoiser may be conditioned on, one modality a file; each makes its part of `Signals`. `KINDS` is the list of them."""
+"""Conditions of a denoiser, one modality a file; each encodes to `Signals`, which add. `KINDS` lists the kinds."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lodestar.conditions.signals import Signals
 from lodestar.config import Kinds
 
 Cond = Mapping[str, Tensor]
-"""Conditions by name, as `Condition.asked` and `Condition.seen` give them; a missing name means unconditional."""
+"""Conditions by name, as from `Condition.asked` and `Condition.seen`; a missing name means unconditional."""
 
 KINDS = Kinds(LabelCondition, LowRes)
 AnyCondition = Annotated[Condition, KINDS]

@@ -1,4 +1,4 @@
-"""What one picture is asked to be."""
+"""An ask: the specification of one picture."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lodestar.config import COUNT, Config, Seed
 
 
 class Ask(Config):
-    """One picture that is asked for. A picture depends on its own ask alone, and not on what else is asked with it."""
+    """The specification of one picture. A picture depends on its own ask alone, not on other asks of the request."""
 
     seed: Seed = 0
     label: Label = None
-    """A class, several composed, or None for none (unconditional)."""
+    """A class, several composed, or None for unconditional."""
     source: int | None = Field(default=None, ge=0, lt=COUNT)
-    """The number of the picture that it is made of, where it is made of one."""
+    """Number of the source picture of an edit; None without."""
     weight: float | None = Field(default=None, ge=0, le=1)
-    """How far it is from one end of a path to the other, where it is on one."""
+    """Position between the ends of an interpolation, from 0 to 1; None without."""
     others: Mapping[str, JsonValue] = Field(default={}, max_length=1_000)
-    """What only some models know, by the names of their conditions."""
+    """Values for further conditions of some models, by the conditions' names."""
 
     def given(self, name: str) -> object:
-        """What is asked under the name of a condition; None for nothing."""
+        """The value asked under a condition's name; None if not asked."""
         return getattr(self, name) if name in type(self).model_fields else self.others.get(name)

@@ -1,4 +1,4 @@
-"""What a condition is: how it is read from what is asked and from data, what a network makes of it, and what its null is."""
+"""Conditions: read from asks and from data, encoded for a network, with a null for unconditional sampling."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ Fields = Mapping[str, Tensor | tuple[str, ...]]
 
 
 class Encoder(nn.Module, abc.ABC):
-    """The part of a denoiser that makes signals of one condition."""
+    """The part of a denoiser that encodes one condition as signals."""
 
     @abc.abstractmethod
     def forward(self, given: Tensor, keep: Tensor | None = None) -> Signals:
-        """given: [B, …], as the condition reads it. keep: bool [B], False where a sample loses the condition."""
+        """The signals of given values [B, …], as read by the condition. keep: bool [B], False where a sample loses the
+        condition."""
 
     @abc.abstractmethod
     def null(self, count: int) -> Signals:
-        """What stands for nothing in particular, for `count` samples. A condition that has no null is never asked."""
+        """The signals of the null condition, for `count` samples. Not called for a condition without a null."""
 
 
 class Condition(Config, abc.ABC):
-    """A modality that a denoiser is told of. Its kind is its name, in asks, in batches and among the denoiser's parameters."""
+    """A modality of conditioning. Its kind is its name, in asks, in batches and among the denoiser's parameters."""
 
     kind: str
 
     @property
     def optional(self) -> bool:
-        """Whether a sample may be without it."""
+        """True if a sample may be without the condition."""
         return True
 
     def planes(self, channels: int) -> int:
-        """How many planes the network sees beside x, for data of so many channels."""
+        """Number of planes beside x at the network's input, for data of `channels` channels."""
         return 0
 
     @abc.abstractmethod
@@ -47,8 +48,8 @@ class Condition(Config, abc.ABC):
 
     @abc.abstractmethod
     def asked(self, asks: Sequence[Ask]) -> tuple[Tensor, Tensor | None]:
-        """What is asked of each picture [B, …], on the CPU, and who is asked at all: bool [B], None for all."""
+        """Values of each ask [B, …], on the CPU, and a mask of the asks with a value: bool [B], None for all."""
 
     @abc.abstractmethod
     def seen(self, fields: Fields, x0: Tensor) -> Tensor:
-        """What a batch of data tells [B, …]; x0: its pictures as the model sees them, float32 [B, C, H, W]."""
+        """Values of a batch of data [B, …]; x0: its pictures as the model sees them, float32 [B, C, H, W]."""

@@ -1,4 +1,4 @@
-"""Labels as they are asked for: a class, or several."""
+"""Labels in asks: a class, or several composed."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ class Composed(Config):
 
 
 Label = ClassNumber | Composed | None
-"""What a picture is asked to show: a class, several, or nothing in particular (unconditional)."""
+"""Content of a picture: a class, several composed, or nothing in particular (unconditional)."""
 
 
 def signs(label: Label) -> dict[int, float]:
-    """The classes of a label: 1 for one that is wanted, −1 for one that is not."""
+    """The classes of a label with their signs: 1 if wanted, −1 if unwanted."""
     if isinstance(label, Composed):
         return {**dict.fromkeys(label.wanted, 1.0), **dict.fromkeys(label.unwanted, -1.0)}
     return {} if label is None else {label: 1.0}

@@ -1,6 +1,6 @@
 """Class labels as a condition: a learned vector for each class, added to the embedding of time (ADM, Improved DDPM).
 
-No label is the zero vector, so a network that never saw a dropped label is unchanged by this, and one that did is both
+No label is the zero vector: a network trained without dropped labels is unchanged, a network trained with them is both
 conditional and unconditional (classifier-free guidance).
 """
 
@@ -22,7 +22,7 @@ from lodestar.nets.layers import normal
 
 
 def sign_table(labels: Sequence[Label], classes: int) -> Tensor:
-    """The signs of B labels, 0 for classes that are not named: float32 [B, classes]."""
+    """The signs of B labels, 0 for classes not named: float32 [B, classes]."""
     table = torch.zeros(len(labels), classes)
     for row, label in enumerate(labels):
         for number, sign in signs(label).items():
@@ -31,7 +31,7 @@ def sign_table(labels: Sequence[Label], classes: int) -> Tensor:
 
 
 class LabelCondition(Condition):
-    """Class labels."""
+    """Class labels as a condition."""
 
     kind: Literal["label"] = "label"
     classes: int = Field(ge=1, le=CLASSES)
@@ -40,7 +40,7 @@ class LabelCondition(Condition):
         return LabelEncoder(self.classes, width)
 
     def asked(self, asks: Sequence[Ask]) -> tuple[Tensor, Tensor | None]:
-        """Composed labels are taken apart before (`lodestar.generators.guided.bind`)."""
+        """Class numbers int64 [B] of single labels; `lodestar.generators.guided.bind` decomposes composed ones before."""
         labels = [ask.label for ask in asks]
         numbers = torch.tensor([label if isinstance(label, int) else 0 for label in labels])
         return numbers, torch.tensor([label is not None for label in labels])
@@ -52,14 +52,14 @@ class LabelCondition(Condition):
 
 
 class LabelEncoder(Encoder):
-    """Classes to vectors."""
+    """An embedding of classes as vectors."""
 
     def __init__(self, classes: int, width: int) -> None:
         super().__init__()
         self.table = nn.Embedding.from_pretrained(normal(classes, width), freeze=False)
 
     def forward(self, given: Tensor, keep: Tensor | None = None) -> Signals:
-        """given: int64 [B]."""
+        """The signals of class numbers, int64 [B]."""
         emb = self.table(given)
         return Signals(emb if keep is None else emb * keep[:, None])
 

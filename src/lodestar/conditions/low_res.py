@@ -1,6 +1,6 @@
-"""A smaller picture as a condition: enlarged to the size of the one that is made, and laid beside it as further planes.
+"""A smaller picture as a condition, enlarged to the size of the output and concatenated as further planes.
 
-ADM, section 5.1 and Improved DDPM, appendix C: a diffusion model of large pictures that sees the small one all along.
+ADM, section 5.1 and Improved DDPM, appendix C: a diffusion model of large pictures conditional on the small one throughout.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ def enlarged(planes: Tensor, size: Sequence[int]) -> Tensor:
 
 
 def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """The small picture [B, C, h, w] of a large one [B, C, H, W], as published upsamplers are trained: means over areas."""
+    """The small picture [B, C, h, w] of a large one [B, C, H, W], as in published upsamplers' training: means over areas."""
     return F.interpolate(x, size=size, mode="area")
 
 
 class LowRes(Condition):
-    """A picture to be enlarged. It is no property of an ask: an edit hands its pictures over."""
+    """A picture to be enlarged, provided by an edit, not by an ask."""
 
     kind: Literal["low_res"] = "low_res"
     size: tuple[Side, Side]
@@ -58,10 +58,10 @@ class LowRes(Condition):
 
 
 class LowResEncoder(Encoder):
-    """Small pictures as planes: the network's input lays them beside x."""
+    """The small picture as planes, beside x at the network's input."""
 
     def forward(self, given: Tensor, keep: Tensor | None = None) -> Signals:
-        """given: float32 [B, C, h, w] in [−1, 1]."""
+        """The signals of small pictures, float32 [B, C, h, w] in [−1, 1]."""
         return Signals(planes=given)
 
     def null(self, count: int) -> Signals:

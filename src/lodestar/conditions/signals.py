@@ -1,4 +1,4 @@
-"""Conditions in the form that networks take."""
+"""Signals: encoded conditions, in the form taken by networks."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Signals:
-    """What a network is told beside x and the time, made once for a whole sampling run. A part that is None is not told.
+    """Encoded conditions beside x and the time, computed once for a whole sampling run. A part is None if not conditioned on.
 
-    Those of several conditions are added: embeddings are summed, planes laid beside each other.
+    Signals of several conditions add: embeddings are summed, planes concatenated.
     """
 
     emb: Tensor | None = None
-    """Added to the embedding of time, float32 [B, emb_width]; None is zero."""
+    """Embedding added to that of time, float32 [B, emb_width]; None is zero."""
     planes: Tensor | None = None
-    """Pictures to see beside x, float32 [B, P, h, w] of any size, in [−1, 1]."""
+    """Planes concatenated with x, float32 [B, P, h, w] of any size, in [−1, 1]."""
 
     def __add__(self, other: Signals) -> Signals:
         emb = self.emb if other.emb is None else other.emb if self.emb is None else self.emb + other.emb
@@ -30,17 +30,17 @@ class Signals:
         return Signals(_joined(self.emb, other.emb), _joined(self.planes, other.planes))
 
     def toward(self, other: Signals, weight: Tensor) -> Signals:
-        """The signals between these (weight 0) and another's (1), by their embeddings; weight float32 [B]."""
+        """Interpolated signals, from these (weight 0) to another's (1), by their embeddings; weight float32 [B]."""
         if self.emb is None or other.emb is None:
             assert self.emb is other.emb, "one of the two is unconditional"
             return self
-        # The two products, and not lerp, are exactly the one or the other at the ends.
+        # The two products, not lerp, are exactly either end.
         weight = weight[:, None]
         return Signals((1 - weight) * self.emb + weight * other.emb, self.planes)
 
 
 def _joined(first: Tensor | None, second: Tensor | None) -> Tensor | None:
-    """Two parts as one; an embedding that is not told is zero."""
+    """Two parts concatenated; a missing embedding is zero."""
     if first is None or second is None:
         assert first is second, "both batches are told of it, or neither"
         return None

@@ -1,4 +1,4 @@
-"""Other projects' checkpoints as ours, a file a family. This is the list of families."""
+"""Conversion of other projects' checkpoints, a family of checkpoints a file. `FAMILIES` lists them."""
 
 from dataclasses import replace
 

@@ -1,12 +1,12 @@
 """The family of guided-diffusion (ADM), improved-diffusion (IDDPM) and consistency_models: UNetModel, EncoderUNetModel as ours.
 
 The three projects share one layout of names, flat lists of sequences: ``input_blocks.0`` is the stem, ``input_blocks.i`` our
-``down.{i-1}``; in ``output_blocks.i`` the attention and the doubling stand wherever they happen to fall, which the names of
-their parameters tell. Projections that they write as convolutions over one place are affine maps here. An upsampler
-(SuperResModel) is a U-Net of twice the channels.
+``down.{i-1}``. In ``output_blocks.i`` the positions of attention and upsampling vary, and follow from the names of their
+parameters. Projections written there as convolutions over one place are affine maps here. An upsampler (SuperResModel) is a U-Net
+of twice the channels.
 
-What weights do not tell (heads, the layout of q, k and v, dropout; schedule, prediction) comes from the arguments of the
-reference's constructor, or from the table of what is published.
+Settings that weights do not determine (heads, the layout of q, k and v, dropout; schedule, prediction) come from the arguments of
+the reference's constructor, or from the table of published models.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ MULTIPLIERS: dict[int, tuple[float, ...]] = {
     64: (1, 2, 3, 4),
     32: (1, 2, 2, 2),
 }
-"""Widths of the resolutions by the size of the pictures, as OpenAI's code has them."""
+"""Channel multipliers of the resolutions, by picture size, as in OpenAI's code."""
 
 
 class BackboneArguments(Config):
-    """What the constructors of both reference networks take, with their defaults. -1 stands for "not given", as it does there."""
+    """Constructor arguments of both reference networks, with their defaults. As there, -1 stands for "not given"."""
 
     image_size: int | None = Field(default=None, ge=1)
     in_channels: int
@@ -46,25 +46,25 @@ class BackboneArguments(Config):
     out_channels: int
     num_res_blocks: int
     attention_resolutions: tuple[int, ...]
-    """Factors of reduction, not sizes; those that the network does not reach mean nothing."""
+    """Reduction factors of the resolutions with attention, not sizes; factors beyond the coarsest have no effect."""
     dropout: float = 0
     channel_mult: tuple[float, ...] = (1, 2, 4, 8)
     conv_resample: bool = True
     dims: Literal[2] = 2
     use_checkpoint: bool = False
     use_fp16: bool = False
-    """Not of the network: ours computes in the precision of its input."""
+    """Unused: our networks compute in the precision of their input."""
     num_heads: int = 1
     num_head_channels: int = -1
-    """Overrides the numbers of heads."""
+    """Number of channels of a head; overrides the numbers of heads."""
     num_heads_upsample: int = -1
     use_scale_shift_norm: bool = False
     resblock_updown: bool = False
-    """Overrides conv_resample."""
+    """Resampling in residual blocks; overrides conv_resample."""
     use_new_attention_order: bool = False
 
     def backbone(self) -> dict[str, Any]:
-        """The fields that the U-Net and the classifier have in common, by our names."""
+        """The common fields of U-Net and classifier, under our names."""
         by_width = self.num_head_channels != -1
         return {
             "in_channels": self.in_channels,
@@ -96,21 +96,21 @@ class ClassifierArguments(BackboneArguments):
 
 
 def unet_config(arguments: Mapping[str, Any]) -> UNetConfig:
-    """Ours for the arguments of UNetModel; `num_classes` is not the network's but the label condition's. Raises Problem."""
+    """Our configuration for the arguments of UNetModel; `num_classes` belongs to the label condition. Raises Problem."""
     given = decode(UNetArguments, arguments, "UNetModel")
     up_heads = None if given.num_heads_upsample == -1 or given.num_head_channels != -1 else given.num_heads_upsample
     return decode(UNetConfig, {**given.backbone(), "out_channels": given.out_channels, "up_heads": up_heads}, "UNetModel")
 
 
 def classifier_config(arguments: Mapping[str, Any]) -> ClassifierConfig:
-    """Ours for the arguments of EncoderUNetModel. Raises Problem."""
+    """Our configuration for the arguments of EncoderUNetModel. Raises Problem."""
     given = decode(ClassifierArguments, arguments, "EncoderUNetModel")
     fields = {"classes": given.out_channels, "pool": given.pool, "size": (given.image_size, given.image_size)}
     return decode(ClassifierConfig, {**given.backbone(), **fields}, "EncoderUNetModel")
 
 
 def unet_facts(shapes: Shapes) -> Facts:
-    """The fields of a UNetConfig that the shapes of UNetModel's state dict tell. Raises Problem where they are of no U-Net."""
+    """The fields of a UNetConfig determined by the shapes of UNetModel's state dict. Raises Problem for shapes of no U-Net."""
     blocks = _backbone_blocks(shapes, "input_blocks")
     outputs = 1 + max(_backbone_blocks(shapes, "output_blocks"), default=-1)
     doubled = [index for index in range(outputs) if _any(shapes, rf"output_blocks\.{index}\.[12]\.(conv|in_layers\.0)\.weight")]
@@ -128,10 +128,10 @@ def unet_facts(shapes: Shapes) -> Facts:
 
 
 def classifier_facts(shapes: Shapes) -> Facts:
-    """The fields of a ClassifierConfig that the shapes of EncoderUNetModel's state dict tell.
+    """The fields of a ClassifierConfig determined by the shapes of EncoderUNetModel's state dict.
 
-    Where halvings are residual blocks, they look like the others, and the number of resolutions is told only if no other is
-    possible. Raises Problem where the shapes are of no classifier.
+    Residual downsampling blocks look like the others, so the number of resolutions is included only if unambiguous. Raises
+    Problem for shapes of no classifier.
     """
     blocks = _backbone_blocks(shapes, "input_blocks")
     count = 1 + max(blocks)
@@ -165,7 +165,7 @@ def classifier_facts(shapes: Shapes) -> Facts:
 
 @dataclass(frozen=True)
 class _Block:
-    """What one of the input blocks shows of itself."""
+    """Shapes of one of the input blocks."""
 
     width: int
     attends: bool
@@ -173,7 +173,7 @@ class _Block:
 
 
 def _backbone_blocks(shapes: Shapes, where: str) -> dict[int, _Block]:
-    """The blocks of a list that have parameters, by their number."""
+    """The blocks with parameters of a list, by number."""
     numbers = sorted({int(match[1]) for name in shapes if (match := re.match(rf"{where}\.(\d+)\.", name))})
     blocks = {}
     for number in numbers:
@@ -194,7 +194,7 @@ def _backbone_blocks(shapes: Shapes, where: str) -> dict[int, _Block]:
 
 
 def _regular(blocks: Mapping[int, _Block], resolutions: int, depth: int) -> bool:
-    """Whether blocks can be so many resolutions of so many residual blocks, with residual halvings between them."""
+    """True if blocks can be `resolutions` resolutions of `depth` residual blocks, with residual downsampling between them."""
     if depth < 1:
         return False
     for level in range(resolutions):
@@ -248,7 +248,7 @@ BACKBONE = (
     Rule(r"^time_embed\.0\.", "time.linear1."),
     Rule(r"^time_embed\.2\.", "time.linear2."),
     Rule(r"^label_emb\.", "label.table."),
-    # Where a module stands.
+    # Positions of modules.
     Rule(r"^input_blocks\.0\.0\.", "stem."),
     Rule(r"^input_blocks\.(\d+)\.([01])\.", _down),
     Rule(r"^middle_block\.0\.", "middle.0.block."),
@@ -257,7 +257,7 @@ BACKBONE = (
     Rule(r"^output_blocks\.(\d+)\.0\.", r"up.\1.block."),
     Rule(r"^output_blocks\.(\d+)\.1\.(?=norm|qkv|proj_out)", r"up.\1.attention."),
     Rule(r"^output_blocks\.(\d+)\.[12]\.", r"up.\1.resample."),
-    # What its parameters are called: residual block, convolution of a resampling, attention.
+    # Names of parameters: residual block, convolution of a resampling, attention.
     Rule(r"\.in_layers\.0\.", ".norm1."),
     Rule(r"\.in_layers\.2\.", ".conv1."),
     Rule(r"\.emb_layers\.1\.", ".emb."),

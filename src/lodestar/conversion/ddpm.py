@@ -1,8 +1,8 @@
 """The family of pytorch-ddpm (w86763777), the port of DDPM to PyTorch: its UNet as ours.
 
-Attention stands inside of the residual block, and its q, k and v are convolutions of their own; resamplings stand in the lists
-beside the blocks. The sinusoids of time are a table in the state dict, sine and cosine in turn: it is fixed, so that it is left
-out, and the affine map that reads it takes its columns in our order. One head is what weights cannot tell and all of them have.
+Attention is part of the residual block, with separate convolutions for q, k and v; resamplings stand in the lists beside the
+blocks. The sinusoids of time are a fixed table in the state dict, sine and cosine in turn; the table is left out, and the affine
+map after it takes its columns in our order. All models have one head, which weights do not determine.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _TABLE = "time_embedding.timembedding.0.weight"
 
 
 class UNetArguments(Config):
-    """The arguments of the reference's UNet."""
+    """Constructor arguments of the reference's UNet."""
 
     T: int = Field(ge=1)
     ch: int
     ch_mult: tuple[int, ...] = Field(min_length=1)
     attn: tuple[int, ...]
-    """Numbers of the resolutions that attend, from the finest, 0."""
+    """Indices of the resolutions with attention, from the finest, 0."""
     num_res_blocks: int
     dropout: float
 
 
 def unet_config(arguments: Mapping[str, Any]) -> UNetConfig:
-    """Ours for the arguments of UNet. Raises Problem."""
+    """Our configuration for the arguments of UNet. Raises Problem."""
     given = decode(UNetArguments, arguments, "UNet")
     fields = {
         "width": given.ch,
@@ -57,7 +57,7 @@ _ALWAYS = {
 
 
 def unet_facts(shapes: Shapes) -> Facts:
-    """The fields of a UNetConfig that the shapes of the state dict tell."""
+    """The fields of a UNetConfig determined by the shapes of the state dict."""
     width = shapes["head.weight"][0]
     levels: list[list[str]] = [[]]
     for number in sorted({int(match[1]) for name in shapes if (match := re.match(r"downblocks\.(\d+)\.", name))}):
@@ -82,12 +82,12 @@ def unet_facts(shapes: Shapes) -> Facts:
 
 
 def _stem(width: int, finest: float) -> int | None:
-    """The first convolution's channels, if not the finest resolution's: they are the width whatever the first multiplier is."""
+    """Channels of the first convolution, if not the finest resolution's: they equal the width, whatever the first multiplier."""
     return None if finest == 1 else width
 
 
 def without_table(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The state dict without its table of sinusoids. Raises Problem where it is another table than the fixed one."""
+    """The state dict without its table of sinusoids. Raises Problem for another table than the fixed one."""
     table = state[_TABLE]
     if table.device.type != "meta":
         ours = timestep_embedding(torch.arange(len(table)), table.shape[1])
@@ -112,9 +112,9 @@ def _rules_for(config: ModelConfig) -> tuple[Rule, ...]:
 
 
 def rules(depth: int) -> tuple[Rule, ...]:
-    """The rules for a network of `depth` residual blocks at each resolution on the way down.
+    """The rules for a network of `depth` residual blocks at each resolution of the encoder.
 
-    The lists hold resamplings between the blocks, so that the places on the way up depend on how many blocks there are.
+    The lists hold resamplings between the blocks, so positions in the decoder depend on the number of blocks.
     """
     return (
         Rule(r"^time_embedding\.timembedding\.1\.weight$", "time.linear1.weight", _columns),
@@ -152,12 +152,12 @@ def rules(depth: int) -> tuple[Rule, ...]:
 
 
 def _stage(place: int, depth: int) -> int:
-    """Which stage a place in the list of the way up is: after every depth + 1 blocks, a doubling has a place of its own."""
+    """The stage of a position in the decoder's list: after every depth + 1 blocks follows an upsampling."""
     return place - place // (depth + 2)
 
 
 def _columns(weight: Tensor) -> Tensor:
-    """Columns for sine and cosine in turn [O, W], as ours: all cosines, then all sines."""
+    """Columns [O, W] reordered, from sine and cosine in turn to ours: all cosines, then all sines."""
     return torch.cat([weight[:, 1::2], weight[:, 0::2]], dim=1)
 
 

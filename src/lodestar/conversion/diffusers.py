@@ -1,8 +1,8 @@
-"""Models as folders of diffusers (a UNet2DModel, a scheduler and the pipeline of both), out and in, without that library.
+"""Models as folders of diffusers (a UNet2DModel, a scheduler and their pipeline), export and import, without that library.
 
-A model that was trained without its classes too gets one class more, the last: the zero vector, "no class". Times that are
-scaled become the table of a "learned" embedding, a row a step. For a model that enlarges there is no pipeline: its folder holds a
-UNet2DModel whose input is x and, after it, the small picture (scaled to x's size, bilinearly).
+A model trained with dropped classes gets an additional last class: the zero vector, "no class". Scaled times become the table of
+a "learned" embedding, a row a step. An upsampler has no pipeline: its folder holds a UNet2DModel whose input is x followed by the
+small picture (scaled to x's size, bilinearly).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _TABLE, _LABELS = "time_proj.weight", "class_embedding.weight"
 
 
 class Sampling(Config):
-    """A model's process and sampling in our words, for what the scheduler's settings have no place."""
+    """Process and sampling of a model, in our terms, beyond the scheduler's settings."""
 
     schedule: AnySchedule
     sampler: AnySampler
@@ -48,24 +48,24 @@ class Sampling(Config):
 
 
 class Beside(Config):
-    """What the format has no place for, in a file of our own beside diffusers'."""
+    """Everything without a place in the format, kept in a file of our own beside diffusers'."""
 
     names: tuple[str, ...] | None = None
-    """Of the classes."""
+    """Names of the classes."""
     droppable: bool = False
-    """The last class is none."""
+    """True if the last class is "no class"."""
     low_res: tuple[int, int] | None = None
-    """The size of what is enlarged."""
+    """Size of an upsampler's input."""
     scheduler: dict[str, Any] | None = None
-    """The scheduler's settings that `sampling` is of: where somebody has changed them, they count alone."""
+    """Scheduler settings belonging to `sampling`: if changed since, they alone count."""
     sampling: Sampling | None = None
 
 
 def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, plan: str | None = None) -> str:
-    """Write a model as a folder of diffusers; returns in words what it holds. Raises Problem where diffusers has none such.
+    """Write a model as a folder of diffusers; returns a description of it. Raises Problem if diffusers has no such model.
 
-    sampler, plan: in the place of the model's own, of which the scheduler is then; where diffusers has none for the model's own,
-    the chain's ancestral sampling stands for it there, which is told, and the model's own is kept in our file beside.
+    sampler, plan: for the scheduler, in place of the model's own. If diffusers has no scheduler for the model's own, ancestral
+    sampling of the chain takes its place, which is reported, and the model's own is kept in our file beside.
     """
     check_writable(folder / folders.WEIGHTS)
     config = resampled(model.config, sampler, plan)
@@ -106,7 +106,7 @@ def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, pl
 
 
 def _scheduler(config: DiffusionConfig, exact: bool) -> tuple[str, dict[str, Any], str]:
-    """The scheduler's class and settings, and in words why it samples otherwise than the model, if it does. Raises Problem."""
+    """The scheduler's class and settings, and the reason why its sampling differs from the model's, if any. Raises Problem."""
     try:
         return *write(config), ""
     except Problem as problem:
@@ -120,7 +120,7 @@ def _scheduler(config: DiffusionConfig, exact: bool) -> tuple[str, dict[str, Any
 def load(folder: Path, sampler: AnySampler | None = None, plan: str | None = None) -> tuple[DiffusionConfig, dict[str, Tensor]]:
     """A model from a folder of diffusers: its configuration, and the state of `Diffusion`.
 
-    sampler, plan: in the place of the scheduler's. Raises Problem naming what is not read, and where we have no such model.
+    sampler, plan: in place of the scheduler's. Raises Problem naming unsupported settings, and for models we do not have.
     """
     parts = folders.find(folder)
     beside = decode(Beside, folders.read(folder / _OURS), str(folder / _OURS)) if (folder / _OURS).exists() else Beside()
@@ -158,9 +158,9 @@ def load(folder: Path, sampler: AnySampler | None = None, plan: str | None = Non
 
 
 def convert(source: Path, folder: Path, sampler: AnySampler | None = None, plan: str | None = None) -> tuple[Path, Diffusion]:
-    """A folder of diffusers as one file of ours, ``folder/NAME.safetensors``, NAME that of the folder. Raises Problem.
+    """Convert a folder of diffusers into our file ``folder/NAME.safetensors``, named after the folder. Raises Problem.
 
-    Nothing is written for one that is cut short, or whose weights are not those that its settings tell.
+    Nothing is written for a truncated folder, or weights that contradict the settings.
     """
     path = folder / f"{source.resolve().name}.safetensors"
     check_writable(path)
@@ -172,8 +172,8 @@ def convert(source: Path, folder: Path, sampler: AnySampler | None = None, plan:
 
 
 def _network(settings: UNet2DModel, network: UNetConfig, tensors: dict[str, Tensor], weights: Path) -> dict[str, Tensor]:
-    """The network's tensors under our names. Raises Problem naming the file and those that are missing or too many."""
-    # A table of learned times is ours, with the cosines first, whatever the order of computed ones would be.
+    """The network's tensors under our names. Raises Problem naming the file and its missing or superfluous tensors."""
+    # A table of learned times is ours, with the cosines first, whatever the order of computed sinusoids.
     sines_first = not settings.flip_sin_to_cos and settings.time_embedding_type == "positional"
     try:
         return from_unet2d(network, {name: tensor for name, tensor in tensors.items() if name != _TABLE}, sines_first)
@@ -184,7 +184,7 @@ def _network(settings: UNet2DModel, network: UNetConfig, tensors: dict[str, Tens
 def _learned_times(
     settings: UNet2DModel, schedule: AnySchedule, network: UNetConfig, tensors: dict[str, Tensor], weights: Path
 ) -> AnySchedule:
-    """The schedule with the times of a "learned" embedding's table. Raises Problem where it is none of times of 1000/T a step."""
+    """The schedule with the times of a "learned" embedding's table. Raises Problem unless its times are 1000/T a step."""
     if settings.time_embedding_type != "learned":
         return schedule
     schedule = schedule.replace(rescale_time=True)
@@ -197,7 +197,7 @@ def _learned_times(
 
 
 def _classes(settings: UNet2DModel, labels: Tensor | None, beside: Beside, where: Path) -> int | None:
-    """How many classes there are. Raises Problem where settings and weights tell different numbers."""
+    """The number of classes. Raises Problem if settings and weights contradict each other."""
     told = None if labels is None else len(labels)
     if settings.num_class_embeds != told:
         raise Problem(
@@ -207,7 +207,7 @@ def _classes(settings: UNet2DModel, labels: Tensor | None, beside: Beside, where
 
 
 def _variance(told: Variance | None, settings: UNet2DModel, beside: Beside, parts: folders.Parts) -> Variance:
-    """What the network says of the variance. Raises Problem where it says something and nothing tells what."""
+    """The kind of reverse variance predicted by the network. Raises Problem if the kind is unknown."""
     channels = settings.in_channels // (1 if beside.low_res is None else 2)
     if told is not None and (told == "fixed") != (settings.out_channels == channels):
         raise Problem(
@@ -223,5 +223,5 @@ def _variance(told: Variance | None, settings: UNet2DModel, beside: Beside, part
 
 
 def _times(schedule: AnySchedule, network: UNetConfig) -> Tensor:
-    """What the first layer of a network is told at each step of a chain, float32 [T, width]."""
+    """Input of a network's first time layer at each step of a chain, float32 [T, width]."""
     return timestep_embedding(schedule.times(), network.width, closed=network.closed_frequencies)

@@ -1,4 +1,4 @@
-"""What a family of foreign checkpoints is: names that it is known by, what its weights tell, and the rules that rename them."""
+"""Families of foreign checkpoints: recognised by their names, with facts from shapes, and rules of renaming."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import AnySampler
 
 Shapes = Mapping[str, Sequence[int]]
-"""The shape of each tensor of a state dict by its foreign name."""
+"""Shape of each tensor of a state dict by foreign name."""
 
 ModelConfig = DiffusionConfig | ClassifierModelConfig
 
@@ -26,42 +26,42 @@ M = TypeVar("M", bound=ModelConfig)
 _SHOWN = 4
 
 Facts = Mapping[str, Any]
-"""Settings that weights tell, by the dotted path that they have in our configuration; values are JSON's."""
+"""Settings determined by weights, by their dotted path in our configuration; values are JSON's."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """Checkpoints that share one layout of names."""
+    """A family of checkpoints with one layout of names."""
 
     name: str
     landmarks: frozenset[str]
-    """Foreign names that every one of its files has."""
+    """Foreign names contained in every file of the family."""
     rules: tuple[Rule, ...]
-    """All the rules that a file of it may need; each met name ends as one of ours."""
+    """Rules for all files of the family; each matched name ends as one of ours."""
     facts: Callable[[Shapes], Facts]
-    """What the shapes tell of the configuration. Raises Problem where they are of no network that the family has."""
+    """Settings determined by the shapes. Raises Problem for shapes of no network of the family."""
     rules_for: Callable[[ModelConfig], Sequence[Rule]]
-    """The rules for the files of one configuration. They end in names of our network, or in ``label.table.weight``."""
+    """Rules for the files of one configuration. They end in names of our network, or in ``label.table.weight``."""
     own: Callable[[Mapping[str, str], Facts, str, str], ModelConfig] | None = None
-    """The configuration of a file that somebody trained: its flags, what its weights tell, whose defaults count, and its name."""
+    """Configuration of a user-trained file, from its flags, its weights' facts, the code with the defaults, and a name."""
     inside: str | None = None
-    """Under which name a file holds the state dict, if not as a whole: that of the averaged weights where it holds several."""
+    """Name of the entry with the state dict in a file: with several, the averaged weights; None for the whole file."""
     fixed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = field(default_factory=lambda: _whole)
-    """A state dict without what it holds of fixed tables, which are ours too. Raises Problem where they are not."""
+    """Function to remove fixed tables, which are ours too, from a state dict. Raises Problem if their values differ."""
 
     def recognize(self, keys: Iterable[str]) -> bool:
-        """Whether a file with these names is one of the family's."""
+        """True if the names of a file are of this family."""
         keys = set(keys)
         return self.landmarks <= keys and not self.strangers(keys)
 
     def strangers(self, keys: Iterable[str]) -> list[str]:
-        """The names that none of the rules knows."""
+        """Names without a rule."""
         patterns = [re.compile(rule.pattern) for rule in self.rules]
         return [key for key in keys if not any(pattern.search(key) for pattern in patterns)]
 
 
 def recognize(families: Sequence[Family], keys: Iterable[str], what: str) -> Family:
-    """The family of a file with these names. Raises Problem naming the closest ones and the names that do not fit them."""
+    """The family of a file with these names. Raises Problem naming the closest families and the unknown names."""
     keys = list(keys)
     for family in families:
         if family.recognize(keys):
@@ -70,7 +70,7 @@ def recognize(families: Sequence[Family], keys: Iterable[str], what: str) -> Fam
 
 
 def resampled(config: M, sampler: AnySampler | None, plan: str | None) -> M:
-    """The configuration with another sampler or plan, where they are given. Raises Problem for a classifier, and a wrong plan."""
+    """The configuration with another sampler or plan, if given. Raises Problem for a classifier, and an invalid plan."""
     if sampler is None and plan is None:
         return config
     if not isinstance(config, DiffusionConfig):
@@ -80,12 +80,12 @@ def resampled(config: M, sampler: AnySampler | None, plan: str | None) -> M:
 
 
 def contradictions(config: ModelConfig, facts: Facts) -> dict[str, tuple[Any, Any]]:
-    """The settings in which a configuration and the weights differ: (the weights', the configuration's) by dotted path."""
+    """Contradictions between a configuration and the weights: (the weights' value, the configuration's) by dotted path."""
     return {path: (told, set_) for path, told in facts.items() if not _same(told, set_ := _at(config, path))}
 
 
 def check(config: ModelConfig, facts: Facts, what: str, name: str) -> None:
-    """Raise Problem naming the settings in which the weights of `what` contradict the configuration called `name`."""
+    """Raise Problem naming the settings contradicted by the weights of `what`, in the configuration called `name`."""
     differing = contradictions(config, facts)
     if "kind" in differing:
         told, wanted = differing["kind"]
@@ -101,7 +101,7 @@ def _whole(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
 
 
 def _misfits(families: Sequence[Family], keys: list[str]) -> list[str]:
-    """The families by how many of the names they know, most first, with the first few that do not fit."""
+    """The families by number of known names, most first, with the first few unknown names."""
     strangers = {family.name: family.strangers(keys) for family in families}
     lines = []
     for family in sorted(families, key=lambda family: len(strangers[family.name])):
@@ -126,7 +126,7 @@ def _same(told: Any, set_: Any) -> bool:
 
 
 def show(value: Any) -> str:
-    """A value of a setting, for a message."""
+    """A setting's value as text, for messages."""
     if isinstance(value, list | tuple):
         return ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in value) or "nowhere"
     return "none" if value is None else str(value)

@@ -1,7 +1,7 @@
-"""Files that somebody trained with guided-diffusion or improved-diffusion: its flags tell what weights do not.
+"""User-trained files of guided-diffusion or improved-diffusion, configured by training flags.
 
-The flags are those of the projects' ``script_util.py``, with its defaults. They are read from a command line as published (the
-variables ``MODEL_FLAGS="…"`` of its README too), from a file of one, or from a JSON object.
+The flags are defined in the projects' ``script_util.py``, with its defaults. They are read from a command line as published (the
+variables ``MODEL_FLAGS="…"`` of its README too), from a file with a command line, or from a JSON object.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class ProcessFlags(Foreign):
 
 
 class ModelFlags(ProcessFlags):
-    """Flags of a diffusion model of guided-diffusion, or of an upsampler, and the few of sampling that belong to a model."""
+    """Flags of a diffusion model of guided-diffusion, or of an upsampler, and the sampling flags of a model."""
 
     num_channels: int = Field(default=128, ge=1)
     num_res_blocks: int = Field(default=2, ge=1)
@@ -78,7 +78,7 @@ class ModelFlags(ProcessFlags):
     clip_denoised: bool = True
 
     def model(self, facts: Facts) -> DiffusionConfig:
-        """The model with these flags; its classes and channels are those of its weights, since the code has no flags for them."""
+        """The model with these flags; classes and channels are its weights', since the code has no flags for them."""
         size, enlarges = self.large_size or self.image_size, self.small_size is not None
         multipliers = _numbers("channel_mult", self.channel_mult, float) or _multipliers(size, enlarges)
         channels = facts["denoiser.network.in_channels"] // (2 if enlarges else 1)
@@ -124,7 +124,7 @@ class ModelFlags(ProcessFlags):
 
 
 class ImprovedFlags(ModelFlags):
-    """Flags of improved-diffusion: fewer, and two defaults are others."""
+    """Flags of improved-diffusion: fewer, and two other defaults."""
 
     rescale_timesteps: bool = True
     rescale_learned_sigmas: Annotated[bool, _LOSS] = True
@@ -142,7 +142,7 @@ class ClassifierFlags(ProcessFlags):
     classifier_pool: Pool = "attention"
 
     def model(self, facts: Facts) -> ClassifierModelConfig:
-        """The classifier with these flags; its classes and channels are those of its weights."""
+        """The classifier with these flags; classes and channels are its weights'."""
         network = classifier_config(
             {
                 "image_size": self.image_size,
@@ -164,7 +164,7 @@ class ClassifierFlags(ProcessFlags):
 
 
 CODES: dict[str, type[ModelFlags]] = {"guided-diffusion": ModelFlags, "improved-diffusion": ImprovedFlags}
-"""Projects whose defaults may count, by name."""
+"""Projects with default flags, by name."""
 
 _OTHERS = {
     "data_dir", "val_data_dir", "schedule_sampler", "lr", "weight_decay", "lr_anneal_steps", "batch_size", "microbatch",
@@ -172,7 +172,7 @@ _OTHERS = {
     "model_path",
     "classifier_path", "classifier_scale", "base_samples", "noised", "iterations", "anneal_lr", "local_rank", "log_dir",
 }  # fmt: skip
-"""Flags of training and sampling that say nothing of a model."""
+"""Flags of training and sampling without effect on a model."""
 
 _NAMES = {
     "denoiser.network.width": "num_channels",
@@ -193,13 +193,13 @@ _NAMES = {
     "network.pool": "classifier_pool",
     "network.size": "image_size",
 }
-"""The flags that say what weights tell too, by the settings of ours."""
+"""Flags also determined by weights, by our settings."""
 
 
 def parse(given: Iterable[str], text: str | None = None) -> dict[str, str]:
-    """Flags by name, as text. given: ``name=value`` each. text: a file, or a command line; `given` counts before it.
+    """Flags by name, as text. given: ``name=value`` each. text: a file, or a command line; `given` takes precedence.
 
-    Raises Problem for what is no flag.
+    Raises Problem for anything else than flags.
     """
     flags: dict[str, str] = {}
     if text is not None:
@@ -220,7 +220,7 @@ def parse(given: Iterable[str], text: str | None = None) -> dict[str, str]:
 
 
 def own(flags: Mapping[str, str], facts: Facts, code: str, what: str) -> ModelConfig:
-    """The model that flags of a project make. Raises Problem naming a wrong flag, or those that the weights contradict."""
+    """The model of a project's flags. Raises Problem naming invalid flags, or those contradicted by the weights."""
     kind: type[ModelFlags] | type[ClassifierFlags]
     kind = ClassifierFlags if facts["kind"] == "classifier" else choose("code", code, CODES)
     other = set(ModelFlags.model_fields if kind is ClassifierFlags else ClassifierFlags.model_fields)
@@ -263,13 +263,13 @@ def _parse_text(text: str) -> dict[str, str]:
             continue
         elif waiting is not None:
             flags[waiting] = word
-        # What else there is calls the script: python, its name, mpiexec, variables.
+        # The other words call the script: python, its name, mpiexec, variables.
         waiting = None
     return flags
 
 
 def _typed(kind: type[ProcessFlags], name: str, text: str) -> Any:
-    """The text of a flag as its kind of value; as it is where it can be none, or where there is no such flag."""
+    """The value of a flag, converted from text; unchanged if impossible, or for unknown flags."""
     default = kind.model_fields[name].default if name in kind.model_fields else ""
     if isinstance(default, bool):
         words = {"true": True, "t": True, "yes": True, "y": True, "1": True}
@@ -291,7 +291,7 @@ def _numbers(name: str, text: str, kind: type[Any]) -> list[Any]:
 
 
 def _factors(name: str, text: str, size: int) -> list[int]:
-    """The factors of reduction at which pictures have these sides."""
+    """The reduction factors at which pictures have these sides."""
     sides = _numbers(name, text, int)
     if any(side < 1 for side in sides):
         raise Problem(f"flags {name} is {text!r}: sides are at least 1")
@@ -299,7 +299,7 @@ def _factors(name: str, text: str, size: int) -> list[int]:
 
 
 def _multipliers(size: int, enlarges: bool = False) -> tuple[float, ...]:
-    """Those that the code gives pictures of a size. Raises Problem where it has none."""
+    """Channel multipliers for a picture size, as in the code. Raises Problem if there are none."""
     if size not in MULTIPLIERS:
         raise Problem(f"flags image_size is {size}: channel_mult has a default for {', '.join(map(str, MULTIPLIERS))} only")
     return MULTIPLIERS[256 if enlarges and size == 512 else size]

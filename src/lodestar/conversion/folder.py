@@ -1,4 +1,4 @@
-"""Where the parts of a diffusers folder stand: today's layout, and the older one without subfolders; weights in several forms."""
+"""The layout of a diffusers folder: today's, and the older one without subfolders; weights in several forms."""
 
 from __future__ import annotations
 
@@ -28,12 +28,13 @@ class Parts:
     """The network's settings."""
     scheduler: Path
     index: Mapping[str, Any]
-    """The pipeline's parts, by name; empty where there is no such file."""
+    """Index of the pipeline's parts, by name; empty without an index file."""
     weights: Path
-    """The network's weights, or the index of the files that hold them."""
+    """File of the network's weights, or the index of several."""
 
     def scheduler_class(self, settings: Mapping[str, Any]) -> str:
-        """The scheduler's class: the pipeline's word counts before the settings', as in diffusers. Raises Problem for none."""
+        """The scheduler's class: the pipeline's entry takes precedence over the settings', as in diffusers. Raises Problem if
+        missing."""
         listed = self.index.get("scheduler")
         name = listed[-1] if isinstance(listed, list) and listed else settings.get("_class_name")
         own = settings.get("_class_name", name)
@@ -45,7 +46,7 @@ class Parts:
         return name
 
     def tensors(self) -> dict[str, Tensor]:
-        """The network's weights by their foreign names. Raises Problem for a file that is missing or damaged."""
+        """The network's weights by foreign name. Raises Problem for a missing or damaged file."""
         if self.weights.suffix != ".json":
             return foreign.read(self.weights)
         listed = read(self.weights).get("weight_map")
@@ -61,7 +62,7 @@ class Parts:
 
 
 def find(folder: Path) -> Parts:
-    """The parts of a folder. Raises Problem where one is missing, or where the pipeline has others, of which we know nothing."""
+    """The parts of a folder. Raises Problem for a missing part, or unknown parts of the pipeline."""
     inside = folder / UNET if (folder / UNET).exists() else folder / "config.json"
     if not inside.exists():
         raise Problem(
@@ -83,7 +84,7 @@ def find(folder: Path) -> Parts:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """An object of JSON. Raises Problem if it cannot be read or is none."""
+    """Read a JSON object. Raises Problem if it cannot be read or is none."""
     content = read_json(path)
     if not isinstance(content, dict):
         raise Problem(f"{path} is not a JSON object")
@@ -91,7 +92,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _weights(folder: Path) -> Path:
-    """The weights, or their index; those of a variant (half precision) where there are no others."""
+    """File of the weights, or their index; of a variant (half precision) if there are no others."""
     found = next((folder / name for name in _FORMS if (folder / name).exists()), None)
     if found is not None:
         return found
@@ -105,5 +106,5 @@ def _weights(folder: Path) -> Path:
 
 
 def _plain(file: Any) -> bool:
-    """A file's name, and no path out of the folder."""
+    """True for a bare file name, without a path out of the folder."""
     return isinstance(file, str) and Path(file).name == file

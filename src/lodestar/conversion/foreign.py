@@ -1,4 +1,4 @@
-"""Foreign checkpoints: files of PyTorch or safetensors, of which only tensors are read, mapped into memory and not loaded."""
+"""Foreign checkpoints: PyTorch or safetensors files, read as tensors alone, mapped into memory."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
-"""What DataParallel and DistributedDataParallel put before every name, and torch.compile."""
+"""Name prefixes added by DataParallel, DistributedDataParallel and torch.compile."""
 
 
 def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
-    """The state dict of a .pt, .bin or safetensors file, without the prefix of a wrapper, which a Note names.
+    """Read the state dict of a .pt, .bin or safetensors file; prefixes of wrappers are removed with a Note.
 
-    inside: names under which families hold theirs, where the file is not one itself. The tensors are views of the file. Raises
-    Problem if it cannot be read, is damaged, needs code to be run, or holds no state dict.
+    inside: names of the entries in which families keep the state dict. The tensors are views of the file. Raises Problem if the
+    file cannot be read, is damaged, needs code to be run, or holds no state dict.
     """
     held = _load_safe(path) if path.suffix == ".safetensors" else _load(path)
     held = next((held[name] for name in inside if isinstance(held, dict) and isinstance(held.get(name), dict)), held)
@@ -57,7 +57,7 @@ def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
 
 
 def _unwrapped(state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """The state without the prefix that a wrapper puts before all names."""
+    """The state without a wrapper's prefix."""
     prefixes = {match[0] if (match := _WRAPPERS.match(name)) else "" for name in state}
     if len(prefixes) > 1 or prefixes == {""}:
         return state

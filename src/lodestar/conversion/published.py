@@ -1,4 +1,4 @@
-"""A published model: where it is, and what its weights do not tell."""
+"""Published models: their files, and configurations not contained in the weights."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from lodestar.conversion.family import Facts, Family, ModelConfig, check, contra
 
 @dataclass(frozen=True)
 class Published:
-    """One file that somebody has published."""
+    """A published file of a model."""
 
     name: str
-    """Ours for it: the publisher and the model, as in ``openai/adm-64``."""
+    """Our name, publisher and model, as in ``openai/adm-64``."""
     file: str
-    """The name that it has where it is published."""
+    """Published name of the file."""
     model: Callable[[], ModelConfig]
-    """The whole configuration."""
+    """The whole configuration of the model."""
     family: Family
     url: str | None = None
-    """Where it is; None where no program can fetch it."""
+    """Address of the file; None if it cannot be fetched by a program."""
     page: str = ""
-    """The page that tells how to get it."""
+    """Page with instructions to get the file."""
     sha256: str | None = None
-    """Of the file; None where nobody has published it."""
+    """SHA-256 of the file; None if unpublished."""
 
     @property
     def short(self) -> str:
-        """The model's name without its publisher's; that of the converted file."""
+        """The model's name without its publisher; also the name of the converted file."""
         return self.name.rpartition("/")[2]
 
     def fetch(self) -> Path:
@@ -41,13 +41,13 @@ class Published:
         return download.fetch(self.url, self.sha256)
 
     def check_hash(self, sha256: str, what: object) -> None:
-        """Raise Problem if the SHA-256 of the file is known, and another."""
+        """Raise Problem unless the SHA-256 of the file is the known one, if any."""
         if self.sha256 not in (None, sha256):
             raise Problem(f"{what} is not {self.name}: its SHA-256 is {sha256}, the published one {self.sha256}")
 
 
 def by_name(name: str, published: Sequence[Published]) -> Published:
-    """The published model of this name, its publisher's given or not. Raises Problem naming the nearest."""
+    """The published model of this name, with or without its publisher. Raises Problem naming the nearest."""
     found = next((each for each in published if name in (each.name, each.short)), None)
     if found is None:
         names = [name for each in published for name in (each.name, each.short)]
@@ -58,9 +58,9 @@ def by_name(name: str, published: Sequence[Published]) -> Published:
 
 
 def identify(file: str, given: str | None, family: Family, facts: Facts, published: Sequence[Published]) -> Published:
-    """Which published model a file is: the one given, else the one whose file has this name.
+    """The published model of a file: the given one, else the one with this file name.
 
-    Raises Problem where neither tells, with those that its weights allow, and where the weights contradict it.
+    Raises Problem listing models compatible with the weights, if undecided, and if the weights contradict the model.
     """
     if given is not None:
         chosen = by_name(given, published)
@@ -76,7 +76,7 @@ def identify(file: str, given: str | None, family: Family, facts: Facts, publish
 
 
 def _unnamed(file: str, family: Family, facts: Facts, published: Sequence[Published]) -> str:
-    """What to say of a file of a family whose name is no published one's."""
+    """Error message for a file of a family with an unpublished name."""
     allowed = [each.name for each in published if each.family.name == family.name and not contradictions(each.model(), facts)]
     says = (
         f"{file} has the names of {family.name} but not the name of a published file, and weights do not tell everything "

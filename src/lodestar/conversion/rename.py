@@ -1,9 +1,9 @@
 """The rename engine: weights of another project under the names of our modules, by an ordered table, or not at all.
 
-A family of foreign checkpoints is a table of rules. Every rule is a regular expression that is substituted in the name that
-the rules before it left, and optionally a change of the tensor where it applied. A name that then ends in ``[0]``, ``[1]`` … is
-a piece of one of ours: the pieces are joined in their order along the first dimension. A state dict fits when every foreign name
-met a rule, every name of ours is filled exactly once, and every shape agrees; else one line tells why not.
+A family of foreign checkpoints is a table of rules. Every rule is a regular expression substitution, applied to the result of the
+rules before, with an optional change of the tensor. A resulting name that ends in ``[0]``, ``[1]`` … is a piece of a tensor: the
+pieces are joined in order along the first dimension. A state dict fits when every foreign name matched a rule, every name of ours
+is filled exactly once, and every shape agrees; otherwise one line tells why not.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lodestar.config import Problem
 
 
 def matrix(weight: Tensor) -> Tensor:
-    """The weight of a convolution over one place, [O, I, 1] or [O, I, 1, 1], as that of an affine map, [O, I]."""
+    """The weight of a 1×1 convolution, [O, I, 1] or [O, I, 1, 1], as the matrix of an affine map, [O, I]."""
     return weight.flatten(1)
 
 
 @dataclass(frozen=True)
 class Rule:
-    """Substitute `replacement` (as in `re.sub`) for `pattern` in a name; where it applied, `change` the tensor too."""
+    """A substitution of `replacement` (as in `re.sub`) for `pattern` in a name; if it matched, `change` applies to the tensor."""
 
     pattern: str
     replacement: str | Callable[[re.Match[str]], str]
@@ -36,7 +36,7 @@ class Rule:
 def rename(
     state: Mapping[str, Tensor], rules: Iterable[Rule], ours: Mapping[str, Tensor], what: str = "weights"
 ) -> dict[str, Tensor]:
-    """The tensors of `state` under the names of `ours`, whose shapes they must have. `what` names the source in the message.
+    """The tensors of `state` under the names of `ours`, with equal shapes. `what` names the source in the message.
 
     Raises Problem naming the first few of the foreign names without a place, our names left empty, and shapes that differ.
     """
@@ -72,7 +72,7 @@ def rename(
 
 
 def _apply(rules: list[Rule], name: str, tensor: Tensor) -> tuple[str | None, Tensor]:
-    """Our name, None when no rule applied, and the tensor as the rules change it."""
+    """Our name, None if no rule matched, and the tensor with the rules' changes."""
     met = False
     for rule in rules:
         name, count = re.subn(rule.pattern, rule.replacement, name)
@@ -85,13 +85,13 @@ def _apply(rules: list[Rule], name: str, tensor: Tensor) -> tuple[str | None, Te
 
 
 def _piece(name: str | None) -> tuple[str, int]:
-    """The name of ours, and which of its pieces this is; the whole is piece 0. A name that no rule met is none of ours."""
+    """Our name without the piece's number, and that number; the whole is piece 0. A name without a rule is not ours."""
     match = re.fullmatch(r"(.*)\[(\d+)\]", name or "")
     return (match[1], int(match[2])) if match else (name or "", 0)
 
 
 def _join(tensors: Sequence[Tensor]) -> Tensor | None:
-    """The pieces one after another; None where they do not go together."""
+    """The pieces concatenated; None if their shapes do not fit."""
     if len(tensors) == 1:
         return tensors[0]
     return torch.cat(tuple(tensors)) if len({tensor.shape[1:] for tensor in tensors}) == 1 else None

@@ -1,4 +1,4 @@
-"""A foreign file into one of ours: recognised, renamed, written tensor by tensor, with its configuration and where it is from."""
+"""Conversion of a foreign file: recognised, renamed, written tensor by tensor, with configuration and provenance."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lodestar.samplers import AnySampler
 
 @dataclass(frozen=True)
 class Converted:
-    """What became of a file."""
+    """Result of a conversion."""
 
     path: Path
-    """The new one."""
+    """The new file."""
     published: Published
-    """What it was recognised as."""
+    """Model recognised in the file."""
     parameters: int
     sha256: str
-    """Of the foreign file."""
+    """SHA-256 of the foreign file."""
 
 
 def convert(
@@ -42,13 +42,12 @@ def convert(
     sampler: AnySampler | None = None,
     plan: str | None = None,
 ) -> Converted:
-    """Convert a foreign checkpoint into ``folder/NAME.safetensors``, NAME that of the published model it is, or of the file.
+    """Convert a foreign checkpoint into ``folder/NAME.safetensors``, NAME the published model's short name, or the file's.
 
-    given: the published model's name, where the file's does not tell. flags: those that it was trained with, where it is nobody's
-    published one (`lodestar.conversion.flags`); `given` is then the code's name whose defaults count, or None for the family's.
-    sampler, plan: what the model is sampled with afterwards, where they are given. The most memory that it takes is about the
-    file's size. Raises Problem if the file cannot be read, is of no known family, or is not what it is said to be; then nothing
-    is written.
+    given: the published model's name, if unclear from the file's. flags: training flags of a user-trained file
+    (`lodestar.conversion.flags`); `given` is then the name of the code with the defaults, or None for the family's. sampler,
+    plan: defaults of the converted model's sampling, if given. Peak memory is about the file's size. Raises Problem, without
+    writing anything, if the file cannot be read, is of no known family, or contradicts its name.
     """
     state = foreign.read(source, [family.inside for family in families if family.inside])
     family = recognize(families, state, source.name)
@@ -73,7 +72,7 @@ def convert(
 
 
 def _own(source: Path, family: Family, told: Facts, flags: Mapping[str, str], code: str | None) -> Published:
-    """A file that somebody trained. Raises Problem where its family has no flags, or they do not fit its weights."""
+    """Description of a user-trained file. Raises Problem if its family has no flags, or its weights contradict them."""
     if family.own is None:
         raise Problem(f"{source.name} has the names of {family.name}, whose flags are not read: say what it is with --as NAME")
     config = family.own(flags, told, code or family.name, source.name)
@@ -81,7 +80,7 @@ def _own(source: Path, family: Family, told: Facts, flags: Mapping[str, str], co
 
 
 def facts(family: Family, state: dict[str, Tensor], what: str) -> Facts:
-    """What the weights tell. Raises Problem naming the file where they are of no network of the family."""
+    """Settings determined by the weights. Raises Problem naming the file if they are of no network of the family."""
     try:
         return family.facts({name: tuple(tensor.shape) for name, tensor in state.items()})
     except Problem as problem:
@@ -93,9 +92,9 @@ def facts(family: Family, state: dict[str, Tensor], what: str) -> Facts:
 
 
 def ours(family: Family, config: ModelConfig, state: dict[str, Tensor], what: str) -> dict[str, Tensor]:
-    """The tensors of a foreign state dict under the names that a model of this configuration has, of its shapes.
+    """The tensors of a foreign state dict under the names and shapes of this configuration's model.
 
-    Most are views of the foreign ones. Raises Problem naming what does not fit.
+    Most are views of the foreign tensors. Raises Problem naming mismatches.
     """
     with torch.device("meta"):
         expected = config.build().state_dict()

@@ -1,4 +1,4 @@
-"""Settings of a foreign class, as a configuration of its own: each is used, without effect here, or refused with the reason."""
+"""Settings of a foreign class, as a configuration: each is used, without effect here, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ C = TypeVar("C", bound="Foreign")
 
 @dataclass(frozen=True)
 class Only:
-    """Marks a setting of which these values alone are read, and says why others are not."""
+    """A marker of a setting with these supported values alone, and the reason."""
 
     values: tuple[Any, ...]
     why: str
@@ -21,17 +21,17 @@ class Only:
 
 @dataclass(frozen=True)
 class Idle:
-    """Marks a setting without effect on a converted model, and says why."""
+    """A marker of a setting without effect on a converted model, and the reason."""
 
     why: str
 
 
 class Foreign(Config):
-    """The settings of a class of another library, with its own defaults for those that a file leaves out."""
+    """The settings of another library's class, with its own defaults for missing ones."""
 
 
 def read(kind: type[C], settings: Mapping[str, Any], where: str) -> C:
-    """Settings as a file of JSON has them. Raises Problem naming the file, the setting, and why its value is not read.
+    """Read settings of a JSON file. Raises Problem naming the file, the setting, and the reason of its refusal.
 
     Names that begin with an underscore are the library's notes about the file.
     """
@@ -44,7 +44,7 @@ def read(kind: type[C], settings: Mapping[str, Any], where: str) -> C:
 
 
 def _same(value: Any, allowed: Any) -> bool:
-    """Equal, and not by Python's leave alone: False is no 0."""
+    """Equality of values that does not equate False and 0."""
     return isinstance(value, bool) == isinstance(allowed, bool) and bool(value == allowed)
 
 

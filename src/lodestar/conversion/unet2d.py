@@ -1,8 +1,8 @@
-"""Our U-Net as diffusers' UNet2DModel, out and in: settings, names and weights, without that library.
+"""Our U-Net as diffusers' UNet2DModel, export and import: settings, names and weights, without that library.
 
-A UNet2DModel is our U-Net under other names, with one depth for all resolutions and convolutions between them. What it has no
-setting for but can compute is filled in exactly: a resolution with fewer blocks gets blocks that pass their input through, and
-resampling without parameters becomes a convolution with fixed weights. What it cannot compute is refused.
+A UNet2DModel is our U-Net under other names, with one depth for all resolutions and convolutions between them. Features without a
+setting there are emulated exactly if possible: a resolution with fewer blocks gets blocks that pass their input through, and
+resampling without parameters becomes a convolution with fixed weights. Other features are refused.
 """
 
 from __future__ import annotations
@@ -96,12 +96,12 @@ class UNet2DModel(Foreign):
 
     @property
     def adaptive(self) -> bool:
-        """Whether the time scales and shifts the norms."""
+        """True if time scales and shifts the norms."""
         return self.resnet_time_scale_shift == "scale_shift"
 
     @property
     def attended(self) -> list[bool]:
-        """Which resolutions have attention, from the finest."""
+        """Flags of the resolutions with attention, from the finest."""
         return [name == "AttnDownBlock2D" for name in self.down_block_types]
 
     @property
@@ -112,7 +112,7 @@ class UNet2DModel(Foreign):
 
 
 def block_types(side: Side, attended: Sequence[bool], residual: bool) -> list[str]:
-    """The names of the blocks of one way, by where it attends and how it resamples."""
+    """The names of the blocks of encoder or decoder, from their attention and resampling."""
     plain = f"Resnet{side}sampleBlock2D" if residual else f"{side}Block2D"
     return [f"Attn{side}Block2D" if flag else plain for flag in attended]
 
@@ -122,7 +122,7 @@ _ATTENTION = {"norm": "group_norm", "out": "to_out.0"}
 
 
 def to_unet2d(config: UNetConfig, state: Mapping[str, Tensor], size: tuple[int, int]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A U-Net as settings and state of a UNet2DModel that computes the same. Raises Problem where none does."""
+    """A U-Net as settings and state of an equivalent UNet2DModel. Raises Problem if there is none."""
     settings = _settings(config, size)
     layers = max(config.depths)
     tensors: dict[str, Tensor] = {}
@@ -140,7 +140,7 @@ def to_unet2d(config: UNetConfig, state: Mapping[str, Tensor], size: tuple[int, 
 
 
 def unet_config(settings: UNet2DModel, where: str = "UNet2DModel") -> UNetConfig:
-    """Ours for the settings of a UNet2DModel. Raises Problem for one that our U-Net cannot be."""
+    """Our configuration for the settings of a UNet2DModel. Raises Problem if unsupported."""
     width, dimension = settings.block_out_channels[0], settings.attention_head_dim
     fields = {
         "in_channels": settings.in_channels,
@@ -164,13 +164,13 @@ def unet_config(settings: UNet2DModel, where: str = "UNet2DModel") -> UNetConfig
 
 
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""What the maps of attention were called before diffusers 0.15."""
+"""Names of the attention's maps before diffusers 0.15."""
 
 
 def from_unet2d(config: UNetConfig, tensors: Mapping[str, Tensor], sines_first: bool = False) -> dict[str, Tensor]:
-    """The state of our U-Net from that of the UNet2DModel whose settings gave `config`, in names of today or of before 0.15.
+    """The state of our U-Net from a UNet2DModel's state, in names of today or of before 0.15; `config` is from its settings.
 
-    sines_first: its time embedding has the sines before the cosines. Raises Problem if a name is missing, or none of its own.
+    sines_first: its time embedding has the sines before the cosines. Raises Problem for a missing or unknown name.
     """
     old = re.compile(rf"(\.attentions\.\d+)\.({'|'.join(_OLD_ATTENTION)})\.")
     tensors = {old.sub(lambda match: f"{match[1]}.{_OLD_ATTENTION[match[2]]}.", name): tensor for name, tensor in tensors.items()}
@@ -196,15 +196,15 @@ def from_unet2d(config: UNetConfig, tensors: Mapping[str, Tensor], sines_first: 
 
 @dataclass(frozen=True)
 class _Place:
-    """A module by its two names; ours is None where diffusers' network has one and ours has none."""
+    """A module under its two names; ours is None for modules of diffusers alone."""
 
     theirs: str
     ours: str | None
     kind: Literal["block", "attention", "down", "up", "other"]
     channels: int = 0
-    """What it gives out."""
+    """Number of output channels."""
     doubled: bool = False
-    """It takes twice as many: a block on the way up."""
+    """True if the input has twice as many channels: a block of the decoder."""
 
     def reversed(self) -> _Place:
         assert self.ours is not None
@@ -212,7 +212,7 @@ class _Place:
 
 
 def _places(config: UNetConfig, layers: int) -> Iterator[_Place]:
-    """Every module of a UNet2DModel with `layers` blocks a resolution, and the one of ours that it is."""
+    """Modules of a UNet2DModel with `layers` blocks a resolution, each paired with ours."""
     yield _Place("time_embedding.linear_1", "time.linear1", "other")
     yield _Place("time_embedding.linear_2", "time.linear2", "other")
     yield _Place("conv_in", "stem", "other")
@@ -239,7 +239,7 @@ def _places(config: UNetConfig, layers: int) -> Iterator[_Place]:
     for place, level in enumerate(reversed(range(levels))):
         width, padding = config.widths[level], layers - config.depths[level]
         for layer in range(layers + 1):
-            # The first block narrows what comes from below; those that only pass on come right after it.
+            # The first block narrows the input from below; pass-through blocks come right after it.
             ours = None if 0 < layer <= padding else f"up.{number}"
             yield from _stage(config, f"up_blocks.{place}", layer, ours, level, width, doubled=True)
             number += ours is not None
@@ -256,7 +256,7 @@ def _stage(
 
 
 def _renamed(state: dict[str, Tensor], place: _Place, leaves: Mapping[str, str], taken: bool = False) -> dict[str, Tensor]:
-    """The parameters of a module of ours under diffusers' names (or, of a reversed place, the other way).
+    """The parameters of our module under diffusers' names (or, of a reversed place, the other way).
 
     taken: they leave `state`.
     """
@@ -272,7 +272,7 @@ def _renamed(state: dict[str, Tensor], place: _Place, leaves: Mapping[str, str],
 
 
 def _filler(place: _Place, config: UNetConfig) -> dict[str, Tensor]:
-    """Parameters with which a module that ours lacks does what ours does there without one."""
+    """Identity weights for a module that diffusers has and we do not."""
     width, zeros = place.channels, torch.zeros
     identity = torch.eye(width)
     match place.kind:
@@ -303,14 +303,14 @@ def _filler(place: _Place, config: UNetConfig) -> dict[str, Tensor]:
 
 
 def _split(qkv: Tensor, heads: int, layout: Layout) -> tuple[Tensor, ...]:
-    """Rows of a joint projection as those of q, k and v."""
+    """Rows of a joint projection as separate q, k and v."""
     if layout == "qkv_first":
         return qkv.chunk(3)
     return tuple(part.flatten(0, 1) for part in qkv.unflatten(0, (heads, 3, -1)).unbind(1))
 
 
 def _settings(config: UNetConfig, size: tuple[int, int]) -> dict[str, Any]:
-    """The settings of the UNet2DModel that computes what a U-Net does. Raises Problem where none does."""
+    """The settings of the UNet2DModel equivalent to a U-Net. Raises Problem if there is none."""
     attended = [2**level in config.attention for level in range(len(config.widths))]
     channels = sorted({*config.attended, config.widths[-1]})
     dimensions = sorted({width // config.heads_at(width) for width in channels})

@@ -1,1 +1,1 @@
-"""The mathematics: levels, schedules, plans, transitions, estimates. It knows no network, no file, no picture."""
+"""The mathematics: levels, schedules, plans, transitions, estimates. No networks, files or pictures."""

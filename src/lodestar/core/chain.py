@@ -1,8 +1,8 @@
-"""A chain of noise levels: its table, and every level between.
+"""A chain of noise levels: its table, and the levels between its entries.
 
 A chain of T steps is defined by β_1 … β_T (variances of q(x_t | x_{t−1})); ᾱ_t = Π (1 − β_i), α = √ᾱ, σ = √(1 − ᾱ). The table has
-T + 1 entries, of which entry 0 is clean data. The network is told k − 1 at entry k, as all the published code has it. Between
-the entries, log(σ/α) is interpolated linearly in time (as k-diffusion does), so that samplers may stop at any level.
+T + 1 entries; entry 0 is clean data. Network time at entry k is k − 1, as in all published code. Between the entries, log(σ/α) is
+interpolated linearly in time (as in k-diffusion), so samplers may stop at any level.
 """
 
 from __future__ import annotations
@@ -59,21 +59,21 @@ class Schedule(Config, abc.ABC):
         return 1000.0 / self.timesteps if self.rescale_time else 1.0
 
     def times(self) -> Tensor:
-        """What the network is told at the T noisy entries, float64 [T], ascending."""
+        """Network times at the T noisy entries, float64 [T], ascending."""
         return torch.arange(self.timesteps, dtype=torch.float64) * self.time_scale
 
     @property
     def start_sigma(self) -> float:
-        """Standard deviation of the noise that sampling begins with: 1 in all published chains, though their last σ is below."""
+        """Standard deviation of the initial noise of sampling: 1 in all published chains, though their last σ is below."""
         return 1.0
 
     def draw(self, count: int, rng: torch.Generator) -> Level:
-        """Levels for `count` samples, uniform over the chain's T noisy ones; tensors [count] on the generator's device."""
+        """Random levels for `count` samples, uniform over the chain's T noisy ones; tensors [count] on the generator's device."""
         index = torch.randint(1, self.timesteps + 1, (count,), generator=rng, device=rng.device)
         return _table_on(self, rng.device)[index]
 
     def at(self, time: float) -> Level:
-        """The level at a network time in [0, time of the last entry], fractional ones included."""
+        """The level at a network time in [0, time of the last entry]; the time may be fractional."""
         table = self.table
         assert isinstance(table.time, Tensor)
         first, last = table.time[1].item(), table.time[-1].item()
@@ -102,7 +102,7 @@ class Schedule(Config, abc.ABC):
         return _from_ratio(time, math.exp(target))
 
     def at_ratios(self, ratio: Tensor) -> Level:
-        """The levels whose σ/α are those of a tensor, float64 [B] on any device; see `at_ratio`."""
+        """The levels with the σ/α of a tensor, float64 [B] on any device; see `at_ratio`."""
         logs, table = _log_ratios(self).to(ratio.device), _table_on(self, ratio.device)
         assert isinstance(table.time, Tensor)
         target = ratio.log().clamp(logs[0], logs[-1])
@@ -115,7 +115,7 @@ class Schedule(Config, abc.ABC):
     def halfway(self, t: Level, s: Level) -> Level:
         """The level half way between two in network time.
 
-        Between two entries of the chain an entry, the lower one where two are as near, as the published table of PNDM has it.
+        Between two entries of the chain, an entry of mean index, rounded down, as in PNDM's published table.
         """
         places = [float(level.time) / self.time_scale for level in (t, s)]
         if all(abs(place - round(place)) < 1e-6 for place in places):
@@ -123,10 +123,10 @@ class Schedule(Config, abc.ABC):
         return self.at((float(t.time) + float(s.time)) / 2)
 
     def rates(self, level: Level) -> tuple[float, float]:
-        """(α̇, σ̇), the changes of α and σ per unit of network time at a noisy scalar level.
+        """Derivatives (α̇, σ̇) of α and σ by network time, at a noisy scalar level.
 
-        They are those of `at`; at an entry, where it has a kink, the mean of those on its two sides, or the one that there is.
-        Raises Problem where there is none: in a chain of one step, and at pure noise.
+        The derivatives of `at`; at an entry, where α and σ have a kink, the mean of both sides, or the single finite side. Raises
+        Problem where no derivative exists: in a chain of one step, and at pure noise.
         """
         time, (times, slopes) = float(level.time), _slopes(self)
         sides = slopes[max(bisect.bisect_left(times, time) - 1, 0) : bisect.bisect_right(times, time)]
@@ -144,7 +144,7 @@ class Schedule(Config, abc.ABC):
             table = _table_on(self, level.time.device)
             return chain(table, _nearest(table, level.time))
         index = int(_nearest(self.table, torch.tensor(level.time, dtype=torch.float64)))
-        # One entry above comes along, because at the last step of the chain its variance stands in for 0.
+        # One entry above comes along: at the last step of the chain, its variance stands in for 0.
         return transitions([self.table[place] for place in range(min(index + 1, self.timesteps), index - 2, -1)])[-1]
 
     def forward(self, x0: Tensor, level: Level, eps: Tensor) -> Tensor:
@@ -180,7 +180,7 @@ def _slopes(schedule: Schedule) -> tuple[list[float], list[float]]:
 
 
 def _nearest(table: Level, time: Tensor) -> Tensor:
-    """The index of the noisy entry whose time is nearest, for each of the times."""
+    """The index of the noisy entry nearest in time, for each time."""
     times = table.time
     assert isinstance(times, Tensor)
     return torch.searchsorted((times[1:-1] + times[2:]) / 2, time.to(times)) + 1

@@ -1,4 +1,4 @@
-"""Which levels to train on: all of the chain alike, those with large losses more often, or σ/α from a log-normal distribution."""
+"""Training levels: drawn uniformly from the chain, in proportion to past losses, or with log-normal σ/α."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from lodestar.core.level import Level
 from lodestar.core.schedule import Schedule
 
 Memory = Mapping[str, Tensor]
-"""What draws remember, by name, on the CPU: changed in place, and saved with the run."""
+"""State of the draws, by name, on the CPU: changed in place, and saved with the run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """Levels for a batch."""
+    """A batch of drawn levels."""
 
     level: Level
-    """[B]"""
+    """The levels [B]."""
     factor: Tensor | None = None
-    """What to multiply the losses by [B], so that their mean is that of levels drawn uniformly; None: nothing."""
+    """Importance weights 1/(T·p) [B]; None if uniform."""
     index: Tensor | None = None
-    """Which steps 0 … T − 1 of the chain they are, int64 [B], where their losses are to be remembered."""
+    """Steps 0 … T − 1 of the chain, int64 [B], where their losses are to be remembered; None otherwise."""
 
     def __getitem__(self, rows: slice) -> Drawn:
         """The levels of some of the samples."""
@@ -38,19 +38,19 @@ class Drawn:
 
 
 class Levels(Config, abc.ABC):
-    """A way of drawing levels. It is its own configuration; what it remembers along a run is handed to it."""
+    """A distribution of training levels. The object is its own configuration; its state is a separate argument (`Memory`)."""
 
     @property
     def continuous(self) -> bool:
-        """Whether it draws levels between the chain's own."""
+        """True if levels between the chain's own are drawn."""
         return False
 
     def check(self, schedule: Schedule) -> None:
-        """Raise Problem unless levels of this schedule can be drawn so."""
+        """Raise Problem unless levels of this schedule can be drawn."""
         return
 
     def memory(self, schedule: Schedule) -> Memory:
-        """What a run begins with; empty where nothing is remembered."""
+        """The state at the beginning of a run; empty for distributions without one."""
         return {}
 
     @abc.abstractmethod
@@ -58,12 +58,12 @@ class Levels(Config, abc.ABC):
         """Levels for `count` samples, on the generator's device."""
 
     def remember(self, memory: Memory, index: Tensor, losses: Tensor) -> None:
-        """Take note of the losses [B], without factors, of the steps drawn, int64 [B]."""
+        """Record the unweighted losses [B] of the drawn steps, int64 [B]."""
         return
 
 
 class Uniform(Levels):
-    """Each of the chain's T levels with the same probability (DDPM)."""
+    """The uniform distribution over the chain's T levels (DDPM)."""
 
     kind: Literal["uniform"] = "uniform"
 
@@ -72,14 +72,14 @@ class Uniform(Levels):
 
 
 class LossSecondMoment(Levels):
-    """Steps of the chain with probability ∝ √E[loss²], from each one's latest losses (Improved DDPM, section 3.3).
+    """Steps of the chain with probability ∝ √E[loss²], estimated from the latest losses of each (Improved DDPM, section 3.3).
 
-    Uniformly until every step has enough of them. Losses are multiplied by 1/(T·p), which leaves their mean what it was.
+    Uniform until every step has enough losses. Losses are multiplied by 1/(T·p), so their expectation is unchanged.
     """
 
     kind: Literal["loss_second_moment"] = "loss_second_moment"
     history: int = Field(default=10, ge=1, le=10_000)
-    """Losses remembered a step."""
+    """Number of losses remembered for each step."""
     uniform: float = Field(default=0.001, ge=0, le=1)
     """Share of the draws that stays uniform."""
 
@@ -90,7 +90,7 @@ class LossSecondMoment(Levels):
         }
 
     def weights(self, memory: Memory) -> Tensor:
-        """Relative weights of the steps, float64 [T]; all 1 until every step's history is full."""
+        """Unnormalised probabilities of the steps, float64 [T]; all 1 until every step's history is full."""
         history, counts = memory["history"], memory["counts"]
         if bool((counts < self.history).any()):
             return torch.ones(len(counts), dtype=torch.float64)
@@ -98,7 +98,7 @@ class LossSecondMoment(Levels):
         return (1 - self.uniform) * moment / moment.sum() + self.uniform / len(counts)
 
     def probabilities(self, memory: Memory) -> Tensor:
-        """What the steps are drawn with, float64 [T]."""
+        """Probabilities of the steps, float64 [T]."""
         weights = self.weights(memory)
         return weights / weights.sum()
 
@@ -109,11 +109,11 @@ class LossSecondMoment(Levels):
 
     @staticmethod
     def importance(probabilities: Tensor, index: Tensor) -> Tensor:
-        """1/(T·p) of steps [N], float64."""
+        """Importance weights 1/(T·p) of steps [N], float64."""
         return 1 / (len(probabilities) * probabilities[index])
 
     def remember(self, memory: Memory, index: Tensor, losses: Tensor) -> None:
-        """Those that are finite are remembered in their order; the oldest ones of a full history go."""
+        """Record the finite losses in their order; they displace the oldest of a full history."""
         history, counts = memory["history"], memory["counts"]
         for step, loss in zip(index.tolist(), losses.tolist(), strict=True):
             if not math.isfinite(loss):
@@ -127,7 +127,7 @@ class LossSecondMoment(Levels):
 
 
 class LogNormal(Levels):
-    """log(σ/α) ~ N(mean, std²), clamped to the chain's range (Karras et al. 2022, table 1). Its times are fractional."""
+    """log(σ/α) ~ N(mean, std²), clamped to the chain's range (Karras et al. 2022, table 1). Network times are fractional."""
 
     kind: Literal["log_normal"] = "log_normal"
     mean: float = Field(default=-1.2, ge=-100, le=100)

@@ -1,4 +1,4 @@
-"""Denoisers that are exact, for data whose density is known: the truths that samplers and guidance are tested against.
+"""Exact denoisers of data with a known density: the ground truth in tests of samplers and guidance.
 
 For a component N(μ, v·I) of the data, x = α·x₀ + σ·ε has the density N(α·μ, (α²·v + σ²)·I), and
 
@@ -19,10 +19,10 @@ from lodestar.core.level import Level, Scalar, spread
 
 
 class Gaussian:
-    """The denoiser of data from one Gaussian with independent values."""
+    """The denoiser of a Gaussian with independent values."""
 
     def __init__(self, mean: Tensor, variance: Tensor | float) -> None:
-        """mean [...] of one sample; variance: one number, or one for each value [...]."""
+        """mean: of a sample, [...]; variance: one number, or [...] for each value."""
         self.mean = mean.double()
         self.variance = torch.as_tensor(variance, dtype=torch.float64).expand_as(self.mean)
 
@@ -43,7 +43,7 @@ class Gaussian:
 
 
 class Mixture:
-    """The denoiser of a mixture of K isotropic Gaussians, whose components may belong to classes."""
+    """The denoiser of a mixture of K isotropic Gaussians; components may have class labels."""
 
     def __init__(self, weights: Tensor, means: Tensor, variances: Tensor, labels: Tensor | None = None) -> None:
         """weights [K] (normalised here), means [K, ...], variances [K] (0 is a point), labels [K], each component's class."""
@@ -66,12 +66,12 @@ class Mixture:
         return self._log_joint(*self._wide(x, level)).logsumexp(1).to(x)
 
     def log_posterior(self, x: Tensor, level: Level, label: int | Tensor) -> Tensor:
-        """log p(label | x) [B] at this level: the exact noise-aware classifier. label: one class, or one for each sample [B]."""
+        """The exact noise-aware classifier log p(label | x) [B] at this level. label: one class, or one for each sample [B]."""
         joint = self._log_joint(*self._wide(x, level))
         return (joint.masked_fill(~self._members(label), -math.inf).logsumexp(1) - joint.logsumexp(1)).to(x)
 
     def given(self, label: int | Tensor) -> Mixture:
-        """The mixture of one class's components alone; for a label per sample [B], a denoiser of batches of B."""
+        """The mixture of one class's components; for labels [B], a denoiser of batches of B."""
         log_weights = self._log_weights.masked_fill(~self._members(label), -math.inf).log_softmax(-1)
         assert not log_weights.isnan().any(), f"no component has the label {label}"
         restricted = Mixture(self.weights, self.means, self.variances, self.labels)
@@ -79,7 +79,7 @@ class Mixture:
         return restricted
 
     def draw(self, count: int, rng: torch.Generator) -> Tensor:
-        """Samples of the data, float64 [count, ...]."""
+        """Random samples of the data, float64 [count, ...]."""
         component = self.weights.multinomial(count, replacement=True, generator=rng)
         noise = torch.randn(count, *self.means.shape[1:], generator=rng, dtype=torch.float64)
         return self.means[component] + spread(self.variances[component].sqrt(), noise) * noise
@@ -92,7 +92,7 @@ class Mixture:
         return mean, spread_of_means + (self.weights @ self.variances) * torch.eye(len(mean), dtype=torch.float64)
 
     def _members(self, label: int | Tensor) -> Tensor:
-        """Which components are of the class: bool [K], or [B, K] for labels [B]."""
+        """Membership of components in a class: bool [K], or [B, K] for labels [B]."""
         assert self.labels is not None, "the components have no labels"
         return self.labels == (label[:, None] if isinstance(label, Tensor) and label.ndim else label)
 
@@ -108,13 +108,13 @@ class Mixture:
 
     @staticmethod
     def _wide(x: Tensor, level: Level) -> tuple[Tensor, Scalar, Scalar]:
-        """x in float64 [B, D], with α and σ that multiply [B, ·]."""
+        """x in float64 [B, D], with α and σ broadcastable to [B, ·]."""
         wide = x.double().flatten(1)
         return wide, spread(level.alpha, wide), spread(level.sigma, wide)
 
 
 class FiniteSet(Mixture):
-    """The denoiser of a finite data set: the mean of its members, weighed by how likely each is the one behind x."""
+    """The denoiser of a finite data set: the mean of its members, weighted by their posterior probability given x."""
 
     def __init__(self, data: Tensor, labels: Tensor | None = None) -> None:
         """data [N, ...]; labels [N]."""

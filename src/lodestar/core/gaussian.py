@@ -17,14 +17,14 @@ def kl(mean1: Tensor, logvar1: Scalar, mean2: Tensor, logvar2: Scalar) -> Tensor
 
 
 def approximate_cdf(x: Tensor) -> Tensor:
-    """The tanh approximation of the standard normal's distribution function that the published bounds are computed with."""
+    """The tanh approximation of the standard normal's distribution function, as used by the published bounds."""
     return 0.5 * (1.0 + torch.tanh(math.sqrt(2.0 / math.pi) * (x + 0.044715 * x**3)))
 
 
 def discretized_log_likelihood(x0: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """log probability of 8-bit data x0 in [−1, 1] under a Gaussian integrated over bins of width 2/255 (DDPM, equation 13).
 
-    log_scale is the log standard deviation. The outermost bins reach to infinity. Tail probabilities are clamped at 1e-12.
+    log_scale: log standard deviation. The outermost bins reach to infinity. Tail probabilities are clamped at 1e-12.
     """
     centered, inverse = x0 - mean, torch.exp(-log_scale)
     upper = approximate_cdf(inverse * (centered + 1.0 / 255.0))

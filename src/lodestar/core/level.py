@@ -1,4 +1,4 @@
-"""Noise levels: x = α·x₀ + σ·ε, as values that are passed, never looked up."""
+"""Noise levels of x = α·x₀ + σ·ε, as values."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ Scalar = float | Tensor
 class Level:
     """Noise level(s). The three fields are all floats, or all float64 tensors of one shape, [B] (one a sample) or [N] (a list).
 
-    Clean data is the level α = 1, σ = 0; nothing needs an index "minus one".
+    Clean data is the level α = 1, σ = 0, so no index "minus one" is needed.
     """
 
     time: Scalar
-    """What the network is told."""
+    """Network time."""
     alpha: Scalar
     """The factor of the data."""
     sigma: Scalar
@@ -29,7 +29,7 @@ class Level:
 
     @property
     def ratio(self) -> Scalar:
-        """σ/α, the noise level of a process that never scales its data (EDM's and k-diffusion's σ)."""
+        """σ/α, the noise level of a process with unscaled data (σ of EDM and k-diffusion)."""
         return self.sigma / self.alpha if isinstance(self.alpha, Tensor) or self.alpha else math.inf
 
     @property
@@ -38,7 +38,7 @@ class Level:
         return log(self.alpha) - log(self.sigma)
 
     def __getitem__(self, index: int | slice | Tensor) -> Level:
-        """The level at this place of a list (floats), those of a slice, or those at a tensor of places [B]."""
+        """Level(s) at an index of a list (floats), a slice, or a tensor of indices [B]."""
         assert isinstance(self.time, Tensor) and isinstance(self.alpha, Tensor) and isinstance(self.sigma, Tensor)
         if isinstance(index, Tensor | slice):
             return Level(self.time[index], self.alpha[index], self.sigma[index])
@@ -49,7 +49,7 @@ class Level:
         return len(self.time)
 
     def to(self, device: torch.device | str) -> Level:
-        """The same levels on another device; floats live on none."""
+        """Levels on another device; floats have none."""
         if isinstance(self.time, Tensor):
             assert isinstance(self.alpha, Tensor) and isinstance(self.sigma, Tensor)
             return Level(self.time.to(device), self.alpha.to(device), self.sigma.to(device))
@@ -61,26 +61,23 @@ CLEAN = Level(-1.0, 1.0, 0.0)
 
 
 class LevelSource(Protocol):
-    """What makes the levels that no list holds: a schedule, to samplers that stop between two steps or above one.
-
-    And what knows how fast its levels change, to those that solve the ODE in its time.
-    """
+    """A source of levels, such as a schedule: for samplers that stop between two steps or above the first, or solve in time."""
 
     def at(self, time: float) -> Level:
         """The level at a network time."""
 
     def at_ratio(self, ratio: float) -> Level:
-        """The level of this σ/α, or the nearest that there is."""
+        """The level with this σ/α, or the nearest in range."""
 
     def halfway(self, t: Level, s: Level) -> Level:
         """The level half way between two in network time."""
 
     def rates(self, level: Level) -> tuple[float, float]:
-        """(α̇, σ̇), the changes of α and σ per unit of network time at a scalar level."""
+        """Derivatives (α̇, σ̇) of α and σ by network time, at a scalar level."""
 
 
 def spread(value: Scalar, x: Tensor) -> Scalar:
-    """`value` in a form that multiplies x [B, ...]: a float as it is, a tensor [B] as [B, 1, ...] in x's dtype, on its device."""
+    """`value`, broadcastable to x [B, ...]: floats unchanged, tensors [B] as [B, 1, ...] in x's dtype, on its device."""
     if isinstance(value, Tensor):
         return value.to(x)[(...,) + (None,) * (x.ndim - 1)]
     return value
@@ -99,7 +96,7 @@ def exp(value: Scalar) -> Scalar:
 
 
 def where(condition: bool | Tensor, yes: Scalar, no: Scalar) -> Scalar:
-    """`yes` where the condition holds, `no` elsewhere, for floats and tensors alike."""
+    """Element-wise choice for floats and tensors: `yes` where the condition holds, `no` elsewhere."""
     if isinstance(condition, Tensor):
         return torch.where(condition, torch.as_tensor(yes), torch.as_tensor(no))
     return yes if condition else no

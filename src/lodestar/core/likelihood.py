@@ -1,13 +1,13 @@
-"""The likelihood of a diffusion model as a normalizing flow, which its probability-flow ODE is (Song et al. 2021, section 4.3).
+"""The likelihood of a diffusion model as a continuous normalizing flow, its probability-flow ODE (Song et al. 2021, section 4.3).
 
-Where α² + σ² = 1, with α = cos φ and σ = sin φ, the ODE is dx/dφ = v (Salimans and Ho 2022, appendix D). Its coordinate here is
-u = log tan(φ/2) = log(σ/(1 + α)), which runs with log σ/α where there is little noise, where details are decided, and ends at 0
-in pure noise, where σ/α is infinite:
+Where α² + σ² = 1, with α = cos φ and σ = sin φ, the ODE is dx/dφ = v (Salimans and Ho 2022, appendix D). The coordinate used
+here, u = log tan(φ/2) = log(σ/(1 + α)), follows log σ/α at little noise, where details are decided, and ends at 0 in pure noise,
+where σ/α is infinite:
 
     dx/du = σ·v,        log p(x at the cleanest level) = log N(x at the noisiest; 0, 1) + ∫ div(σ·v) du.
 
 The divergence is estimated without bias by signᵀ·∂(σ·v)/∂x·sign for random signs (Skilling 1989; Hutchinson 1990), new ones for
-every evaluation, so that errors do not add up along the way.
+every evaluation, so errors do not accumulate along the path.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from lodestar.core.level import Level
 
 
 def ode_log_density(denoise: Denoise, levels: Sequence[Level], x: Tensor, noise: Noise) -> Tensor:
-    """log p(x) of x [B, ...] at the level levels[0], in nats [B].
+    """The log density log p(x) of x [B, ...] at the level levels[0], in nats [B].
 
-    levels: scalars with α² + σ² = 1, from the cleanest (σ > 0) to the noisiest, where the density is taken to be N(0, 1). Heun's
-    method goes through them, with two evaluations and their gradients a step; its error falls with the square of their distance.
+    levels: scalars with α² + σ² = 1, from the cleanest (σ > 0) to the noisiest, where the density is taken to be N(0, 1). Solved
+    by Heun's method, with two evaluations and their gradients a step; the error falls with the square of the step size.
     """
     total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
     for t, s in pairwise(levels):
@@ -40,7 +40,7 @@ def ode_log_density(denoise: Denoise, levels: Sequence[Level], x: Tensor, noise:
 
 
 def _place(level: Level) -> float:
-    """u = log(σ/(1 + α))."""
+    """The coordinate u = log(σ/(1 + α))."""
     return math.log(float(level.sigma) / (1 + float(level.alpha)))
 
 

@@ -1,4 +1,4 @@
-"""Noise of which every sample has its own source, so that a picture does not depend on the batch it was made in."""
+"""Seeded noise: every sample has its own generator, so a picture does not depend on its batch."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from torch import Tensor
 from lodestar.config import SEEDS, Problem
 
 _WORDS = slice(24, 24 + 8 * 624)
-"""Where a state of torch's generator on the CPU holds the 624 words of its Mersenne Twister, 8 bytes each."""
+"""Position of the Mersenne Twister's 624 words, 8 bytes each, in a CPU generator state of torch."""
 
 
 class SeededNoise:
-    """Standard normal draws; row i of every draw comes from a generator seeded with seeds[i] alone.
+    """Standard normal noise; row i of every draw comes from a generator seeded with seeds[i] alone.
 
-    The generators live on the CPU, so that a seed gives the same picture on every device.
+    The generators live on the CPU, so a seed gives the same picture on every device.
     """
 
     def __init__(self, seeds: Sequence[int], temperature: float = 1.0) -> None:
-        """temperature: the standard deviation of the draws, if it is not to be 1. Raises Problem for a seed beyond 64 bits."""
+        """temperature: the standard deviation of the draws. Raises Problem for a seed beyond 64 bits."""
         self.temperature = temperature
         self.generators = [generator(seed) for seed in seeds]
 
@@ -33,15 +33,15 @@ class SeededNoise:
         return torch.stack(rows).to(x) * self.temperature
 
     def start(self, shape: Sequence[int], device: torch.device | str = "cpu") -> Tensor:
-        """The first draw, [B, *shape] in float32: where sampling begins."""
+        """The first draw, [B, *shape] in float32: the initial noise of sampling."""
         return self(torch.empty((len(self.generators), *shape), device=device))
 
 
 def generator(seed: int) -> torch.Generator:
-    """A generator on the CPU that is another one for every seed of 64 bits. Raises Problem for a seed beyond them.
+    """A CPU generator with a distinct state for every seed of 64 bits. Raises Problem for a seed beyond them.
 
-    torch takes the lower 32 bits of a seed, and what it makes of shorter seeds is kept. Longer ones fill its Mersenne Twister by
-    the authors' own rule for long seeds (``init_by_array``, in the code of Matsumoto and Nishimura), which Python follows.
+    torch uses the lower 32 bits of a seed; seeds below 2³² keep torch's own state. Longer seeds fill the Mersenne Twister by its
+    authors' rule (``init_by_array``, in the code of Matsumoto and Nishimura), as Python does.
     """
     (seed,) = seeds_from(seed, 1)
     made = torch.Generator().manual_seed(seed % 2**32)
@@ -54,7 +54,7 @@ def generator(seed: int) -> torch.Generator:
 
 
 def seeds_from(first: int, count: int) -> tuple[int, ...]:
-    """The seeds of `count` pictures: first, first + 1, … Raises Problem unless all of them are whole numbers of 64 bits."""
+    """Seeds of `count` pictures: first, first + 1, … Raises Problem unless all are whole numbers of 64 bits."""
     try:
         first = operator.index(None if isinstance(first, bool) else first)  # type: ignore[arg-type]
     except TypeError:

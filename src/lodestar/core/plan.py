@@ -1,9 +1,9 @@
-"""Sampling plans: which levels of a schedule a sampler visits, noisy to clean. The last one is clean data unless it says not.
+"""Sampling plans: the levels of a schedule that a sampler visits, from noisy to clean data.
 
-In text (command line, `parse_plan`): ``250`` or ``90,60,60,20,20`` (that many from each equal section of the chain, as in
+In text (command line, `parse_plan`): ``250`` or ``90,60,60,20,20`` (numbers of steps in equal sections of the chain, as in
 Improved DDPM and ADM), ``ddim25`` (every N-th), ``fast27`` (GLIDE's), and ``leading:20``, ``trailing:20``, ``linspace:20``,
 ``karras:20``, ``logsnr:20``. Further settings follow by name: ``leading:20,skip_zero=true``. With ``clean=false`` the last step
-leads to the cleanest noisy level of the chain, and the picture is taken from there. ``at:39,17`` names steps of the chain itself.
+leads to the cleanest noisy level of the chain, where the picture is taken. ``at:39,17`` names steps of the chain itself.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from lodestar.core.transition import Transition, transitions
 
 
 class Plan(Config, abc.ABC):
-    """A way of choosing levels."""
+    """A sampling plan: a choice of levels."""
 
     @abc.abstractmethod
     def noisy(self, schedule: Schedule) -> list[Level]:
         """The noisy levels, from the noisiest to the cleanest."""
 
     def levels(self, schedule: Schedule) -> list[Level]:
-        """The levels, from the noisiest to clean data: one more than there are steps. Raises Problem for too short a schedule."""
+        """The levels, from the noisiest to clean data, one more than steps. Raises Problem for too short a schedule."""
         return [*self.noisy(schedule), CLEAN]
 
     def steps(self, schedule: Schedule) -> list[Transition]:
@@ -49,7 +49,7 @@ class Ended(Plan, abc.ABC):
         noisy, cleanest = self.noisy(schedule), schedule.table[1]
         if self.clean:
             return [*noisy, CLEAN]
-        # A list that holds the cleanest noisy level already ends there.
+        # A list with the cleanest noisy level already ends there.
         levels = noisy if math.isclose(noisy[-1].ratio, cleanest.ratio) else [*noisy, cleanest]
         if len(levels) == 1:
             raise Problem(f"steps {short(self)!r}: they begin and end at the cleanest noisy level, and take no step")
@@ -57,7 +57,7 @@ class Ended(Plan, abc.ABC):
 
 
 class Indexed(Plan, abc.ABC):
-    """A plan that keeps some of the chain's own steps."""
+    """A plan of some of the chain's own steps."""
 
     @abc.abstractmethod
     def indices(self, timesteps: int) -> list[int]:
@@ -68,13 +68,13 @@ class Indexed(Plan, abc.ABC):
         return [table[index + 1] for index in reversed(self.indices(schedule.timesteps))]
 
     def respace(self, schedule: Schedule) -> Respaced:
-        """The chain of these levels alone, with the same times for the network (Improved DDPM, section 4)."""
+        """The chain of these levels alone, with unchanged network times (Improved DDPM, section 4)."""
         kept = tuple(self.indices(schedule.timesteps))
         return Respaced.model_validate({"base": schedule, "kept": kept, "timesteps": len(kept)})
 
 
 class Sections(Indexed):
-    """The chain cut into equal sections, and from each a number of evenly spaced steps, its first and last included."""
+    """Evenly spaced steps, a number in each of several equal sections of the chain, the section's first and last included."""
 
     kind: Literal["sections"] = "sections"
     counts: tuple[Annotated[int, Field(ge=1, le=TIMESTEPS)], ...] = Field(min_length=1, max_length=TIMESTEPS)
@@ -98,7 +98,7 @@ class Sections(Indexed):
 
 
 class Strided(Indexed):
-    """Every k-th step from 0, for the first whole k that gives exactly `count` of them (DDIM's spacing)."""
+    """Steps at a constant stride from 0, the smallest whole stride giving exactly `count` steps (DDIM's spacing)."""
 
     kind: Literal["ddim"] = "ddim"
     count: int = Field(ge=1, le=TIMESTEPS)
@@ -123,14 +123,14 @@ class Fast27(Indexed):
 
 
 class Leading(Ended, Indexed):
-    """k·(T // count) for k = 0 … count − 1: begins below the noisiest level."""
+    """Steps k·(T // count) for k = 0 … count − 1; begins below the noisiest level."""
 
     kind: Literal["leading"] = "leading"
     count: int = Field(ge=1, le=TIMESTEPS)
     skip_zero: bool = False
-    """Space count + 1 of them, and leave out 0 (diffusers' DPM-Solver)."""
+    """Space count + 1 steps, and leave out 0 (diffusers' DPM-Solver)."""
     offset: int = Field(default=0, ge=0, lt=TIMESTEPS)
-    """Added to each (diffusers' steps_offset; 1 in latent diffusion)."""
+    """Number added to each step (diffusers' steps_offset; 1 in latent diffusion)."""
     clean: bool = True
 
     def indices(self, timesteps: int) -> list[int]:
@@ -143,7 +143,7 @@ class Leading(Ended, Indexed):
 
 
 class Trailing(Ended, Indexed):
-    """T − 1 − k·T/count, rounded: begins at the noisiest level (Lin et al. 2023)."""
+    """Steps T − 1 − k·T/count, rounded; begins at the noisiest level (Lin et al. 2023)."""
 
     kind: Literal["trailing"] = "trailing"
     count: int = Field(ge=1, le=TIMESTEPS)
@@ -151,17 +151,17 @@ class Trailing(Ended, Indexed):
 
     def indices(self, timesteps: int) -> list[int]:
         _check(self.count, timesteps, "trailing")
-        # The rounding error of the first gap belongs to the published lists: it decides the ties.
+        # The rounding error of the first gap is part of the published lists: it decides ties.
         gap = timesteps - (timesteps - timesteps / self.count)
         return sorted(round(timesteps - k * gap) - 1 for k in range(self.count))
 
 
 class Chosen(Indexed):
-    """These steps of the chain, as the published few-step samplers name them."""
+    """Named steps of the chain, as in the published few-step samplers."""
 
     kind: Literal["at"] = "at"
     kept: tuple[Annotated[int, Field(ge=0, lt=TIMESTEPS)], ...] = Field(min_length=1, max_length=TIMESTEPS)
-    """Of 0 … T − 1; the order does not matter."""
+    """The steps, of 0 … T − 1, in any order."""
 
     def indices(self, timesteps: int) -> list[int]:
         if max(self.kept) >= timesteps:
@@ -170,14 +170,14 @@ class Chosen(Indexed):
 
 
 class Linspace(Ended):
-    """Evenly spaced times, both ends included and fractional ones used as they are."""
+    """Evenly spaced times, both ends included; fractional times are kept."""
 
     kind: Literal["linspace"] = "linspace"
     count: int = Field(ge=2, le=TIMESTEPS)
     whole: bool = False
     """Round to the chain's own steps."""
     skip_zero: bool = False
-    """Space count + 1 of them, and leave out the cleanest (diffusers' DPM-Solver)."""
+    """Space count + 1 times, and leave out the cleanest (diffusers' DPM-Solver)."""
     clean: bool = True
 
     def noisy(self, schedule: Schedule) -> list[Level]:
@@ -199,7 +199,7 @@ class Karras(Ended):
     rho: float = Field(default=7.0, gt=0, le=1_000)
     clean: bool = True
     whole: bool = False
-    """The network is told the nearest whole time (diffusers' DPM-Solver); σ/α stays as it is."""
+    """Round the network time to a whole number (diffusers' DPM-Solver); σ/α stays unrounded."""
 
     def noisy(self, schedule: Schedule) -> list[Level]:
         high, low = _range(schedule)
@@ -213,7 +213,7 @@ class LogSNR(Ended):
     count: int = Field(ge=2, le=TIMESTEPS)
     clean: bool = True
     whole: bool = False
-    """See `Karras`."""
+    """Round the network time to a whole number; see `Karras`."""
 
     def noisy(self, schedule: Schedule) -> list[Level]:
         high, low = _range(schedule)
@@ -226,7 +226,7 @@ AnyPlan = Annotated[
 
 
 PlanText = Annotated[str, BeforeValidator(lambda given: str(given) if type(given) is int else given)]
-"""A plan as a configuration holds it: its text; a number stands for so many steps."""
+"""A plan as text in a configuration; a bare number is a number of steps."""
 
 
 def parse_plan(text: str | int) -> Plan:
@@ -260,7 +260,7 @@ def _at_ratios(schedule: Schedule, ratios: list[float], whole: bool) -> list[Lev
 
 
 def _range(schedule: Schedule) -> tuple[float, float]:
-    """The largest and the smallest σ/α of a schedule. A pure-noise level has none, so the next one serves."""
+    """The largest and the smallest σ/α of a schedule. Pure noise has none; there the next level serves."""
     table = schedule.table
     last = table[schedule.timesteps]
     top = last if last.alpha > 0 else table[schedule.timesteps - 1]

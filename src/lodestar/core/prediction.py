@@ -1,4 +1,4 @@
-"""What a network predicts. Every target of the field is one linear map of clean data and noise, target = a·x₀ + b·ε.
+"""Predictions: the network's target, a linear map of clean data and noise, target = a·x₀ + b·ε.
 
 With x = α·x₀ + σ·ε the map inverts to x̂₀ = (b·x − σ·output)/(α·b − σ·a), so a parameterization is two coefficients.
 
@@ -32,19 +32,19 @@ class Prediction(Config, abc.ABC):
 
     @abc.abstractmethod
     def coefficients(self, level: Level) -> tuple[Scalar, Scalar]:
-        """(a, b) of target = a·x₀ + b·ε at this level."""
+        """Coefficients (a, b) of target = a·x₀ + b·ε at this level."""
 
     def input_scale(self, level: Level) -> Scalar:
-        """The factor of x in front of the network."""
+        """The factor of x at the network's input."""
         return 1.0
 
     def target(self, x0: Tensor, eps: Tensor, level: Level) -> Tensor:
-        """What the network should say, for clean data x0 and noise eps, both [B, ...]."""
+        """The network's target for clean data x0 and noise eps, both [B, ...]."""
         a, b = self.coefficients(level)
         return spread(a, x0) * x0 + spread(b, x0) * eps
 
     def x0(self, output: Tensor, x: Tensor, level: Level) -> Tensor:
-        """The clean data that an output [B, ...] of the network at x means."""
+        """x̂₀ [B, ...] of a network output [B, ...] at x."""
         a, b = self.coefficients(level)
         scale = 1 / (level.alpha * b - level.sigma * a)
         return spread(b * scale, x) * x - spread(level.sigma * scale, x) * output
@@ -69,7 +69,7 @@ class X0(Prediction):
 
 
 class Velocity(Prediction):
-    """v = α·ε − σ·x₀ (Salimans and Ho 2022)."""
+    """The velocity v = α·ε − σ·x₀ (Salimans and Ho 2022)."""
 
     kind: Literal["v"] = "v"
 
@@ -78,7 +78,7 @@ class Velocity(Prediction):
 
 
 class Score(Prediction):
-    """∇ₓ log p(x) = −ε/σ (Song et al. 2021)."""
+    """The score ∇ₓ log p(x) = −ε/σ (Song et al. 2021)."""
 
     kind: Literal["score"] = "score"
 
@@ -87,7 +87,7 @@ class Score(Prediction):
 
 
 class Flow(Prediction):
-    """ε − x₀, the velocity of rectified flow."""
+    """The velocity ε − x₀ of rectified flow."""
 
     kind: Literal["flow"] = "flow"
 
@@ -96,7 +96,7 @@ class Flow(Prediction):
 
 
 class EDM(Prediction):
-    """F of D(x̄) = c_skip·x̄ + c_out·F(c_in·x̄), where x̄ = x/α has noise of standard deviation σ/α."""
+    """EDM's F, with D(x̄) = c_skip·x̄ + c_out·F(c_in·x̄), where x̄ = x/α has noise of standard deviation σ/α."""
 
     kind: Literal["edm"] = "edm"
     sigma_data: float = Field(default=0.5, ge=1e-6, le=1e6)
@@ -112,9 +112,10 @@ class EDM(Prediction):
 
 
 class Consistency(EDM):
-    """F of D(x̄) = c_skip·x̄ + c_out·F(c_in·x̄) with c_skip = 1 and c_out = 0 at σ/α = sigma_min (Song et al. 2023, appendix C).
+    """EDM's F with the boundary condition c_skip = 1, c_out = 0 at σ/α = sigma_min (Song et al. 2023, appendix C).
 
-    x̂₀ is then not an expectation of the data but a sample of it: where the probability-flow ODE leads from x.
+    D(x̄) = c_skip·x̄ + c_out·F(c_in·x̄). x̂₀ is then a sample, not an expectation, of the data: the end of the probability-flow
+    ODE from x.
     """
 
     kind: Literal["consistency"] = "consistency"  # type: ignore[assignment]
@@ -126,12 +127,12 @@ class Consistency(EDM):
         return (1 - skip) / out, -skip * level.ratio / out
 
     def x0(self, output: Tensor, x: Tensor, level: Level) -> Tensor:
-        # Not through the coefficients, which are infinite where c_out is 0.
+        # Not by the coefficients, which are infinite at c_out = 0.
         skip, out = self._scalings(level)
         return spread(skip / level.alpha, x) * x + spread(out, x) * output
 
     def _scalings(self, level: Level) -> tuple[Scalar, Scalar]:
-        """c_skip and c_out."""
+        """The scalings c_skip and c_out."""
         ratio, data = level.ratio, self.sigma_data
         above = ratio - self.sigma_min
         return data**2 / (above**2 + data**2), above * data / (ratio**2 + data**2) ** 0.5
@@ -153,7 +154,7 @@ AnyPrediction = Annotated[Epsilon | X0 | Velocity | Score | Flow | EDM | Consist
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """What a network said, before it is turned into an estimate."""
+    """A network's output, before conversion to an estimate."""
 
     value: Tensor
     """The prediction [B, ...]."""
@@ -163,9 +164,9 @@ class Output:
     """Learned log variance outright, of value's shape."""
 
     def estimate(self, x: Tensor, level: Level, prediction: Prediction) -> Estimate:
-        """The belief that this output at x means."""
+        """The estimate of this output at x."""
         return Estimate(x, level, prediction.x0(self.value, x, level), self.frac, self.logvar)
 
     def with_fixed_mean(self) -> Output:
-        """The same, with no gradient into the prediction."""
+        """The output without gradient into the prediction."""
         return replace(self, value=self.value.detach())

@@ -1,4 +1,4 @@
-"""Noise schedules: the formulas of β_1 … β_T that papers and published code have. `core/chain.py` makes levels of them."""
+"""Noise schedules: the formulas of β_1 … β_T in papers and published code. `core/chain.py` turns them into levels."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ __all__ = [
 
 
 class Linear(Schedule):
-    """β from beta_start to beta_end in equal steps (DDPM), scaled by 1000/T so that any T adds the noise that T = 1000 does."""
+    """β from beta_start to beta_end in equal steps (DDPM), scaled by 1000/T, so any T adds as much noise as T = 1000."""
 
     kind: Literal["linear"] = "linear"
     beta_start: float = Field(default=1e-4, gt=0, lt=1)
     beta_end: float = Field(default=0.02, gt=0, lt=1)
     scaled: bool = True
     single: bool = False
-    """Round each β to float32, as the PyTorch port of DDPM that much code descends from does."""
+    """Round each β to float32, as in the PyTorch port of DDPM and its many descendants."""
 
     def raw_betas(self) -> Tensor:
         scale = 1000 / self.timesteps if self.scaled else 1.0
@@ -108,7 +108,7 @@ class Warmup(Schedule):
 
 
 class Constant(Schedule):
-    """The same β at every step."""
+    """Constant β."""
 
     kind: Literal["constant"] = "constant"
     beta: float = Field(default=0.02, gt=0, lt=1)
@@ -127,9 +127,9 @@ class JSD(Schedule):
 
 
 class EDMSigma(Schedule):
-    """EDM's noise levels, σ^(1/ρ) in equal steps, the network being told a multiple of ln σ (Karras et al. 2022, equation 5).
+    """EDM's noise levels: equal steps of σ^(1/ρ), network time a multiple of ln σ (Karras et al. 2022, equation 5).
 
-    The published process x₀ + σ·ε is divided by √(1 + σ²), so that it has unit variance as all others here; σ/α is its σ.
+    The published process x₀ + σ·ε is divided by √(1 + σ²), for unit variance as in all others here; its σ is σ/α.
     """
 
     kind: Literal["edm"] = "edm"
@@ -137,7 +137,7 @@ class EDMSigma(Schedule):
     sigma_max: float = Field(default=80.0, ge=1e-6, le=1e6)
     rho: float = Field(default=7.0, ge=0.1, le=1_000)
     log_gain: float = Field(default=250.0, ge=1e-6, le=1e6)
-    """The network is told log_gain·ln σ: 1/4 in EDM, a thousand times that in the consistency models' code."""
+    """Network time is log_gain·ln σ: 1/4 in EDM, 250 in the consistency models' code."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -170,7 +170,7 @@ _Formula = Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoi
 
 
 class Respaced(Schedule):
-    """Some levels of another chain, as a chain of its own, under their old times. `Indexed.respace` of a plan makes one."""
+    """A chain of some levels of another, with unchanged network times, as made by `Indexed.respace`."""
 
     kind: Literal["respaced"] = "respaced"
     base: Annotated[_Formula, Field(discriminator="kind")]

@@ -1,4 +1,4 @@
-"""Lists of noise levels σ (of processes that do not scale their data), from the noisiest to the cleanest, without the final 0."""
+"""Lists of noise levels σ (of processes with unscaled data), from the noisiest to the cleanest, without the final 0."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 
 
 def karras(count: int, sigma_min: float, sigma_max: float, rho: float = 7.0) -> list[float]:
-    """σ_k = (max^(1/ρ) + k/(count − 1)·(min^(1/ρ) − max^(1/ρ)))^ρ: Karras et al. 2022, equation 5."""
+    """Karras et al.'s levels, σ_k = (max^(1/ρ) + k/(count − 1)·(min^(1/ρ) − max^(1/ρ)))^ρ (2022, equation 5)."""
     high, low = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
     return [(high + k / max(count - 1, 1) * (low - high)) ** rho for k in range(count)]
 
@@ -45,7 +45,7 @@ def vp_betas(sigma_min: float, sigma_max: float, eps_s: float = 1e-3) -> tuple[f
 
 
 def iddpm(count: int, sigma_min: float = 0.002, sigma_max: float = 81.0) -> list[float]:
-    """Evenly chosen ones of `iddpm_chain` between two bounds (Karras et al. 2022, table 1)."""
+    """Evenly chosen levels of `iddpm_chain` between two bounds (Karras et al. 2022, table 1)."""
     chain = [sigma for sigma in iddpm_chain() if sigma_min <= sigma <= sigma_max]
     gap = (len(chain) - 1) / max(count - 1, 1)
     return [chain[round(gap * k)] for k in range(count)]

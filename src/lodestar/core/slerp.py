@@ -1,4 +1,4 @@
-"""Spherical interpolation (Shoemake 1985): between two noises, what has the length of noise all the way."""
+"""Spherical interpolation (Shoemake 1985), which keeps the norm of Gaussian noise along the path."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from torch import Tensor
 from lodestar.core.level import spread
 
 _PARALLEL = 1e-6
-"""Below this sine of the angle there is no arc to follow."""
+"""The least sine of the angle for an arc; below, a straight line."""
 
 
 def slerp(a: Tensor, b: Tensor, weight: Tensor) -> Tensor:
-    """sin((1 − w)·θ)/sin θ · a + sin(w·θ)/sin θ · b, where θ is the angle between a and b; per sample.
+    """Spherical interpolation sin((1 − w)·θ)/sin θ · a + sin(w·θ)/sin θ · b per sample, θ the angle between a and b.
 
     a and b: [B, ...]. weight: w in [0, 1], float64 [B]; 0 is exactly a and 1 exactly b. A straight line where they are parallel.
     """

@@ -1,11 +1,11 @@
-"""One step between two noise levels, t → s, and all the Gaussian algebra of it.
+"""Transitions: a step between two noise levels, t → s, and its Gaussian algebra.
 
 For any pair of levels, neighbours in a chain of a thousand or far apart, with β = σ_t² − (α_t/α_s)²·σ_s²
 
     q(x_s | x_t, x₀) = N( α_s·β/σ_t² · x₀ + (α_t/α_s)·σ_s²/σ_t² · x_t ,  β·σ_s²/σ_t² ),
 
 which is DDPM's posterior (Ho et al. 2020, equations 6 and 7; their β_t and β̃_t are `beta` and `small` of neighbouring levels).
-Respacing (Improved DDPM, section 4) therefore needs no code of its own: the levels that are kept are simply further apart.
+Respacing (Improved DDPM, section 4) therefore needs no code of its own: the kept levels are simply further apart.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch import Tensor
 from lodestar.core.level import Level, LevelSource, Scalar, exp, log, spread, where
 
 FixedVariance = Literal["small", "large"]
-"""β̃ (right for data of zero variance) or β (right for data of unit variance): DDPM, section 3.2."""
+"""The fixed reverse variance: β̃ (right for data of zero variance) or β (right for data of unit variance); DDPM, section 3.2."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,9 +33,9 @@ class Transition:
     t: Level
     s: Level
     floor: Scalar | None = None
-    """The variance that stands in for β̃ = 0 where s is clean data. The published code takes that of the step before."""
+    """Substitute for β̃ = 0 at the step to clean data. The published code uses the variance of the step before."""
     schedule: LevelSource | None = field(default=None, repr=False, compare=False)
-    """What made the step, for samplers that need a level between its two, or above them."""
+    """Schedule of the step, for samplers with levels between the two or above them."""
 
     @property
     def beta(self) -> Scalar:
@@ -61,7 +61,7 @@ class Transition:
         return spread(of_x0, x) * x0 + spread(of_x, x) * x
 
     def logvar(self, kind: FixedVariance) -> Scalar:
-        """log of the fixed reverse variance. Finite at the last step too, where `floor` stands in."""
+        """log of the fixed reverse variance; finite at the last step too, by `floor`."""
         small, beta = self._bounds()
         if kind == "small":
             return small
@@ -72,13 +72,14 @@ class Transition:
         return self.small if kind == "small" else exp(self.logvar(kind))
 
     def learned_logvar(self, frac: Tensor) -> Tensor:
-        """log variance between β̃ (frac = −1) and β (frac = 1), for frac of x's shape: Improved DDPM, equation 15."""
+        """Learned log variance, between log β̃ (frac = −1) and log β (frac = 1), for frac of x's shape: Improved DDPM, equation
+        15."""
         low, high = (spread(bound, frac) for bound in self._bounds())
         return (frac + 1) / 2 * high + (1 - frac) / 2 * low
 
     @property
     def levels(self) -> LevelSource:
-        """The schedule that made the step."""
+        """The step's schedule."""
         assert self.schedule is not None, "this step was made without a schedule: give one to `transitions`"
         return self.schedule
 
@@ -95,7 +96,7 @@ class Transition:
 def transitions(levels: Sequence[Level], schedule: LevelSource | None = None) -> list[Transition]:
     """The steps through a list of scalar levels, in the order given (noisy to clean when sampling).
 
-    schedule: where the levels come from, which a few samplers ask for others (`Transition.levels`).
+    schedule: the source of the levels, for samplers with further ones (`Transition.levels`).
     """
     steps = [Transition(t, s, schedule=schedule) for t, s in pairwise(levels)]
     if steps and levels[-1].sigma == 0:
@@ -105,9 +106,9 @@ def transitions(levels: Sequence[Level], schedule: LevelSource | None = None) ->
 
 
 def chain(table: Level, index: Tensor) -> Transition:
-    """The steps index → index − 1 of a chain's table (index 0 is clean), one for each entry of index [B] in 1 … T."""
+    """The steps index → index − 1 of a chain's table (index 0 is clean), for each entry of index [B] in 1 … T."""
     # On a GPU nothing is read back: the check is for CPUs, and the entries below are slices, not numbers.
     assert index.device.type != "cpu" or int(index.min()) >= 1, "index 0 is clean data: there is no step below it"
-    # The stand-in at the last step is β̃ of the step before it: 2 → 1. A chain of one step has only β.
+    # The substitute at the last step is β̃ of the step before, 2 → 1. A chain of one step has only β.
     floor = Transition(table[2:3], table[1:2]).small if len(table) > 2 else Transition(table[1:2], table[0:1]).beta
     return Transition(table[index], table[index - 1], floor)

@@ -98,7 +98,8 @@ class ZipRows(ArchiveRows):
 
 
 class TarRows(ArchiveRows):
-    """See ArchiveRows. A compressed one is unpacked into a temporary file without a name, so that it can be read at random."""
+    """The picture files of a tar archive. A compressed archive is unpacked into a temporary file without a name, for random
+    access."""
 
     def _open(self) -> tuple[dict[str, str], Listing]:
         self._lock = threading.Lock()

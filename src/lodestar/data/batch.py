@@ -1,4 +1,4 @@
-"""What data is made of, for those who read it and those who learn from it: rows of named fields, batches of them, and facts."""
+"""Data for training: rows of named fields, batches of rows, and facts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ A picture is uint8 [C, H, W] in "image", its class an int in "label". A field th
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What the data says of itself."""
+    """Facts of the data."""
 
     channels: int
     size: tuple[int, int]
@@ -59,7 +59,7 @@ class Batch:
         return type(self)({name: values[rows] for name, values in self.fields.items()})
 
     def to(self, device: torch.device) -> Self:
-        """The same with its tensors on a device."""
+        """The batch with its tensors on a device."""
         moved = {name: values.to(device) if isinstance(values, Tensor) else values for name, values in self.fields.items()}
         return type(self)(moved)
 
@@ -76,7 +76,7 @@ def _stacked(values: Sequence[Any]) -> Tensor | tuple[str, ...]:
 
 
 def share(count: int, rank: int, world: int) -> slice:
-    """Which of `count` examples of a batch are those of process `rank` of `world`: as many for each, or one more."""
+    """Rows of a batch of `count` examples for process `rank` of `world`: equal numbers, or one more."""
     return slice(rank * count // world, (rank + 1) * count // world)
 
 
@@ -94,7 +94,7 @@ class Examples(Protocol):
 
 
 def good_row(examples: Examples, index: int) -> Row:
-    """The row at an index; the next one that is good stands in for a bad one. Raises Problem where none is."""
+    """The row at an index; the next good row stands in for a bad one. Raises Problem if there is none."""
     for candidate in range(index, index + len(examples)):
         row = examples.row(candidate % len(examples))
         if row is not None:

@@ -1,7 +1,7 @@
-"""How many channels a data set's pictures are stored in: 1 where all are grey, 3 where any is in colour.
+"""Stored channels of a data set's pictures: 1 if all are grey, 3 if any is in colour.
 
-Arrays say it themselves. Of other data the pictures do, each in its first bytes, and the first in colour ends the search; so only
-where all are grey is each looked at. Where that means to read the whole file, what was found is kept under the file's content.
+Arrays have a fixed number. Other data are searched in the pictures' first bytes until the first in colour; only if all are grey
+is each looked at. If this means reading the whole file, the result is kept under the file's content.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lodestar.files import cache_folder, write_text
 from lodestar.progress import progress
 
 _FIRST = 64
-"""So many pictures are looked at before anything that is kept is asked for."""
+"""Number of pictures looked at before any kept result is asked for."""
 
 
 def stored_channels(rows: Rows, spec: str) -> int:

@@ -1,4 +1,4 @@
-"""Which number a class has: the same in a folder, an archive, a table and an array of the same pictures."""
+"""Class numbers: the same in a folder, an archive, a table and an array of the same pictures."""
 
 from __future__ import annotations
 

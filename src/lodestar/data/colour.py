@@ -1,7 +1,7 @@
-"""What a stored picture looks like in 8 bits: grey or RGB, upright, on white, in whatever form it is stored.
+"""Conversion of stored pictures to 8 bits: grey or RGB, upright, on white, from any form of storage.
 
-Pillow opens deep pictures of several channels in 8 bits, by their high bytes, and compares a transparent colour with values
-that it has scaled; so what depends on all bits is computed here.
+Pillow opens deep pictures of several channels in 8 bits, by their high bytes, and compares a transparent colour with scaled
+values; so everything that depends on all bits is computed here.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""What brings each orientation of EXIF upright."""
+"""Pillow's operation for each orientation of EXIF, which turns the picture upright."""
 
 _OTHER_BYTE = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
-"""By the byte order in the name of Pillow's raw mode, that in which it takes the low byte of 16 bits for the high one."""
+"""Byte order in which the low byte of 16 bits is taken for the high one, by the byte order in the name of Pillow's raw mode."""
 
 
 def convert(picture: Image.Image, channels: int) -> Image.Image:
@@ -48,7 +48,7 @@ def convert(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def in_colour(picture: Image.Image) -> bool:
-    """Whether a picture is stored in colour: in more than one channel, or in a palette of whose colours some are seen."""
+    """True if a picture is stored in colour: in more than one channel, or in a palette with visible colours."""
     if picture.mode in ("P", "PA"):
         array = to_array(convert(picture, 3))
         return bool((array != array[:1]).any())
@@ -86,7 +86,7 @@ def _flat(picture: Image.Image) -> tuple[Image.Image, Image.Image]:
 
 
 def _raw_mode(picture: Image.Image) -> str:
-    """How Pillow is going to read the picture's values; "" where that has been done."""
+    """Pillow's raw mode for the picture's values; "" once they are read."""
     tiles = getattr(picture, "tile", None)
     arguments: Any = tiles[0][3] if tiles else ""
     raw = arguments[0] if isinstance(arguments, tuple | list) and arguments else arguments

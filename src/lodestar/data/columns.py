@@ -1,4 +1,4 @@
-"""Which column of a table holds the pictures, which the labels, and what the classes are called.
+"""Columns of a table: pictures, labels, and the names of the classes.
 
 Tables describe their columns as Hugging Face `datasets` does, ``{"label": {"_type": "ClassLabel", "names": [...]}}``: a hub data
 set as its features, a parquet file in its schema's ``huggingface`` key.
@@ -24,14 +24,14 @@ Labels = tuple[tuple[str, ...] | None, np.ndarray | None]
 
 @dataclass(frozen=True)
 class Asked:
-    """What is wanted of a data set besides its pictures, and where a table has it."""
+    """Requested parts of a data set besides its pictures, and their columns in a table."""
 
     image: str | None = None
     """The column of pictures; None: the first of such."""
     label: str | None = None
     """The column of classes; None: the column "label", or the first of classes."""
     labels: bool | None = True
-    """Whether classes are read. None: where they can be; where they cannot, a Note says why, and there are none."""
+    """Read the classes. None: if possible; otherwise without classes, and a Note says why."""
 
 
 def if_asked(asked: Asked, read: Callable[[], Labels]) -> Labels:
@@ -66,8 +66,8 @@ def image_column(features: Features, spec: str, asked: Asked) -> str:
 def read_labels(features: Features, spec: str, asked: Asked, read: Callable[[str], Iterable[Any]]) -> Labels:
     """Class names and class numbers, of all rows, so that a wrong one is found before training; or neither.
 
-    A column without class names has its distinct values for classes; one that was not asked for by name and holds no class
-    numbers or names is none, which a Note says. `read` gives a column's cells. Raises Problem naming the column or the row.
+    A column without class names has its distinct values for classes. A column that was not asked for by name, and holds no class
+    numbers or names, is ignored with a Note. `read` gives a column's cells. Raises Problem naming the column or the row.
     """
     if asked.label is not None and asked.label not in features:
         columns = ", ".join(features)

@@ -61,7 +61,7 @@ class FolderRows:
 
 
 def _listing(root: Path) -> Listing:
-    """What is in a folder, at any depth. Links are followed, but into no folder that they are in themselves."""
+    """Contents of a folder, at any depth. Links are followed, but into no folder that they are in themselves."""
     found = Listing()
 
     def look(folder: str, prefix: str, above: frozenset[tuple[int, int]]) -> None:
@@ -94,7 +94,7 @@ def _is_dir(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_strange(entry: os.DirEntry[str]) -> bool:
-    """Whether something is there that is no file. A link to nothing is taken for a file, and named when it cannot be read."""
+    """True for an entry that is no regular file. A broken link is taken for a file, and named when it cannot be read."""
     try:
         return not entry.is_file() and os.path.exists(entry.path)
     except OSError:

@@ -27,11 +27,11 @@ _COLOURED = 32
 
 
 def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.ndarray:
-    """A mask as bool [H, W] of `size`, the model's: True where it has any white, once it is cropped like the pictures.
+    """A mask as bool [H, W] of `size`, the model's: True where it has any white, after cropping like the pictures.
 
-    It is as large as each of the pictures was, or as `size`. White is `WHITE` of 255 and up, or half of the range of 16 bits;
-    what is transparent is black. A `Note` tells what is not as it was painted: places with black that are filled in, greys,
-    transparent parts, and white that is cropped away. Raises Problem for another size, for colours, and where nothing is white.
+    The file is as large as each of the pictures was, or as `size`. White is `WHITE` of 255 and up, or half of the range of 16
+    bits; transparent parts are black. A `Note` tells every change: places with black that are filled in, greys, transparent
+    parts, and white that is cropped away. Raises Problem for another size, for colours, and where nothing is white.
     """
     whole = converted(lambda: _on_black(Image.open(regular(Path(path))), path), str(path), 3)
     sizes = {picture.size for picture in pictures}
@@ -45,7 +45,7 @@ def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.n
 
 
 def _on_black(picture: Image.Image, path: str | Path) -> Image.Image:
-    """What is painted, upright: nothing is where it is transparent."""
+    """The painted picture, upright, on black where it is transparent."""
     picture = ImageOps.exif_transpose(picture)
     if not picture.has_transparency_data:
         return picture
@@ -76,7 +76,7 @@ def _greys(image: np.ndarray, path: str | Path) -> np.ndarray:
 
 
 def _places(greys: np.ndarray, size: Size, path: str | Path) -> np.ndarray:
-    """Where any of the greys uint8 [H, W] that a place covers is white, bool of `size`; tells what is lost, see `read_mask`."""
+    """Places with any white among their greys uint8 [H, W], bool of `size`; reports losses, see `read_mask`."""
     # As `transforms.fit` crops: the middle, as large as it gets, so many pixels a place.
     step = min(length / count for length, count in zip(greys.shape, size, strict=True))
     down, across = (_covers(step, count, length) for length, count in zip(greys.shape, size, strict=True))
@@ -104,7 +104,7 @@ def _places(greys: np.ndarray, size: Size, path: str | Path) -> np.ndarray:
 
 
 def _covers(step: float, count: int, length: int) -> np.ndarray:
-    """Which of `length` pixels each of `count` places lies on: 0 or 1, [count, length]. step: length of a place, in pixels."""
+    """Coverage of `length` pixels by `count` places: 0 or 1, [count, length]. step: length of a place, in pixels."""
     edges, pixels = (length - step * count) / 2 + step * np.arange(count + 1), np.arange(length)
     # Not those that it touches by rounding alone.
     return ((pixels + 1 > edges[:-1, None] + 1e-6) & (pixels < edges[1:, None] - 1e-6)).astype(np.float32)

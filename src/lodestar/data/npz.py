@@ -180,7 +180,7 @@ def _header(
 
 
 def _contents(path: Path, info: zipfile.ZipInfo) -> int:
-    """Where the contents of an archive's file begin."""
+    """Offset of the contents of an archive's file."""
     with open(path, "rb") as file:
         file.seek(info.header_offset)
         lengths: tuple[int, int] = _LOCAL_HEADER.unpack(file.read(30))

@@ -19,7 +19,7 @@ from lodestar.files import reading
 from lodestar.progress import progress
 
 _LIKELY = {1: 2, 3: 2, 2: 1, 4: 1}
-"""How likely an axis of a length is that of channels: grey and RGB before those with alpha; others are none."""
+"""Likelihood of an axis of a length to be channels: grey and RGB before those with alpha; other lengths are excluded."""
 
 
 class ObjectRows:

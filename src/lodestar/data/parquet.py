@@ -23,14 +23,14 @@ from lodestar.extras import need
 from lodestar.files import atomic, reading, sha256
 
 HELD_BYTES = 256 * 2**20
-"""How much of a file (uncompressed) is held at once, and shuffled as one window."""
+"""Bytes of a file (uncompressed) held at once, and shuffled as one window."""
 _LARGEST_GROUP_BYTES = 1024 * 2**20
 _GROUP_ROWS, _GROUP_BYTES = 1_000, 64 * 2**20
 """A row group that is written ends at so many pictures, or bytes of them."""
 
 
 class ParquetRows:
-    """The rows of one parquet file; at most `HELD_BYTES`, or one row group where that is more, are in memory."""
+    """The rows of a parquet file; at most `HELD_BYTES`, or one larger row group, are in memory."""
 
     channels = None
     packed = True

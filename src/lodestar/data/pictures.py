@@ -21,11 +21,11 @@ class Picture:
     """One picture."""
 
     name: str
-    """Where it is."""
+    """Location of the picture."""
     image: np.ndarray
     """uint8 [C, H, W], resized and cropped as pictures are for training."""
     size: Size
-    """What it was before."""
+    """Size of the picture before."""
     label: str | None
     """The name of its class, where its folder, table or album tells it."""
 
@@ -37,7 +37,7 @@ Given = str | Path | Image.Image | np.ndarray
 def read_pictures(specs: Sequence[Given], channels: int, size: Size, chosen: Sequence[int] = ()) -> list[Picture]:
     """The pictures of files, and of whatever else `lodestar.data.open_source` opens, and those in memory, one after another.
 
-    chosen: the numbers of those that are wanted, in that order; all if empty. Raises Problem naming what cannot be read.
+    chosen: the numbers of the wanted pictures, in their order; all if empty. Raises Problem naming an unreadable picture.
     """
     ways = [way for number, spec in enumerate(specs) for way in _ways(spec, number, channels, size)]
     for number in chosen:
@@ -47,7 +47,7 @@ def read_pictures(specs: Sequence[Given], channels: int, size: Size, chosen: Seq
 
 
 def _ways(given: Given, number: int, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
-    """How to open each of the pictures that are given so, what it is called in a message, and its class."""
+    """Openers of the given pictures, with their names in messages, and their classes."""
     if isinstance(given, Image.Image):
         yield lambda: given, f"picture {number}", None
         return
@@ -81,7 +81,7 @@ def _read(picture: Callable[[], Image.Image], name: str, label: str | None, chan
 
 
 def converted(picture: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:
-    """What `convert` makes of a picture that is only now opened. Raises Problem by its name where it cannot be decoded."""
+    """A picture opened now, by `convert`. Raises Problem by its name if it cannot be decoded."""
     with reading(name, "cannot be decoded"):
         try:
             return convert(picture(), channels)

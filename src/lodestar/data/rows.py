@@ -1,4 +1,4 @@
-"""What each kind of data set supplies, for `lodestar.data.source` to make pictures of one size of."""
+"""The protocol of data sets: rows, from which `lodestar.data.source` makes pictures of one size."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 
 class Rows(Protocol):
-    """What each kind of source supplies. Reads are by row, in any order, from any thread."""
+    """The rows of a data set. Reads are by row, in any order, from any thread."""
 
     names: tuple[str, ...] | None
     """Class names by number; None where there are no labels."""
@@ -24,7 +24,7 @@ class Rows(Protocol):
 
     @property
     def packed(self) -> bool:
-        """Whether the pictures are in one file, of which much is read to look at each."""
+        """True if the pictures are in one file, much of which is read to look at each."""
 
     def __len__(self) -> int: ...
 

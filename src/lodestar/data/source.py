@@ -46,7 +46,7 @@ _FILES: dict[str, Callable[[Path, str, Asked], Rows]] = {
     ".zip": ZipRows,
     **dict.fromkeys(TARS, TarRows),
 }
-"""What opens a file of pictures, by the end of its name; every other is a table."""
+"""Openers of files of pictures, by the end of the name; other files are tables."""
 
 
 class Source:
@@ -83,7 +83,7 @@ class Source:
     def __getitem__(self, index: int) -> tuple[np.ndarray, int | None]:
         """Picture uint8 [C,H,W] (not to be written to) and label at `index`.
 
-        With `skip_bad`, the next one that can be decoded stands in for one that cannot. Raises Problem naming the picture.
+        With `skip_bad`, the next good picture stands in for a bad one. Raises Problem naming the picture.
         """
         row = good_row(self, index)
         return row["image"], row.get("label")
@@ -176,17 +176,16 @@ def open_source(
 
     spec: ``digits``, a .parquet, .npz, .zip or tar file, a folder (by class, or not), a data set of the hub: ``owner/name`` where
     there is no such path, or ``hf:name``; a split other than ``train`` comes after an @, as in ``owner/name@test``. Or an object:
-    a `datasets.Dataset`, of which what is stored is read; whatever has ``__len__`` and ``__getitem__``, whose items are pictures,
-    pairs (picture, label) or dicts of ``image`` and ``label``; or a `Source`, which is returned as it is where nothing else is
-    asked for. A picture is a PIL one, an array [H, W] or [H, W, C] or a tensor [H, W] or [C, H, W], C = 1 to 4, uint8, uint16, or
-    floats in [0, 1]; a label is a whole number, a name or None. An item is the same whenever it is asked for: random changes
-    belong to `Transforms`.
+    a `datasets.Dataset`, read as stored; any object with ``__len__`` and ``__getitem__``, whose items are pictures, pairs
+    (picture, label) or dicts of ``image`` and ``label``; or a `Source`, returned unchanged unless other settings are given. A
+    picture is a PIL one, an array [H, W] or [H, W, C] or a tensor [H, W] or [C, H, W], C = 1 to 4, uint8, uint16, or floats in
+    [0, 1]; a label is a whole number, a name or None. An item is the same at every access: random changes belong to `Transforms`.
 
-    size: one number or (height, width), what every picture is resized and cropped to; without it they must agree. channels: 1 or
+    size: a number or (height, width), to which every picture is resized and cropped; without it all must agree. channels: 1 or
     3, to convert to; by default 1 where all pictures are stored as grey, and 3 where any is in colour. The columns are the
-    tables'. labels: False leaves classes out, and what holds them is not looked at; None reads them where they can be read.
-    skip_bad: leave out pictures that cannot be decoded. Files that are no pictures, and columns that are not read, are named in a
-    `lodestar.config.Note`. Raises Problem.
+    tables'. labels: False leaves classes out, unread; None reads them where they can be read. skip_bad: leave out pictures that
+    cannot be decoded. Files that are no pictures, and columns that are not read, are named in a `lodestar.config.Note`. Raises
+    Problem.
     """
     if isinstance(spec, Source):
         return _again(spec, size, channels, Asked(image_column, label_column, labels), skip_bad)

@@ -1,7 +1,7 @@
 """Batches of a source: in a shuffled order that is a function of (seed, images seen) for training, and in its own order.
 
 Picture n of a training run (n = images seen before it) is element n mod N of the permutation of epoch n div N, and is cropped and
-flipped by the generator seeded (seed, n). So a run that starts at n = k gets what an uninterrupted one would have got from there.
+flipped by the generator seeded (seed, n). So a run that starts at n = k continues exactly like an uninterrupted run.
 """
 
 from __future__ import annotations

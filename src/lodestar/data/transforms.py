@@ -1,7 +1,7 @@
-"""How a picture becomes the network's: size, crop, flip.
+"""Transforms of a picture for the network: size, crop, flip.
 
-What is the same every time (`lodestar.data.colour.convert`, `fit`) is done where the picture is decoded, so that it can be
-kept; what is random is done by `Transforms`, from a generator given per picture, so that a resumed run makes the same choices.
+Deterministic changes (`lodestar.data.colour.convert`, `fit`) are made once, when the picture is decoded, and kept. Random changes
+are made by `Transforms`, from a generator given per picture, so that a resumed run makes the same choices.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ Size = tuple[int, int]
 
 
 class Transforms(Config):
-    """What happens to a picture in training: the source is opened with `source_size`, then each picture passed through this."""
+    """Preprocessing of a picture in training: the source is opened with `source_size`, then each picture passed through this."""
 
     size: Side | tuple[Side, Side] | None = None
-    """Of the result: one number for a square, or (height, width). None: as the data has it."""
+    """Size of the result: one number for a square, or (height, width). None: the data's."""
     crop: Literal["centre", "random"] = "centre"
     """``centre``: resized to cover `size`, the middle kept. ``random``: resized to 8/7 of it, any window of `size` kept."""
     flip: bool = False

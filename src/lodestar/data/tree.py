@@ -1,4 +1,4 @@
-"""Picture files that lie in folders: which of them are read, in which order, and in which classes.
+"""Picture files in folders: their selection, order, and classes.
 
 A folder, a zip and a tar of the same files are the same data set, because each of them asks here.
 """
@@ -18,7 +18,7 @@ from lodestar.data.classes import in_order, numbered
 from lodestar.files import reading
 
 ALBUM, EDM = "manifest.json", "dataset.json"
-"""Files that tell which pictures there are: ours, beside samples, and those of EDM and StyleGAN."""
+"""Files that list pictures: ours, beside samples, and EDM's and StyleGAN's."""
 
 _ENDINGS = (
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".avif", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".tga",
@@ -26,18 +26,18 @@ _ENDINGS = (
 )  # fmt: skip
 _SPLIT = re.compile(r"(train|training|test|testing|val|valid|validation|dev|eval)([-_ ]?(set|data|split|images|\d+))?")
 _NAMED = 3
-"""So many of what is left out are named in a note."""
+"""Number of left-out files named in a note."""
 
 
 @dataclass
 class Listing:
-    """What there is, as paths with "/" between their parts, relative to the whole."""
+    """Everything in a folder or archive, as paths with "/" between their parts, relative to the whole."""
 
     files: list[str] = field(default_factory=list)
     """Regular files."""
     folders: list[str] = field(default_factory=list)
     strange: list[str] = field(default_factory=list)
-    """What cannot be opened as a file: pipes, sockets, devices, and an archive's links out of it."""
+    """Entries that cannot be opened as a file: pipes, sockets, devices, and an archive's links out of it."""
 
 
 @dataclass(frozen=True)
@@ -77,12 +77,12 @@ def read_tree(listing: Listing, read: Callable[[str], bytes], spec: str, labels:
 
 
 def visible(path: str) -> bool:
-    """Whether no part of a path is hidden, or what macOS adds to every archive."""
+    """True if no part of a path is hidden, or added by macOS to every archive."""
     return not any(part.startswith(".") or part == "__MACOSX" for part in path.split("/"))
 
 
 def is_picture(path: str) -> bool:
-    """Whether a path is named like a picture."""
+    """True if a path is named like a picture."""
     return path.lower().endswith(_ENDINGS)
 
 
@@ -172,7 +172,7 @@ def _album(text: bytes, spec: str) -> dict[str, str | None] | None:
 
 
 def _listed(listed: dict[str, str | None], root: str, files: Sequence[str], spec: str, labels: bool) -> Tree:
-    """Those that a manifest lists, and no others: a grid of them is beside them."""
+    """The files listed by a manifest, and no others: a grid of them is beside them."""
     there = set(files)
     if missing := next((name for name in listed if root + name not in there), None):
         raise Problem(f"{spec} is not finished: its manifest lists {missing}, which is not there")
@@ -180,7 +180,7 @@ def _listed(listed: dict[str, str | None], root: str, files: Sequence[str], spec
 
 
 def _edm(text: bytes, spec: str) -> dict[str, object] | None:
-    """What ``dataset.json`` tells, ``{"labels": [[file, number], ...] or null}``; None where it is about something else."""
+    """Contents of ``dataset.json``, ``{"labels": [[file, number], ...] or null}``; None for a file of another kind."""
     with reading(f"{spec}: {EDM}", "is not as expected"):
         found = from_json(text)
         if not isinstance(found, dict) or "labels" not in found:

@@ -1,1 +1,1 @@
-"""Measuring: features, statistics of them, and numbers from those."""
+"""Measuring pictures: features, statistics of features, and metrics."""

@@ -1,8 +1,8 @@
-"""What a sweep goes through: a setting by name, and its values as text.
+"""Axes of a sweep: a setting by name, and its values as text.
 
 ``scale=0,1,5``, ``steps=5,10,20``, ``sampler=ddim,heun``, ``sampler.eta=0,0.5,1``, ``guidance=cfg:2 cfg:2+interval:0.3,5``,
-``interval.low=0.1,0.3``, ``clamp=true,false``. Commas separate the values, or spaces where there are any: values may then hold
-commas.
+``interval.low=0.1,0.3``, ``clamp=true,false``. Values are separated by commas, or by spaces if any; commas may then be part of
+values.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from lodestar.samplers import AnySampler
 C = TypeVar("C", bound=Config)
 
 _WHOLE = ("guidance", "sampler", "steps", "clamp", "temperature")
-"""Settings that are a request's own, in the order in which they take effect: fields of guidance and sampler come after them."""
+"""Whole settings of a request, in the order of effect: fields of guidance and sampler are set afterwards."""
 
 
 _MOST = 1_000
-"""Values of an axis."""
+"""Maximum number of values of an axis."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One swept setting."""
+    """A swept setting."""
 
     name: str
-    """A whole setting; scale, of the one guidance that has a scale; or KIND.FIELD of a guidance, sampler.FIELD."""
+    """A whole setting; "scale", of the only guidance with a scale; or KIND.FIELD of a guidance, sampler.FIELD."""
     values: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -49,11 +49,11 @@ class Axis:
 
     @property
     def whole(self) -> bool:
-        """Whether it replaces a setting, and is not a number within one."""
+        """True for a whole setting, false for a number within one."""
         return self.name in _WHOLE
 
     def place(self, how: Settings, value: str) -> Settings:
-        """The settings with this value. Raises Problem where the setting is not there, or cannot have it."""
+        """The settings with this value. Raises Problem if the setting is missing or the value invalid."""
         match self.name:
             case "guidance":
                 return how.replace(guidance=parse_guidances(value))
@@ -72,14 +72,14 @@ class Axis:
         return how.replace(guidance=(*how.guidance[:place], changed, *how.guidance[place + 1 :]))
 
     def within(self, how: Settings) -> tuple[Config | None, str]:
-        """The guidance or sampler of settings that it changes a field of, and the field; None if it is a whole setting."""
+        """The guidance or sampler with the swept field, and the field; None for a whole setting."""
         owner, _, field = self.name.rpartition(".")
         if self.whole:
             return None, ""
         return (how.sampler if owner == "sampler" else how.guidance[self._owner(how.guidance)]), field
 
     def _owner(self, guidance: Sequence[Guidance]) -> int:
-        """The place of the guidance that has this setting. Raises Problem unless there is exactly one."""
+        """The index of the guidance with this setting. Raises Problem unless there is exactly one."""
         given = " ".join(each.kind for each in guidance) or "none"
         owner, _, field = self.name.rpartition(".")
         if not owner and field != "scale":
@@ -110,7 +110,7 @@ def parse_axis(text: str) -> Axis:
     name, separator, values = text.partition("=")
     if not separator or not name:
         raise Problem(f"sweep over {text!r}: write it as setting=values, such as scale=0,1,5 or steps=5,10,20")
-    # A space after a comma separates nothing.
+    # A space after a comma is no separator.
     joined = re.sub(r"\s*,\s+", ",", values.strip())
     parts = joined.split() if re.search(r"\s", joined) else joined.split(",")
     if "" in parts:

@@ -1,6 +1,6 @@
 """Synthetic classes for pictures without labels: clusters of their features (Hu et al. 2023, "Self-Guided Diffusion Models").
 
-A model that is conditioned on them can be guided to them, as one of classes that a person has named.
+A model conditional on the clusters can be guided like one of human classes.
 """
 
 from __future__ import annotations
@@ -26,27 +26,27 @@ from lodestar.files import check_writable
 from lodestar.progress import progress
 
 _STARTS = 10
-"""k-means begins so often, and its best end is taken."""
+"""Number of k-means initializations; the best result is kept."""
 
 
 @dataclass(frozen=True)
 class Clusters:
-    """Which cluster each picture is in, and how far that is what the data's own labels say, where it has them."""
+    """The cluster of each picture, and the agreement of clusters with the data's own labels, if any."""
 
     labels: np.ndarray = field(repr=False)
-    """int64 [N]; cluster 0 is the largest."""
+    """Cluster of each picture, int64 [N]; cluster 0 is the largest."""
     sizes: tuple[int, ...]
     information: float | None
     """Normalised mutual information of clusters and labels, 0 to 1; None without labels."""
     purity: float | None
-    """Share of the pictures whose label is the commonest of their cluster; None without labels."""
+    """Share of pictures whose label is the most common in their cluster; None without labels."""
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(f"cluster-{number}" for number in range(len(self.sizes)))
 
     def table(self) -> Table:
-        """For a person: the sizes, then the agreement."""
+        """A table for display: the sizes, then the agreement."""
         table = Table(box=box.SIMPLE, show_header=False)
         for name, size in zip(self.names, self.sizes, strict=True):
             table.add_row(name, f"{size:,} pictures")
@@ -68,8 +68,8 @@ def label(
 ) -> Clusters:
     """Cluster a source's pictures and write them, their files untouched, with these classes to the parquet file `out`.
 
-    Pictures that cannot be decoded, where the source may skip such, are left out. Raises Problem, also for more clusters than
-    pictures, and where `out` exists.
+    Pictures that cannot be decoded are left out if the source may skip them. Raises Problem, also for more clusters than
+    pictures, and if `out` exists.
     """
     if out.exists():
         raise Problem(f"{out} exists: choose another --out, or remove it")
@@ -97,14 +97,14 @@ def label(
 def cluster(features: Tensor, count: int, truth: np.ndarray | None = None, seed: int = 0) -> Clusters:
     """k-means (Lloyd's, begun by k-means++) over features [N, D] of unit variance each; truth: the pictures' labels [N].
 
-    Raises Problem where fewer than `count` pictures differ.
+    Raises Problem if fewer than `count` pictures differ.
     """
     kmeans, metrics = need("sklearn.cluster").KMeans, need("sklearn.metrics")
     values = features.double().numpy()
-    # Far from the data that it was trained on, an extractor's features differ much in scale, and few would decide alone.
+    # Far from an extractor's training data, its features differ much in scale, and a few would dominate.
     values = (values - values.mean(0)) / np.maximum(values.std(0), 1e-8)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that pictures are equal is said below, in our words
+        warnings.simplefilter("ignore")  # equal pictures are reported below, in our words
         raw = kmeans(count, n_init=_STARTS, random_state=_random(seed)).fit_predict(values)
     sizes = np.bincount(raw, minlength=count)
     if not sizes.all():
@@ -120,7 +120,7 @@ def cluster(features: Tensor, count: int, truth: np.ndarray | None = None, seed:
 
 
 def _random(seed: int) -> int | np.random.RandomState:
-    """What scikit-learn takes for a seed: numbers of 32 bits, and above them a generator. Raises Problem beyond 64 bits."""
+    """A seed for scikit-learn: numbers of 32 bits, and above them a generator. Raises Problem beyond 64 bits."""
     (seed,) = seeds_from(seed, 1)
     return seed if seed < 2**32 else np.random.RandomState(np.random.MT19937(seed))
 

@@ -1,6 +1,6 @@
 """Statistics of pictures in a file: a reference that a model's bundle has, or one that ``lodestar stats`` has made.
 
-It holds moments and, unless it was made without, features: in 16 bits, but for those that are kept for reuse on this machine.
+The file holds moments and, optionally, features in 16 bits (32 in this machine's cache).
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from lodestar.evaluation.statistics import Moments, Part, Statistics
 from lodestar.files import reading
 
 KIND = "statistics"
-"""What such a file is, among checkpoints."""
+"""Kind of the file among checkpoints."""
 
 ROLE = "reference"
 """Of such a file in a model's bundle."""
 
 
 class KeptConfig(Config):
-    """What the pictures were, and who extracted their features."""
+    """The pictures and the extractor of kept statistics."""
 
     spec: str
     fingerprint: str
@@ -38,12 +38,12 @@ class KeptConfig(Config):
     extractor: str
     extractor_digest: str
     extractor_dtype: str
-    """The number format that it computed in."""
+    """Number format of the extractor's computation."""
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A reference as `lodestar.evaluation.run` takes it, in place of a source of pictures."""
+    """A reference made of kept statistics, in place of a source of pictures."""
 
     config: KeptConfig
     statistics: Statistics = field(repr=False)
@@ -53,26 +53,26 @@ class Kept:
 
     @property
     def spec(self) -> str:
-        """What its pictures were called."""
+        """Name of the pictures' source."""
         return self.config.spec
 
     @property
     def fingerprint(self) -> str:
-        """Of its pictures' content."""
+        """Fingerprint of the pictures' content."""
         return self.config.fingerprint
 
     @property
     def channels(self) -> int:
-        """Of its pictures."""
+        """Channels of the pictures."""
         return self.config.channels
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of its pictures."""
+        """Height and width of the pictures."""
         return self.config.size
 
     def of(self, extractor: Extractor) -> Statistics:
-        """The statistics. Raises Problem unless this extractor made the features."""
+        """The statistics. Raises Problem unless the features are of this extractor."""
         if extractor.digest != self.config.extractor_digest:
             raise Problem(
                 f"the features kept of {self.spec} are those of the extractor {self.config.extractor} "
@@ -82,7 +82,7 @@ class Kept:
         return self.statistics
 
     def note(self, extractor: Extractor) -> str | None:
-        """That the features were computed in another number format than this extractor's, in words; None if they were not."""
+        """Note that the features were computed in another number format than this extractor's; None if not."""
         then, now = self.config.extractor_dtype, extractor.dtype
         return None if then == now else f"reference: its features were computed in {then}, those of the pictures in {now}"
 
@@ -114,7 +114,7 @@ def keep(
 
 
 def load(path: str | Path) -> Kept:
-    """Read what `keep` wrote. Raises Problem for a missing, damaged or other file."""
+    """Read a reference written by `keep`. Raises Problem for a missing, damaged or other file."""
     header, tensors = checkpoint.load(path, KIND)
     config = decode(KeptConfig, header.config, str(path))
     with reading(path):
@@ -144,9 +144,9 @@ def kept(name: str) -> Kept | None:
 def cached(
     path: Path, parts: Collection[Part], source: Source, extractor: Extractor, make: Callable[[Collection[Part]], Statistics]
 ) -> Statistics:
-    """The statistics kept under `path` if they have all of `parts`; else those that `make` gives of them, which are then kept.
+    """The statistics kept at `path` if they have all of `parts`; otherwise those returned by `make`, kept there for next time.
 
-    A kept file that cannot be read is made again: nothing is lost by that but time.
+    A damaged file is simply replaced.
     """
     if path.exists():
         try:

@@ -1,8 +1,9 @@
-"""How likely pictures are under a model, in bits per dimension: the variational bound term by term, and the ODE's likelihood.
+"""Bits per dimension of pictures under a model: the variational bound term by term, and the ODE's likelihood.
 
-The bound (DDPM, equation 5) is that of the ancestral chain through the levels of a plan: what the prior costs, each step, and the
-8-bit data given the cleanest level. The likelihood of the probability-flow ODE (Song et al. 2021, section 4.3) is that of the
-density at the cleanest level, of data that uniform noise of one step of the 256 has made continuous, which bounds the bits too.
+The bound (DDPM, equation 5) is of the ancestral chain through the levels of a plan: the costs of the prior, of each step, and of
+the 8-bit data given the cleanest level. The likelihood of the probability-flow ODE (Song et al. 2021, section 4.3) is of the
+density at the cleanest level. Its data are made continuous by uniform noise of one step of the 256, so the likelihood bounds the
+bits too.
 """
 
 from __future__ import annotations
@@ -42,19 +43,19 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PLAN = "logsnr:100"
-"""Where no other is asked for. Most bits are decided in little noise, where levels that are even in time are few."""
+"""Default plan. Most bits are decided in little noise, where levels even in time are few."""
 COUNT = 256
-"""Pictures, likewise."""
+"""Default number of pictures."""
 _COARSE, _PROBED = 0.1, 16
-"""How many bits the ODE's figure may change on every second level before the report warns, and the pictures that tell."""
+"""Change of the ODE's bits with every second level beyond which the report warns, and the number of pictures in this test."""
 
 
 class BPD(Config):
-    """Bits per dimension, ``bpd``: of pictures under the model, not of features, so that it is asked for alone."""
+    """Bits per dimension, ``bpd``: a metric of a model on pictures, not of features, and so requested alone."""
 
     kind: Literal["bpd"] = "bpd"
     ode: bool = True
-    """The ODE's likelihood too. It takes about six times as long as the bound."""
+    """The ODE's likelihood too, at about six times the cost of the bound."""
 
 
 @dataclass(frozen=True)
@@ -64,47 +65,47 @@ class Term:
     name: str
     """"prior", "level" or "decoder"."""
     time: float
-    """What the network is told at the level t of the term: the noisiest of all for the prior."""
+    """Network time at the level t of the term; the noisiest level's for the prior."""
     alpha: float
     sigma: float
     bits: float
-    """Mean over the pictures, bits per dimension."""
+    """Mean over the pictures, in bits per dimension."""
     standard_error: float
     x0_mse: float | None = None
-    """Mean squared error of x̂₀ at t; None for the prior, which asks no network."""
+    """Mean squared error of x̂₀ at t; None for the prior, which needs no network."""
     eps_mse: float | None = None
-    """Likewise, of ε̂."""
+    """Mean squared error of ε̂ at t; None for the prior."""
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """The numbers, and everything that they depend on."""
+    """The measured bits per dimension, with all their settings."""
 
     numbers: Mapping[str, float]
-    """In bits per dimension: bpd (the bound) = prior + levels + decoder, and ode; those with _error are standard errors.
+    """Numbers in bits per dimension: bpd (the bound) = prior + levels + decoder, and ode; names with _error are standard errors.
 
-    ode_coarser: what ode changes by where it goes through every second level alone, of the first pictures; its own error is about
-    a third of that where there are many levels. Not there for fewer than three.
+    ode_coarser: change of ode with every second level alone, for the first pictures; the error of ode is about a third of this
+    with many levels. Missing for fewer than three levels.
     """
     terms: Sequence[Term]
-    """In the order of the chain: the prior, every step from the noisiest down, the decoder."""
+    """Terms in the order of the chain: the prior, every step from the noisiest down, the decoder."""
     count: int
     """Pictures measured, spread evenly over the reference."""
     reference: str
     reference_fingerprint: str
     model_digest: str
-    """Of the model's file, as `lodestar info` shows it; of its configuration and weights where it was built in code."""
+    """SHA-256 of the model's file, as `lodestar info` shows it; of its configuration and weights if built in code."""
     model_dtype: str
-    """The number format that it computes in."""
+    """Number format of the model's computation."""
     classes: str
-    """What the model was told of the pictures' classes."""
+    """The pictures' classes as given to the model, in words."""
     plan: str
     steps: int
     variance: str
-    """Of the reverse chain: learned, small or large."""
+    """Variance of the reverse chain: learned, small or large."""
     clamp: bool
     seed: int
-    """Of the first picture's noise; picture k has seed + k."""
+    """Seed of the first picture's noise; picture k has seed + k."""
     seconds: float
     warnings: tuple[str, ...] = ()
 
@@ -112,11 +113,11 @@ class Likelihood:
         return in_text(self.table())
 
     def to_json(self) -> str:
-        """All of it, indented."""
+        """The whole report as indented JSON."""
         return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
 
     def table(self) -> Table:
-        """For a person."""
+        """A table for display."""
         numbers = []
         for name, value in self.numbers.items():
             error = self.numbers.get(f"{name}_error")
@@ -281,7 +282,7 @@ def plot(path: Path, report: Likelihood) -> None:
 
 
 def _variance(model: Diffusion, sampler: Sampler | None) -> str:
-    """Of the reverse chain: "learned", "small" or "large". Raises Problem."""
+    """Variance of the reverse chain: "learned", "small" or "large". Raises Problem."""
     if sampler is not None and not isinstance(sampler, Ancestral):
         raise Problem(
             f"metric bpd bounds the ancestral chain, and sampler {sampler.kind!r} has none: take ancestral, or leave it out"
@@ -306,7 +307,7 @@ def _labels(model: Diffusion, reference: Source, places: np.ndarray) -> tuple[tu
 
 
 def _counting(denoise: Denoise, tick: Callable[[float], None], done: int) -> Denoise:
-    """The same, telling the progress bar of every picture that it has been asked about, `done` before."""
+    """The denoiser, reporting every picture to the progress bar, `done` before."""
 
     def counted(x: Tensor, level: Level) -> Estimate:
         nonlocal done
@@ -318,7 +319,7 @@ def _counting(denoise: Denoise, tick: Callable[[float], None], done: int) -> Den
 
 
 def _fixed(denoise: Denoise) -> Denoise:
-    """The same, without what it has learned of the variance."""
+    """The denoiser without its learned variance."""
     return lambda x, level: replace(denoise(x, level), frac=None, logvar=None)
 
 

@@ -1,4 +1,4 @@
-"""Reports kept beside what they are of, so that a table of many models is measured once."""
+"""Kept reports of models, so a table of many models is measured once."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def measured(
     device: str | None = None,
     run: Measurement | None = None,
 ) -> Mapping[str, Any]:
-    """The report (`lodestar.evaluation.report.Report`, as data) that is kept at `path`, or one made now and kept there.
+    """The report (`lodestar.evaluation.report.Report`, as data) kept at `path`, or else made now and kept there.
 
     It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps and sampler. run: how it is made.
     One of other settings, or of other weights, is made again. Raises Problem.
@@ -66,7 +66,7 @@ def measured(
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    """What is kept; None where nothing is that can be read."""
+    """The kept report; None if missing or unreadable."""
     try:
         found = from_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

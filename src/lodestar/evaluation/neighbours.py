@@ -1,4 +1,4 @@
-"""Nearest neighbours among features, in blocks: memory grows with the number of pictures and not with its square.
+"""Nearest neighbours among features, in blocks: memory grows with the number of pictures, not with its square.
 
 All distances are Euclidean and squared, in float64.
 """
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 BLOCK = 1024
-"""Pictures of which the distances to as many others are in memory at once."""
+"""Pictures in a block: distances to as many others are in memory at once."""
 _SAME = 1e-12
-"""A squared distance that is less than so much of the squared lengths is 0, or rounding would decide which copy is nearer."""
+"""Relative tolerance of a zero squared distance, in squared lengths, so rounding does not order equal copies."""
 _EDGE = 1e-9
-"""Squared distances that differ by so much of themselves are equal: every block in which two pictures meet rounds otherwise."""
+"""Relative tolerance of equal squared distances: the rounding of a distance differs between blocks."""
 
 
 def nearest(points: Tensor, others: Tensor, k: int = 1) -> tuple[Tensor, Tensor]:
@@ -35,12 +35,12 @@ def nearest(points: Tensor, others: Tensor, k: int = 1) -> tuple[Tensor, Tensor]
 
 def squared_radii(members: Tensor, k: int) -> Tensor:
     """The distance [N] of each member [N, D] to its k-th nearest other member, N > k."""
-    # The nearest of all is the member itself, so the k-th other one is number k + 1.
+    # The nearest member is the member itself, so the k-th other is number k + 1.
     return nearest(members, members, k + 1)[0][:, k]
 
 
 def inside(points: Tensor, centres: Tensor, radii2: Tensor) -> Tensor:
-    """In how many balls each point [M, D] lies, or on their edge: centres [N, D], squared radii [N]; int64 [M]."""
+    """Number of balls containing each point [M, D], edges included: centres [N, D], squared radii [N]; int64 [M]."""
     origin = centres.mean(0, dtype=torch.float64)
     counts = []
     for x in points.split(BLOCK):
@@ -50,21 +50,21 @@ def inside(points: Tensor, centres: Tensor, radii2: Tensor) -> Tensor:
 
 
 def within(distances2: Tensor, radii2: Tensor) -> Tensor:
-    """Whether squared distances are at most squared radii, whatever rounding does to equal ones: bool, of the shape of both."""
+    """Comparison squared distances ≤ squared radii, with tolerance for rounding of equal values: bool, of the shape of both."""
     return distances2 <= radii2 * (1 + _EDGE)
 
 
 def ranks(values: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
-    """How many of others [N] are smaller than each of values [M], and how many are at most it; equal ones as in `within`."""
+    """Numbers of others [N] that are smaller than each of values [M], and at most equal; equality as in `within`."""
     others = others.sort().values
     below, up_to = values * (1 - _EDGE), values * (1 + _EDGE)
     return torch.searchsorted(others, below), torch.searchsorted(others, up_to, right=True)
 
 
 def squared_distances(x: Tensor, y: Tensor, origin: Tensor) -> Tensor:
-    """|x_i - y_j|² [M, N] by one matrix product, many times as fast as differences; `origin` [D] is amid them.
+    """Squared distances |x_i - y_j|² [M, N] by one matrix product, much faster than differences; `origin` [D] is amid the data.
 
-    Products of features far from zero would swallow their differences.
+    Without an origin, features far from zero would lose their digits.
     """
     x, y = x.double() - origin, y.double() - origin
     lengths2 = (x * x).sum(1, keepdim=True) + (y * y).sum(1)

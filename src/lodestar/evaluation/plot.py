@@ -1,4 +1,4 @@
-"""The pictures of a sweep: curves over what was swept, or heat maps of two settings, a panel for each number."""
+"""Plots of a sweep: curves over the swept setting, or heat maps of two settings, a panel for each number."""
 
 from __future__ import annotations
 
@@ -15,37 +15,37 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _WIDE = 20
-"""Values that span more than this factor are drawn on a logarithmic axis."""
+"""Factor between extreme values beyond which an axis is logarithmic."""
 
 _COLUMNS = 2
 
 
 @dataclass(frozen=True)
 class Ticks:
-    """A swept setting: what it is called, and its values as text, in the order in which they are drawn."""
+    """A swept setting: its name, and its values as text, in the order of drawing."""
 
     label: str
     names: Sequence[str]
     numbers: Sequence[float] | None = None
-    """Where they lie, ascending; None for names without an order, which are spaced evenly."""
+    """Positions, ascending; None for names without an order, which are spaced evenly."""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A number at each value of a setting; NaN where it was not measured."""
+    """A number at each value of a setting; NaN if not measured."""
 
     name: str
     values: Sequence[float]
     deviations: Sequence[float] | None = None
     places: Sequence[float] | None = None
-    """Where they lie on an axis of their panel's own; None for those of the setting."""
+    """Positions on an axis of the panel's own; None for the setting's."""
 
 
 def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve]], own: str = "") -> None:
-    """Draw panels of curves over x as a PNG, by the panels' titles; curves in one panel are told by their names.
+    """Draw panels of curves over x as a PNG, by the panels' titles; legends distinguish the curves of a panel.
 
-    own: what the axis is called of panels whose curves have places of their own. The file is written
-    atomically. Raises Problem without matplotlib.
+    own: the axis title of panels whose curves have places of their own. The file is written atomically. Raises Problem without
+    matplotlib.
     """
     places = list(range(len(x.names))) if x.numbers is None else list(x.numbers)
     positive = [value for value in places if value > 0]
@@ -68,7 +68,7 @@ def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve
 
     def mark(axes: Axes) -> None:
         if wide:
-            # Linear up to the smallest positive value, so that 0 has its place.
+            # Linear up to the smallest positive value, so 0 has a place.
             axes.set_xscale("symlog", linthresh=min(positive), linscale=0.6)
         axes.set_xticks(places, x.names, rotation=0 if x.numbers is not None else 20)
         axes.minorticks_off()
@@ -78,7 +78,7 @@ def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve
 
 
 def heat_maps(path: Path, title: str, x: Ticks, y: Ticks, panels: Mapping[str, Sequence[Sequence[float]]]) -> None:
-    """Draw panels of numbers [y][x] as colours, with the numbers on them, as a PNG; NaN leaves a place empty. See `curves`."""
+    """Draw panels of numbers [y][x] as colours, with the numbers on top, as a PNG; NaN leaves a place empty. See `curves`."""
 
     def draw(axes: Axes, values: Sequence[Sequence[float]]) -> None:
         image = axes.imshow(values, origin="lower", aspect="auto", cmap="viridis")

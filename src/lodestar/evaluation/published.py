@@ -1,7 +1,7 @@
-"""References as the field publishes them: .npz files of Inception's means and covariances, most with pictures too.
+"""Published references: .npz files of Inception's means and covariances, most with pictures too.
 
 guided-diffusion's have ``mu``, ``sigma`` [2048] and ``mu_s``, ``sigma_s`` [2023] (spatial) of a whole data set, and 10,000 of its
-pictures in ``arr_0`` for precision and recall; those of pytorch-fid and of EDM have ``mu`` and ``sigma`` alone.
+pictures in ``arr_0`` for precision and recall; pytorch-fid's and EDM's have ``mu`` and ``sigma`` alone.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ from lodestar.nets.inception import FEATURES, SIDE
 
 @dataclass(frozen=True)
 class Published(Kept):
-    """A published reference. `lodestar.evaluation.run` takes it like one of ours."""
+    """A published reference, used like `Kept`."""
 
     def note(self, extractor: Extractor) -> str:
-        """Where its means and covariances come from, in words."""
+        """Source of the means and covariances, in words."""
         features = self.statistics.features
         held = "" if features is None else f"; features are those of its {len(features)} pictures"
         return f"reference: means and covariances are the file's, which does not say of how many pictures{held}"
 
 
 def is_published(spec: str) -> bool:
-    """Whether this is an .npz file that holds means and covariances. Raises Problem if it is damaged."""
+    """True for an .npz file of means and covariances. Raises Problem if it is damaged."""
     path = Path(spec).expanduser()
     if path.suffix != ".npz" or not path.is_file():
         return False
@@ -47,9 +47,9 @@ def is_published(spec: str) -> bool:
 
 
 def published(spec: str, extractor: Extractor, features: Callable[[Source], Tensor | None]) -> Published:
-    """Read such a file; `features` finds those of its pictures [N, 2048].
+    """Read a published reference; `features` returns the features [N, 2048] of its pictures.
 
-    Raises Problem for one that is damaged, and for another extractor than Inception.
+    Raises Problem for a damaged file, and for another extractor than Inception.
     """
     if not isinstance(extractor, InceptionExtractor):
         raise Problem(f"{spec} holds statistics of Inception's features, not of {extractor.name}'s: give --extractor inception")
@@ -57,7 +57,7 @@ def published(spec: str, extractor: Extractor, features: Callable[[Source], Tens
     with open_npz(path) as archive:
         held = names(archive)
         pictures = Source(NpzRows(path, spec, Asked(labels=False)), spec) if PICTURES in held else None
-        # Of how many pictures they are is not told. They are more than features, or the field would not compare with them.
+        # The number of pictures is not in the file. It exceeds that of features, or the field would not compare with them.
         count = max(FEATURES + 1, 0 if pictures is None else len(pictures))
         moments = _moments(archive, "mu", "sigma", FEATURES, count, spec)
         spatial = _moments(archive, "mu_s", "sigma_s", SPATIAL, count, spec) if "mu_s" in held else None
@@ -75,7 +75,7 @@ def published(spec: str, extractor: Extractor, features: Callable[[Source], Tens
 
 
 def _moments(archive: zipfile.ZipFile, mean: str, covariance: str, width: int, count: int, spec: str) -> Moments:
-    """The moments whose mean [width] and covariance [width, width] are under these names. Raises Problem."""
+    """The moments with mean [width] and covariance [width, width] under these names. Raises Problem."""
     found = []
     for name, shape in ((mean, [width]), (covariance, [width, width])):
         if name not in names(archive):

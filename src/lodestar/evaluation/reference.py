@@ -1,6 +1,6 @@
-"""What pictures are measured against: others, or what is known of them.
+"""References of a measurement: pictures, or kept statistics.
 
-What is found of pictures on disk is kept in a folder, under a key of their content and the extractor.
+Statistics of pictures on disk are kept in a folder, under a key of their content and the extractor.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lodestar.files import CACHE, cache_folder
 from lodestar.progress import progress
 
 _RECIPE = "2"
-"""How pictures become features (size, range, order); kept features of another recipe are made again."""
+"""Version of the conversion from pictures to features (size, range, order); kept features of another version are made again."""
 
 
 Reference = str | Path | Source | Pictures | Kept | None
@@ -51,7 +51,7 @@ def open_reference(
     metrics: Sequence[Metric] | None = None,
     batch_size: int = 64,
 ) -> Source | Kept:
-    """The pictures to compare with, or what is kept of them: in a file, or of an embedded model's where no `spec` is given.
+    """The reference pictures, or kept statistics: of a file, or of the embedded model without a `spec`.
 
     spec: a path or a name, or pictures that are there in Python, as `lodestar.data.open_source` takes them. size: height and
     width of the pictures that are measured; those of the reference are resized and cropped to it, as for training. metrics,
@@ -89,7 +89,7 @@ def known_of(
     batch_size: int = 64,
     cache: Path | None = None,
 ) -> Statistics:
-    """What there is to know of all pictures of a source, `parts` at least, from `cache` where it is kept. Raises Problem."""
+    """Statistics of all pictures of a source, with at least `parts`, from `cache` if kept. Raises Problem."""
     if isinstance(source, Kept):
         return source.of(extractor)
     folder = (cache or cache_folder()) / "statistics"
@@ -98,7 +98,7 @@ def known_of(
     except OSError as error:
         reason = error.strerror or error
         raise Problem(f"cannot keep statistics in {folder} ({reason}): name another folder in ${CACHE}") from error
-    # Of a source that must not skip, every picture has to be readable; one that may has other features.
+    # Without permission to skip, every picture has to be readable; a source with skips has other features.
     strictness = "skip" if source.skip_bad else "strict"
     key = " ".join((_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype))
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"

@@ -11,16 +11,16 @@ from lodestar.config import Problem
 
 
 def check(repeats: int) -> None:
-    """Raise Problem unless something is measured at least once."""
+    """Raise Problem unless the number of repeats is at least 1."""
     if repeats < 1:
         raise Problem(f"repeats is {repeats}: at least 1")
 
 
 def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
-    """Half of the width of Student's interval for the mean of independent normal values, at least two of them.
+    """Half-width of Student's confidence interval for the mean of independent normal values, at least two.
 
-    It covers what differs between the values and nothing else: pictures sampled from other seeds, but not another reference
-    and not the model trained again.
+    The interval covers the variation between the values alone: pictures sampled from other seeds, but not another reference or
+    another training.
     """
     count = len(values)
     assert count > 1, "one value has no spread"
@@ -28,9 +28,9 @@ def half_width(values: Sequence[float], confidence: float = 0.95) -> float:
 
 
 def student(freedom: int, confidence: float = 0.95) -> float:
-    """The t for which a Student-distributed number of so many degrees of freedom lies in ±t with this probability.
+    """Quantile t of Student's distribution: a number of `freedom` degrees of freedom lies in ±t with probability `confidence`.
 
-    With t = √ν tan θ its density becomes proportional to cosᵛ⁻¹ θ on (-π/2, π/2), which is integrated numerically.
+    With t = √ν tan θ the density becomes proportional to cosᵛ⁻¹ θ on (-π/2, π/2), integrated numerically.
     """
     theta = np.linspace(0, math.pi / 2, 100_001)
     density = np.cos(theta) ** (freedom - 1)

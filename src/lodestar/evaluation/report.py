@@ -1,4 +1,4 @@
-"""A report: numbers, everything that they depend on, and what to mind."""
+"""A report: numbers, the settings behind them, and warnings."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 _DIGITS = 16
-"""Of a digest, which nobody compares to its end."""
+"""Number of digits shown of a digest."""
 
 
 @dataclass(frozen=True)
 class Report:
-    """The numbers, and everything that they depend on."""
+    """The numbers of a measurement, with all their settings."""
 
     numbers: Mapping[str, float]
-    """By the metrics' names: frechet, score, kid, precision, recall and so on; of several runs, their means."""
+    """Numbers by metric: frechet, score, kid, precision, recall and so on; means over several runs."""
     count: int
-    """Pictures measured, in each run."""
+    """Number of pictures measured, in each run."""
     reference: str
     reference_count: int
     reference_fingerprint: str
@@ -35,42 +35,43 @@ class Report:
     extractor_digest: str
     extractor_dtype: str
     pictures: str | None = None
-    """Where they were read from; None if they were sampled, and then what follows tells how."""
+    """Source of the pictures; None if sampled, as described by the following fields."""
     model_digest: str | None = None
-    """Of the model's file, as `lodestar info` shows it; of its configuration and weights where it was built in code."""
+    """SHA-256 of the model's file, as `lodestar info` shows it; of configuration and weights if built in code."""
     model_dtype: str | None = None
-    """The number format that it computes in."""
+    """Number format of the model's computation."""
     guide_digests: Mapping[str, str] | None = None
-    """Likewise, of the guides that steer it, by role."""
+    """SHA-256 of each guide, by role."""
     seed: int | None = None
-    """Of the first picture; picture k has seed + k, and class k modulo the number of classes. Run r begins at seed + r·count."""
+    """Seed of the first picture; picture k has seed + k, and class k modulo the number of classes. Run r begins at seed +
+    r·count."""
     sampler: str | None = None
     steps: str | None = None
     """The sampling plan."""
     guidance: str | None = None
-    """In the order of application, separated by spaces; empty for none."""
+    """Guidance in the order of application, separated by spaces; empty for none."""
     clamp: bool | None = None
     temperature: float | None = None
     seconds: float | None = None
-    """Sampling the pictures and passing them through the extractor took so long."""
+    """Time of sampling and feature extraction, in seconds."""
     images_per_second: float | None = None
-    """Of the fastest batch, features included: other work on the machine slows batches, but hardly all of them."""
+    """Speed of the fastest batch, features included: other work on the machine slows some batches, but hardly all."""
     runs: tuple[Mapping[str, float], ...] = ()
-    """The numbers of each run, where there are several."""
+    """Numbers of each run, if there are several."""
     intervals: Mapping[str, float] | None = None
-    """Likewise: half-widths of the means' 95 % intervals, over the draw of the noise and nothing else."""
+    """Half-widths of the means' 95 % intervals of several runs, over the draw of the noise and nothing else."""
     warnings: tuple[str, ...] = ()
-    """Why the numbers may mislead, and what was done to the pictures before they were measured."""
+    """Reasons why the numbers may mislead, and preprocessing of the pictures."""
 
     def __str__(self) -> str:
         return in_text(self.table())
 
     def to_json(self) -> str:
-        """All of it, indented."""
+        """The whole report as indented JSON."""
         return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
 
     def table(self) -> Table:
-        """For a person."""
+        """A table for display."""
         spread = self.intervals or {}
         numbers = []
         for name, value in self.numbers.items():
@@ -87,9 +88,9 @@ class Report:
 
 
 def report_table(numbers: Iterable[tuple[str, str]], settings: Mapping[str, Any], warnings: Iterable[str]) -> Table:
-    """For a person, the numbers first.
+    """A table for display, the numbers first.
 
-    numbers: names and texts. settings: by the names of a report's fields; those that are None are left out.
+    numbers: names and texts. settings: by the names of a report's fields; None values are left out.
     """
     from rich import box
     from rich.table import Table
@@ -120,7 +121,7 @@ def in_text(table: Table) -> str:
 
 
 def digest(model: Any) -> str:
-    """SHA-256 of the file that a generator or a guide was loaded from, else of its configuration and weights, if it has any."""
+    """SHA-256 of the file of a generator or guide, else of its configuration and weights, if any."""
     if model.digest:
         return str(model.digest)
     if not isinstance(model, nn.Module):

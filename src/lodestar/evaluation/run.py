@@ -64,15 +64,15 @@ def evaluate(
 
 @dataclass(frozen=True)
 class Measurement:
-    """How pictures are measured."""
+    """Settings of measuring pictures."""
 
     metrics: Sequence[Metric] | None = None
-    """Default: those of `METRICS` that the extractor and the reference can give."""
+    """Metrics; by default those of `METRICS` supported by the extractor and the reference."""
     batch_size: int = 64
     repeats: int = 1
-    """Measure so often, with new seeds, for means and intervals."""
+    """Number of measurements, with new seeds each, for means and intervals."""
     cache: Path | None = None
-    """Where what is known of the reference is kept (default: `cache_folder`)."""
+    """Folder of kept statistics of the reference (default: `cache_folder`)."""
     out: Path | None = None
     """A folder for pictures beside their nearest neighbours, where the metric "nearest" is asked for."""
     title: str = "sampling"
@@ -145,12 +145,12 @@ def _tick(tick: Callable[[int], None] | None, before: int, done: int) -> None:
 
 
 def _later(asked: Request, more: int) -> Request:
-    """The same with seeds that are greater by so many."""
+    """The request with seeds increased by `more`."""
     return asked.replace(asks=tuple(ask.replace(seed=ask.seed + more) for ask in asked.asks))
 
 
 def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]:
-    """What a report tells of who made the pictures, and how."""
+    """Fields of a report on the origin of the pictures."""
     how = model.complete(asked.settings)
     assert how.sampler is not None
     return {
@@ -262,10 +262,10 @@ def _sampled(
 def choose(
     metrics: Sequence[Metric], extractor: Extractor, reference: Source | Kept, count: int | None, *, asked: bool
 ) -> tuple[list[Metric], list[str]]:
-    """Which of these metrics are measured on `count` pictures (None: not known yet), and why the others cannot be.
+    """The metrics measurable on `count` pictures (None: unknown), and reasons for leaving out the others.
 
     A score by Inception is the published one unless it names its splits. Raises Problem, before the work and not after it, for
-    metrics that cannot be measured and were asked for, and for too few pictures.
+    requested metrics that cannot be measured, and for too few pictures.
     """
     given = gives(extractor)
     held = reference.of(extractor) if isinstance(reference, Kept) else None

@@ -1,4 +1,4 @@
-"""The evaluator against the numbers that OpenAI prints for theirs (guided-diffusion, ``evaluations/README.md``)."""
+"""The evaluator against OpenAI's printed numbers (guided-diffusion, ``evaluations/README.md``)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lodestar.evaluation.run import evaluate_pictures
 
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/256/"
 SAMPLES, REFERENCE = "admnet_guided_upsampled_imagenet256.npz", "VIRTUAL_imagenet256_labeled.npz"
-"""The published files, 10 GB and 2 GB."""
+"""Published files, 10 GB and 2 GB."""
 
 EXPECTED: dict[str, tuple[float, float]] = {
     "score": (215.837, 0.2),
@@ -28,7 +28,7 @@ EXPECTED: dict[str, tuple[float, float]] = {
 def self_test(samples: str | None, reference: str | None, extractor: Extractor, batch_size: int = 64) -> Report:
     """Measure the published samples; each file is given, or in the cache folder's ``downloads``.
 
-    Raises Problem where a file is missing, which says where to put it, and for a number that differs.
+    Raises Problem for a missing file, naming its place, and for a different number.
     """
     paths = [_find(given, name) for given, name in ((samples, SAMPLES), (reference, REFERENCE))]
     pictures = open_source(paths[0], channels=extractor.channels, labels=False)

@@ -1,8 +1,8 @@
-"""What measuring starts from: the features of pictures, their moments, and what is kept of a whole set of them.
+"""Statistics of pictures: features, their moments, and everything metrics need of a set.
 
-A set of pictures is measured through the features that an extractor makes of them, batch by batch. `FeatureSet` is what it says
-of one batch; a `Collector` sums batches up into the `Statistics` that metrics are called with: moments always, the features
-themselves only where a metric needs them, so that memory does not grow with the number of pictures where it need not.
+A set of pictures is measured by an extractor's features, batch by batch. `FeatureSet` holds one batch; a `Collector` sums batches
+up into `Statistics` for the metrics: moments always, the features themselves only if a metric needs them, so memory need not grow
+with the number of pictures.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor
 from lodestar.config import Problem
 
 Part = Literal["moments", "spatial", "features", "logits"]
-"""What may be known of a set of pictures: moments of their features, and of their spatial features; features; class logits."""
+"""Part of the statistics: moments of features, moments of spatial features, features, class logits."""
 
 PARTS: frozenset[Part] = frozenset(get_args(Part))
 
@@ -26,10 +26,10 @@ _BLOCK = 4096
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and scatter of a set of vectors, in float64. The moments of two sets together are the sum of theirs.
+    """Mean and scatter of a set of vectors, in float64. Moments of disjoint sets add.
 
-    Σ over the union follows from Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm", eq. 2.1: no large
-    sums are subtracted, so that features far from zero lose no digits.
+    Σ over the union follows from Chan, Golub, LeVeque 1979, "Updating formulae and a pairwise algorithm", eq. 2.1: no large sums
+    are subtracted, so features far from zero lose no digits.
     """
 
     count: int
@@ -62,10 +62,10 @@ class Moments:
 
 @dataclass(frozen=True)
 class FeatureSet:
-    """What a feature extractor says of N pictures: features [N, D], logits [N, K] where it is a classifier, and spatial
-    features [N, S], which tell where things are, where it has them.
+    """Output of an extractor for N pictures: features [N, D], and optionally logits [N, K] and spatial features [N, S].
 
-    Raises Problem for features that are not finite, and for a set without pictures.
+    Logits are a classifier's; spatial features keep positions. Raises Problem for features that are not finite, and for an empty
+    set.
     """
 
     features: Tensor
@@ -86,26 +86,26 @@ class FeatureSet:
 
     @property
     def parts(self) -> frozenset[Part]:
-        """What can be known of a set of pictures of which batches look like this."""
+        """Parts available in a set of such batches."""
         return frozenset(part for part in PARTS if part == "moments" or getattr(self, part) is not None)
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """What metrics are called with: what is known of a set of N pictures."""
+    """Statistics of a set of N pictures, the input of metrics."""
 
     moments: Moments
-    """Of the features of all pictures."""
+    """Moments of all pictures' features."""
     spatial: Moments | None = None
-    """Of the spatial features of all pictures."""
+    """Moments of all pictures' spatial features."""
     features: Tensor | None = None
-    """[M, D], of all pictures or of M evenly chosen ones."""
+    """Features [M, D], of all pictures or of M evenly chosen ones."""
     logits: Tensor | None = None
-    """[M, K], of the same pictures."""
+    """Logits [M, K], of the same pictures."""
 
     @classmethod
     def of(cls, features: FeatureSet) -> Self:
-        """All that there is to know of one batch."""
+        """The statistics of a single batch."""
         spatial = None if features.spatial is None else Moments.of(features.spatial)
         return cls(Moments.of(features.features), spatial, features.features, features.logits)
 
@@ -114,27 +114,27 @@ class Statistics:
 
     @property
     def parts(self) -> frozenset[Part]:
-        """What is known."""
+        """Available parts."""
         return frozenset(part for part in PARTS if getattr(self, part) is not None)
 
     def count(self, part: Part) -> int:
-        """Of how many pictures a part is known; 0 where it is not."""
+        """Number of pictures behind a part; 0 if missing."""
         known = getattr(self, part)
         return 0 if known is None else known.count if isinstance(known, Moments) else len(known)
 
 
 class Collector:
-    """Sums up a set of pictures, batch by batch: moments always; of features and logits, those that `parts` name."""
+    """A running summary of a set of pictures, batch by batch: moments always; features and logits if named by `parts`."""
 
     def __init__(self, parts: Collection[Part] = PARTS, *, some: tuple[int, int] | None = None) -> None:
-        """some: (M, N) keeps the features and logits of M, evenly chosen, of N pictures; None those of all."""
+        """some: (M, N) keeps the features and logits of M, evenly chosen, of N pictures; None keeps all."""
         self.parts, self.some, self.count = parts, some, 0
         self._moments, self._spatial = _Sum(), _Sum()
         self._features: list[Tensor] = []
         self._logits: list[Tensor] = []
 
     def add(self, batch: FeatureSet) -> None:
-        """Take in the next pictures."""
+        """Add the next batch."""
         self._moments.add(batch.features)
         if batch.spatial is not None and "spatial" in self.parts:
             self._spatial.add(batch.spatial)
@@ -146,7 +146,7 @@ class Collector:
         self.count += len(batch)
 
     def statistics(self) -> Statistics:
-        """What is known by now. Raises Problem where there were no pictures."""
+        """The statistics so far. Raises Problem without any picture."""
         moments = self._moments.total()
         if moments is None:
             raise Problem("there are no pictures to measure")
@@ -162,7 +162,7 @@ class Collector:
 
 
 class _Sum:
-    """Moments of rows that come a few at a time and are summed many at a time: a scatter is far larger than a batch."""
+    """Moments of rows that arrive few at a time and are summed many at a time: a scatter is far larger than a batch."""
 
     def __init__(self) -> None:
         self.moments: Moments | None = None

@@ -51,14 +51,14 @@ _GRID_ROWS, _GRID_COLUMNS = 10, 8
 
 @dataclass(frozen=True)
 class Row:
-    """One value of a sweep, or one of each of two settings: a line of its CSV."""
+    """A point of a sweep, in one setting or two: a line of its CSV."""
 
     values: tuple[str, ...]
-    """Of the swept settings, in their order."""
+    """Values of the swept settings, in their order."""
     steps: str
     """The sampling plan."""
     step_count: int
-    """How many steps it takes."""
+    """Number of steps of the plan."""
     numbers: Mapping[str, float]
     """frechet, score, score_std, precision, recall, f_score, as far as extractor and reference go; seconds, images_per_second."""
     intervals: Mapping[str, float]
@@ -164,7 +164,7 @@ def _settings(over: Sequence[Axis], plain: Settings) -> Iterator[tuple[tuple[str
 
 
 def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
-    """What is the same at all values of what can be swept: whole settings, and without the fields that are swept."""
+    """Settings common to all values of a sweep: whole settings, without the swept fields."""
     swept = {axis.name for axis in over}
     within = [axis.within(plain) for axis in over if not axis.whole and "guidance" not in swept]
 

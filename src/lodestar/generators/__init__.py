@@ -1,1 +1,1 @@
-"""Generators: whoever answers a request with a stream of frames. Weights and their configurations are in `lodestar.models`."""
+"""Generators, which answer a request with a stream of frames. Weights and configurations are in `lodestar.models`."""

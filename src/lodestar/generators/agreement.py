@@ -1,4 +1,4 @@
-"""Whether what is asked of a model suits it."""
+"""Checks of requests and guides against a model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lodestar.samplers import Consistency, Sampler
 
 
 def check_rival(model: DiffusionConfig, rival: DiffusionConfig) -> None:
-    """Raise Problem unless a weaker model can be asked what a model is asked; its network and prediction are its own."""
+    """Raise Problem unless a weaker model can answer the model's asks; its network and prediction may differ."""
     theirs, ours = rival.denoiser, model.denoiser
     if (theirs.classes is None) != (ours.classes is None):
         knows = ["no classes" if each is None else f"{each} classes" for each in (theirs.classes, ours.classes)]
@@ -34,7 +34,7 @@ def check_rival(model: DiffusionConfig, rival: DiffusionConfig) -> None:
 def note_sampler(model: DiffusionConfig, sampler: Sampler) -> None:
     """Warn by a Note of a sampler that jumps to clean data, unless the model looks like a consistency model.
 
-    Its own sampler, its prediction or a plan of one step makes it look so.
+    Signs of such a model are its own sampler, its prediction or a plan of one step.
     """
     if not isinstance(sampler, Consistency):
         return

@@ -28,45 +28,45 @@ from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.labels import spell
 
 MANIFEST = "manifest.json"
-"""The manifest's file; `lodestar.data.folder` knows it too."""
+"""File of the manifest; `lodestar.data.folder` knows it too."""
 MASK = "mask.png"
-"""Beside inpainted pictures: what was filled in, white."""
+"""Mask of inpainted pictures, beside them: filled in where white."""
 _HOLE = 128
-"""What the grid shows there: grey."""
+"""Grey of the masked places in the grid."""
 IN_GRID = 400
-"""The grid shows so many pictures at most, the first: it is for looking at, and is held in memory."""
+"""Maximum number of pictures in the grid, the first: it is for looking at, and is held in memory."""
 
 
 class Guided(Config):
     """A guide of the pictures."""
 
     name: str
-    """As given; empty if it was built in code."""
+    """Name or path, as given; empty if built in code."""
     digest: str
 
 
 def _sort(request: Any) -> str:
-    """Which of the two a request is, so that what is wrong with it is told of that one."""
+    """Kind of a request, for its error messages."""
     return "EditRequest" if isinstance(request, EditRequest) or "edit" in request else "Request"
 
 
 class Manifest(Config):
-    """What the pictures of a folder are."""
+    """The contents of a folder of pictures."""
 
     lodestar: str
     """Version of this library."""
     model: str
-    """Name or path, as given; empty if it was built in code."""
+    """Name or path, as given; empty if built in code."""
     model_digest: str
     dtype: Literal["float32", "bfloat16"] | None = None
-    """The number format that the model computed in, which tells on pictures; None if that was not written down."""
+    """Number format of the model's computation, which affects pixels; None if unknown."""
     guides: Mapping[str, Guided] = {}
     """The guides, by role."""
     request: Annotated[Annotated[EditRequest, Tag("EditRequest")] | Annotated[Request, Tag("Request")], Discriminator(_sort)]
 
     @classmethod
     def of(cls, request: Request, origin: Origin) -> Self:
-        """The manifest of a request to a generator; of the guides, those that the guidance asks for."""
+        """The manifest of a request to a generator, with the guides of its guidance."""
         asked = roles(request.settings.guidance)
         return cls(
             lodestar=__version__,
@@ -79,7 +79,7 @@ class Manifest(Config):
 
     @classmethod
     def read(cls, path: str | Path) -> Self:
-        """Read a manifest, given it or its folder. Raises Problem."""
+        """Read a manifest, from its path or folder. Raises Problem."""
         path = Path(path) / MANIFEST if Path(path).is_dir() else Path(path)
         whole = read_json(path)
         try:
@@ -94,7 +94,7 @@ class Manifest(Config):
 
 
 class Album:
-    """A folder being filled."""
+    """A folder of samples in progress."""
 
     def __init__(
         self, folder: str | Path, manifest: Manifest, names: tuple[str, ...] | None, material: Material | None = None
@@ -126,7 +126,7 @@ class Album:
         self.write(frame.first, frame.images)
 
     def write(self, first: int, images: Tensor) -> None:
-        """Write pictures uint8 [N, C, H, W], numbered from `first`; before the first, the manifest and what they are made of."""
+        """Write pictures uint8 [N, C, H, W], numbered from `first`; before the first, the manifest and the sources of an edit."""
         if not (self.folder / MANIFEST).exists():
             self._write_manifest()
         if self.material is not None and first == 0:
@@ -136,9 +136,9 @@ class Album:
 
     @contextmanager
     def npz(self) -> Iterator[Callable[[Frame], None]]:
-        """Write one file of all pictures, `npz_path`, beside a manifest: call what is yielded as `add`, frame by frame.
+        """Write one file of all pictures, `npz_path`, beside a manifest: call the yielded function as `add`, frame by frame.
 
-        It has numbers for labels, and none where some are composed.
+        The file has class numbers, unless some labels are composed.
         """
         self._write_manifest(listed=False)
         labels = [label if isinstance(label, int) else None for label in self.manifest.request.labels]
@@ -169,20 +169,20 @@ class Album:
 
 
 def _entry(ask: Ask, names: tuple[str, ...]) -> dict[str, Any]:
-    """An ask as a manifest lists it: a class by its name, and what it is numbered beside it."""
+    """An ask for a manifest, with a class by its name and, beside it, its number."""
     told = json.loads(ask.model_dump_json(exclude_defaults=True))
     number = told.pop("label", None)
     return {"label": spell(ask.label, names), "class": number, "seed": ask.seed, **told}
 
 
 def _ask(picture: dict[str, Any]) -> dict[str, Any]:
-    """What `_entry` told of an ask."""
+    """An ask read from a manifest, the inverse of `_entry`."""
     told = {name: value for name, value in picture.items() if name not in ("file", "class", "label")}
     return told | {"label": picture["class"]}
 
 
 def read_material(manifest: str | Path, request: EditRequest) -> Material:
-    """What the pictures of an album are made of, from beside its manifest. Raises Problem if it cannot be read."""
+    """The sources of an album's edited pictures, from beside its manifest. Raises Problem if unreadable."""
     folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent
     pictures = [load_png(folder / _source(k)) for k in range(len(request.pictures))]
     mask = None if request.mask is None else load_png(folder / MASK)[0] > 0
@@ -197,12 +197,12 @@ def _write_material(folder: Path, material: Material) -> None:
 
 
 def _source(number: int) -> str:
-    """The file of a picture that others are made of."""
+    """File of a source picture."""
     return f"source-{number:05d}.png"
 
 
 def _beside(made: Tensor, request: EditRequest, material: Material) -> tuple[Tensor, int]:
-    """Results uint8 [N, C, H, W] beside what they are made of, and in how many columns to show them."""
+    """Results uint8 [N, C, H, W] beside their sources, and the number of columns for them."""
     if request.asks[0].source is None:  # a path from one end to the other
         return torch.cat([material.pictures[:1], made, material.pictures[1:]]), len(made) + len(material.pictures)
     sources = F.interpolate(material.pictures[request.sources[: len(made)]], made.shape[-2:])  # where it is enlarged

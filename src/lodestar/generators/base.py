@@ -1,4 +1,4 @@
-"""What a generator is: whoever answers a request with a stream of frames."""
+"""Generators: models that answer a request with a stream of frames."""
 
 from __future__ import annotations
 
@@ -24,55 +24,55 @@ from lodestar.guidance import Sees
 
 
 class Prepared(Protocol):
-    """A request that can be answered: all that could be refused has been checked."""
+    """A checked request: all refusals have been raised before."""
 
     @property
     def length(self) -> int:
-        """How many steps each picture takes."""
+        """Number of steps of each picture."""
 
     def frames(self, batch_size: int = 32, start: Tensor | None = None) -> Iterator[Frame]:
         """The answer, batch by batch, a frame for every step.
 
-        start: the noise that sampling begins with, float32 [N, C, H, W] of deviation 1; default, what the seeds draw.
+        start: initial noise, float32 [N, C, H, W] of deviation 1; by default drawn from the seeds.
         """
 
 
 class Generator(abc.ABC):
-    """Whoever answers a `Request`."""
+    """A model that answers a `Request`."""
 
     name: str = ""
-    """What it was loaded by; empty if it was built in code."""
+    """Name or path of the generator; empty if built in code."""
     digest: str = ""
     """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
     provenance: Mapping[str, Any] = MappingProxyType({})
     """What that file tells of where it is from: images seen, data, version, measured numbers."""
     companions: Companions = MappingProxyType({})
-    """What loads the guides that belong to it, by role."""
+    """Loaders of the generator's own guides, by role."""
 
     @property
     @abc.abstractmethod
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its pictures."""
+        """Channels, height and width of the pictures."""
 
     @property
     @abc.abstractmethod
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
 
     @property
     @abc.abstractmethod
     def precision(self) -> Literal["float32", "bfloat16"]:
-        """The number format that it computes in."""
+        """Number format of the computation."""
 
     @property
     @abc.abstractmethod
     def known(self) -> tuple[tuple[str, ...], int | None]:
-        """The names of the classes that it may be asked for (empty for none), and their number (None for none)."""
+        """The names of the supported classes (empty for none), and their number (None for none)."""
 
     @property
     @abc.abstractmethod
     def defaults(self) -> Settings:
-        """How its pictures are made where nothing else is asked for."""
+        """Default settings."""
 
     @abc.abstractmethod
     def prepare(self, asked: Request, guides: Guides | None = None) -> Prepared:
@@ -153,28 +153,28 @@ class Generator(abc.ABC):
         return tuple(numbers[k % len(numbers)] for k in range(len(numbers) if count is None else count))
 
     def classes(self, guides: Guides | None = None) -> tuple[tuple[str, ...], int | None]:
-        """The names of the classes that may be asked for, and their number: its own, or those of a guide where it knows none."""
+        """The names of the supported classes, and their number: the generator's own, or a guide's for an unconditional model."""
         every = (self.known, *(guide.known for guide in (guides or {}).values()))
         return next((known for known in every if known[1] is not None), self.known)
 
     def complete(self, how: Settings) -> Settings:
-        """Settings with the generator's own steps and sampler where none are asked for."""
+        """Settings completed by the generator's own steps and sampler."""
         own = self.defaults
         return how.replace(steps=how.steps or own.steps, sampler=how.sampler or own.sampler)
 
     def origin(self, guides: Guides | None = None) -> Origin:
-        """What pictures of its making tell of who made them."""
+        """Origin of pictures by this generator."""
         return Origin(self.name, self.digest, self.precision, self.classes(guides)[0], guides or {})
 
     def judge(self) -> Guide | None:
-        """Its own judge, which is its classifier where it has no other; None where it has none."""
+        """The generator's own judge, by default its classifier; None without either."""
         own = self.companions.get("judge") or self.companions.get("classifier")
         return None if own is None else own()
 
     def surest(self, frames: Iterator[Frame], asked: Request, best_of: int, guide: Guide | None) -> tuple[Tensor, Request]:
         """Of every `best_of` pictures in a row the one that a judge is surest of, and their request; see `rejection.surest`.
 
-        Raises Problem, before the first frame, where the judge cannot judge.
+        Raises Problem, before the first frame, if the judge is unsuitable.
         """
         critic = check_judge(guide, asked, best_of)
         self.agree(critic, "clean")

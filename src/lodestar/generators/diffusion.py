@@ -1,4 +1,4 @@
-"""A diffusion model as a generator: the stream of frames that sampling is."""
+"""A diffusion model as a generator of frames."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from lodestar.samplers import Sampler
 
 @dataclass(frozen=True)
 class PreparedSampling:
-    """A request to a diffusion model that can be answered."""
+    """A checked request to a diffusion model."""
 
     guided: Guided
     request: Request
@@ -53,7 +53,7 @@ class PreparedSampling:
     def frames(self, batch_size: int = 32, start: Tensor | None = None) -> Iterator[Frame]:
         """The answer, a frame for every step; see `Prepared`.
 
-        A sampler that chooses its own steps gets one picture at a time, because none may depend on those sampled with it.
+        An adaptive sampler gets one picture at a time, independent of the rest of the batch.
         """
         model, asks, steps = self.guided.model, self.request.asks, self.steps
         model.eval()
@@ -108,7 +108,7 @@ class Diffusion(DiffusionModel, Generator):
     def check(
         self, asked: Request, guides: Guides | None = None, low_res: Tensor | None = None
     ) -> tuple[Guided, Sampler, list[Transition]]:
-        """How a request is answered: the guided model, the sampler and its steps. Raises Problem if it cannot be answered.
+        """The guided model, the sampler and the steps for a request. Raises Problem if it cannot be answered.
 
         low_res: the pictures uint8 [N, C, h, w] that an upsampler enlarges, one for each of the request.
         """
@@ -133,7 +133,7 @@ class Diffusion(DiffusionModel, Generator):
         return guided, sampler, steps
 
     def check_label(self, label: Label, guides: Guides | None = None) -> None:
-        """Raise Problem unless the model, or a guide where it knows no classes, can be asked for a label."""
+        """Raise Problem unless the model, or a guide of an unconditional model, supports a label."""
         names, classes = self.classes(guides)
         for number in signs(label):
             if classes is None or not 0 <= number < classes:
@@ -145,7 +145,7 @@ class Diffusion(DiffusionModel, Generator):
             )
 
     def transitions(self, how: Settings) -> list[Transition]:
-        """The steps of settings. Raises Problem where they begin at a level that is hardly noisy, where noise is no picture."""
+        """The steps of settings. Raises Problem if they begin at a level with hardly any noise, where noise is no picture."""
         plan = how.steps or self.config.steps
         steps = parse_plan(plan).steps(self.config.schedule)
         start = steps[0].t
@@ -210,19 +210,19 @@ class Diffusion(DiffusionModel, Generator):
         return Samples(images, asked, self.origin(guiding), material)
 
     def stand_beside(self, model: Any, asks: Sequence[Ask]) -> None:
-        """Raise Problem unless it can be asked what another model (its `DiffusionConfig`) is asked."""
+        """Raise Problem unless it supports the asks of another model (given its `DiffusionConfig`)."""
         check_rival(model, self.config)
         for label in dict.fromkeys(ask.label for ask in asks):
             self.check_label(label)
 
     def bound(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
-        """The denoiser of what is asked, for inference; see `lodestar.generators.guided.bind`."""
+        """The denoiser of the asks, for inference; see `lodestar.generators.guided.bind`."""
         self.eval()
         return bind(self, asks, low_res)
 
 
 def _shifted(guidance: Sequence[Guidance], level: Level) -> bool:
-    """Whether a gradient is collected, and not applied, at this level. Raises Problem where it is applied and cannot be."""
+    """True if a gradient is collected, and not applied, at this level. Raises Problem if it has to be applied and cannot be."""
     at_once: set[bool] = set()
     for each in guidance:
         if isinstance(each, Steering) and each.active:

@@ -8,7 +8,7 @@ _ROLES = ("classifier", "weak")
 _EACH = {"labels": "label", "seeds": "seed", "sources": "source", "weights": "weight"}
 """Properties of single pictures, and their names in an `Ask`."""
 _SETTINGS = {"plan": "steps", "clip": "clamp", "sampler": "sampler", "temperature": "temperature"}
-"""Settings that stood in the request itself, and their names now."""
+"""Settings formerly in the request itself, and their present names."""
 
 
 def read(manifest: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Guides: the models that steer another one, each under the role in which guidance asks for it."""
+"""Guides: models that steer another one, each under the role named by guidance."""
 
 from __future__ import annotations
 
@@ -17,54 +17,54 @@ from lodestar.models.diffusion import DiffusionConfig
 
 
 class Guide(Protocol):
-    """A model that steers another one: a `Critic` of pictures, or a `Rival`, which makes the same pictures."""
+    """A model that steers another: a `Critic` of pictures, or a `Rival`, which generates the same pictures."""
 
     name: str
-    """What it was loaded by; empty if it was built in code."""
+    """Name or path of the guide; empty if built in code."""
     digest: str
-    """SHA-256 of the file that it was loaded from; empty if it was built in code."""
+    """SHA-256 of the guide's file; empty if built in code."""
 
     @property
     def known(self) -> tuple[tuple[str, ...], int | None]:
-        """The names of the classes that it knows (empty for none), and their number (None for none)."""
+        """Names of the guide's classes (empty for none), and their number (None for none)."""
 
 
 @runtime_checkable
 class Critic(Guide, Protocol):
-    """A guide that tells how likely a picture is what is asked for."""
+    """A guide with the log-probability of asks given a picture."""
 
     def agree(self, model: DiffusionConfig, sees: Sees) -> None:
-        """Raise Problem unless it knows what this model makes; where it sees "noisy", also what is made on the way."""
+        """Raise Problem unless this model's pictures suit the critic; sees "noisy": also its noised pictures."""
 
     def logp(self, asks: Sequence[Ask], sees: Sees, device: torch.device) -> LogP:
-        """Log-probabilities of what is asked, one for each picture."""
+        """Log-probabilities of the asks, one for each picture."""
 
 
 @runtime_checkable
 class Rival(Guide, Protocol):
-    """A guide that makes what the steered model makes."""
+    """A guide that generates the steered model's pictures."""
 
     def stand_beside(self, model: DiffusionConfig, asks: Sequence[Ask]) -> None:
-        """Raise Problem unless it can be asked what this model is asked."""
+        """Raise Problem unless this model's asks can be answered."""
 
     def bound(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
-        """The denoiser of what is asked; low_res: uint8 [B, C, h, w], what an upsampler enlarges."""
+        """The denoiser of the asks; low_res: uint8 [B, C, h, w], an upsampler's input."""
 
 
 Guides = Mapping[str, Guide]
 """Guides by role."""
 
 Companions = Mapping[str, Callable[[], Guide]]
-"""What loads the guides that belong to a model, by role."""
+"""Loaders of a model's own guides, by role."""
 
 
 def roles(guidance: Iterable[Guidance]) -> set[str]:
-    """The roles of the guides that this guidance asks for."""
+    """The roles of guides that this guidance needs."""
     return {each.role for each in guidance if each.role is not None}
 
 
 def check_given(given: Guides, guidance: Iterable[Guidance], best_of: int = 1) -> None:
-    """Raise Problem for what is given as a guide and is none, and for a role in which nothing asks for one."""
+    """Raise Problem for an argument that is no guide, and for a role without a use."""
     asked = roles(guidance) | ({"judge"} if best_of > 1 else set())
     for role, guide in checked("guides", given, InstanceOf[Mapping[str, Any]]).items():
         if role not in asked:

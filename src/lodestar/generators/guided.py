@@ -1,4 +1,4 @@
-"""A model under what one batch is asked to be, with guidance around it and the guides that this needs."""
+"""A model under one batch's asks, with guidance and its guides."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from lodestar.samplers import Sampler
 
 @dataclass(frozen=True)
 class Guided:
-    """A model, the guidance around it and the guides of that."""
+    """A model with its guidance and guides."""
 
     model: DiffusionModel
     guidance: Sequence[Guidance] = ()
     guides: Guides = field(default_factory=dict)
 
     def denoise(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Denoise:
-        """The `Denoise` of one batch, for one sampling: some guidance remembers what it said on the way.
+        """The `Denoise` of one batch, for one sampling run: some guidance has memory.
 
-        low_res: the pictures uint8 [B, C, h, w] that an upsampler enlarges. Raises Problem for models that cannot guide.
+        low_res: an upsampler's input uint8 [B, C, h, w]. Raises Problem for models that cannot guide.
         """
         return compose(self.guidance, self.context(asks, low_res))
 
     def between(self, ends: tuple[Ask, Ask], weights: Sequence[float]) -> Denoise:
-        """The `Denoise` of a batch whose samples are somewhere between two asks: weight 0 is the first, 1 the second.
+        """The `Denoise` of a batch between two asks: weight 0 is the first, 1 the second.
 
-        The embeddings of what is asked are interpolated, and critics' log-probabilities of it.
+        The asks' embeddings and the critics' log-probabilities are interpolated.
         """
         assert not any(isinstance(end.label, Composed) for end in ends), "a composed label has no one embedding"
         first, second = (self.context([end] * len(weights)) for end in ends)
@@ -59,7 +59,7 @@ class Guided:
         return compose(self.guidance, context)
 
     def context(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Context:
-        """What the guidance may need, bound to what one batch is asked to be. Raises Problem for models that cannot guide."""
+        """The context of the guidance, bound to one batch's asks. Raises Problem for models that cannot guide."""
         model = self.model
         small = model.config.denoiser.low_res
         if small is not None and low_res is None:
@@ -103,9 +103,9 @@ class Guided:
 
 
 def check_intervals(guidance: Sequence[Guidance], sampler: Sampler, steps: Sequence[Transition], what: str) -> None:
-    """Raise Problem where an interval of guidance has none of the steps inside; what: names the steps.
+    """Raise Problem if an interval of guidance contains no step; what: names the steps.
 
-    An adaptive sampler has steps anywhere between.
+    The steps of an adaptive sampler may be anywhere in between.
     """
     ratios = sorted(float(step.t.ratio) for step in steps)
     for each in guidance:
@@ -143,7 +143,7 @@ def bind(model: DiffusionModel, asks: Sequence[Ask], low_res: Tensor | None = No
 
 
 def _composition(model: DiffusionModel, asks: Sequence[Ask]) -> tuple[Composition, list[int]] | None:
-    """How the labels of asks are composed of single ones, and these; None where none of them is, or the model knows none."""
+    """The composition of the asks' labels and the single labels themselves; None if no label is composed, or without classes."""
     if model.config.denoiser.classes is None or not any(isinstance(ask.label, Composed) for ask in asks):
         return None
     terms = [(row, *term) for row, ask in enumerate(asks) for term in signs(ask.label).items()]

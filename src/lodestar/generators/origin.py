@@ -1,4 +1,4 @@
-"""Who made pictures."""
+"""The origin of generated pictures."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from lodestar.generators.guide import Guides
 
 @dataclass(frozen=True)
 class Origin:
-    """Who made pictures, as far as making them again has to know."""
+    """The generator of pictures, as needed to make them again."""
 
     name: str
-    """What the generator was loaded by; empty if it was built in code."""
+    """Name or path of the generator; empty if built in code."""
     digest: str
-    """SHA-256 of its file; empty if it was built in code."""
+    """SHA-256 of the generator's file; empty if built in code."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """The number format that it computed in, which tells on pictures."""
+    """Number format of the computation, which affects pixels."""
     names: tuple[str, ...] = field(default=(), repr=False)
-    """Names of the classes that it was asked for."""
+    """Names of the generator's classes."""
     guides: Guides = field(default_factory=dict, repr=False)
-    """The guides that steered it, by role."""
+    """The guides, by role."""

@@ -1,4 +1,4 @@
-"""Classifier rejection sampling (Razavi et al. 2019): of several pictures the one that a classifier is surest of.
+"""Classifier rejection sampling (Razavi et al. 2019): of several pictures, keep the one of highest classifier confidence.
 
 The result is an ordinary request: each kept picture has its own seed and can be made again alone.
 """
@@ -26,7 +26,7 @@ def candidates(labels: Sequence[Label], best_of: int) -> tuple[Label, ...]:
 
 
 def check_judge(judge: Guide | None, asked: Request, best_of: int) -> Critic:
-    """The judge, if it can judge. Raises Problem."""
+    """The judge, checked. Raises Problem if unsuitable."""
     if judge is None:
         raise Problem(f'best of {best_of} needs a classifier that judges: --judge MODEL, or guides={{"judge": model}} in Python')
     if not isinstance(judge, Critic):
@@ -37,9 +37,9 @@ def check_judge(judge: Guide | None, asked: Request, best_of: int) -> Critic:
 
 
 def surest(frames: Iterable[Frame], asked: Request, best_of: int, judge: Critic, device: torch.device) -> tuple[Tensor, Request]:
-    """Of every `best_of` pictures of a request in a row the one of the highest log p(ask | picture), and their request.
+    """The picture of highest log p(ask | picture) in every `best_of` pictures in a row, and their request.
 
-    frames: the stream that answers the request, of which nothing but the best so far is kept. Returns uint8 [N, C, H, W].
+    frames: the stream of the request's answer; only the best so far is kept. Returns uint8 [N, C, H, W].
     """
     best: dict[int, tuple[float, int, Tensor]] = {}
     for frame in frames:

@@ -1,4 +1,4 @@
-"""What is asked of a generator, how it is to be made, and the frames that come back."""
+"""Requests to a generator, with their settings, and the frames of the answer."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from lodestar.samplers import Own as OwnSampler
 
 
 class Settings(Config):
-    """How pictures are made of noise."""
+    """Settings of sampling."""
 
     steps: PlanText | None = None
     """Sampling plan in text (`lodestar.core.plan`); None is the model's own."""
     sampler: AnySampler | None = None
-    """None is the model's own."""
+    """Sampler; None is the model's own."""
     guidance: tuple[AnyGuidance, ...] = Field(default=(), max_length=100)
-    """In the order of application."""
+    """Guidance, in the order of application."""
     clamp: bool = True
-    """Limit x̂₀ as the model's own `limit` says, before a classifier's gradient and after, unless the guidance limits it."""
+    """Limit x̂₀ by the model's own `limit`, before a classifier's gradient and after, unless the guidance limits it."""
     temperature: float = Field(default=1.0, gt=0, le=1_000)
-    """Standard deviation of all noise that is drawn, at the start and on the way; below 1 is likelier and less diverse."""
+    """Standard deviation of all noise, initial and during sampling; below 1 gives likelier and less diverse pictures."""
 
     @field_validator("steps")
     @classmethod
@@ -42,7 +42,7 @@ class Settings(Config):
         return steps
 
     def complete(self, limit: Limit | None) -> list[Guidance]:
-        """The guidance, with the model's own limit of x̂₀ put in its place."""
+        """The guidance, with the model's own limit of x̂₀ inserted."""
         guidance: list[Guidance] = list(self.guidance)
         if limit is not None and self.clamp and not any(isinstance(each, Limit) for each in guidance):
             place = next((k for k, each in enumerate(guidance) if isinstance(each, Steering)), len(guidance))
@@ -55,7 +55,7 @@ AskedLabel = str | int | None
 
 
 def listed(given: Any) -> list[AskedLabel] | None:
-    """One label, or several, as a list; None for none. Numbers may be those of numpy or torch. Raises Problem."""
+    """A list of labels, from one or several; None for none. Numbers may be of numpy or torch. Raises Problem."""
     given = given.tolist() if hasattr(given, "tolist") else given
     if given is None or isinstance(given, str | int):
         return None if given is None else [given]
@@ -75,11 +75,11 @@ class Asked(TypedDict, total=False):
 
 
 def settings(**given: Any) -> Settings:
-    """Settings of what is given by their names: ``settings(steps=20, sampler="ddim", guidance="cfg:3")``.
+    """Settings from values by name: ``settings(steps=20, sampler="ddim", guidance="cfg:3")``.
 
     guidance: one, or several in the order of application: each a `Guidance`, its short form, or a function ``(inner, context)``
     that returns a `Denoise`. sampler: a `Sampler`, its short form, or a function ``(denoise, x, steps, noise)`` that yields
-    `State`. Raises Problem, also for a name that is none.
+    `State`. Raises Problem, also for an unknown name.
     """
     for name in given:
         if name not in Settings.model_fields:
@@ -97,7 +97,7 @@ def settings(**given: Any) -> Settings:
 
 
 def _read(what: str, given: Any, union: Any, own: type[OwnGuidance] | type[OwnSampler]) -> Any:
-    """What is given as text is read, and what only this program knows is wrapped; the rest is for `Settings` to judge."""
+    """A value for `Settings`: text is parsed, and objects known to this program alone are wrapped."""
     if isinstance(given, str):
         return parse(what, given, union)
     foreign = not isinstance(given, Config | type) or isinstance(given, own.__base__ or own)
@@ -105,13 +105,13 @@ def _read(what: str, given: Any, union: Any, own: type[OwnGuidance] | type[OwnSa
 
 
 class Request(Config):
-    """What to make, and how. The command line, Python and a manifest all make one of these."""
+    """A request for pictures. The command line, Python and a manifest all make one of these."""
 
     asks: tuple[Ask, ...] = Field(min_length=1, max_length=COUNT)
-    """One for each picture."""
+    """Asks, one for each picture."""
     settings: Settings = Settings()
     later: tuple[Settings, ...] = Field(default=(), max_length=100)
-    """Of the further stages of a cascade, in their order."""
+    """Settings of the further stages of a cascade, in their order."""
 
     def only(self, *indices: int) -> Self:
         """The request for some of its pictures alone."""
@@ -137,7 +137,7 @@ def request(labels: Sequence[Label], seed: int = 0, how: Settings | None = None)
 
 @dataclass(frozen=True)
 class Frame:
-    """Some of the requested pictures, as believed after one step; after the last step, the pictures themselves."""
+    """Some of the requested pictures, as estimated after a step; after the last step, the pictures themselves."""
 
     first: int
     """Number of the first of these pictures in the request."""
@@ -146,21 +146,21 @@ class Frame:
     steps: int
     """Steps in all."""
     x: Tensor = field(repr=False)
-    """What they are, as the model is trained on them: float32 [B, …]; pixels are in [−1, 1]."""
+    """Encoded pictures, as the model is trained on them: float32 [B, …]; pixels are in [−1, 1]."""
     decode: Callable[[Tensor], Tensor] = field(default=pixels.decode, repr=False)
-    """The way from there to pictures."""
+    """Decoder of the encoded pictures."""
 
     @property
     def images(self) -> Tensor:
-        """uint8 [B, C, H, W]."""
+        """Pictures, uint8 [B, C, H, W]."""
         return self.decode(self.x).cpu()
 
     @property
     def final(self) -> bool:
-        """Whether these are the answer."""
+        """True for the frame of the finished pictures."""
         return self.step == self.steps
 
     @property
     def done(self) -> float:
-        """How much of the request is done, in pictures: those before these, and of these the part of their steps."""
+        """Progress of the request in pictures: finished ones, and the fraction of the steps of the present ones."""
         return self.first + len(self.x) * self.step / self.steps

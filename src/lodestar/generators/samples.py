@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Samples:
-    """Pictures, the request that they answer, and who answered it: a sequence of PIL pictures, which notebooks show as a grid."""
+    """Samples: pictures with their request and origin, a sequence of PIL pictures, shown as a grid by notebooks."""
 
     images: Tensor = field(repr=False)
     """uint8 [N, C, H, W]."""
     request: Request = field(repr=False)
     origin: Origin
     material: Material | None = field(default=None, repr=False)
-    """What they are made of, where an edit made them."""
+    """Sources of edited pictures; None otherwise."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -44,7 +44,7 @@ class Samples:
         return map(to_pil, self.images)
 
     def pil(self) -> list[Image]:
-        """The pictures as PIL has them."""
+        """The pictures as PIL images."""
         return list(self)
 
     def save(self, folder: str | Path) -> Path:
@@ -58,5 +58,5 @@ class Samples:
         return album.folder
 
     def _repr_png_(self) -> bytes:
-        """What a notebook shows."""
+        """The PNG for a notebook."""
         return png(sheet(self.images))

@@ -1,4 +1,4 @@
-"""Guidance, one kind a file, and how the kinds are put together. `KINDS` is the list of kinds."""
+"""Guidance, one kind a file, and its composition. `KINDS` lists the kinds."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ __all__ = [
 
 
 def compose(guidances: Sequence[Guidance], context: Context) -> Denoise:
-    """`context.plain` with all of these around it, the first one innermost. Raises Problem for an order that makes no sense."""
+    """The guided denoiser: `context.plain` with the guidance applied in order, the first innermost. Raises Problem for an
+    impossible order."""
     for place, guidance in enumerate(guidances):
         if reason := guidance.objection(guidances[:place], context):
             raise Problem(f"guidance {' then '.join(each.kind for each in guidances)}: {reason}")
@@ -45,13 +46,13 @@ def compose(guidances: Sequence[Guidance], context: Context) -> Denoise:
             continue
         denoise = guidance(denoise, context)
         if isinstance(guidance, Limit):
-            # What acts outside an interval that is listed later is limited all the same.
+            # Guidance outside of an interval listed later is limited all the same.
             context = replace(context, plain=guidance(context.plain, context))
     return denoise
 
 
 def _grouped(guidances: Sequence[Guidance]) -> Iterator[list[Guidance]]:
-    """Each guidance by itself, but neighbours together whose gradients are applied alike."""
+    """Groups of guidance: neighbours whose gradients are applied alike together, all others alone."""
     group: list[Guidance] = []
     for guidance in guidances:
         if group and not _alike(group[-1], guidance):

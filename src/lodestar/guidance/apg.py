@@ -1,8 +1,8 @@
-"""Adaptive projected guidance (Sadat et al. 2024): classifier-free guidance without its burnt colours.
+"""Adaptive projected guidance (Sadat et al. 2024): classifier-free guidance without oversaturation.
 
 With Δ = conditional − unconditional, in x̂₀ (algorithm 1):
 
-    Δ ← Δ + β·(that of the level before)      momentum, negative: what it has said before counts against it
+    Δ ← Δ + β·(Δ at the level before)         momentum, negative: the past direction is weakened
     Δ ← Δ·min(1, radius/‖Δ‖)                  a limit to its length
     Δ ← η·Δ∥ + Δ⊥                             its part along the conditional x̂₀, which saturates colours, and the rest
 
@@ -28,13 +28,13 @@ class APG(Blend):
 
     kind: Literal["apg"] = "apg"
     scale: float = Field(default=3.0, ge=0, le=1e6)
-    """s; 1 = none."""
+    """Guidance scale s; 1 = none."""
     eta: float = Field(default=0.0, ge=0, le=1e6)
-    """η, how much of the part along the conditional x̂₀ is kept."""
+    """η, the kept fraction of Δ along the conditional x̂₀."""
     radius: float | None = Field(default=None, ge=1e-6, le=1e6)
-    """The greatest length of Δ, in the L2 norm over all values of a sample; None is no limit. Published are 2.5 to 15."""
+    """Maximum length of Δ, in the L2 norm over all values of a sample; None is no limit. Published are 2.5 to 15."""
     momentum: float = Field(default=-0.5, gt=-1, lt=1)
-    """β; 0 = none."""
+    """Momentum β; 0 = none."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         if self.scale == 1:
@@ -59,17 +59,17 @@ class APG(Blend):
 
 
 def along(change: Tensor, direction: Tensor) -> Tensor:
-    """The part of `change` that is parallel to `direction`, sample by sample; both [B, ...]. Computed in float64."""
+    """The part of `change` parallel to `direction`, sample by sample; both [B, ...]. Computed in float64."""
     flat, axis = change.flatten(1).double(), F.normalize(direction.flatten(1).double(), dim=1)
     return ((flat * axis).sum(1, keepdim=True) * axis).reshape(change.shape).to(change)
 
 
 @dataclass
 class _Memory:
-    """What Δ was at the level before, for one composed denoiser.
+    """The Δ of the level before, for one composed denoiser.
 
-    It belongs to the way down in noise: at a noisier level than the last one, where every sampling begins, nothing is remembered,
-    and the same level asked again (Heun's method does so) is given the same past again.
+    Valid while noise falls: at a noisier level than the last, as at the start of sampling, the memory is empty; a repeated level
+    (as in Heun's method) gets the same past again.
     """
 
     ratio: float = 0.0
@@ -77,7 +77,7 @@ class _Memory:
     last: Tensor | None = None
 
     def joined(self, change: Tensor, level: Level, momentum: float) -> Tensor:
-        """Δ with the past of this level."""
+        """Δ with this level's past added."""
         ratio = level.ratio
         assert isinstance(ratio, float), "one level for the whole batch"
         if ratio > self.ratio or (self.last is not None and self.last.shape != change.shape):

@@ -1,7 +1,7 @@
-"""Autoguidance (Karras et al. 2024): away from a worse version of the model itself, a smaller or a less trained one.
+"""Autoguidance (Karras et al. 2024): away from a worse version of the model itself, smaller or less trained.
 
-weak + s·(model − weak), the same rule as classifier-free guidance; what both know of the condition cancels, so that quality
-rises and diversity stays. After other guidance it adds (s − 1)·(model − weak) to what that made of x̂₀.
+weak + s·(model − weak), the rule of classifier-free guidance; the effect of the condition cancels, so quality rises and diversity
+stays. After other guidance, (s − 1)·(model − weak) is added to the guided x̂₀.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from lodestar.guidance.base import Comparison, Context, away
 
 
 class Autoguidance(Comparison):
-    """Guidance by a weaker model, which has to be given. Costs one evaluation of it."""
+    """Guidance by a weaker model, given under the role "weak". Costs an evaluation of the weaker model."""
 
     role: ClassVar[str | None] = "weak"
 
     kind: Literal["autoguidance"] = "autoguidance"
     scale: float = Field(default=2.0, ge=0, le=1e6)
-    """s, the paper's w; 1 = none, 0 the weaker model."""
+    """Guidance scale s, the paper's w; 1 = none, 0 the weaker model."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         if self.scale == 1:

@@ -1,4 +1,4 @@
-"""What guidance is: a denoiser in, another denoiser out; and what the ways of guiding have to do with each other."""
+"""Guidance: a denoiser in, another denoiser out; and the relations between kinds of guidance."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level
 
 Sees = Literal["noisy", "clean"]
-"""What a critic looks at: x itself, or the clean estimate x̂₀."""
+"""Input of a critic: x itself ("noisy"), or the clean estimate x̂₀."""
 
 LogP = Callable[[Tensor, Level], Tensor]
-"""(x [B, ...], level) → log p(y | x) [B], differentiable in x."""
+"""A log-probability (x [B, ...], level) → log p(y | x) [B], differentiable in x."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """What a guidance may need besides the denoiser that it wraps. All are bound to what one batch is asked to be."""
+    """Everything a guidance may need besides the wrapped denoiser, bound to the asks of one batch."""
 
     plain: Denoise
     """The conditional denoiser before any guidance."""
     null: Denoise | None = None
-    """The unconditional denoiser; None where the model cannot be unconditional."""
+    """The unconditional denoiser; None if the model has none."""
     pair: Callable[[Tensor, Level], tuple[Estimate, Estimate]] | None = None
-    """Conditional and unconditional estimates, from one doubled batch; None where `null` is."""
+    """Conditional and unconditional estimates, from one doubled batch; None if `null` is None."""
     critics: Mapping[tuple[str, Sees], LogP] = field(default_factory=dict)
-    """Log-probabilities by the role of the guide that tells them, and by what it looks at."""
+    """Log-probabilities by role of the critic and by its input."""
     denoisers: Mapping[str, Denoise] = field(default_factory=dict)
-    """Other models of the same data under the same conditions, by the role of the guide."""
+    """Other models of the same data under the same conditions, by role of the guide."""
     perturbed: Mapping[str, Denoise] = field(default_factory=dict)
-    """`plain` with the attention maps of one part of its network replaced by the identity, for every part that attends."""
+    """Perturbed `plain`s by part of the network, for every part with attention: attention maps replaced by the identity (PAG)."""
     attended: Callable[[Tensor, Level], tuple[Estimate, Tensor]] | None = None
     """`plain`, and how much each place is attended to in the middle of its network: float32 [B, 1, h, w] of mean 1; None where
     there is no attention."""
@@ -44,20 +44,20 @@ class Context:
 
 @dataclass(frozen=True)
 class Critic:
-    """One log-probability to climb."""
+    """A log-probability whose gradient guides."""
 
     logp: LogP
     scale: float = 1.0
     sees: Sees = "noisy"
-    """x itself, or the clean estimate x̂₀; the gradient of the latter runs through the denoiser."""
+    """Input: x itself, or the clean estimate x̂₀; the latter's gradient runs through the denoiser."""
 
 
 class Guidance(Config, abc.ABC):
-    """A way of changing what a denoiser believes."""
+    """A change of a denoiser's estimates."""
 
     kind: str
     role: ClassVar[str | None] = None
-    """The role of the guide that it needs, such as "classifier"; None for none."""
+    """Role of the required guide, such as "classifier"; None for none."""
 
     @abc.abstractmethod
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
@@ -65,21 +65,21 @@ class Guidance(Config, abc.ABC):
 
     @property
     def active(self) -> bool:
-        """Whether it changes anything: at some scales a guidance is none, and what it needs is not needed."""
+        """False at scales without effect, where nothing required by the guidance is needed."""
         return True
 
     @property
     def renoises(self) -> bool:
-        """Whether it puts back other noise than that of x̂₀ (`Estimate.renoise`), which not all samplers can."""
+        """True if a step adds back another estimate's noise (`Estimate.renoise`), which not all samplers support."""
         return False
 
     def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
-        """Why it cannot stand after the guidance listed before it, or lacks something; None where it can."""
+        """Reason why this guidance cannot follow the guidance listed before, or lacks something; None if valid."""
         return None
 
 
 class Blend(Guidance):
-    """A guidance that blends the conditional and the unconditional estimate of the bare model."""
+    """A guidance by a blend of the conditional and the unconditional estimate of the bare model."""
 
     def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
         if blends := [each.kind for each in before if isinstance(each, Blend)]:
@@ -94,7 +94,7 @@ class Blend(Guidance):
 
 
 class Comparison(Guidance):
-    """A guidance that leads away from a worse model."""
+    """A guidance away from a worse model."""
 
     def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
         if any(type(each) is type(self) for each in before):
@@ -105,7 +105,7 @@ class Comparison(Guidance):
 
     @abc.abstractmethod
     def lacking(self, context: Context) -> str | None:
-        """What it needs and has not; None where it has all."""
+        """Description of the missing requirement; None if complete."""
 
 
 class Limit(Guidance):
@@ -120,24 +120,24 @@ class Limit(Guidance):
 
 
 class Steering(Guidance):
-    """A guidance by the gradient of a log-probability, which a guide of its role tells.
+    """A guidance by the gradient of a log-probability from a guide of its role.
 
-    Neighbours in the order of guidance that apply their gradients alike share one backward pass.
+    Neighbours in the order of guidance whose gradients are applied alike share one backward pass.
     """
 
     @property
     @abc.abstractmethod
     def looks_at(self) -> Sees:
-        """What the guide looks at."""
+        """Input of the guide."""
 
     @property
     def at_once(self) -> bool:
-        """Whether the gradient moves x̂₀ at once, whatever the sampler would do with it."""
+        """True if the gradient moves x̂₀ immediately, with any sampler."""
         return False
 
     @abc.abstractmethod
     def critic(self, context: Context) -> Critic:
-        """What to climb."""
+        """The critic with its scale."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         return steered(inner, [self], context)
@@ -152,7 +152,7 @@ class Steering(Guidance):
 
 
 def steered(inner: Denoise, steerings: Sequence[Steering], context: Context) -> Denoise:
-    """`inner` steered by all of these, which apply their gradients alike, in one backward pass."""
+    """`inner` steered by all of these, whose gradients are applied alike, in one backward pass."""
     critics = [each.critic(context) for each in steerings if each.active]
     if not critics:
         return inner
@@ -163,9 +163,9 @@ def steered(inner: Denoise, steerings: Sequence[Steering], context: Context) -> 
 
 
 def away(inner: Denoise, context: Context, worse: Denoise, weight: float) -> Denoise:
-    """x̂₀ of `inner` + weight·(x̂₀ of the plain model − x̂₀ of a worse one).
+    """The guidance x̂₀ of `inner` + weight·(x̂₀ of the plain model − x̂₀ of a worse one).
 
-    With nothing guided before it, the plain model is evaluated once.
+    With nothing guided before, the plain model is evaluated once.
     """
 
     def denoise(x: Tensor, level: Level) -> Estimate:
@@ -177,9 +177,9 @@ def away(inner: Denoise, context: Context, worse: Denoise, weight: float) -> Den
 
 
 def steer(inner: Denoise, *critics: Critic) -> Denoise:
-    """`inner` with the gradient Σ scale·∇ₓ log p of the critics added to its estimates' shift.
+    """The denoiser `inner` with the gradient Σ scale·∇ₓ log p of the critics added to its estimates' shift.
 
-    The shift carries no graph of its own. With a critic that sees the clean estimate, the whole estimate carries none.
+    The shift has no graph of its own. With a critic of the clean estimate, the whole estimate has none.
     """
     through = any(critic.sees == "clean" for critic in critics)
 

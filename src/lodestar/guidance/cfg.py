@@ -1,7 +1,7 @@
 """Classifier-free guidance (Ho and Salimans 2022): unconditional + s·(conditional − unconditional).
 
-The scale s is GLIDE's: 1 is no guidance, 0 the unconditional model. The paper's own w = s − 1 is accepted by that name.
-The rule is the same in x̂₀, ε, v and the score, since each is an affine function of the others at a given (x, level).
+The scale s is GLIDE's: 1 is no guidance, 0 the unconditional model. The paper's own w = s − 1 is accepted by that name. The rule
+is the same in x̂₀, ε, v and the score, since each is an affine function of the others at a given (x, level).
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from lodestar.guidance.base import Blend, Context
 
 
 class CFG(Blend):
-    """Classifier-free guidance. Everything but x̂₀ (a learned variance, say) is the conditional model's."""
+    """Classifier-free guidance of x̂₀. All else, such as a learned variance, is the conditional model's."""
 
     kind: Literal["cfg"] = "cfg"
     scale: float = Field(default=3.0, ge=0, le=1e6)
-    """s; 1 = none. Or give w = s − 1 instead: ``CFG(w=2.0)``, ``cfg:w=2``."""
+    """Guidance scale s; 1 = none. Or give w = s − 1 instead: ``CFG(w=2.0)``, ``cfg:w=2``."""
     rescale: float = Field(default=0.0, ge=0, le=1)
-    """φ of Lin et al. 2023, section 3.4: how far ε̂ is brought back to the deviation that it has without guidance."""
+    """φ of Lin et al. 2023, section 3.4: how far ε̂ is rescaled to its standard deviation without guidance."""
 
     @model_validator(mode="before")
     @classmethod
@@ -61,9 +61,9 @@ class CFG(Blend):
 
 
 def rescaled(guided: Tensor, cond: Tensor, phi: float) -> Tensor:
-    """Guided noise brought back, by the part φ, to the per-sample deviation of the conditional one; both [B, ...].
+    """Guided noise rescaled, by the fraction φ, to the per-sample standard deviation of the conditional noise; both [B, ...].
 
-    Lin et al. 2023, equations 15 and 16; the deviation is the unbiased one, over all of a sample.
+    Lin et al. 2023, equations 15 and 16; unbiased standard deviation, over all of a sample.
     """
     ratio = cond.flatten(1).std(1) / guided.flatten(1).std(1)
     return guided * spread(phi * ratio + (1 - phi), guided)

@@ -1,8 +1,8 @@
 """CFG++ (Chung et al. 2024): classifier-free guidance that stays on the manifold of the data.
 
-x̂₀ is unconditional + λ·(conditional − unconditional) with λ in [0, 1], and a step puts back the *unconditional* noise
-(algorithm 2): in DDIM from t to s that is classifier-free guidance of the scale λ/(1 − (σ_s/α_s)/(σ_t/α_t)), large while steps
-are small and λ at the last one.
+x̂₀ is unconditional + λ·(conditional − unconditional) with λ in [0, 1], and a step adds back the *unconditional* noise (algorithm
+2). In DDIM from t to s this equals classifier-free guidance of the scale λ/(1 − (σ_s/α_s)/(σ_t/α_t)), large for small steps and λ
+at the last one.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from lodestar.guidance.base import Blend, Context
 
 
 class CFGpp(Blend):
-    """CFG++, for samplers that can put back other noise than x̂₀'s own. The learned variance is the conditional model's."""
+    """CFG++, for samplers that can add back another estimate's noise. The learned variance is the conditional model's."""
 
     kind: Literal["cfgpp"] = "cfgpp"
     scale: float = Field(default=0.6, ge=0, le=1)
-    """λ; 0 is the unconditional model. There is no value that means the conditional one."""
+    """λ in [0, 1]; 0 is the unconditional model. No value gives the conditional model."""
 
     @property
     def renoises(self) -> bool:

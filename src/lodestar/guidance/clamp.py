@@ -18,8 +18,8 @@ class Clamp(Limit):
     """x̂₀ clamped to [−limit, limit].
 
     Published code clamps before a classifier's gradient and never after. At the noisiest levels of a chain that ends near pure
-    noise, σ²/α multiplies whatever error the gradient has by thousands, and an ODE sampler leaves the range of the data in its
-    first step: `folded` clamps what comes of the gradient as well.
+    noise, σ²/α multiplies any error of the gradient by thousands, and an ODE sampler leaves the range of the data in its first
+    step: `folded` clamps x̂₀ with the gradient as well.
     """
 
     kind: Literal["clamp"] = "clamp"
@@ -36,9 +36,9 @@ class Clamp(Limit):
 
 
 def limit(estimate: Estimate, change: Callable[[Tensor], Tensor]) -> Estimate:
-    """The estimate with `change` made to every x̂₀ in it, so that the noise which is put back (CFG++) fits the data.
+    """The estimate with `change` applied to every x̂₀, including the one whose noise is added back (CFG++).
 
-    What that noise would have been without is kept in `unclipped`.
+    The x̂₀ before the change, for that noise, is kept in `unclipped`.
     """
     if estimate.renoise is None:
         return replace(estimate, x0=change(estimate.x0), unclipped=estimate.x0)

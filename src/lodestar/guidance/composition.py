@@ -1,7 +1,7 @@
-"""Composed labels (composable diffusion, Liu et al. 2022): *and* adds what each label changes, *not* takes it away.
+"""Composed labels (composable diffusion, Liu et al. 2022): *and* adds each label's change, *not* subtracts the change.
 
-x̂₀ = unconditional + Σ sign·(that of the label − unconditional); the same in ε̂ and in the score. With
-classifier-free guidance of scale s around it, every change counts s times, as published.
+x̂₀ = unconditional + Σ sign·(conditional on the label − unconditional); the same in ε̂ and in the score. With classifier-free
+guidance of scale s around it, every change counts s times, as published.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from lodestar.core.level import spread
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """Which labels make up each of B samples: T labels in all."""
+    """The labels of each of B samples, T labels in all."""
 
     rows: Tensor
-    """The sample that a label belongs to: int64 [T]."""
+    """The sample of each label: int64 [T]."""
     signs: Tensor
-    """1 for a label that is wanted, −1 for one that is not: float32 [T]."""
+    """Sign of each label, 1 for wanted, −1 for unwanted: float32 [T]."""
 
     def __call__(self, each: Estimate, null: Estimate) -> Estimate:
         """The composed estimate [B, ...] of the labels' estimates [T, ...] and the unconditional one [B, ...].
 
-        A sample of one wanted label has that label's estimate exactly, one of none the unconditional one. A learned variance is
-        the mean of the labels'.
+        A sample with a single wanted label has exactly the label's estimate, without labels the unconditional one. A learned
+        variance is the mean of the labels' variances.
         """
 
         def sum_of(values: Tensor, signs: Tensor) -> Tensor:

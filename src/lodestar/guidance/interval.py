@@ -1,4 +1,5 @@
-"""Guidance in a limited interval of noise (Kynkäänniemi et al. 2024): early on it costs diversity, late it changes little."""
+"""Guidance in a limited interval of noise (Kynkäänniemi et al. 2024): early guidance costs diversity, late guidance has little
+effect."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from lodestar.guidance.base import Context, Guidance, Limit
 
 
 class Interval(Guidance):
-    """Where low < σ/α ≤ high the guidance listed before it acts; elsewhere the model alone, at the cost of the model alone."""
+    """An interval low < σ/α ≤ high for the guidance listed before; elsewhere the model alone is evaluated, at its own cost."""
 
     kind: Literal["interval"] = "interval"
     low: float = Field(ge=0, le=1e9)
@@ -39,7 +40,7 @@ class Interval(Guidance):
         return None
 
     def holds(self, level: Level) -> bool:
-        """Whether a level, one for a whole batch, is inside."""
+        """True if a level, one for a whole batch, is inside."""
         ratio = level.ratio
         assert isinstance(ratio, float), "one level for the whole batch"
         return self.low < ratio <= self.high

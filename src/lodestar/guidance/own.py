@@ -1,4 +1,4 @@
-"""Guidance of the user's own: a function, or an object of a class that is not registered."""
+"""User-defined guidance: a function, or an object of an unregistered class."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from lodestar.guidance.base import Context, Guidance
 
 
 class Own(Guidance):
-    """A guidance that only this process knows. Pictures made with it cannot be made again from their manifest."""
+    """A guidance known to this process alone. Its pictures cannot be made again from their manifest."""
 
     in_text: ClassVar[bool] = False
 
     kind: Literal["own"] = "own"
     name: str
-    """What the function or the class is called."""
+    """Name of the function or class."""
 
     _call: Callable[[Denoise, Context], Denoise] | None = PrivateAttr(default=None)
 

@@ -1,7 +1,7 @@
-"""Perturbed-attention guidance (Ahn et al. 2024): away from the model whose attention sees nothing but the place itself.
+"""Perturbed-attention guidance (Ahn et al. 2024): away from the model with attention to each place itself alone.
 
-x̂₀ + s·(x̂₀ − x̂₀ with the attention maps of a part of the network replaced by the identity); the same in ε̂. It needs
-no classes and no training, and sharpens the structure of pictures.
+x̂₀ + s·(x̂₀ − x̂₀ with the attention maps of a part of the network replaced by the identity); the same in ε̂. Needs no classes
+and no training, and sharpens the structure of pictures.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ class PAG(Comparison):
 
     kind: Literal["pag"] = "pag"
     scale: float = Field(default=1.0, ge=0, le=1e6)
-    """s; 0 = none."""
+    """Guidance scale s; 0 = none."""
     part: Literal["down", "middle", "up"] = "middle"
-    """Where attention is perturbed; the paper does so near the middle."""
+    """Part of the network with perturbed attention; the paper's is near the middle."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         if self.scale == 0:

@@ -1,7 +1,7 @@
-"""Self-attention guidance (Hong et al. 2023): away from what the model believes where the places that it attends to are blurred.
+"""Self-attention guidance (Hong et al. 2023): away from the estimate of a picture blurred where the model attends.
 
-Where the middle of the network attends more than `threshold` times the average, x̂₀ is blurred and noised again with the same
-ε̂; at that x' the model's ε̂' is worse, and ε̂ + s·(ε̂ − ε̂') is the guided noise.
+Where the middle of the network attends more than `threshold` times the average, x̂₀ is blurred and noised again with the same ε̂.
+At the result x' the model's ε̂' is worse, and ε̂ + s·(ε̂ − ε̂') is the guided noise.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class SAG(Comparison):
 
     kind: Literal["sag"] = "sag"
     scale: float = Field(default=0.5, ge=0, le=1e6)
-    """s; 0 = none."""
+    """Guidance scale s; 0 = none."""
     blur: float = Field(default=1.0, ge=0.01, le=100)
     """Standard deviation of the blur in pixels; published are 3 for ADM at 128 and 256, and 1 for latents."""
     threshold: float = Field(default=1.0, ge=0, le=1e6)
-    """ψ: places that are attended to more than so many times the average are blurred."""
+    """ψ, the threshold of blurring: places with more than ψ times the average attention are blurred."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         if self.scale == 0:
@@ -40,7 +40,7 @@ class SAG(Comparison):
         def denoise(x: Tensor, level: Level) -> Estimate:
             plain, seen = attended(x, level)
             estimate = plain if inner is context.plain else inner(x, level)
-            # At pure noise (α = 0) no picture is in x that could be blurred.
+            # Pure noise (α = 0) holds no picture to blur.
             if level.alpha == 0:
                 return estimate
             alpha, sigma = spread(level.alpha, x), spread(level.sigma, x)
@@ -57,7 +57,7 @@ class SAG(Comparison):
 
 
 def blur(x: Tensor, deviation: float) -> Tensor:
-    """Pictures [B, C, H, W] under a Gaussian blur of so many pixels, cut at four deviations; edges are continued."""
+    """Pictures [B, C, H, W] under a Gaussian blur of `deviation` pixels, cut at four deviations; edges are continued."""
     reach = max(1, math.ceil(4 * deviation))
     places = torch.arange(-reach, reach + 1, dtype=torch.float64)
     kernel = torch.exp(-0.5 * (places / deviation) ** 2)

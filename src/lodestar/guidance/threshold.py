@@ -1,4 +1,4 @@
-"""Dynamic thresholding (Imagen, Saharia et al. 2022, section 2.3): clamp x̂₀ to its own high quantile, and divide by that."""
+"""Dynamic thresholding (Imagen, Saharia et al. 2022, section 2.3): clamp x̂₀ to a high quantile of its own, and divide by it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from lodestar.guidance.clamp import limit
 
 
 class Threshold(Limit):
-    """clamp(x̂₀, −q, q)/q per sample, where q is the quantile `ratio` of |x̂₀|, at least 1 and at most `maximum`.
+    """Dynamic thresholding clamp(x̂₀, −q, q)/q per sample, q the quantile `ratio` of |x̂₀|, at least 1 and at most `maximum`.
 
-    What a classifier's gradient makes of x̂₀ afterwards is clamped to [−1, 1].
+    A classifier's gradient applied to x̂₀ afterwards is clamped to [−1, 1].
     """
 
     kind: Literal["threshold"] = "threshold"
     ratio: float = Field(default=0.995, gt=0, le=1)
     maximum: float | None = Field(default=None, ge=1, le=1e6)
-    """None is no upper limit, as in the paper; 1 is plain clipping."""
+    """Upper limit of q; None is no limit, as in the paper, and 1 is plain clipping."""
 
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         def denoise(x: Tensor, level: Level) -> Estimate:
@@ -40,7 +40,7 @@ class Threshold(Limit):
 def quantile(values: Tensor, ratio: float) -> Tensor:
     """The quantile [B] of each sample of values [B, ...], linear between order statistics.
 
-    torch.quantile refuses more than 2²⁴ values, and sorts all of them where the top few serve.
+    Faster than torch.quantile, which sorts all values and refuses more than 2²⁴; only the top few are needed.
     """
     flat = values.flatten(1)
     place = ratio * (flat.shape[1] - 1)

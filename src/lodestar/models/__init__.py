@@ -1,1 +1,1 @@
-"""Whole models that a user can name, one a file."""
+"""Whole models with a name, one kind a file."""

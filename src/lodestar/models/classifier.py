@@ -1,4 +1,4 @@
-"""A classifier of pictures: of noised ones, to guide with (ADM, section 4), or of clean ones, to measure with."""
+"""A classifier of pictures: of noised pictures, for guidance (ADM, section 4), or of clean ones, for measuring."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class ClassifierModelConfig(Config):
     kind: Literal["classifier"] = "classifier"
     network: ClassifierConfig = ClassifierConfig()
     schedule: AnySchedule = Linear()
-    """The noise that it knows; that of the diffusion model which it is to guide."""
+    """The noise schedule of training; the same as the guided diffusion model's."""
     noised: bool = True
-    """It classifies noised pictures, told their level; otherwise clean ones alone."""
+    """Trained on noised pictures, conditional on their level; otherwise on clean ones alone."""
     names: tuple[str, ...] | None = Field(default=None, max_length=CLASSES)
-    """Names of its classes."""
+    """Names of the classes."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Self:
@@ -42,7 +42,7 @@ class ClassifierModelConfig(Config):
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of its pictures."""
+        """Height and width of the pictures."""
         return self.network.size
 
     def build(self) -> PictureClassifier:
@@ -50,14 +50,14 @@ class ClassifierModelConfig(Config):
 
 
 class Told(NamedTuple):
-    """What a classifier tells of pictures."""
+    """Outputs of a classifier."""
 
     features: Tensor
-    """[B, D]."""
+    """Features [B, D]."""
     logits: Tensor
-    """[B, classes]."""
+    """Logits [B, classes]."""
     maps: Tensor | None = None
-    """What is pooled [B, channels, H', W']; None where every stage is."""
+    """Feature maps before pooling [B, channels, H', W']; None if every stage is pooled."""
 
 
 class PictureClassifier(nn.Module):
@@ -87,20 +87,20 @@ class PictureClassifier(nn.Module):
         return logits
 
     def log_probability(self, x: Tensor, level: Level, signs: Tensor) -> Tensor:
-        """Σ sign·log p(class | x) [B], differentiable in x, for signs [B, classes]: 1 for a wanted class, −1 for an unwanted one.
+        """Signed sum Σ sign·log p(class | x) [B], differentiable in x; signs [B, classes] are 1 if wanted, −1 if unwanted.
 
-        A classifier of clean pictures knows no other level than `CLEAN`.
+        A classifier of clean pictures supports no other level than `CLEAN`.
         """
         assert self.config.noised or level == CLEAN, "a classifier of clean pictures knows no noise"
         return (self.logits(x, level).log_softmax(dim=-1) * signs).sum(dim=-1)
 
     @property
     def known(self) -> tuple[tuple[str, ...], int | None]:
-        """The names of its classes (empty for none), and their number."""
+        """Names of the classes (empty for none), and their number."""
         return self.config.names or (), self.config.network.classes
 
     def agree(self, model: DiffusionConfig, sees: Sees) -> None:
-        """Raise Problem unless it knows what a diffusion model makes; sees "noisy": also what is made on the way."""
+        """Raise Problem unless a diffusion model's pictures suit the classifier; sees "noisy": also its noised pictures."""
         ours = self.config
         if sees == "noisy" and not ours.noised:
             raise Problem("this classifier was trained on clean pictures alone, and noised ones are new to it: try sees=clean")
@@ -118,12 +118,12 @@ class PictureClassifier(nn.Module):
             )
 
     def logp(self, asks: Sequence[Ask], sees: Sees, device: torch.device) -> LogP:
-        """log p(labels | x) of pictures under noise, or of clean ones whatever the level."""
+        """The function log p(labels | x): of noised pictures, or of clean ones whatever the level."""
         table = sign_table([ask.label for ask in asks], self.config.network.classes).to(device)
         return lambda x, level: self.log_probability(x, level if sees == "noisy" else CLEAN, table)
 
     def features(self, x: Tensor, level: Level = CLEAN) -> Tensor:
-        """What the classes are told from [B, D]; maps are averaged over their places, so that D is their channels."""
+        """Features of the last layer [B, D]; maps are averaged over their places, so D is their channels."""
         return self.told(x, level).features
 
     def told(self, x: Tensor, level: Level = CLEAN) -> Told:
@@ -147,7 +147,7 @@ class PictureClassifier(nn.Module):
 
 
 def _times(x: Tensor, level: Level) -> Tensor:
-    """What the network is told [B]: clean pictures have no time in the chain, so that of its first step stands in."""
+    """Network times [B]: clean pictures have no time in the chain; the first step's is used."""
     if isinstance(level.time, Tensor):
         return torch.where(torch.as_tensor(level.sigma) == 0, 0.0, level.time).to(x)
     return torch.full((len(x),), 0.0 if level.sigma == 0 else level.time, device=x.device)

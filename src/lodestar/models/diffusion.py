@@ -1,4 +1,4 @@
-"""A diffusion model of pictures as it is configured and kept: denoiser, schedule, size and classes."""
+"""A diffusion model of pictures, as configured and saved: denoiser, schedule, size and classes."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ class DiffusionConfig(Config):
     denoiser: DenoiserConfig = DenoiserConfig()
     schedule: AnySchedule = Linear()
     codec: AnyCodec = Pixels()
-    """What its pictures are encoded as."""
+    """Codec of the pictures."""
     size: tuple[Side, Side] = (32, 32)
-    """Height and width of what it is trained on, which are its pictures' where they are pixels."""
+    """Height and width in training, equal to the pictures' if they are pixels."""
     names: tuple[str, ...] | None = Field(default=None, max_length=CLASSES)
-    """Names of its classes, perhaps with synonyms (`lodestar.models.labels`)."""
+    """Names of the classes, perhaps with synonyms (`lodestar.models.labels`)."""
     droppable: bool = False
-    """It was trained without its classes too, so that it is an unconditional model as well."""
+    """Trained with dropped classes too, so also an unconditional model."""
     sampler: AnySampler = DPMpp()
-    """What it is sampled with where nothing else is asked for."""
+    """Default sampler."""
     steps: PlanText = Field(default="trailing:20", validation_alias=AliasChoices("steps", "plan"))
-    """Likewise: its sampling plan, in text."""
+    """Default sampling plan, in text."""
     limit: Annotated[Clamp | Threshold, Field(discriminator="kind")] | None = Clamp(folded=True)
-    """Likewise: how x̂₀ is kept in the range of pictures; None leaves it as it is."""
+    """Default limit of x̂₀ to the range of pictures; None is no limit."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -73,23 +73,23 @@ class DiffusionModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where its weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def space(self) -> tuple[int, int, int]:
-        """The shape of what it is trained on: channels, height, width."""
+        """Shape of the encoded pictures: channels, height, width."""
         return (self.config.denoiser.channels, *self.config.size)
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of its pictures."""
+        """Channels, height and width of the pictures."""
         channels, height, width = self.config.codec.data_shape(self.space)
         return channels, height, width
 
     @property
     def limit(self) -> Limit | None:
-        """How x̂₀ is kept in the range of the data where nothing else is asked for; None where they have none."""
+        """Default limit of x̂₀ to the range of the data; None if unbounded."""
         return None if self.config.codec.limit is None else self.config.limit
 
     def lower(self, dtype: torch.dtype) -> Self:
@@ -105,10 +105,10 @@ class DiffusionModel(nn.Module):
         return save(self, path)
 
     def forward(self, x: Tensor, time: Tensor | float, cond: Mapping[str, Tensor] | None = None) -> Estimate:
-        """What it believes of the clean pictures, at noisy ones x float32 [B, C, H, W].
+        """The estimate of the clean pictures, at noisy ones x float32 [B, C, H, W].
 
-        time: what the network is told of the noise, one for all or [B]: of a chain, a step's index from 0. cond: conditions by
-        name, as ``{"label": int64 [B]}``. Returns an `Estimate`: its x0, eps, score and v are [B, C, H, W].
+        time: network time, one for all or [B]; for a chain, a step's index from 0. cond: conditions by name, as ``{"label": int64
+        [B]}``. Returns an `Estimate`: its x0, eps, score and v are [B, C, H, W].
         """
         several = isinstance(time, Tensor) and time.ndim > 0
         level = _levels(self.config, time) if several else self.config.schedule.at(float(time))  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Configurations of models in their first form, whose denoisers had a field for each condition."""
+"""Model configurations of the first form, with a field for each condition in the denoiser."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Classes by name: as it is written, in other case, or by a synonym; and several of them, wanted or not.
+"""Class names as asked for: exact, in other case, or by a synonym; and composed labels of wanted and unwanted classes.
 
-A name may be followed by its synonyms, with ", " between them, as ImageNet's are: "tabby, tabby cat".
+A name may be followed by its synonyms, separated by ", ", as ImageNet's are: "tabby, tabby cat".
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ _SHOWN = 20
 
 
 def class_number(asked: str | int, names: Sequence[str], classes: int) -> int:
-    """The number of a class that is asked for by name, synonym or number; names before synonyms, and before numbers.
+    """The number of a class asked for by name, synonym or number; names precede synonyms, synonyms precede numbers.
 
-    names: of all classes, or empty. Raises Problem for one that there is not, and for a word that means several.
+    names: of all classes, or empty. Raises Problem for a missing class, and for a word with several meanings.
     """
     if asked in names:
         return names.index(str(asked))
@@ -36,9 +36,9 @@ def class_number(asked: str | int, names: Sequence[str], classes: int) -> int:
 
 
 def read_label(asked: str | int, names: Sequence[str], classes: int) -> int | Composed:
-    """A class (`class_number`), or several: ``dog+ship``, ``not cat``, ``dog+not cat``. Raises Problem.
+    """A class (`class_number`), or several composed: ``dog+ship``, ``not cat``, ``dog+not cat``. Raises Problem.
 
-    A name that contains these words is a name all the same.
+    A class name that contains these words is still a name.
     """
     text = _text(asked)
     if text in names or not (text.startswith("not ") or "+" in text):
@@ -60,14 +60,14 @@ def _text(asked: str | int) -> str:
 
 
 def spell(label: Label, names: Sequence[str] | None) -> str | int | None:
-    """A label as `read_label` reads it; one class without a name is its number."""
+    """A label as text for `read_label`; a single class without a name is its number."""
     if isinstance(label, Composed):
         return "+".join(f"{'' if sign > 0 else 'not '}{spell(number, names)}" for number, sign in signs(label).items())
     return names[label] if names and label is not None else label
 
 
 def listed(names: Sequence[str]) -> str:
-    """Names without their synonyms, for messages: all of them where they are few, else how many there are and the first."""
+    """Names without their synonyms, for messages: all of a few, else their number and the first."""
     short = ", ".join(name.split(", ")[0] for name in names[:_SHOWN])
     return short if len(names) <= _SHOWN else f"{len(names)} names ({short}, …)"
 

@@ -1,4 +1,4 @@
-"""What a loaded model looks like where it is printed: one line, in the place of its layers."""
+"""The printed form of a loaded model: one line, in place of its layers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import nn
 
 
 def look(module: nn.Module, shape: tuple[int, int, int], classes: int | None, dtype: torch.dtype, more: str = "") -> str:
-    """``Diffusion(cifar10: 32×32, 3 channels, 10 classes, 8.0M parameters, float32, cpu)`` of a module that has a name."""
+    """The summary ``Diffusion(cifar10: 32×32, 3 channels, 10 classes, 8.0M parameters, float32, cpu)`` of a named module."""
     channels, height, width = shape
     first = next(module.parameters())
     count = sum(parameter.numel() for parameter in module.parameters())

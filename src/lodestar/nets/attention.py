@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lodestar.nets.layers import GroupNorm, Linear, normal, zero
 
 Layout = Literal["heads_first", "qkv_first"]
-"""How one projection holds q, k and v: [head, q|k|v, channel] (old, most published weights) or [q|k|v, head, channel]."""
+"""Order of q, k and v in one projection: [head, q|k|v, channel] (old, most published weights) or [q|k|v, head, channel]."""
 
 
 Gather = Callable[[Tensor, Tensor, Tensor], Tensor]

@@ -70,7 +70,7 @@ class Classifier(Network):
                 )
 
     def features(self, x: Tensor, time: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """What the pool's last maps are given. x: float32 [B, C, H, W]; time: [B].
+        """Input of the pool. x: float32 [B, C, H, W]; time: [B].
 
         Returns float32: [B, channels, H', W'] for the adaptive and attention pools, [B, total] for the spatial ones.
         """

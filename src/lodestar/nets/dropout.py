@@ -1,7 +1,7 @@
-"""Dropout whose mask belongs to a picture, not to the batch that the picture happens to be in.
+"""Dropout with a mask per picture, independent of the rest of the batch.
 
-The mask of a value is a hash of the run's key, the layer, the picture's number and the place, so that pieces of a batch, and
-processes that share one, drop what the whole batch drops, and a pass that is made again (gradient checkpointing) drops the same.
+The mask of a value is a hash of the run's key, the layer, the picture's number and the place. So pieces of a batch, and processes
+that share a batch, drop the same values as the whole batch, and a repeated pass (gradient checkpointing) drops the same again.
 The hash is SplitMix64's (Steele, Lea and Flood 2014, "Fast splittable pseudorandom number generators").
 """
 

@@ -1,8 +1,8 @@
-"""Inception-v3 as FID, Inception score, precision and recall are measured with: TensorFlow's graph of 2015-12-05.
+"""Inception-v3 for FID, Inception score, precision and recall: TensorFlow's graph of 2015-12-05.
 
-Szegedy et al. 2016, arXiv:1512.00567, figures 5, 6, 7 and 10. It differs from the network that is usual today: means around a
-place leave out the padding, the last block takes the maximum around it, there are 1008 classes, and logits are without a bias.
-Parameters are called what the weights' port calls them (``pt_inception-2015-12-05-6726825d.pth``), so that they load as they are.
+Szegedy et al. 2016, arXiv:1512.00567, figures 5, 6, 7 and 10. Differences from today's usual network: local means leave out the
+padding, the last block takes a local maximum, there are 1008 classes, and logits have no bias. Parameters are named as in the
+weights' port (``pt_inception-2015-12-05-6726825d.pth``), so they load unchanged.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from lodestar.nets import winograd
 from lodestar.nets.dropout import Dropout
 
 Resample = Literal["residual", "conv", "plain"]
-"""How a U-Net changes resolution: in a residual block (BigGAN's, ADM's), by a convolution beside it, or without parameters."""
+"""Change of resolution in a U-Net: in a residual block (BigGAN's, ADM's), by a convolution beside it, or without parameters."""
 
 
 class Conv2d(nn.Conv2d):
@@ -91,7 +91,8 @@ def zero(module: nn.Module) -> nn.Module:
 
 
 def normal(*shape: int, divisor: float = 1.0) -> Tensor:
-    """What `torch.randn` draws, divided; on "meta" nothing, for which PyTorch would load its compiler (70 MB, a second)."""
+    """Normal random numbers of `torch.randn`, divided; undefined on "meta", where PyTorch would load its compiler (70 MB, a
+    second)."""
     values = torch.empty(shape)
     return values if values.is_meta else values.normal_().div_(divisor)
 

@@ -1,4 +1,4 @@
-"""Which device to compute on, and in which number format it is fastest at an accuracy that pictures do not notice."""
+"""The choice of a device, and of the fastest number format there without a visible loss of accuracy."""
 
 from __future__ import annotations
 

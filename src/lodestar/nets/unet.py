@@ -36,13 +36,13 @@ class BackboneConfig(NetworkConfig):
     blocks: Depth | Annotated[tuple[Depth, ...], Field(max_length=12)] = 2
     """Residual blocks at each resolution on the way down; one number for all, or one each."""
     attention: tuple[Annotated[int, Field(ge=1, le=2**11)], ...] = Field(default=(2, 4), max_length=12)
-    """Where attention runs: factors by which the picture is then reduced (at 32×32, 2 and 4 mean the 16×16 and 8×8 maps)."""
+    """Downsampling factors of the resolutions with attention (at 32×32, 2 and 4 mean the 16×16 and 8×8 maps)."""
     heads: Channels | None = None
     """Attention heads at every resolution, or None where head_channels tells."""
     head_channels: Channels | None = 32
     """Channels of an attention head; the number of heads follows."""
     layout: Layout = "qkv_first"
-    """How a projection holds q, k and v; weights do not tell."""
+    """Order of q, k and v in a projection, not determined by weights."""
     resample: Resample = "residual"
     adaptive_norm: bool = True
     """The embedding scales and shifts the norms (AdaGN); otherwise it is added."""
@@ -50,7 +50,7 @@ class BackboneConfig(NetworkConfig):
     """Multiply sums of residual branches by √½."""
     norm_groups: Channels = 32
     norm_eps: float = Field(default=1e-5, gt=0, le=1)
-    """What is added to variances before a norm divides by their root."""
+    """Constant added to a norm's variances, against division by zero."""
     closed_frequencies: bool = False
     """The lowest frequency of the time embedding is 1/10000 itself (DDPM's TensorFlow code), not one step above (ADM's)."""
     one_sided: bool = False
@@ -194,13 +194,13 @@ class Builder:
         )
 
     def resampling(self, channels: int, direction: Literal["up", "down"]) -> nn.Module:
-        """What doubles or halves height and width between two resolutions."""
+        """A module that doubles or halves height and width between two resolutions."""
         if self.config.resample == "residual":
             return self.block(channels, channels, direction)
         return Resampler(channels, direction, conv=self.config.resample == "conv", one_sided=self.config.one_sided)
 
     def down(self, stem: int) -> tuple[nn.ModuleList, list[int]]:
-        """The way down, and the channels of what it hands over: the stem's output and then that of every stage."""
+        """The encoder's stages, and the channels of the skip connections: the stem's output, then every stage's."""
         stages, handed, channels = nn.ModuleList(), [stem], stem
         for level, (width, depth) in enumerate(zip(self.config.widths, self.config.depths, strict=True)):
             for _ in range(depth):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 def _exact(rows: list[list[int]]) -> Tensor:
-    """On the CPU, whatever the default device is while this is imported."""
+    """A matrix on the CPU, whatever the default device at import."""
     return torch.tensor(rows, dtype=torch.float64, device="cpu")
 
 
@@ -33,9 +33,9 @@ _A = _exact([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1
 _INPUT, _KERNEL, _OUTPUT = (torch.kron(each, each).float() for each in (_B, _G, _A))
 
 enabled = False
-"""Whether layers convolve so where it pays: 1.4 to 1.8 times as fast as PyTorch on one Xeon, 0.25 to 0.9 times on a Zen 5."""
+"""Use this convolution where it pays: 1.4 to 1.8 times as fast as PyTorch on one Xeon, 0.25 to 0.9 times on a Zen 5."""
 CHANNELS = 128
-"""Fewest channels, in and out, at which it pays: with fewer, the transforms cost what the products save."""
+"""Least number of channels, in and out, for a gain: with fewer, the transforms cost as much as the products save."""
 TILES = 128
 """Fewest tiles in a batch at which it pays; a quarter of the channels at least: the kernel's transform is spread over them."""
 _CACHED = 2**21
@@ -43,7 +43,8 @@ _CACHED = 2**21
 
 
 def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether x [B, C, H, W] is to be convolved so with a kernel [O, C, 3, 3]: asked for, and faster on a certain Xeon."""
+    """True if x [B, C, H, W] is to be convolved by this method with a kernel [O, C, 3, 3]: enabled, and faster on a certain
+    Xeon."""
     if (
         not enabled
         or x.dtype != torch.float32

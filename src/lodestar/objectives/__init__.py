@@ -1,4 +1,4 @@
-"""Losses, one a file. This union is the list of kinds."""
+"""Losses, one a file. This union lists the kinds."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""What every loss is given, and what it gives back."""
+"""The input and output of every loss."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from lodestar.core.schedule import Schedule
 
 @dataclass(frozen=True, slots=True)
 class Draw:
-    """One training draw: x = α·x0 + σ·eps at a level of each sample's own."""
+    """A training sample x = α·x0 + σ·eps, at a level of its own."""
 
     x0: Tensor
     """Clean data [B, ...]."""
     eps: Tensor
     """The noise [B, ...]."""
     level: Level
-    """[B]."""
+    """The levels [B]."""
     x: Tensor
     """The noisy data [B, ...]."""
 
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """A loss per sample, and the terms it is made of for the log."""
+    """A loss per sample, and its terms for the log."""
 
     total: Tensor
-    """[B]"""
+    """The loss [B]."""
     terms: Mapping[str, Tensor] = field(default_factory=dict)
-    """Each [B], detached."""
+    """Terms of the loss, each [B], detached."""
     noted: Mapping[str, Tensor] = field(default_factory=dict)
-    """What a task wants back of the whole batch once the step is done, each [B], detached."""
+    """Values of the whole batch returned to the task after the step (`Phase.note`), each [B], detached."""
 
 
 class Objective(Config, abc.ABC):
@@ -47,16 +47,16 @@ class Objective(Config, abc.ABC):
 
     @property
     def stepwise(self) -> bool:
-        """Whether it grades a step of the chain, and so knows the chain's own levels alone."""
+        """True if the loss is of a step of the chain, and so is defined at the chain's own levels alone."""
         return False
 
     @abc.abstractmethod
     def check(self, learned: bool) -> None:
-        """Raise Problem unless the loss means something for a denoiser that learns its variance, or that does not."""
+        """Raise Problem unless the loss is meaningful for a denoiser with a learned variance (or without)."""
 
     @abc.abstractmethod
     def __call__(self, draw: Draw, output: Output, prediction: Prediction, schedule: Schedule) -> Losses:
-        """Loss of an output at a draw; its gradient flows into `output`."""
+        """The loss of an output at a draw; its gradient flows into `output`."""
 
 
 def mean_flat(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@ from lodestar.objectives.base import Draw, Losses, Objective, mean_flat
 
 
 def reverse_logvar(step: Transition, estimate: Estimate, fixed: FixedVariance = "small") -> Tensor:
-    """log variance of p(x_s | x_t): what the model learned, else the fixed one; broadcastable to x."""
+    """The log variance of p(x_s | x_t), learned if the model has it, else fixed; broadcastable to x."""
     if estimate.frac is not None:
         return step.learned_logvar(estimate.frac)
     if estimate.logvar is not None:
@@ -42,7 +42,7 @@ def bound_term(step: Transition, estimate: Estimate, x0: Tensor, fixed: FixedVar
 
 
 def prior_term(last: Level, x0: Tensor) -> Tensor:
-    """KL(q(x_T | x₀) ‖ N(0, 1)) at the noisiest level, bits per dimension [B]."""
+    """The prior term KL(q(x_T | x₀) ‖ N(0, 1)) at the noisiest level, bits per dimension [B]."""
     mean = spread(last.alpha, x0) * x0
     logvar = spread(2 * log(last.sigma), x0)
     return mean_flat(kl(mean, logvar, torch.zeros_like(mean), 0.0)) / math.log(2.0)
@@ -50,10 +50,10 @@ def prior_term(last: Level, x0: Tensor) -> Tensor:
 
 @dataclass(frozen=True, slots=True)
 class BitsPerDimension:
-    """The bound on −log₂ p(x₀) per dimension, and what it is made of. Steps are in the order taken, the noisiest first."""
+    """The bound on −log₂ p(x₀) per dimension, and its terms, with steps in sampling order, the noisiest first."""
 
     prior: Tensor
-    """[B]"""
+    """The prior term [B]."""
     terms: Tensor
     """The bound's term at each step [B, steps]; the last is the likelihood of the 8-bit data."""
     x0_mse: Tensor
@@ -87,13 +87,13 @@ def bits_per_dimension(
 
 
 class Bound(Objective):
-    """The bound itself: its term at the drawn level (the published "KL")."""
+    """The variational bound: its term at the drawn level (the published "KL")."""
 
     kind: Literal["bound"] = "bound"
     rescaled: bool = False
-    """Multiply the term by T, so that the mean over the levels is the bound on all bits but the prior's ("rescaled KL")."""
+    """Multiply the term by T, so the mean over the levels is the bound on all bits except the prior's ("rescaled KL")."""
     fixed: FixedVariance = "small"
-    """The reverse variance of a denoiser that learns none."""
+    """Reverse variance of a denoiser without a learned one."""
 
     @property
     def stepwise(self) -> bool:

@@ -1,4 +1,4 @@
-"""Huber's loss of whatever the network predicts: squared for small errors, absolute for large ones (Huber 1964)."""
+"""Huber's loss of the network's prediction: squared for small errors, absolute for large ones (Huber 1964)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lodestar.objectives.regression import Regression
 
 
 class Huber(Regression):
-    """½·e² up to |e| = delta, delta·(|e| − ½·delta) beyond, so that outliers have less to say."""
+    """Huber's loss: ½·e² up to |e| = delta, delta·(|e| − ½·delta) beyond, for less weight on outliers."""
 
     kind: Literal["huber"] = "huber"
     delta: float = Field(default=1.0, gt=0, le=1e6)

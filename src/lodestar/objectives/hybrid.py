@@ -25,9 +25,9 @@ class Hybrid(Objective):
     kind: Literal["hybrid"] = "hybrid"
     vlb_weight: float = Field(default=1.0, gt=0, le=1e6)
     rescaled: bool = False
-    """Multiply the term by T/1000 too, so that λ is 0.001·vlb_weight for every T (the published "rescaled MSE")."""
+    """Multiply the term by T/1000 too, so λ is 0.001·vlb_weight for every T (the published "rescaled MSE")."""
     mean: Annotated[Simple | L1 | Huber, Field(discriminator="kind")] = Simple()
-    """What teaches the mean."""
+    """The loss of the mean."""
 
     @property
     def stepwise(self) -> bool:

@@ -1,4 +1,4 @@
-"""The mean absolute error of whatever the network predicts: sharper and less diverse pictures (Palette: Saharia et al. 2022)."""
+"""The mean absolute error of the network's prediction: sharper and less diverse pictures (Palette: Saharia et al. 2022)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lodestar.objectives.regression import Regression
 
 
 class L1(Regression):
-    """Absolute error against the prediction's target. Its best answer is a median, not the mean that samplers expect."""
+    """Absolute error against the prediction's target. The optimal output is a median, not the mean expected by samplers."""
 
     kind: Literal["l1"] = "l1"
 

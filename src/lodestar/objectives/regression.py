@@ -1,4 +1,4 @@
-"""What the losses have in common that compare the network's word with its target, value by value."""
+"""Regression losses: element-wise distances between the network's output and its target."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from lodestar.objectives.weighting import AnyWeighting
 
 
 class Regression(Objective, abc.ABC):
-    """The mean distance between output and target. A variance that is learned learns nothing from it: `Hybrid` adds what does."""
+    """The mean distance between output and target. Does not train a learned variance, for which `Hybrid` adds a term."""
 
     weighting: AnyWeighting | None = None
-    """How much each level counts, or None: all the same. The weights are those of squared errors, for every distance."""
+    """Weights of levels, or None for uniform weights, defined for squared errors and used with every distance."""
 
     @property
     @abc.abstractmethod
     def name(self) -> str:
-        """The distance's, in the log."""
+        """Name of the distance in the log."""
 
     @abc.abstractmethod
     def distance(self, difference: Tensor) -> Tensor:
-        """Of each value; its minimum is 0, at 0."""
+        """The distance for each value; its minimum is 0, at 0."""
 
     def distances(self, draw: Draw, output: Output, prediction: Prediction) -> Tensor:
-        """Of output and target, [B, ...]."""
+        """Distances of output and target, [B, ...]."""
         return self.distance(prediction.target(draw.x0, draw.eps, draw.level) - output.value)
 
     def check(self, learned: bool) -> None:

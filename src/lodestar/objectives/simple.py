@@ -1,4 +1,4 @@
-"""The simple loss: mean squared error of whatever the network predicts (DDPM, equation 14)."""
+"""The simple loss: mean squared error of the network's prediction (DDPM, equation 14)."""
 
 from __future__ import annotations
 

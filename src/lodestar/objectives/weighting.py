@@ -1,6 +1,6 @@
-"""How much the levels count in a loss: weights of the squared error of x̂₀, which mean the same whatever a network predicts.
+"""Loss weights of levels, in terms of the squared error of x̂₀, independent of the network's prediction.
 
-With SNR = α²/σ² the unweighted losses of the predictions are weights of that error too: SNR for ε, 1 for x₀, SNR + 1 for v.
+With SNR = α²/σ² the unweighted losses of the predictions correspond to the weights SNR for ε, 1 for x₀, SNR + 1 for v.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ from lodestar.core.prediction import Prediction
 
 
 class Weighting(Config, abc.ABC):
-    """A weight for every level."""
+    """A loss weight for every level."""
 
     @abc.abstractmethod
     def of_x0(self, snr: Tensor) -> Tensor:
-        """The weight [B] of the squared error of x̂₀ where the signal-to-noise ratio α²/σ² is snr [B], 0 included."""
+        """Weights [B] of the squared error of x̂₀ at signal-to-noise ratios α²/σ² = snr [B], 0 included."""
 
     def __call__(self, level: Level, prediction: Prediction) -> Tensor:
-        """The factors [B] of squared errors of a network's output at levels [B]."""
+        """Factors [B] of squared errors of a network's output at levels [B]."""
         a, b = prediction.coefficients(level)
-        # An error e of the output is one of σ/(α·b − σ·a)·e in x̂₀.
+        # An error e of the output is an error σ/(α·b − σ·a)·e of x̂₀.
         of_output = level.sigma / (level.alpha * b - level.sigma * a)
         return self.of_x0(torch.as_tensor((level.alpha / level.sigma) ** 2)) * of_output**2
 
 
 class MinSNR(Weighting):
-    """min(SNR, γ): levels with little noise, which are easy, count no more than one of SNR = γ (Hang et al. 2023)."""
+    """min(SNR, γ) weights: levels with little noise, which are easy, count no more than a level of SNR = γ (Hang et al. 2023)."""
 
     kind: Literal["min_snr"] = "min_snr"
     gamma: float = Field(default=5.0, gt=0, le=1e6)
@@ -43,7 +43,8 @@ class MinSNR(Weighting):
 
 
 class P2(Weighting):
-    """SNR/(k + SNR)^γ, which is 1/(k + SNR)^γ on the simple loss of ε: what cannot be seen counts less (Choi et al. 2022)."""
+    """P2 weights SNR/(k + SNR)^γ, which is 1/(k + SNR)^γ on the simple loss of ε: invisible detail counts less (Choi et al.
+    2022)."""
 
     kind: Literal["p2"] = "p2"
     gamma: float = Field(default=1.0, ge=0, le=100)

@@ -1,4 +1,4 @@
-"""Complete runs by name; each is a function, one file a data set or paper. And the published models, most of which they made."""
+"""Complete runs by name, each a function, one file a data set or paper; and the published models, mostly made by them."""
 
 from collections.abc import Callable
 

@@ -1,8 +1,7 @@
-"""Diffusion models beat GANs (Dhariwal and Nichol 2021): the models of openai/guided-diffusion, and one that others made with it.
+"""Diffusion models beat GANs (Dhariwal and Nichol 2021): the models of openai/guided-diffusion, and another group's.
 
-Networks, schedules and sampling are those of its README and model card, training those of the paper's tables 11 and 12 and of the
-README's examples. Sizes of batches are the published ones, over all devices together: --batch-size and train.microbatch fit
-them to yours.
+Networks, schedules and sampling are those of its README and model card, training follows the paper's tables 11 and 12 and the
+README's examples. Batch sizes are the published totals over all devices: --batch-size and train.microbatch fit them to yours.
 """
 
 from __future__ import annotations

@@ -58,7 +58,7 @@ def cifar10_weak() -> Run:
 
 
 def cifar10_classifier() -> Run:
-    """The noise-aware classifier that guides it."""
+    """The noise-aware classifier for guidance."""
     network = ClassifierConfig(
         width=32,
         multipliers=(1, 2, 4),
@@ -81,7 +81,7 @@ def cifar10_classifier() -> Run:
 
 
 def cifar10_features() -> Run:
-    """The plain classifier whose features measure samples."""
+    """The plain classifier for features of samples."""
     network = ClassifierConfig(
         width=32,
         multipliers=(1, 2, 4, 4),

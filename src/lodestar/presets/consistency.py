@@ -1,9 +1,9 @@
 """Consistency models (Song et al. 2023): ADM's networks under EDM's preconditioning, as openai/consistency_models publishes them.
 
-The EDM models are runs. Those distilled from them (CD) or trained by consistency alone (CT) are models only. They make a picture
-in one step. In two, that one is noised again, at the level that the authors found (who count from the noisiest): --steps at:39,17
-for CD on ImageNet (their 0,22 of 40), at:200,94 for CT (0,106 of 201); at:39,22 and at:39,21 for CD on bedrooms (LPIPS and L2),
-at:150,83 and at:150,88 for CT on bedrooms and cats (0,67 and 0,62 of 151).
+The EDM models are runs. The models distilled from them (CD) or trained by consistency alone (CT) are models only. They make a
+picture in one step. For two steps, the first picture is noised again, at the authors' optimal level (counted from the noisiest):
+--steps at:39,17 for CD on ImageNet (their 0,22 of 40), at:200,94 for CT (0,106 of 201); at:39,22 and at:39,21 for CD on bedrooms
+(LPIPS and L2), at:150,83 and at:150,88 for CT on bedrooms and cats (0,67 and 0,62 of 151).
 
 Their attention lays q, k and v out apart, whatever the options say: its code has this layout only.
 """
@@ -85,7 +85,7 @@ def distilled(size: int) -> DiffusionConfig:
 
 
 def trained(size: int, timesteps: int) -> DiffusionConfig:
-    """A model trained by consistency alone (CT), whose last grid had so many levels."""
+    """A model trained by consistency alone (CT), with `timesteps` levels in the last grid."""
     return _consistency(size, timesteps)
 
 

@@ -42,7 +42,7 @@ def digits() -> Run:
 
 
 def digits_classifier() -> Run:
-    """The noise-aware classifier that guides it."""
+    """The noise-aware classifier for guidance."""
     network = ClassifierConfig(
         in_channels=1,
         width=32,

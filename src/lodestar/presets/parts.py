@@ -1,4 +1,4 @@
-"""What the runs of several papers are made of."""
+"""Common parts of several papers' runs."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def loop(
 
 
 def model_of(run: Callable[[], Run]) -> Callable[[], ModelConfig]:
-    """The configuration of the model that a run trains, made when it is asked for."""
+    """The configuration of a run's model, made on demand."""
 
     def model() -> ModelConfig:
         task = run().task

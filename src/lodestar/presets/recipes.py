@@ -1,7 +1,7 @@
-"""The rows of published tables that can be made again: which model, how it is sampled, and the numbers that should come out.
+"""Reproducible rows of published tables: model, sampling, and expected numbers.
 
-All are against the reference batch named, by Inception features (`lodestar.evaluation.extractors.inception`).
-Sources: ADM, Dhariwal and Nichol 2021 (arXiv:2105.05233), tables 4, 5, 12 and 14, measured with the evaluator of its code.
+All are against the reference batch named, by Inception features (`lodestar.evaluation.extractors.inception`). Sources: ADM,
+Dhariwal and Nichol 2021 (arXiv:2105.05233), tables 4, 5, 12 and 14, measured with the evaluator of its code.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from lodestar.samplers import DDIM, Ancestral, Sampler
 _BATCHES = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/"
 
 PICTURES = 50_000
-"""Of all rows."""
+"""Number of pictures in every row."""
 
 TOLERANCE = {"frechet": 0.04, "spatial_frechet": 0.04, "score": 0.03}
-"""Relative differences that another draw of seeds explains; ours to set, nobody publishes them."""
+"""Relative differences explained by other seeds; our choice, as none are published."""
 ABSOLUTE = 0.015
-"""The same for precision and recall, as a difference."""
+"""Absolute difference of precision and recall explained by other seeds."""
 
 
 class Recipe(Config):
@@ -44,13 +44,13 @@ class Recipe(Config):
     guide: str | None = None
     """That of the classifier that guides."""
     scale: float = Field(default=0.0, ge=0)
-    """Of the classifier's guidance; 0 without one."""
+    """Scale of the classifier guidance; 0 without."""
     steps: str = "250"
     sampler: Literal["ancestral", "ddim"] = "ancestral"
     reference: str
     """Name of the reference batch's file."""
     folder: str
-    """Where it is under the address of all of them."""
+    """Folder of the file, under the common address."""
     expected: Mapping[str, float]
     """The published numbers, by the names of our metrics."""
 
@@ -66,7 +66,7 @@ class Recipe(Config):
 
     @property
     def address(self) -> str:
-        """Where the reference batch is published."""
+        """Address of the reference batch."""
         return f"{_BATCHES}{self.folder}/{self.reference}"
 
 
@@ -78,7 +78,7 @@ def load(recipe: Recipe, folder: Path, device: str | None = None) -> tuple[Diffu
 
 
 def reference_file(recipe: Recipe, given: str | None) -> Path:
-    """The reference batch of a row: given, or in the cache folder's ``downloads``. Raises Problem that says where to put it."""
+    """The reference batch of a row: given, or in the cache folder's ``downloads``. Raises Problem naming the place for it."""
     path = place(recipe.address) if given is None else Path(given).expanduser()
     if not path.is_file():
         raise Problem(f"the reference batch {path} is missing: it is {recipe.address}")
@@ -86,7 +86,7 @@ def reference_file(recipe: Recipe, given: str | None) -> Path:
 
 
 def drawn(recipe: Recipe, model: Diffusion, guides: Guides, count: int, seed: int) -> Request:
-    """What a row samples: classes drawn at random, as its authors drew them, and picture k with the seed seed + k."""
+    """Request of a row: classes drawn at random, as by its authors, and picture k with the seed seed + k."""
     classes = model.classes(guides)[1]
     labels: list[int | None] = [None] * count
     if classes is not None:
@@ -97,14 +97,14 @@ def drawn(recipe: Recipe, model: Diffusion, guides: Guides, count: int, seed: in
 
 
 def within(name: str, measured: float, expected: float) -> bool:
-    """Whether a measured number is the published one, but for the seeds."""
+    """True if a measured number agrees with the published one, up to the seeds."""
     if name in TOLERANCE:
         return abs(measured - expected) <= TOLERANCE[name] * expected
     return abs(measured - expected) <= ABSOLUTE
 
 
 def comparison(recipe: Recipe, numbers: Mapping[str, float], count: int) -> Table:
-    """The numbers measured beside those printed."""
+    """The measured numbers beside the printed ones."""
     table = Table("", "measured", "printed", "within what seeds explain", box=box.SIMPLE)
     for name, printed in recipe.expected.items():
         told = "yes" if within(name, numbers[name], printed) else "no"
@@ -115,7 +115,7 @@ def comparison(recipe: Recipe, numbers: Mapping[str, float], count: int) -> Tabl
 
 
 def listing() -> Table:
-    """All rows: what they need and what was printed."""
+    """All rows: their requirements and the printed numbers."""
     short = {"frechet": "Fréchet", "spatial_frechet": "spatial", "score": "score", "precision": "precision", "recall": "recall"}
     table = Table(Column("row", min_width=max(map(len, RECIPES))), "guided", "steps", *short.values(), box=box.SIMPLE)
     for name, recipe in RECIPES.items():

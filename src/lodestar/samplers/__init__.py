@@ -1,4 +1,4 @@
-"""Samplers, one algorithm a file. `KINDS` is the list of kinds: a new one is written and named here, and is then everywhere."""
+"""Samplers, one algorithm a file. `KINDS` lists the kinds; a new sampler is added there."""
 
 from __future__ import annotations
 

@@ -16,44 +16,44 @@ from lodestar.core.level import Level, LevelSource, Scalar, spread
 from lodestar.core.transition import Transition
 
 Term = tuple[Scalar, Tensor]
-"""A factor and what it multiplies."""
+"""A tensor and its factor."""
 
 Value = tuple[Level, Tensor]
-"""x̂₀ or ε̂ [B, ...], and the level that it belongs to."""
+"""A value x̂₀ or ε̂ [B, ...], and its level."""
 
 Target = Literal["x0", "epsilon"]
-"""What an exponential integrator takes to change slowly: x̂₀ (DPM-Solver++) or ε̂ (DPM-Solver)."""
+"""The slowly changing quantity of an exponential integrator: x̂₀ (DPM-Solver++) or ε̂ (DPM-Solver)."""
 
 Taper = Annotated[int, Field(ge=1, le=4)]
-"""The order of the step to the lowest noisy level, one more for each step before it; 4, the highest order, for no fall.
+"""Order of the step to the lowest noisy level, rising by one for each step before; 4, the highest order, means no fall.
 
-On plans even in time that step is by far the widest in λ, and a third order goes wrong there. Published DPM-Solver++
-falls to 1 where there are fewer than 15 steps (later 10), UniPC always; diffusers, which counts the step to clean data too,
-falls to 2. The step to clean data has at most this order too. Without effect on a sampler of no higher order.
+On plans even in time that step is by far the widest in λ, and a third order goes wrong there. Published DPM-Solver++ falls to 1
+below 15 steps (later 10), UniPC always; diffusers, counting the step to clean data too, falls to 2. The order of the step to
+clean data is bounded by this too. No effect on samplers of this order or below.
 """
 
 Variable = Literal["ratio", "time"]
-"""What a solver of the probability-flow ODE steps in: σ/α, in which x/α moves by ε̂ alone, or the time of the schedule.
+"""Independent variable of an ODE solver: σ/α, in which x/α moves by ε̂ alone, or the time of the schedule.
 
-The ODE is the same, and so is where it leads; how wrong a step is differs (Karras et al. 2022, section 3). Score-based models
-(Song et al. 2021) are solved in time. In a chain's time σ changes the faster the less there is of it, so that few steps leave
-noise; in σ/α the data of a single point are reached exactly in any number.
+The solution is the same; discretisation errors differ (Karras et al. 2022, section 3). Score-based models (Song et al. 2021) are
+solved in time. In a chain's time, σ changes fastest at low noise, so few steps leave noise; in σ/α a single data point is reached
+exactly in any number of steps.
 """
 
 
 WEIGHT, SHARE, CHANGE = 27.0, 12.0, 3.2
-"""How much a step may make of differences of ε̂, see `steady`: the least that leaves every published setting whose output is
-recorded as it is (the most demanding are DPM-Solver's steps from σ/α = 37 to 0.9, 0.18 to 0.01 and 5.9 to 0.04)."""
+"""Bounds of `steady` on differences of ε̂ in a step: the least that leave every recorded output of published settings unchanged
+(the most demanding are DPM-Solver's steps from σ/α = 37 to 0.9, 0.18 to 0.01 and 5.9 to 0.04)."""
 
 
 def tapered(order: int, taper: int, steps: Sequence[Transition], index: int) -> int:
-    """The order of a step of a method of this order, see `Taper`."""
+    """The order of a step, tapered at the end of a method of this order; see `Taper`."""
     lowest = len(steps) - (2 if steps[-1].s.sigma == 0 else 1)
     return min(order, taper + max(0, lowest - index))
 
 
 def combine(*terms: Term) -> Tensor:
-    """Σ factor·tensor, with as few tensor operations as there are terms."""
+    """The sum Σ factor·tensor, with one tensor operation a term."""
     (factor, tensor), *rest = terms
     total = tensor * spread(factor, tensor)
     for factor, tensor in rest:
@@ -62,11 +62,11 @@ def combine(*terms: Term) -> Tensor:
 
 
 def renoised(estimate: Estimate, s: Level) -> tuple[Estimate, list[Term]]:
-    """The estimate whose step to s is taken, and the terms that are added to it.
+    """The estimate to step from towards s, and terms to add to the result.
 
-    They are the estimate itself and nothing, unless other noise is to be put back (`Estimate.renoise`): then the step is that of
-    the other x̂₀, which a sampler with memory remembers too, and α_s times the difference is added. So the data are those of one
-    and the noise that of the other (CFG++, Chung et al. 2024).
+    Without CFG++, the estimate itself and no terms. With CFG++ (`Estimate.renoise` given), the estimate with x̂₀ = renoise, which
+    samplers with memory also remember, and terms for α_s·(x̂₀ − renoise): the data of one estimate and the noise of the other
+    (Chung et al. 2024).
     """
     if estimate.renoise is None:
         return estimate, []
@@ -77,7 +77,7 @@ def renoised(estimate: Estimate, s: Level) -> tuple[Estimate, list[Term]]:
 def follow(t: Level, s: Level, deviation: Scalar | None = None) -> tuple[Scalar, Scalar]:
     """Factors of x̂₀ and x in α_s·x̂₀ + deviation·ε̂, where ε̂ = (x − α_t·x̂₀)/σ_t; the deviation is σ_s if not given.
 
-    With σ_s it is Euler's step of the probability-flow ODE in x/α over σ/α, and DDIM's at η = 0: the two are one.
+    With σ_s this is Euler's step of the probability-flow ODE in x/α over σ/α, which equals DDIM's at η = 0.
     """
     slope = (s.sigma if deviation is None else deviation) / t.sigma
     return s.alpha - slope * t.alpha, slope
@@ -114,7 +114,7 @@ def euler(estimate: Estimate, s: Level) -> list[Term]:
 
 
 def lead(estimate: Estimate, s: Level, *past: Term) -> Tensor:
-    """Euler's step to s and Σ factor·(past ε̂ − ε̂) on top of it: a linear multistep method, in as few operations as tensors."""
+    """Euler's step to s plus Σ factor·(past ε̂ − ε̂): a linear multistep method, with one operation per tensor."""
     t = estimate.level
     of_x0, of_x = follow(t, s)
     total = sum(factor for factor, _ in past) / t.sigma
@@ -122,14 +122,14 @@ def lead(estimate: Estimate, s: Level, *past: Term) -> Tensor:
 
 
 def steady(t: Level, s: Level, *others: tuple[float, Level]) -> bool:
-    """Whether Σ w_j·(ε̂_j − ε̂_t) may be added to Euler's step from t to s; `others` are the w_j and the levels of the ε̂_j.
+    """True if Σ w_j·(ε̂_j − ε̂_t) may be added to Euler's step from t to s; `others` are the w_j and the levels of the ε̂_j.
 
-    Solvers of higher order in ε̂ differ from Euler's method by such a sum. Where noise hides the picture and a step is wide in
-    log σ/α, it leaves the range of the data: from σ/α = 20,000 to 10, as a cosine chain has it, w is 1,000. Three bounds, in
-    units of x_s. An error of an ε̂ counts w times: Σ |w| ≤ `WEIGHT`. Nor may a short step before a long one be extrapolated
-    without end: Σ |w| ≤ `SHARE` times the weight of ε̂_t in Euler's step. And for data of unit variance, whose ε̂ is σ times what
-    x is of its deviation, the sum is known: |Σ w_j·(σ_j − σ_t)| ≤ `CHANGE`. A step that is not steady is Euler's, in terms of
-    x̂₀, of which it adds no more than α_s. No step from pure noise (α = 0) is steady.
+    Solvers of higher order in ε̂ differ from Euler's method by such a sum. At high noise, if a step is wide in log σ/α, the sum
+    leaves the range of the data: from σ/α = 20,000 to 10, as on a cosine chain, w is 1,000. There are three bounds, in units of
+    x_s. An error of an ε̂ is multiplied by w: Σ |w| ≤ `WEIGHT`. Extrapolation of a short step over a long one is limited: Σ |w| ≤
+    `SHARE` times the weight of ε̂_t in Euler's step. For data of unit variance, whose ε̂ is σ times x in units of its deviation,
+    the sum is known: |Σ w_j·(σ_j − σ_t)| ≤ `CHANGE`. A step that is not steady is replaced by Euler's, in terms of x̂₀, with at
+    most α_s as x̂₀'s factor. No step from pure noise (α = 0) is steady.
     """
     if t.alpha == 0:
         return False
@@ -146,7 +146,8 @@ def _unit_sigma(level: Level) -> float:
 
 
 def refresh(step: Transition, eta: float) -> tuple[float, float]:
-    """(std, deviation): the noise drawn afresh, std² = η²·β̃ but never more than σ_s², and what is left to follow ε̂ to."""
+    """Standard deviation of the fresh noise, and the remaining deviation to follow ε̂ to: (std, deviation), std² = min(η²·β̃,
+    σ_s²)."""
     sigma = float(step.s.sigma)
     if eta == 0:
         return 0.0, sigma
@@ -155,10 +156,10 @@ def refresh(step: Transition, eta: float) -> tuple[float, float]:
 
 
 def exponential(t: Level, s: Level, target: Target) -> tuple[float, float, float]:
-    """(kept, of, width) of x_s = kept·x + of·∫ e^{τ − width}·value dτ over 0 … width, the exact solution of the ODE.
+    """Coefficients (kept, of, width) of x_s = kept·x + of·∫ e^{τ − width}·value dτ over 0 … width, the exact solution of the ODE.
 
-    In λ = log(α/σ) the width is λ_s − λ_t where the value is x̂₀, and its negative where it is ε̂: exchanging α and σ turns one
-    into the other (Lu et al. 2022, "DPM-Solver++", section 4).
+    In λ = log(α/σ) the width is λ_s − λ_t if the value is x̂₀, and its negative if the value is ε̂: exchanging α and σ turns one
+    form into the other (Lu et al. 2022, "DPM-Solver++", section 4).
     """
     width = float(s.half_logsnr - t.half_logsnr)
     if target == "x0":
@@ -167,12 +168,12 @@ def exponential(t: Level, s: Level, target: Target) -> tuple[float, float, float
 
 
 def single(estimates: Sequence[Estimate], s: Level, target: Target, expand: bool) -> list[Term]:
-    """An exponential integrator's step without memory to s, not clean, from the first estimate's x by all of them.
+    """A single-step exponential integrator's step to s, not clean, from the first estimate's x by all estimates.
 
-    estimates: at the begin of the step and at up to two stages in it. expand: the changes of the value are weighed as its Taylor
-    expansion has them; if not, by the newest alone: with (1 − e^{−h})/2 after one stage, with φ₂ after two (Lu et al. 2022,
-    "DPM-Solver", algorithms 1 and 2; "DPM-Solver++", algorithm 1). Where ε̂ is no ground for that (`steady`), Euler's step from
-    the last stage.
+    estimates: at the begin of the step and at up to two stages in it. expand: weight the changes of the value as in its Taylor
+    expansion; otherwise by the newest alone: with (1 − e^{−h})/2 after one stage, with φ₂ after two (Lu et al. 2022,
+    "DPM-Solver", algorithms 1 and 2; "DPM-Solver++", algorithm 1). Euler's step from the last stage where differences of ε̂ are
+    not `steady`.
     """
     begin, *stages = estimates
     t = begin.level
@@ -198,9 +199,9 @@ def single(estimates: Sequence[Estimate], s: Level, target: Target, expand: bool
 
 
 def blocks(steps: Sequence[Transition], size: int, fast: bool = False) -> Iterator[list[Transition]]:
-    """The steps in groups of `size`, a step from pure noise and one to clean data alone: no λ = log(α/σ) spans them.
+    """The steps in groups of `size`, with a step from pure noise and a step to clean data alone: no λ = log(α/σ) spans them.
 
-    fast: where the others are whole groups, the last of these falls to one of size − 1 and one of 1.
+    fast: if the others are whole groups, the last group is split into one of size − 1 and one of 1.
     """
     spanned = [step for step in steps if step.t.alpha > 0 and step.s.sigma > 0]
     ends = spanned[-2:-1] if fast and len(spanned) % size == 0 else []

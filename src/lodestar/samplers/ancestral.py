@@ -18,14 +18,14 @@ _LACKING = "sampler ancestral: variance is 'learned', and this model has none: c
 
 
 class Ancestral(Sampler):
-    """The reverse chain itself. Guidance that is collected and not applied shifts the mean by variance·gradient.
+    """Ancestral sampling of the reverse chain. A collected guidance gradient shifts the mean by variance·gradient.
 
-    Raises Problem where a learned variance is asked for and the model has none.
+    Raises Problem where a learned variance is required and the model has none.
     """
 
     kind: Literal["ancestral"] = "ancestral"
     variance: Literal["small", "large", "learned"] | None = None
-    """β̃, β, or the model's own; None is the model's own if it has one, else β̃."""
+    """Reverse variance: β̃ (small), β (large), or learned; None is the model's own if learned, else β̃."""
 
     @property
     def stochastic(self) -> bool:

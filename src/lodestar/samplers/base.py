@@ -1,4 +1,4 @@
-"""What a sampler is: a denoiser, a noisy x and a list of steps in; a stream of states out."""
+"""Samplers: a denoiser, a noisy x and a list of steps in; a stream of states out."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from lodestar.core.transition import Transition
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Where sampling stands after one step."""
+    """The state of sampling after one step."""
 
     x: Tensor
-    """The sample [B, ...] at the level where the step led."""
+    """The sample [B, ...] at the level after the step."""
     estimate: Estimate
-    """What was believed at the level where the step began, guidance included as far as this sampler applies it to x̂₀."""
+    """The estimate at the level before the step, with guidance as far as this sampler applies it to x̂₀."""
     index: int
-    """The number of the step, from 0; of an adaptive sampler, of the plan's step that it is in or has just done."""
+    """Number of the step, from 0; for an adaptive sampler, of the plan's step in progress or just done."""
 
 
 class Sampler(Config, abc.ABC):
-    """An algorithm that turns noise into data. It is its own configuration, and holds no state: histories are local variables.
+    """A sampling algorithm, which turns noise into data. The object is its own configuration and stateless: histories are local.
 
     The levels of the steps are scalars: one for the whole batch.
     """
@@ -36,32 +36,32 @@ class Sampler(Config, abc.ABC):
 
     @property
     def stochastic(self) -> bool:
-        """Whether it draws noise on the way; if not, the picture depends on the first x alone."""
+        """True if noise is drawn during sampling; otherwise the picture depends on the first x alone."""
         return False
 
     @property
     def adaptive(self) -> bool:
-        """Whether it chooses its steps by the pictures, so that each is to be sampled by itself. Of the steps that it is given
-        only the two ends count, and there are more states or fewer than steps."""
+        """True if the steps are chosen by the pictures' errors, so pictures are to be sampled one by one. Only the two ends of
+        the given steps count, and the number of states differs from theirs."""
         return False
 
     @property
     def renoises(self) -> bool:
-        """Whether it can put back other noise than x̂₀'s own (`Estimate.renoise`)."""
+        """True if CFG++ is supported, which adds back another estimate's noise (`Estimate.renoise`)."""
         return False
 
     @property
     def shifts(self) -> bool:
-        """Whether it applies a collected gradient in a way of its own, which x̂₀ need not express (`Estimate.shift`)."""
+        """True if a collected gradient is applied in the sampler's own way, without changing x̂₀ (`Estimate.shift`)."""
         return False
 
     def check(
         self, steps: Sequence[Transition], *, renoiser: str | None = None, shifted: bool = False, learned: bool = True
     ) -> None:
-        """Raise the Problem that a run of these steps would raise, before any work; every run begins with it.
+        """Raise the Problem of a run with these steps, before any work; every run begins with this check.
 
-        renoiser: who wants other noise put back, in words, as `Estimate.renoiser`; None where nobody does. shifted: guidance
-        collects a gradient at the first level (`Estimate.shift`). learned: the model has a variance of its own, or may have.
+        renoiser: name of the guidance that needs CFG++'s noise, as `Estimate.renoiser`; None without. shifted: guidance collects
+        a gradient at the first level (`Estimate.shift`). learned: the model has, or may have, a learned variance.
         """
         self._check_steps(steps)
         if renoiser is not None and not self.renoises:
@@ -70,17 +70,17 @@ class Sampler(Config, abc.ABC):
             check_shifting(steps[0].t)
 
     def _check_steps(self, steps: Sequence[Transition]) -> None:
-        """Raise Problem where the steps themselves are not for this sampler."""
+        """Raise Problem where the steps themselves are unsuitable for this sampler."""
         if self.stochastic and any(step.beta < 0 for step in self._redrawn(steps)):
             raise Problem(f"sampler {self.kind}: inversion needs one that draws no noise, such as ddim, euler or dpmpp")
 
     def _redrawn(self, steps: Sequence[Transition]) -> Sequence[Transition]:
-        """The steps after which a stochastic sampler draws noise, which cannot be undone: they have to fall in noise."""
+        """The steps followed by fresh noise, which cannot be inverted: they have to fall in noise."""
         return steps
 
     @abc.abstractmethod
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-        """Take the steps in order, from x [B, ...] at the level steps[0].t, and yield a state after each of them."""
+        """Take the steps in order, from x [B, ...] at the level steps[0].t, and yield a state after each."""
 
 
 def last(states: Iterable[State]) -> Tensor:

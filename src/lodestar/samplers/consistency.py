@@ -14,10 +14,10 @@ from lodestar.samplers.base import Sampler, State
 
 
 class Consistency(Sampler):
-    """Jumps to clean data, and noises it anew for the next jump: 1 to 4 steps, for models that were trained to jump.
+    """Multistep consistency sampling: jumps to clean data, noised anew for the next jump; 1 to 4 steps, for consistency models.
 
-    Of any other model it makes blurred means. One evaluation a step. The paper's data end at a level σ_min, and there
-    σ_s² − σ_min² stands for σ_s²; here they end at σ = 0.
+    Other models give blurred means. One evaluation a step. The paper's data end at a level σ_min, with σ_s² − σ_min² in place of
+    σ_s²; here they end at σ = 0.
     """
 
     kind: Literal["consistency"] = "consistency"

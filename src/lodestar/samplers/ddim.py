@@ -16,18 +16,18 @@ from lodestar.samplers.base import Sampler, State
 
 
 class DDIM(Sampler):
-    """Deterministic at η = 0, and then invertible: over steps that rise in noise it encodes a picture. η = 1 is ancestral.
+    """DDIM. Deterministic at η = 0, and then invertible: over steps that rise in noise, a picture is encoded. η = 1 is ancestral.
 
-    Published inversions treat the picture as if it were at the cleanest noisy level: begin there, not at clean data.
-    Raises Problem where η > 0 meets a rising step.
+    Published inversions treat the picture as x at the cleanest noisy level: begin there, not at clean data. Raises Problem where
+    η > 0 meets a rising step.
     """
 
     kind: Literal["ddim"] = "ddim"
     eta: float = Field(default=0.0, ge=0, le=1e9)
-    """η, the part of the posterior's noise that is drawn afresh; never more than σ_s in all."""
+    """η, the fraction of the posterior's noise drawn afresh; never more than σ_s in all."""
     clipped: bool = True
-    """Where guidance limits x̂₀ to the range of the data, ε̂ follows from the limited one, as in OpenAI's code; if not, it stays
-    that of the guided x̂₀ before (diffusers' DDIM, where `use_clipped_model_output` is False)."""
+    """ε̂ follows from x̂₀ after its limit to the range of the data, as in OpenAI's code; if false, from the guided x̂₀ before
+    (diffusers' DDIM with `use_clipped_model_output` False)."""
 
     @property
     def stochastic(self) -> bool:
@@ -42,7 +42,7 @@ class DDIM(Sampler):
         for index, step in enumerate(steps):
             estimate = denoise(x, step.t).folded(self.renoises)
             believed = estimate
-            # To clean data no noise is put back.
+            # No noise is put back at clean data.
             if not self.clipped and estimate.unclipped is not None and step.s.sigma > 0:
                 believed = replace(estimate, renoise=estimate.unclipped)
             base, added = renoised(believed, step.s)

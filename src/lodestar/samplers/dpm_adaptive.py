@@ -1,16 +1,16 @@
-"""DPM-Solver-12 and -23 with steps of their own choice (Lu et al. 2022, "DPM-Solver", appendix C), as k-diffusion has them.
+"""DPM-Solver-12 and -23 with adaptive step sizes (Lu et al. 2022, "DPM-Solver", appendix C), as in k-diffusion.
 
 A step is taken twice from the same values of ε̂, by a solver of the order and by one of an order less. With δ = max(atol,
-rtol·max(|lower|, |the lower one of the step before|)), all of it in x/α,
+rtol·max(|lower|, |lower at the step before|)), all in x/α, the error is
 
     E = √mean(((higher − lower)/δ)²)
 
-says how wrong it is. With r = 1/E, a PID controller makes the next step, in λ = log(α/σ), so many times as long:
+With r = 1/E, a PID controller multiplies the width of the next step, in λ = log(α/σ), by
 
     1 + atan(r^((p + i + d)/order) / r₁^((p + 2·d)/order) · r₂^(d/order) − 1)
 
-where r₁ and r₂ are of the two steps accepted before. Where that is below `accept_safety`, this step is taken again, shorter. (The
-paper has x for x/α and 0.9·r^(1/order), and accepts where E ≤ 1.)
+where r₁ and r₂ are of the two steps accepted before. If this factor is below `accept_safety`, the step is repeated with the
+smaller width. (The paper has x for x/α and 0.9·r^(1/order), and accepts where E ≤ 1.)
 """
 
 from __future__ import annotations
@@ -30,35 +30,35 @@ from lodestar.samplers.algebra import combine, single
 from lodestar.samplers.base import Sampler, State
 
 SHORTEST = 1e-6
-"""The least width of a step in λ: where even that is not accepted, it is rounding that the two differ in."""
+"""Least width of a step in λ: below, the two solvers differ by rounding alone."""
 
 
 class DPMAdaptive(Sampler):
-    """DPM-Solver with adaptive steps, from the plan's first level to its last noisy one, whatever is between; then to x̂₀.
+    """DPM-Solver with adaptive steps, from the plan's first level to its last noisy one, ignoring those between; then to x̂₀.
 
-    Deterministic; `order` evaluations a step, one fewer where it is taken again. How wrong a step is depends on all that is in a
-    batch: models sample each picture by itself, so that none depends on its neighbours. Guidance with momentum (apg) begins anew
-    where a step is taken again. Raises Problem where no step is short enough.
+    Deterministic; `order` evaluations a step, one fewer for a repeated step. The error depends on the whole batch, so models
+    sample each picture by itself, independent of its neighbours. Guidance with momentum (apg) restarts at a repeated step. Raises
+    Problem where no step is short enough.
     """
 
     kind: Literal["dpm_adaptive"] = "dpm_adaptive"
     order: Literal[2, 3] = 3
-    """2 is DPM-Solver-12, 3 is -23."""
+    """Order of the solver: 2 is DPM-Solver-12, 3 is -23."""
     rtol: float = Field(default=0.05, ge=0, le=1e9)
-    """Error allowed in a step, relative to x/α, noise and all: nearly pure noise is hardly controlled. On a chain that begins at
-    high σ/α the published 0.05 and 0.0078 are less exact than even steps at that cost; 0.01 and 0.002 are for exactness."""
+    """Allowed error of a step, relative to x/α including its noise: nearly pure noise is hardly controlled. On a chain with high
+    initial σ/α the published 0.05 and 0.0078 are less exact than even steps at equal cost; 0.01 and 0.002 are for exactness."""
     atol: float = Field(default=0.0078, ge=1e-12, le=1e9)
-    """Absolute error allowed in a step, in units of the data: 1/128 is a level of 255."""
+    """Allowed absolute error of a step, in units of the data: 1/128 is one level of 255."""
     h_init: float = Field(default=0.05, ge=SHORTEST, le=100)
     """Width of the first step in λ."""
     pcoeff: float = Field(default=0.0, ge=0, le=1)
     """p, the controller's proportional coefficient."""
     icoeff: float = Field(default=1.0, gt=0, le=1)
-    """i, its integral coefficient."""
+    """i, the controller's integral coefficient."""
     dcoeff: float = Field(default=0.0, ge=0, le=1)
-    """d, its derivative coefficient."""
+    """d, the controller's derivative coefficient."""
     accept_safety: float = Field(default=0.81, gt=0, le=1)
-    """A step is accepted if the next one may be at least so many times as long."""
+    """Least factor for the width of the next step with which a step is accepted."""
 
     @property
     def adaptive(self) -> bool:
@@ -91,25 +91,25 @@ class DPMAdaptive(Sampler):
                         f"atol {self.atol:g}: allow more"
                     )
                 left = abs(goal - here)
-                # What rounding would leave is no step.
+                # A rest as small as rounding is no step.
                 to = end if width >= left - SHORTEST else steps[0].levels.at_ratio(math.exp(-here - sign * width))
                 lower, higher = self._step(denoise, estimate, Transition(level, to, schedule=steps[0].schedule))
                 scaled = lower / to.alpha
                 allowed = torch.maximum(scaled.abs(), before.abs()).mul(self.rtol).clamp_min(self.atol)
                 error = float(((higher / to.alpha - scaled) / allowed).detach().square().mean().sqrt())
-                # Bounded, so that neither an exact step nor a wild one makes the controller's powers infinite.
+                # Bounded, so neither an exact step nor a wild one makes the controller's powers infinite.
                 good = 1 / min(error + 1e-8, 1e8)
                 past = past or (good, good)
                 factor = self._factor(good, *past)
                 width *= factor
                 if factor >= self.accept_safety:
                     break
-                # Cut short by the end again, it would be the same step with the same error.
+                # Cut short by the end again, the step would be the same, with the same error.
                 while width >= left - SHORTEST:
                     width *= factor
             past = (good, past[0])
             x, before, level, here = higher, scaled, to, float(to.half_logsnr)
-            # The step of the plan that ends here or, if none does, is not yet done.
+            # The step of the plan in progress or, if none, the last one ended here.
             index = next(k for k, place in enumerate(ends) if sign * (place - here) >= 0)
             yield State(x, estimate, index)
         if to_clean:
@@ -117,7 +117,7 @@ class DPMAdaptive(Sampler):
             yield State(estimate.x0 * final.s.alpha, estimate, len(steps) - 1)
 
     def _step(self, denoise: Denoise, estimate: Estimate, step: Transition) -> tuple[Tensor, Tensor]:
-        """x at the end of the step, of one order less and of the order."""
+        """The two solutions at the end of the step: of one order less, and of the order."""
         here, width = float(step.t.half_logsnr), float(step.s.half_logsnr - step.t.half_logsnr)
         estimates = [estimate]
         for k in range(1, self.order):
@@ -128,7 +128,7 @@ class DPMAdaptive(Sampler):
         return lower, higher
 
     def _factor(self, good: float, good_1: float, good_2: float) -> float:
-        """How many times as long the next step is to be, by 1/E of this step and of the two accepted before."""
+        """Factor for the width of the next step, by 1/E of this step and of the two accepted before."""
         p, i, d = self.pcoeff, self.icoeff, self.dcoeff
         change = good ** (p + i + d) * good_1 ** -(p + 2 * d) * good_2**d
         return 1 + math.atan(change ** (1 / self.order) - 1)

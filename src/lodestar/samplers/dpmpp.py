@@ -1,11 +1,11 @@
-"""DPM-Solver++ with memory (Lu et al. 2022, "DPM-Solver++", algorithm 2 and appendix B), as ODE and as SDE: 1M, 2M and 3M.
+"""DPM-Solver++ as a multistep method (Lu et al. 2022, "DPM-Solver++", algorithm 2 and appendix B), ODE and SDE: 1M, 2M and 3M.
 
 With λ = log(α/σ), h = λ_s − λ_t, H = (1 + η)·h and D₁, D₂ the first and second differences of x̂₀, scaled to h:
 
     x_s = σ_s/σ_t·e^{−η·h}·x + α_s·((1 − e^{−H})·x̂₀ + φ₂·D₁ − φ₃·D₂) + σ_s·√(1 − e^{−2·η·h})·z
     φ₂ = 1 − (1 − e^{−H})/H,  φ₃ = φ₂/H − 1/2
 
-η = 0 is the ODE, η = 1 the reverse SDE. With ε̂ in the place of x̂₀ it is DPM-Solver (Lu et al. 2022).
+η = 0 is the ODE, η = 1 the reverse SDE. With ε̂ in place of x̂₀ this is DPM-Solver (Lu et al. 2022).
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ class DPMpp(Sampler):
 
     kind: Literal["dpmpp"] = "dpmpp"
     eta: float = Field(default=0.0, ge=0, le=100)
-    """How much of the reverse SDE's noise is drawn: 0 none, 1 all of it."""
+    """η, the fraction of the reverse SDE's noise: 0 none, 1 all."""
     solver: Literal["midpoint", "heun"] = "midpoint"
-    """How the change of x̂₀ is weighed where only one before it is known: (1 − e^{−H})/2, or φ₂."""
+    """Weight of the change of x̂₀ after a single previous value: (1 − e^{−H})/2 (midpoint), or φ₂ (heun)."""
     order: Literal[1, 2, 3] = 2
-    """How many x̂₀ a step combines."""
+    """Order of the solver: number of x̂₀ combined in a step."""
     target: Target = "x0"
-    """What is taken to change slowly: x0, or epsilon (DPM-Solver)."""
+    """Slowly changing quantity: x0, or epsilon (DPM-Solver)."""
     taper: Taper = 2
 
     @model_validator(mode="after")
@@ -80,7 +80,7 @@ class DPMpp(Sampler):
             yield State(x, estimate, index)
 
     def _terms(self, estimate: Estimate, s: Level, values: list[Value]) -> list[Term]:
-        """The step from the estimate's level to s by up to three values, the newest first, without its noise."""
+        """Terms of the step from the estimate's level to s, without noise, by up to three values, the newest first."""
         (t, now), *before = values
         kept, of, width = exponential(t, s, self.target)
         reach = (1 + self.eta) * width
@@ -96,7 +96,7 @@ class DPMpp(Sampler):
         return [(kept, estimate.x), (of * gain - sum(factors), now), *moved]
 
     def _factors(self, of: float, reach: float, gain: float, widths: list[float]) -> list[float]:
-        """The factors of the values before the newest, given the widths of this step and of those that were taken from them."""
+        """Factors of the past values, given the widths of this step and of the steps from these values."""
         width, *before = widths
         if not before:
             return []

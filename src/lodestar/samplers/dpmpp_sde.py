@@ -1,6 +1,6 @@
-"""DPM-Solver++ without memory on the reverse SDE, k-diffusion's "DPM++ SDE": the midpoint method, with noise at every stage.
+"""DPM-Solver++ as a single-step method on the reverse SDE, k-diffusion's "DPM++ SDE": the midpoint method, noise at every stage.
 
-Two steps of the plan are one of the solver. The first goes to the level between, the second from the first x again, all the way.
+Two steps of the plan make one of the solver. The first goes to the level between, the second from the first x again, all the way.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class DPMppSDE(Sampler):
 
     kind: Literal["dpmpp_sde"] = "dpmpp_sde"
     eta: float = Field(default=1.0, ge=0, le=100)
-    """The part of the posterior's noise that is drawn afresh."""
+    """η, the fraction of the posterior's noise drawn afresh."""
 
     @property
     def stochastic(self) -> bool:
@@ -45,7 +45,7 @@ class DPMppSDE(Sampler):
                     gain = -of * math.expm1(-width)
                     terms: list[Term] = [(kept, first), (gain, estimate.x0)]
                     if before is not None:
-                        # 1/(2·r), where r is how far along the whole step the first stage went.
+                        # 1/(2·r), where r is the first stage's position in the whole step.
                         share = float(step.s.half_logsnr - begin.half_logsnr) / float(
                             2 * (step.t.half_logsnr - begin.half_logsnr)
                         )

@@ -1,10 +1,10 @@
-"""DPM-Solver++ without memory (Lu et al. 2022, "DPM-Solver++", algorithm 1; "DPM-Solver", algorithms 1 and 2): 2S and 3S.
+"""DPM-Solver++ as a single-step method, 2S and 3S (Lu et al. 2022, "DPM-Solver++" and "DPM-Solver", algorithms 1 and 2).
 
-`order` steps of the plan are one step of the solver, whose stages end where they end: from the first of them on, every stage
-begins again at the first x. In even steps of λ = log(α/σ) (plan ``logsnr:N``) they are the published stages, at r = 1/2, or 1/3
-and 2/3. With ε̂ in the place of x̂₀ it is DPM-Solver; of order 2 that is k-diffusion's ``dpm_2``, and
-``order=3,target=epsilon,solver=stages,fast=true`` is DPM-Solver-fast ("DPM-Solver", appendix D), where the steps of the solver
-are even in λ, and those of the plan each a third of one, a half of the one of second order, or all of the one of first.
+`order` steps of the plan make one step of the solver, and their ends are its stages, each taken from the first x. In even steps
+of λ = log(α/σ) (plan ``logsnr:N``) these are the published stages, at r = 1/2, or 1/3 and 2/3. With ε̂ in place of x̂₀ this is
+DPM-Solver; order 2 is k-diffusion's ``dpm_2``, and ``order=3,target=epsilon,solver=stages,fast=true`` is DPM-Solver-fast
+("DPM-Solver", appendix D), with solver steps even in λ, each divided evenly into three steps of the plan, two at second order,
+one at first.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ class DPMppSingle(Sampler):
 
     kind: Literal["dpmpp_single"] = "dpmpp_single"
     order: Literal[2, 3] = 2
-    """How many steps of the plan make one of the solver."""
+    """Order of the solver: number of the plan's steps in one of the solver."""
     eta: float = Field(default=0.0, ge=0, le=100)
-    """The part of the posterior's noise that is drawn afresh after each step of the solver (k-diffusion's 2S "ancestral")."""
+    """η, the fraction of the posterior's noise drawn afresh after each step of the solver (k-diffusion's 2S "ancestral")."""
     solver: Literal["midpoint", "heun", "stages"] = "midpoint"
-    """How the changes of x̂₀ are weighed: by the newest alone, as the Taylor expansion has them, or so in the stages and by the
-    newest alone at the end of a step of the solver (DPM-Solver-3 as first published)."""
+    """Weights of the changes of x̂₀: the newest alone (midpoint), the Taylor expansion (heun), or Taylor in the stages and the
+    newest alone at the end (stages; DPM-Solver-3 as first published)."""
     target: Target = "x0"
-    """What is taken to change slowly: x0, or epsilon (DPM-Solver)."""
+    """Slowly changing quantity: x0, or epsilon (DPM-Solver)."""
     fast: bool = False
-    """Where the noisy steps are whole steps of the solver, end with one of lower order and one of first (DPM-Solver-fast)."""
+    """End whole solver steps with one of lower order and one of first order (DPM-Solver-fast)."""
 
     @property
     def stochastic(self) -> bool:
         return self.eta > 0
 
     def _redrawn(self, steps: Sequence[Transition]) -> Sequence[Transition]:
-        # Where the stages are does not matter: k-diffusion has one below the end of the step.
+        # Stages may be anywhere: k-diffusion has one below the end of the step.
         return [Transition(block[0].t, block[-1].s) for block in blocks(steps, self.order, self.fast)]
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:

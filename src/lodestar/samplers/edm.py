@@ -1,4 +1,4 @@
-"""EDM's stochastic sampler (Karras et al. 2022, algorithm 2): before each step the noise is raised a little, by fresh noise."""
+"""EDM's stochastic sampler (Karras et al. 2022, algorithm 2): before each step, fresh noise raises the noise level a little."""
 
 from __future__ import annotations
 
@@ -19,26 +19,26 @@ from lodestar.samplers.heun import Heun
 
 
 class EDMHeun(Sampler):
-    """Heun's method with churn: two evaluations a step, one at the step to clean data. The defaults are those of ImageNet 64.
+    """Heun's method with churn: two evaluations a step, one at the step to clean data. The defaults are ImageNet 64's.
 
     No level is raised above the schedule's noisiest.
     """
 
     kind: Literal["edm"] = "edm"
     churn: float = Field(default=40.0, ge=0, le=1e9)
-    """S_churn: σ/α is raised by churn/number of steps of itself, by √2 − 1 at most. 0 is Heun's method."""
+    """S_churn: the relative rise of σ/α is churn/number of steps, at most √2 − 1. 0 is Heun's method."""
     low: float = Field(default=0.05, ge=0, le=1e9)
-    """S_tmin, the least σ/α that is raised."""
+    """S_tmin, the least raised σ/α."""
     high: float = Field(default=50.0, ge=0, le=1e9)
-    """S_tmax, the largest."""
+    """S_tmax, the largest raised σ/α."""
     spread: float = Field(default=1.003, ge=0, le=100)
-    """S_noise, the standard deviation of the fresh noise: a little over 1, for what denoisers lose."""
+    """S_noise, the standard deviation of the fresh noise: a little over 1 offsets the denoiser's loss of detail."""
     solver: Literal["heun", "euler"] = "heun"
-    """What takes the step from the raised level."""
+    """Solver of the step from the raised level."""
     reach: float = Field(default=1.0, gt=0, le=1)
-    """Where in the step Heun's second evaluation is: see `Heun`."""
+    """Relative position of Heun's second evaluation in the step; see `Heun`."""
     variable: Variable = "ratio"
-    """What the steps are in: see `Heun`."""
+    """Independent variable of the ODE; see `Heun`."""
 
     @model_validator(mode="after")
     def _second_evaluation(self) -> Self:

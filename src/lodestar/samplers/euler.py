@@ -17,11 +17,11 @@ from lodestar.samplers.base import Sampler, State
 
 
 class Euler(Sampler):
-    """Euler's method; in σ/α its steps are those of DDIM at η = 0. Deterministic; one evaluation a step. Runs backwards too."""
+    """Euler's method; in σ/α its steps equal DDIM's at η = 0. Deterministic; one evaluation a step. Invertible."""
 
     kind: Literal["euler"] = "euler"
     variable: Variable = "ratio"
-    """What the steps are in: σ/α, or the schedule's time, which clean data have not: the step to them leads to x̂₀."""
+    """Independent variable of the ODE: σ/α, or the schedule's time. Clean data have no time: the last step leads to x̂₀."""
 
     @property
     def renoises(self) -> bool:

@@ -20,14 +20,15 @@ from lodestar.samplers.base import Sampler, State
 class Heun(Sampler):
     """Heun's method. Deterministic; two evaluations a step, one at the step to clean data, which leads to x̂₀.
 
-    There is one at a step that is too wide for a second one at its noise (`steady`) too: Euler's step is taken.
+    Steps too wide for a second evaluation at their noise (not `steady`) are Euler's, with one evaluation.
     """
 
     kind: Literal["heun"] = "heun"
     reach: float = Field(default=1.0, gt=0, le=1)
-    """Where in the step the second evaluation is: 1 is Heun's method, 1/2 the midpoint's (α of the paper's algorithm 3)."""
+    """Relative position of the second evaluation in the step: 1 is Heun's method, 1/2 the midpoint's (α of the paper's algorithm
+    3)."""
     variable: Variable = "ratio"
-    """What the steps are in: σ/α, or the schedule's time, which clean data have not."""
+    """Independent variable of the ODE: σ/α, or the schedule's time, undefined for clean data."""
 
     def _check_steps(self, steps: Sequence[Transition]) -> None:
         super()._check_steps(steps)
@@ -47,7 +48,7 @@ class Heun(Sampler):
             yield State(x, estimate, index)
 
     def _in_ratio(self, denoise: Denoise, estimate: Estimate, step: Transition) -> Tensor:
-        """x/α moves by (σ_s/α_s − σ_t/α_t)·(ε̂_t + (ε̂ − ε̂_t)/(2·reach))."""
+        """Step in σ/α: x/α moves by (σ_s/α_s − σ_t/α_t)·(ε̂_t + (ε̂ − ε̂_t)/(2·reach))."""
         t, s = step.t, step.s
         stage = s
         if self.reach < 1:
@@ -58,7 +59,7 @@ class Heun(Sampler):
         return lead(estimate, s, (weight, denoise(lead(estimate, stage), stage).folded().eps))
 
     def _in_time(self, denoise: Denoise, estimate: Estimate, step: Transition) -> Tensor:
-        """x moves by (s − t)·(ẋ_t + (ẋ − ẋ_t)/(2·reach))."""
+        """Step in time: x moves by (s − t)·(ẋ_t + (ẋ − ẋ_t)/(2·reach))."""
         width = float(step.s.time - step.t.time)
         stage = step.s if self.reach == 1 else step.levels.at(float(step.t.time) + self.reach * width)
         share = 1 / (2 * self.reach)

@@ -1,9 +1,9 @@
-"""Inversion: a deterministic sampler run from a picture up to the noise that it would have made the picture of.
+"""Inversion: a deterministic sampler run upwards, from a picture to its noise.
 
 DDIM (Song et al. 2021, section 4.3, equation 13) and every other solver of the probability-flow ODE run in both directions. The
-first step up is another matter, since no network knows clean data. Published code takes the picture for x at the cleanest noisy
-level t, which is an error of σ_t that no number of steps makes smaller. Here the last step down, x₀ = (x − σ_t·ε̂(x))/α_t, is
-inverted instead, with ε̂ at x = α_t·x₀:
+first step up is special, since no network is trained on clean data. Published code takes the picture for x at the cleanest noisy
+level t, with an error of σ_t in any number of steps. Here the last step down, x₀ = (x − σ_t·ε̂(x))/α_t, is inverted instead, with
+ε̂ at x = α_t·x₀:
 
     x_t = α_t·x₀ + σ_t·ε̂(α_t·x₀)
 """
@@ -22,20 +22,19 @@ from lodestar.samplers.base import Sampler, State
 
 
 def check_invertible(sampler: Sampler, steps: Sequence[Transition]) -> None:
-    """Raise Problem unless this sampler can run these steps (noisy to clean, as when sampling) upwards."""
+    """Raise Problem unless this sampler can run these steps (noisy to clean, as in sampling) upwards."""
     if steps[0].t.alpha == 0:
         raise Problem(
             "inversion cannot end at pure noise (zero terminal signal), where nothing is left of a picture: try leading:N"
         )
-    # The first step up draws nothing, and yet no such picture comes back.
+    # The first step up draws no noise, and yet the picture would not come back.
     sampler.check([Transition(step.s, step.t) for step in reversed(steps)] if sampler.stochastic else _rising(steps))
 
 
 def invert(sampler: Sampler, denoise: Denoise, x0: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
-    """Take the steps (noisy to clean, as when sampling) upwards from clean x0 [B, ...].
+    """Take the steps (noisy to clean, as in sampling) upwards from clean x0 [B, ...].
 
-    Yields as many states as there are steps, unless the sampler chooses its own; the last one's x is at the noisiest level,
-    steps[0].t.
+    Yields a state for each step, unless the sampler is adaptive; the last state's x is at the noisiest level, steps[0].t.
     """
     level = steps[-1].t
     estimate = denoise(level.alpha * x0, level).folded()

@@ -1,7 +1,7 @@
 """Linear multistep methods on d(x/α)/d(σ/α) = ε̂: the polynomial through the latest ε̂, integrated over the step.
 
-The polynomial is one in σ/α (Adams–Bashforth's method for uneven steps, k-diffusion's LMS), or in log σ/α (DEIS: Zhang and Chen
-2023, "Fast sampling of diffusion models with exponential integrator", ρAB-DEIS in the variable of their code's "logrho").
+In σ/α the polynomial gives Adams–Bashforth's method for uneven steps (k-diffusion's LMS); in log σ/α, DEIS (Zhang and Chen 2023,
+"Fast sampling of diffusion models with exponential integrator", ρAB-DEIS in the variable of their code's "logrho").
 """
 
 from __future__ import annotations
@@ -30,20 +30,21 @@ _POINTS = {
         (0.932469514203152, 0.1713244923791704),
     ),
 }
-"""Gauss–Legendre points on [−1, 1] and their weights: two are exact for cubics, six take in the factor e^u of d(σ/α) = e^u·du."""
+"""Gauss–Legendre points on [−1, 1] and their weights: two are exact for cubics, six suffice for the factor e^u of d(σ/α) =
+e^u·du."""
 
 
 class LMS(Sampler):
     """A linear multistep method, with one evaluation a step; the first steps are of lower order.
 
-    A step that is too wide for more at its noise (`steady`) is Euler's.
+    Steps too wide for a higher order at their noise (not `steady`) are Euler's.
     """
 
     kind: Literal["lms"] = "lms"
     order: int = Field(default=4, ge=1, le=4)
-    """How many ε̂ a step combines."""
+    """Order of the method: number of ε̂ combined in a step."""
     variable: Literal["ratio", "log"] = "ratio"
-    """What the polynomial is in: σ/α, or its logarithm (DEIS), which clean data have not: the step to them is of first order."""
+    """Variable of the polynomial: σ/α, or its logarithm (DEIS), undefined for clean data: the last step is of first order."""
     taper: Taper = 4
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
@@ -61,7 +62,7 @@ class LMS(Sampler):
                 if steady(t, s, *zip(weights, levels, strict=True)):
                     terms = [(weight, eps) for weight, (_, eps) in zip(weights, past, strict=True)]
             x = lead(estimate, s, *terms)
-            # Pure noise has no place.
+            # Pure noise has no finite position.
             past = [(t, estimate.eps), *past] if t.alpha > 0 else []
             yield State(x, estimate, index)
 
@@ -70,7 +71,7 @@ class LMS(Sampler):
         return ratio if self.variable == "ratio" else math.log(ratio)
 
     def _integrals(self, begin: float, end: float, past: list[float]) -> list[float]:
-        """∫ L_j d(σ/α) from `begin` to `end` of Lagrange's polynomials of the past places, `begin` being a place too."""
+        """Integrals ∫ L_j d(σ/α) from `begin` to `end` of Lagrange's polynomials at the past places and `begin`."""
         middle, half = (begin + end) / 2, (end - begin) / 2
         totals = [0.0] * len(past)
         for point, weight in _POINTS[self.variable]:

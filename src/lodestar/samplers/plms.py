@@ -1,6 +1,6 @@
 """Pseudo-numerical methods (Liu et al. 2022, "Pseudo numerical methods for diffusion models on manifolds"): PLMS and PNDM.
 
-DDIM's step, with Adams–Bashforth's combination of the latest four ε̂ for even steps in the place of ε̂ (equations 12 and 13).
+DDIM's step, with Adams–Bashforth's combination of the latest four ε̂ for even steps in place of ε̂ (equations 12 and 13).
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from lodestar.samplers.algebra import Term, Value, lead, steady
 from lodestar.samplers.base import Sampler, State
 
 _WEIGHTS: tuple[tuple[float, ...], ...] = ((1 / 2,), (-1 / 2,), (-16 / 12, 5 / 12), (-59 / 24, 37 / 24, -9 / 24))
-"""Adams–Bashforth's weights of the past ε̂ for orders 2 to 4, the newest first; that of the present one is 1 less their sum.
-The first is Heun's weight of the ε̂ to come, where none is past."""
+"""Adams–Bashforth's weights of the past ε̂ for orders 2 to 4, the newest first; the present one has 1 less their sum. The first
+is Heun's weight of the next ε̂, in the absence of past ones."""
 
 
 class PLMS(Sampler):
-    """PLMS, second order in all (pseudo: the weights are those of even steps), with one evaluation a step and one for the first.
+    """PLMS, second order in all (pseudo: the weights assume even steps), with one evaluation a step and one more for the first.
 
-    The step to clean data is DDIM's, and so is one that is too wide for more at its noise (`steady`); after it the method begins
-    anew.
+    DDIM's step replaces the step to clean data and steps too wide for a higher order at their noise (not `steady`); the method
+    restarts afterwards.
     """
 
     kind: Literal["plms"] = "plms"
     warmup: Literal["heun", "runge_kutta"] = "heun"
-    """Heun's method for the first step (two evaluations), or Runge and Kutta's for the first three (twelve), which is PNDM."""
+    """Heun's method for the first step (two evaluations), or the Runge–Kutta method for the first three (twelve), which is
+    PNDM."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         self.check(steps)
@@ -47,7 +48,7 @@ class PLMS(Sampler):
 
 
 def _multistep(denoise: Denoise, estimate: Estimate, s: Level, past: list[Value]) -> list[Term]:
-    """The ε̂ of the steps before, or that of s where there are none, and their weights; none where they are not steady."""
+    """The past ε̂, or the ε̂ at s without past ones, with their weights; none if not steady."""
     width, levels = _width(estimate.level, s), [level for level, _ in past] or [s]
     weights = [width * weight for weight in _WEIGHTS[len(past)]]
     if not steady(estimate.level, s, *zip(weights, levels, strict=True)):
@@ -57,9 +58,9 @@ def _multistep(denoise: Denoise, estimate: Estimate, s: Level, past: list[Value]
 
 
 def _runge_kutta(denoise: Denoise, estimate: Estimate, step: Transition) -> list[Term]:
-    """The ε̂ of the classical fourth-order method after the first, with DDIM's step as its stages (equation 13).
+    """The ε̂ of the classical fourth-order Runge–Kutta method after the first, with DDIM's step for its stages (equation 13).
 
-    None where they are not steady: they build on each other, so that each of them counts as if all of the step were it.
+    None if not steady: the stages build on each other, so each counts as a step of full width.
     """
     t, s = step.t, step.s
     width, middle = _width(t, s), step.levels.halfway(t, s)
@@ -72,11 +73,11 @@ def _runge_kutta(denoise: Denoise, estimate: Estimate, step: Transition) -> list
 
 
 def _width(t: Level, s: Level) -> float:
-    """What a step multiplies ε̂ by, in x."""
+    """The factor of ε̂ in x over a step."""
     return float(s.sigma - s.alpha * t.ratio)
 
 
 def _eps(denoise: Denoise, estimate: Estimate, s: Level, along: Tensor | None = None) -> Tensor:
-    """ε̂ at level s, where DDIM's step along the estimate's ε̂, or along another one, leads."""
+    """ε̂ at level s, at the end of DDIM's step along the estimate's ε̂ (default) or along another."""
     past = () if along is None else ((_width(estimate.level, s), along),)
     return denoise(lead(estimate, s, *past), s).folded().eps

@@ -1,7 +1,7 @@
 """Predictor–corrector sampling (Song et al. 2021, "Score-based generative modeling through SDEs", algorithm 1 and appendix G).
 
-At each level some steps of Langevin dynamics, x + ε·score + √(2·ε)·z, which leave the right distribution as it is and draw a
-wrong one to it; then one ancestral step to the next level.
+At each level, some steps of Langevin dynamics, x + ε·score + √(2·ε)·z, whose stationary distribution is the exact one, reduce the
+error of x; then one ancestral step leads to the next level.
 """
 
 from __future__ import annotations
@@ -23,16 +23,18 @@ from lodestar.samplers.base import Sampler, State
 class PredictorCorrector(Sampler):
     """Ancestral steps with Langevin corrections between them: 1 + `corrections` evaluations a step.
 
-    For variance-preserving processes the published ε has a factor 1 − β of the chain's step too, at least 0.98, left out here.
+    For variance-preserving processes the published ε has an additional factor 1 − β of the chain's step, at least 0.98, left out
+    here.
     """
 
     kind: Literal["predictor_corrector"] = "predictor_corrector"
     snr: float = Field(default=0.16, gt=0, le=100)
-    """r, the size of a correction: the ratio of its signal to its noise."""
+    """r, the signal-to-noise ratio of a correction."""
     corrections: int = Field(default=1, ge=1, le=100)
     """Steps of Langevin dynamics at each level."""
     size: Literal["score", "level"] = "score"
-    """ε = 2·(r·‖z‖/‖score‖)², of each picture's own norms (algorithms 4 and 5), or 2·(r·σ)² (NCSN's annealed dynamics)."""
+    """Step size: ε = 2·(r·‖z‖/‖score‖)², of each picture's own norms (algorithms 4 and 5), or 2·(r·σ)² (NCSN's annealed
+    dynamics)."""
 
     @property
     def stochastic(self) -> bool:
@@ -54,7 +56,7 @@ class PredictorCorrector(Sampler):
             yield State(x, estimate, index)
 
     def _size(self, estimate: Estimate, score: Tensor, fresh: Tensor) -> Scalar:
-        """ε, one for all, or one for each sample [B]."""
+        """Step size ε: one for all, or one for each sample [B]."""
         if self.size == "level":
             return 2 * (self.snr * estimate.level.sigma) ** 2
         norms = [torch.linalg.vector_norm(each.flatten(1), dim=1) for each in (fresh, score)]

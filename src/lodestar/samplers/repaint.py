@@ -1,8 +1,8 @@
-"""RePaint (Lugmayr et al. 2022): a model that was not trained for it fills in what is missing of a picture.
+"""RePaint (Lugmayr et al. 2022): inpainting by a model trained on whole pictures.
 
-After every step t → s what is known is pasted, noised to the level s (equation 8). The model could not foresee what is pasted,
-so that the two parts do not match; therefore the walk jumps back by j levels now and then, by noising, and goes down again, r
-times in all (algorithm 1; the jumps of appendix B).
+After every step t → s the known part is pasted, noised to the level s (equation 8). The model could not foresee the pasted part,
+so the two parts do not match; therefore sampling jumps back by j levels now and then, by noising, and goes down again, r times in
+all (algorithm 1; the jumps of appendix B).
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from lodestar.samplers.base import Sampler, State
 
 
 def walk(steps: Sequence[Transition], jump: int, resamples: int) -> Iterator[tuple[Transition, Level | None]]:
-    """The steps in the order in which they are taken, each with the noisier level that is jumped back to after it, if any.
+    """The steps in order of execution, each with the noisier level of the jump back after it, if any.
 
-    From every `jump`-th level, counted from the cleanest noisy one, it goes back `jump` levels, `resamples` − 1 times.
+    From every `jump`-th level, counted from the cleanest noisy one, sampling goes back `jump` levels, `resamples` − 1 times.
     """
     left = dict.fromkeys(range(len(steps) - 1, jump - 1, -jump), resamples - 1)
     place = 0
@@ -41,11 +41,10 @@ def repaint(
     sampler: Sampler, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise, known: Tensor, mask: Tensor,
     jump: int, resamples: int,
 ) -> Iterator[State]:  # fmt: skip
-    """Sample x [B, ...] from the level steps[0].t down to clean data that agrees with `known` exactly wherever `mask` is False.
+    """Sample x [B, ...] from the level steps[0].t down to clean data equal to `known` wherever `mask` is False.
 
-    known: clean data [B, ...]. mask: bool, broadcast over x, True where something is to be made. A state for every step taken. A
-    sampler with a memory begins anew at each of them, because what is pasted and noised is not what it remembers; so does
-    one that chooses its own steps.
+    known: clean data [B, ...]. mask: bool, broadcast over x, True where pixels are generated. Yields a state for every step. A
+    sampler with memory restarts at each step, because pasting changes x; an adaptive one likewise.
     """
     for index, (step, above) in enumerate(walk(steps, jump, resamples)):
         *_, state = sampler(denoise, x, [step], noise)  # several where the sampler chooses its own

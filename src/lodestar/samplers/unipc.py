@@ -1,11 +1,11 @@
 """UniPC, a predictor and a corrector of any order (Zhao et al. 2023, "UniPC", algorithms 5 to 8).
 
-With λ = log(α/σ), h the width of a step, m₀ the value at its begin and m_j those at the places r_j·h from it, both
+With λ = log(α/σ), h the width of a step, m₀ the value at its begin and m_j the values at distances r_j·h, both are
 
     x_s = kept·x + of·((1 − e^{−h})·m₀ + Σ_j a_j·(m_j − m₀)),  Σ_j a_j·r_j^k = g_k  for k = 1 … number of the m_j
 
-where g_k = ∫ e^{τ − h}·(τ/h)^k dτ over 0 … h, so that g_k = 1 − k·g_{k−1}/h. The predictor has r_j < 0, the corrector r = 1 too:
-the value that was found at the predicted x, so that it costs no evaluation.
+where g_k = ∫ e^{τ − h}·(τ/h)^k dτ over 0 … h, so g_k = 1 − k·g_{k−1}/h. The predictor has r_j < 0, the corrector r = 1 too: the
+value evaluated at the predicted x, at no extra cost.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from lodestar.samplers.base import Sampler, State
 
 
 class UniPC(Sampler):
-    """UniPC, of one order more than the predictor's, with one evaluation a step; the first steps are of lower order.
+    """UniPC, of one order more than the predictor, with one evaluation a step; the first steps are of lower order.
 
-    What a state holds is predicted: it is corrected when the next evaluation is there.
+    States hold the predicted x; the correction follows with the next evaluation.
     """
 
     kind: Literal["unipc"] = "unipc"
     order: int = Field(default=2, ge=1, le=4)
-    """Of the predictor: how many values it combines."""
+    """Order of the predictor: number of values combined."""
     solver: Literal["bh2", "bh1"] = "bh2"
-    """Where a single a_j is left by order, a = B(h)/2 with B = 1 − e^{−h} (bh2) or h (bh1), as published."""
+    """B(h) of the coefficient a = B(h)/2 where the order leaves a single one: 1 − e^{−h} (bh2) or h (bh1), as published."""
     target: Target = "x0"
-    """What is taken to change slowly: x0, or epsilon."""
+    """Slowly changing quantity: x0, or epsilon."""
     taper: Taper = 2
     uncorrected: int = Field(default=0, ge=0, le=100_000)
-    """So many of the first steps are not corrected, which strong guidance may make worse."""
+    """Number of initial steps without correction, which strong guidance may make worse."""
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         self.check(steps)
@@ -53,7 +53,7 @@ class UniPC(Sampler):
             if past and index > self.uncorrected:
                 terms = self._terms(t, begin, past[:order], value)
                 x = combine(*terms) if terms else x
-            # From pure noise every place is infinitely far: nothing of it can be interpolated.
+            # From pure noise every distance is infinite: nothing can be interpolated.
             past = [value, *past[: self.order - 1]] if t.alpha > 0 else []
             begin = x
             order = min(tapered(self.order, self.taper, steps, index), len(past))
@@ -64,9 +64,9 @@ class UniPC(Sampler):
             yield State(x, estimate, index)
 
     def _terms(self, s: Level, x: Tensor, values: list[Value], ahead: Value | None = None) -> list[Term]:
-        """The step to s from x, where the first of the values is, by those there and before, and perhaps the one at s.
+        """Terms of the step to s from x at the first value's level, by the present and past values, and optionally the one at s.
 
-        None where the values are no ground for a step: where there are none, or where ε̂ is not `steady`.
+        None without values, or if differences of ε̂ are not `steady`.
         """
         if not values:
             return []
@@ -89,7 +89,8 @@ class UniPC(Sampler):
 
 
 def _weights(places: list[float], width: float, gain: float) -> list[float]:
-    """a_j with Σ_j a_j·r_j^k = g_k for k = 1 … number of places: a Vandermonde system, by Björck and Pereyra's elimination."""
+    """Weights a_j with Σ_j a_j·r_j^k = g_k for k = 1 … number of places: a Vandermonde system, by Björck and Pereyra's
+    elimination."""
     count, solution, moment = len(places), [], gain
     for k in range(1, count + 1):
         moment = 1 - k * moment / width

@@ -1,4 +1,4 @@
-"""Training problems, one a file. `KINDS` is the list of them."""
+"""Training tasks, one a file. `KINDS` lists them."""
 
 from typing import Annotated
 

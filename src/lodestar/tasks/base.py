@@ -1,4 +1,4 @@
-"""What a training problem is: modules, phases of losses on a batch, and what to show and to save of them."""
+"""Training tasks: modules, phases of losses on a batch, previews and exported models."""
 
 from __future__ import annotations
 
@@ -21,98 +21,98 @@ from lodestar.tasks.rng import Rng
 
 @dataclass(frozen=True, eq=False)
 class Phase:
-    """One optimizer's work: a loss, and what it moves."""
+    """A phase of a training step: a loss, its parameters and their optimizer."""
 
     name: str
     parameters: Sequence[nn.Parameter]
     loss: Callable[[Batch, Rng], Losses]
-    """Per-sample losses of a piece of a batch. All randomness comes from what it is given, and from dropout layers."""
+    """Per-sample losses of a piece of a batch. All randomness is from the given Rng, and from dropout layers."""
     note: Callable[[Mapping[str, Tensor]], None] | None = None
-    """Is given the losses' `noted` of the whole batch, in the order of its pictures, once a step is done that was not skipped."""
+    """Callback after a step that was not skipped, given the losses' `noted` of the whole batch, in the order of its pictures."""
     optimizer: OptimizerConfig | None = None
-    """Settings of its own; None: those of the run."""
+    """The phase's optimizer; None is the run's."""
     every: int = 1
-    """The phase has its turn in every so-manieth step, from the first on."""
+    """Interval of the phase's turns in steps, beginning with the first."""
 
 
 @dataclass(frozen=True)
 class Export:
-    """A trained module that is saved as a model."""
+    """A trained module to be saved as a model."""
 
     module: nn.Module
     kind: str
     config: str
-    """Configuration, JSON."""
+    """Configuration of the model, JSON."""
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A module that is needed and not trained, whose weights come from a model's file."""
+    """A module used but not trained, with weights from a model's file."""
 
     module: nn.Module
     kind: str
-    """What the file must hold."""
+    """Required kind of the file."""
     digest: str | None = None
-    """SHA-256 that the file must have, as `lodestar info` shows it; None: any."""
+    """Required SHA-256 of the file, as `lodestar info` shows it; None: any."""
 
 
 class Learner(abc.ABC):
-    """A task made concrete: modules on a device, and what can be asked of them."""
+    """A built task: modules on a device, with their losses and models."""
 
     module: nn.Module
-    """Everything that is trained."""
+    """All trained modules."""
     frozen: Mapping[str, Frozen] = MappingProxyType({})
-    """What is not, by the name of the model (`lodestar.library.find`) whose weights it takes."""
+    """Modules not trained, by the name of the model (`lodestar.library.find`) for their weights."""
 
     @abc.abstractmethod
     def phases(self) -> list[Phase]:
-        """The losses, in the order in which they run in every step."""
+        """The phases, in the order of every step."""
 
     def memory(self) -> Mapping[str, Tensor]:
-        """What else a resumed run needs, by name: tensors that change in place as it goes, when a phase takes note."""
+        """Further state of a run, by name: tensors changed in place when a phase takes note."""
         return {}
 
     @abc.abstractmethod
     def exports(self) -> Mapping[str, Export]:
-        """The models that are made, by the names of their files: parts of `module`, of which averages are kept.
+        """The models to be saved, by file name: parts of `module`, whose averages are kept.
 
-        One is called "model": the run's folder stands for it.
+        The one called "model" is that of the run's folder.
         """
 
     @abc.abstractmethod
     def compile(self) -> None:
-        """Compile the networks, in place."""
+        """Compile the networks in place."""
 
     def check(self) -> None:
         """Raise Problem where `preview` would, before any work."""
         return
 
     def preview(self) -> Tensor | None:
-        """uint8 pictures [N, C, H, W] that show how far the module's present weights are; None where there is nothing to see."""
+        """Pictures uint8 [N, C, H, W] from the module's present weights; None if there is nothing to see."""
         return None
 
     def validate(self, batches: Callable[[], Any]) -> Mapping[str, float]:
-        """Numbers on held-out batches (each call of `batches` gives a fresh pass over them)."""
+        """Metrics on held-out batches; each call of `batches` gives a fresh pass."""
         return {}
 
 
 class Task(Config, abc.ABC):
-    """A training problem."""
+    """A training task."""
 
     kind: str
 
     @property
     def conditions(self) -> bool:
-        """Whether it needs the classes of its pictures."""
+        """True if the classes of the pictures are needed."""
         return True
 
     @abc.abstractmethod
     def resolve(self, facts: DataFacts) -> Self:
-        """The task with what the data decides (sizes, channels, classes) filled in. Raises Problem where they cannot fit."""
+        """The task completed by facts of the data (sizes, channels, classes). Raises Problem if they do not fit."""
 
     @abc.abstractmethod
     def build(self, device: torch.device, dtype: torch.dtype) -> Learner:
-        """The modules on a device, their torso computing in `dtype`."""
+        """The learner on a device, its torso computing in `dtype`."""
 
 
 def check_size(size: tuple[int, int], network: NetworkConfig) -> None:

@@ -1,4 +1,4 @@
-"""Training a classifier: cross-entropy on pictures that are noised to a level drawn for each, or left clean."""
+"""Training a classifier: cross-entropy on pictures noised to a random level each, or clean."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
 from lodestar.tasks.rng import Rng
 
 BUCKETS = 4
-"""Parts of the chain, of equal length, whose accuracy is reported apart."""
+"""Number of equal parts of the chain with separate accuracy."""
 
 
 class TrainClassifier(Task):
-    """A classifier of pictures, noised ones or clean ones."""
+    """A classifier of noised or clean pictures."""
 
     kind: Literal["classify"] = "classify"
     model: ClassifierModelConfig = ClassifierModelConfig()
@@ -43,7 +43,7 @@ class TrainClassifier(Task):
 
 
 class ClassifyLearner(Learner):
-    """See TrainClassifier."""
+    """The learner of `TrainClassifier`."""
 
     def __init__(self, task: TrainClassifier, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
@@ -59,7 +59,7 @@ class ClassifyLearner(Learner):
         return Losses(cross_entropy(logits, label, reduction="none"), {"accuracy": (logits.argmax(1) == label).float()})
 
     def validate(self, batches: Callable[[], Iterable[Batch]]) -> Mapping[str, float]:
-        """Accuracy, of noised pictures for each quarter of the chain apart; each picture's noise is the same every time."""
+        """Accuracy, for noised pictures also of each quarter of the chain; a picture's noise is the same in every validation."""
         generator = torch.Generator(device=self.device).manual_seed(0)
         right, places = [], []
         for batch in batches():
@@ -87,7 +87,7 @@ class ClassifyLearner(Learner):
         return {"model": Export(self.module, "classifier", self.task.model.to_json())}
 
     def _classify(self, batch: Batch, rng: Rng) -> tuple[Tensor, Tensor, Level]:
-        """Labels [B], logits [B, classes] and the level at which they were given."""
+        """Labels [B], logits [B, classes] and the level of the pictures."""
         assert batch.label is not None
         x, level, schedule = pixels.encode(batch.image.to(self.device)), CLEAN, self.task.model.schedule
         if self.task.model.noised:

@@ -1,4 +1,4 @@
-"""Training a diffusion model: draw a level and noise for each picture, and grade what the denoiser makes of them."""
+"""Training a diffusion model: random levels and noise for each picture, and a loss of the denoiser's output."""
 
 from __future__ import annotations
 
@@ -26,26 +26,23 @@ from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
 from lodestar.tasks.rng import Rng
 
 PREVIEWS = 40
-"""Pictures in a sample grid."""
+"""Number of pictures in a sample grid."""
 HELD_OUT = 2_000
-"""Held-out pictures, at most, that a validation looks at: the first ones."""
+"""Maximum number of held-out pictures in a validation: the first ones."""
 
 
 class TrainDenoiser(Task):
-    """A diffusion model of pictures, conditional on their classes or not."""
+    """A diffusion model of pictures, class-conditional or unconditional."""
 
     kind: Literal["denoise"] = "denoise"
     model: DiffusionConfig = DiffusionConfig()
     objective: AnyObjective = Simple()
     levels: AnyLevels = Uniform()
-    """How the level of each picture is drawn."""
+    """Distribution of training levels."""
     conditional: bool = True
     """Condition on the classes of the data."""
     label_drop: float = Field(default=0.1, ge=0, le=1)
-    """Probability with which a picture loses its class in training, so that the model learns to be unconditional too.
-
-    0 where it is not conditional.
-    """
+    """Probability of dropping a picture's class in training, for classifier-free guidance; 0 if not conditional."""
 
     @property
     def conditions(self) -> bool:
@@ -84,7 +81,7 @@ class TrainDenoiser(Task):
 
 
 class DenoiseLearner(Learner):
-    """See TrainDenoiser."""
+    """The learner of `TrainDenoiser`."""
 
     def __init__(self, task: TrainDenoiser, device: torch.device, dtype: torch.dtype) -> None:
         self.task, self.device = task, device
@@ -96,7 +93,7 @@ class DenoiseLearner(Learner):
         return [Phase("denoise", list(self.module.parameters()), self.loss, self.remember)]
 
     def loss(self, batch: Batch, rng: Rng) -> Losses:
-        """The objective of a batch, at levels, with noise and with dropped labels drawn from rng."""
+        """The objective of a batch, at levels, with noise and dropped labels drawn from rng."""
         drawn = rng.draw(partial(self.task.levels.draw, self.task.model.schedule, self._memory))
         losses = self._grade(batch, drawn, rng)
         noted = {} if drawn.index is None else {"index": drawn.index, "loss": losses.total.detach()}
@@ -106,7 +103,7 @@ class DenoiseLearner(Learner):
         return Losses(factor * losses.total, {name: factor * term for name, term in losses.terms.items()}, noted)
 
     def remember(self, noted: Mapping[str, Tensor]) -> None:
-        """Have the draws of levels remember the losses of a step, where they do."""
+        """Update the state of the draws with the losses of a step, if they have any."""
         if noted:
             self.task.levels.remember(self._memory, noted["index"], noted["loss"])
 
@@ -123,7 +120,7 @@ class DenoiseLearner(Learner):
         return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
 
     def condition(self, batch: Batch, x0: Tensor, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """The conditions of a batch, encoded as x0, and who keeps them, drawn from rng: as `Denoiser.encode` takes them."""
+        """The conditions of a batch, encoded as x0, and masks of those kept, drawn from rng: as for `Denoiser.encode`."""
         known = self.model.denoiser.config.conditions
         keep = rng.uniform() >= self.task.label_drop
         cond = {condition.kind: condition.seen(batch.fields, x0) for condition in known}
@@ -142,9 +139,9 @@ class DenoiseLearner(Learner):
         return None if self.task.model.denoiser.low_res else self.model.sample(count=PREVIEWS).images
 
     def validate(self, batches: Callable[[], Iterable[Batch]]) -> Mapping[str, float]:
-        """Means of the objective's terms; levels, noise and dropped labels are the same every time."""
+        """Means of the objective's terms; levels, noise and dropped labels are the same in every validation."""
         generator = torch.Generator(device=self.device).manual_seed(0)
-        # What is remembered of the training losses neither changes here nor decides which levels are drawn.
+        # Validation neither changes the state of the draws nor draws by it.
         fresh = self.task.levels.memory(self.task.model.schedule)
         terms: dict[str, list[Tensor]] = defaultdict(list)
         seen = 0
@@ -166,6 +163,6 @@ class DenoiseLearner(Learner):
 
 
 def _scaled(small: tuple[int, int], large: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width that are to `size` what `small` is to `large`; at least 1."""
+    """Height and width with the ratio of `small` to `large`, applied to `size`; at least 1."""
     height, width = (max(round(a * c / b), 1) for a, b, c in zip(small, large, size, strict=True))
     return height, width

@@ -1,8 +1,8 @@
-"""One stage of progressive distillation: a student learns to do in one DDIM step what its teacher does in two.
+"""One stage of progressive distillation: a student learns to replace two DDIM steps of its teacher by one.
 
 Salimans and Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion Models", algorithm 2. The student of N steps visits
-the levels of the plan ``trailing:N``; its teacher stops halfway between them too. What the student is to believe follows in
-closed form from where the teacher's two steps end (`two_steps`).
+the levels of the plan ``trailing:N``; its teacher also stops halfway between them. The student's target follows in closed form
+from the end of the teacher's two steps (`two_steps`).
 """
 
 from __future__ import annotations
@@ -32,22 +32,22 @@ from lodestar.tasks.denoise import DenoiseLearner, TrainDenoiser
 from lodestar.tasks.rng import Rng
 
 STABLE = ("x0", "v", "flow", "edm")
-"""Predictions that tell the picture at any noise. An error in ε̂ is one of σ/α times that in x̂₀, without bound (section 4)."""
+"""Predictions with x̂₀ defined at any noise. An error of ε̂ is multiplied by σ/α in x̂₀, without bound (section 4)."""
 
 
 class Distill(Task):
-    """A student of `steps` DDIM steps, of a teacher of twice as many."""
+    """A student of `steps` DDIM steps, with a teacher of twice as many."""
 
     kind: Literal["distill"] = "distill"
     teacher: str
-    """The teacher, as `lodestar.library.find` names it."""
+    """Name of the teacher, for `lodestar.library.find`."""
     digest: str
-    """SHA-256 of the teacher's file, as `lodestar info` shows it: a run is not gone on with under another teacher."""
+    """SHA-256 of the teacher's file, as `lodestar info` shows it: a run is not resumed under another teacher."""
     model: DiffusionConfig
-    """The teacher's, which is the student's but for the sampler and the plan."""
+    """Configuration of the teacher, and of the student except for sampler and plan."""
     steps: int = Field(ge=1, le=TIMESTEPS)
     label_drop: float = Field(default=0.1, ge=0, le=1)
-    """Probability with which a picture loses its class; 0 where the teacher was never trained without one."""
+    """Probability of dropping a picture's class; 0 if the teacher was not trained so."""
 
     @property
     def conditions(self) -> bool:
@@ -70,7 +70,7 @@ class Distill(Task):
             facts.names is None or len(facts.names) != classes or (model.names or facts.names) != facts.names
         ):
             raise Problem(f"teacher {self.teacher} knows other classes ({model.names or classes}) than the data ({facts.names})")
-        Trailing(count=2 * self.steps).indices(model.schedule.timesteps)  # raises where the chain is too short for the teacher
+        Trailing(count=2 * self.steps).indices(model.schedule.timesteps)  # raises if the chain is too short for the teacher
         model = model.replace(sampler=DDIM(), steps=f"trailing:{self.steps}")
         return self.replace(model=model, label_drop=self.label_drop if model.droppable else 0.0)
 
@@ -79,7 +79,7 @@ class Distill(Task):
 
 
 class DistillLearner(DenoiseLearner):
-    """See Distill."""
+    """The learner of `Distill`."""
 
     def __init__(self, task: Distill, device: torch.device, dtype: torch.dtype) -> None:
         conditional = task.model.denoiser.classes is not None
@@ -93,9 +93,9 @@ class DistillLearner(DenoiseLearner):
         return [Phase("distill", list(self.module.parameters()), self.loss)]
 
     def loss(self, batch: Batch, rng: Rng) -> Losses:
-        """Squared error of x̂₀ against the teacher's two steps, weighed by max(α²/σ², 1) (truncated SNR, section 4).
+        """Squared error of x̂₀ against the teacher's two steps, weighted by max(α²/σ², 1) (truncated SNR, section 4).
 
-        The step, the noise and who loses its label are drawn from rng.
+        Steps, noise and dropped labels are drawn from rng.
         """
         x0 = self.model.codec.encode(batch.image.to(self.device))
         index = rng.integers(len(self.steps[0]))
@@ -104,7 +104,7 @@ class DistillLearner(DenoiseLearner):
         cond, keep = self.condition(batch, x0, rng)
         with torch.no_grad():
             plain = self.teacher.denoiser.bind(cond, keep)
-            # As it is sampled: what it believes is clamped to the range of pictures.
+            # As in sampling: the teacher's x̂₀ is clamped to the range of pictures.
             target = two_steps(compose([Clamp()], Context(plain=plain)), x, t, halfway, s)
         estimate = self.model.denoiser(x, t, self.model.denoiser.encode(cond, keep))
         error = mean_flat((estimate.x0 - target) ** 2)
@@ -118,7 +118,7 @@ class DistillLearner(DenoiseLearner):
 
 
 def stops(schedule: Schedule, steps: int) -> tuple[Level, Level, Level]:
-    """Where each of a student's steps begins, where its teacher stops halfway, and where both end: three lists [steps]."""
+    """Levels at the begin, middle and end of each of a student's steps, which are the teacher's stops: three lists [steps]."""
     whole, halved = (Trailing(count=count).levels(schedule) for count in (steps, 2 * steps))
 
     def listed(levels: list[Level]) -> Level:
@@ -129,9 +129,9 @@ def stops(schedule: Schedule, steps: int) -> tuple[Level, Level, Level]:
 
 
 def two_steps(teacher: Denoise, x: Tensor, t: Level, halfway: Level, s: Level) -> Tensor:
-    """The x̂₀ of which one DDIM step t → s ends where the teacher's two, t → halfway → s, end (equation 7); x is [B, ...].
+    """The x̂₀ for which one DDIM step t → s ends where the teacher's two, t → halfway → s, end (equation 7); x is [B, ...].
 
-    It is a weighted mean of the two estimates, of weights that add up to 1: nothing is subtracted that is nearly equal.
+    A weighted mean of the two estimates, with weights that add up to 1: no difference of nearly equal values.
     """
     first = teacher(x, t).x0
     of_first, of_x = follow(t, halfway)

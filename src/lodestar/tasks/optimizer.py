@@ -1,4 +1,4 @@
-"""How weights are moved: the optimizer of a run, and of a phase that has its own."""
+"""The optimizer of a run, or of a single phase."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Config):
-    """AdamW, with a rate that rises, stays and may fall."""
+    """AdamW, with warm-up, constant rate and optional decay."""
 
     rate: float = Field(default=1e-4, gt=0, le=1_000)
     """Learning rate after the warm-up."""
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)
     weight_decay: float = Field(default=0.0, ge=0, le=1_000)
     warmup_images: int = Field(default=0, ge=0, le=10**12)
-    """The rate rises linearly over so many images."""
+    """Number of images of linear warm-up."""
     fall: Literal["none", "cosine", "linear"] = "none"
-    """The rate falls to 0 at the end of the run along this curve, or stays."""
+    """Curve of the rate's decay to 0 at the end of the run, or none."""
     clip: float | None = Field(default=1.0, gt=0, le=1e9)
-    """Largest norm of the gradient, or None."""
+    """Maximum norm of the gradient; None is no clipping."""

@@ -1,4 +1,4 @@
-"""Random numbers that belong to pictures, not to the piece of a batch in which a picture happens to be."""
+"""Random numbers of pictures, independent of the division of a batch into pieces."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from torch import Tensor
 
 
 class Sliceable(Protocol):
-    """What is drawn for a batch: it has a row for each picture."""
+    """A random draw for a batch, with a row for each picture."""
 
     def __getitem__(self, rows: slice, /) -> Any:
-        """The same of some of the pictures."""
+        """The rows of some of the pictures."""
 
 
 T = TypeVar("T", bound=Sliceable)
 
 
 class Rng:
-    """Random numbers for a batch of `count` pictures, in the order in which they are asked for.
+    """Random numbers for a batch of `count` pictures, in the order of requests.
 
-    A `piece` of the batch is given its rows of what the whole batch draws, so neither the size of pieces nor the number of
-    processes changes a draw. All pieces must ask for the same things in the same order.
+    A `piece` of the batch gets its rows of the whole batch's draw, so neither the size of pieces nor the number of processes
+    changes a draw. All pieces must make the same requests in the same order.
     """
 
     def __init__(self, generator: torch.Generator, count: int) -> None:
@@ -38,7 +38,7 @@ class Rng:
         return piece
 
     def draw(self, make: Callable[[int, torch.Generator], T]) -> T:
-        """What `make` draws for a number of pictures with a generator: these pictures' rows of it."""
+        """The result of `make(count, generator)` for the whole batch: the rows of these pictures."""
         if self._asked == len(self._drawn):
             self._drawn.append(make(self.count, self.generator))
         self._asked += 1

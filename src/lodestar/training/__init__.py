@@ -1,1 +1,1 @@
-"""One training loop, and what it needs: averages, state, log."""
+"""The training loop, with averages, state and log."""

@@ -1,4 +1,4 @@
-"""Ablations of the U-Net: small variants trained under one budget, beside what the ADM paper found at its own size.
+"""Ablations of the U-Net: small variants trained under one budget, beside the ADM paper's results at its own size.
 
 Dhariwal and Nichol 2021, "Diffusion Models Beat GANs on Image Synthesis", section 3: tables 1 (depth, heads, attention,
 resampling, residuals; ImageNet 128×128, change of FID after 1.2 million iterations), 2 (heads and their channels), 3 (AdaGN).
@@ -33,24 +33,25 @@ from lodestar.training.table import Row, laid_out
 
 TABLE = "ablate.csv"
 HELD_OUT = 0.05
-"""Share of the pictures that is held out where the run holds out none."""
+"""Share of the pictures held out, unless the run sets one."""
 _LOSS = "held_out/"
 
 
 @dataclass(frozen=True)
 class Variant:
-    """A change of the base, and what it did to the FID in the paper."""
+    """A change of the base network, and its effect on FID in the paper."""
 
     change: str
-    """In words."""
+    """Description of the change."""
     of: Callable[[UNetConfig], UNetConfig]
     paper: float
     table: int
-    """Of the paper."""
+    """Table of the paper."""
 
 
 def base(network: UNetConfig) -> UNetConfig:
-    """Table 1's first row at the size of `network`: one head, attention at one resolution, convolutions that resample, AdaGN."""
+    """Base network of table 1's first row at the size of `network`: single head, attention at one resolution, convolutional
+    resampling, AdaGN."""
     attention = (max(network.attention, default=network.divisor),)
     return network.replace(
         heads=1,
@@ -64,7 +65,7 @@ def base(network: UNetConfig) -> UNetConfig:
 
 
 def _deeper(network: UNetConfig) -> UNetConfig:
-    """Twice the blocks at 0.8 of the width, as from 160 to 128 channels: about as many parameters."""
+    """The network with twice the blocks at 0.8 of the width, as from 160 to 128 channels: about as many parameters."""
     groups = network.norm_groups
     width = max(round(0.8 * network.width / groups), 1) * groups
     return network.replace(width=width, blocks=tuple(2 * depth for depth in network.depths))
@@ -101,7 +102,7 @@ VARIANTS: dict[str, Variant] = {
     "head-128": Variant("128 channels a head", _head_channels(128), -1.08, 2),
     "add-norm": Variant("embedding added, not AdaGN", lambda network: network.replace(adaptive_norm=False), 2.02, 3),
 }
-"""By name; the first is what the others are changes of."""
+"""Variants by name; the first is the base of all others."""
 
 
 def ablate(
@@ -166,7 +167,7 @@ def ablate(
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The numbers that a person wants to see, the first held-out loss among them; the others are in the CSV."""
+    """The table of main numbers, with the first held-out loss among them; the others are in the CSV."""
     loss = next(name for name in rows[0] if name.startswith("held_out"))
     headings = {
         "variant": "variant",
@@ -181,7 +182,7 @@ def table(rows: Sequence[Row]) -> Table:
 
 
 def _row(name: str, change: str, variant: Variant, numbers: dict[str, Any] | None, rows: Sequence[Row]) -> Row:
-    """A row with the columns of the first, which is the base's."""
+    """A row with the columns of the first row, the base's."""
     if numbers is None:
         numbers = {column: None for column in rows[0] if column not in ("variant", "change", "ours", "paper", "table")}
     frechet = numbers["frechet"]
@@ -200,6 +201,6 @@ def _numbers(model: Path, frechet: float) -> dict[str, Any]:
 
 
 def _structure(network: UNetConfig) -> str:
-    """The same text for networks that are the same, whichever way their heads are told."""
+    """The network's structure as text, equal for equal networks, in either notation of heads."""
     heads = [network.heads_at(channels) for channels in (*network.attended, network.widths[-1])]
     return f"{network.model_dump_json(exclude={'heads', 'head_channels'})} {heads}"

@@ -1,8 +1,7 @@
-"""Progressive distillation: stage after stage, each a run of the one loop in a folder of its own.
+"""Progressive distillation: successive stages, each a run of the training loop in a folder of its own.
 
-The student of a stage begins as its teacher and learns to take half as many steps; at the stage's end it is the teacher of the
-next (Salimans and Ho 2022, algorithm 2). A stage that has ended is left alone and one that was interrupted goes on, as with any
-run, so that the same command again resumes.
+The student of a stage begins as its teacher and learns to take half as many steps, then becomes the next stage's teacher
+(Salimans and Ho 2022, algorithm 2). The same command again resumes: finished stages are kept, an interrupted one goes on.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ from lodestar.training.run import DataConfig, Run, TrainConfig
 from lodestar.training.table import Row, laid_out
 
 TABLE = "distill.csv"
-"""The Fréchet distance of every stage, in the folder of the stages."""
+"""File of every stage's Fréchet distance, in the folder of the stages."""
 
 
 def stages(first: int, last: int) -> list[int]:
-    """The steps of the students of a teacher of `first` steps: half as many, and so on down to `last`. Raises Problem."""
+    """The students' numbers of steps for a teacher of `first` steps: half as many, and so on down to `last`. Raises Problem."""
     steps = [first]
     while steps[-1] > last and steps[-1] % 2 == 0:
         steps.append(steps[-1] // 2)
@@ -51,8 +50,8 @@ def stages(first: int, last: int) -> list[int]:
 def settings(teacher: str, first: int, overrides: Iterable[str | Mapping[str, Any]] = ()) -> Run:
     """The run of the first stage, of a teacher that takes `first` steps. Raises Problem.
 
-    Pictures are brought to the size and channels of the teacher's. The learning rate falls linearly to 0 in every stage, as
-    published. `overrides` are of the loop, the data and the share of dropped labels: what a student is, its teacher decides.
+    Pictures are brought to the teacher's size and channels. The learning rate falls linearly to 0 in every stage, as published.
+    `overrides` are of the loop, the data and the share of dropped labels: the student's configuration is the teacher's.
     """
     task = _task(teacher, first // 2)
     channels: Any = task.model.denoiser.channels

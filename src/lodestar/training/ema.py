@@ -1,4 +1,4 @@
-"""Averages of the weights along training; what is sampled from is one of them."""
+"""Averages of the weights along training; samples are drawn from one of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lodestar.config import Config
 
 
 class Profile(Config, abc.ABC):
-    """How much an average keeps of itself at a step."""
+    """The decay of an average at each step."""
 
     @property
     @abc.abstractmethod
@@ -23,11 +23,11 @@ class Profile(Config, abc.ABC):
 
     @abc.abstractmethod
     def keep(self, images_seen: int, batch_size: int) -> float:
-        """The average's weight in [0, 1) in the update after a step that ends at images_seen."""
+        """The average's own weight in [0, 1) in the update after a step that ends at images_seen."""
 
 
 class HalfLife(Profile):
-    """Exponential average of a half-life counted in images, which rises to it: never more than `ramp` of what was seen (EDM)."""
+    """Exponential average with a half-life in images, at most `ramp` of the images seen so far (EDM)."""
 
     kind: Literal["half_life"] = "half_life"
     images: int = Field(default=500_000, ge=1, le=10**12)
@@ -57,7 +57,8 @@ class Decay(Profile):
 
 
 class Power(Profile):
-    """Power-function average of relative width `width` (Karras et al. 2024, equations 121 to 123); needs no length of its own."""
+    """Power-function average of relative width `width` (Karras et al. 2024, equations 121 to 123), independent of the run's
+    length."""
 
     kind: Literal["power"] = "power"
     width: float = Field(default=0.1, gt=0, lt=0.28)
@@ -70,7 +71,7 @@ class Power(Profile):
         return float(max(1 - batch_size / images_seen, 0.0) ** (self._gamma() + 1))
 
     def _gamma(self) -> float:
-        """γ of which the profile t^γ has this relative standard deviation: width² = (γ + 1)/((γ + 2)²·(γ + 3))."""
+        """The exponent γ for which the profile t^γ has this relative standard deviation: width² = (γ + 1)/((γ + 2)²·(γ + 3))."""
         low, high = 0.0, 1e6
         for _ in range(200):
             middle = (low + high) / 2
@@ -93,6 +94,6 @@ class Average:
 
     @torch.no_grad()
     def update(self, parameters: Sequence[Tensor], images_seen: int, batch_size: int) -> None:
-        """Move towards the parameters, after the step that ends at images_seen."""
+        """Update towards the parameters, after the step that ends at images_seen."""
         weight = 1 - self.profile.keep(images_seen, batch_size)
         torch._foreach_lerp_(self.values, [parameter.detach() for parameter in parameters], weight)

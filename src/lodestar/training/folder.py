@@ -65,7 +65,7 @@ def _written(folder: Path) -> int | None:
 
 
 def last_good(folder: Path) -> str:
-    """Where a run that cannot go on can be taken up again, for a person."""
+    """Advice on resuming a run that cannot go on, from its last good checkpoint."""
     path = folder / STATE
     if not path.exists():
         return "there is no checkpoint yet"
@@ -73,7 +73,7 @@ def last_good(folder: Path) -> str:
 
 
 def _is_ours(entry: Path) -> bool:
-    """Whether this is what a run has in its folder before it has written anything."""
+    """True for entries of a run's folder before anything is written: the lock, and temporary files."""
     return entry.name == LOCK or is_temporary(entry)
 
 

@@ -1,4 +1,4 @@
-"""Beginning with another model's weights: what fits is taken, what does not stays as built, and both are told."""
+"""Initialization by another model's weights: fitting tensors are copied, others stay as built, and both are reported."""
 
 from __future__ import annotations
 
@@ -17,11 +17,10 @@ from lodestar.tasks import Learner
 
 
 def initialize(learner: Learner, name: str) -> str:
-    """Give a learner the tensors of a model (see `library.find`) that have the names and shapes of its own; tells the others.
+    """Copy a model's tensors (see `library.find`) with fitting names and shapes into a learner; returns a report of the others.
 
-    Tables with a row for each class are taken by the classes' names, or by their numbers where there are none, and this is told.
-    Raises Problem if there is no such model, if it is of another kind, if none of its weights fits, or if they mean something
-    else here.
+    Tables with a row for each class are matched by class name, or by number without names, which is reported. Raises Problem if
+    the model is missing or of another kind, if none of its weights fits, or if they have another meaning here.
     """
     made = learner.exports()["model"]
     path = library.find(name)
@@ -52,9 +51,9 @@ def initialize(learner: Learner, name: str) -> str:
 
 
 def match_classes(there: Any, here: Any) -> tuple[dict[int, int], list[str]]:
-    """Which class of another model each class here is, by name or synonym, or else by number; and that in words.
+    """The other model's class for each class here, by name or synonym, or else by number; and a description.
 
-    Names that are numbers are the classes of these numbers where the other side has no names.
+    Names that are numbers match the classes of these numbers if the other side has no names.
     """
     (theirs, those), (names, these) = _classes(there), _classes(here)
     if theirs is None and names is not None and all(_is_number(name, those) for name in names):
@@ -83,7 +82,7 @@ def _is_number(name: str, count: int) -> bool:
 
 
 def _known(name: str, names: Sequence[str]) -> int | None:
-    """The number of a class by its name, else by one of its synonyms; None where there is none, or several."""
+    """The number of a class by its name, else by one of its synonyms; None if missing or ambiguous."""
     for word in dict.fromkeys([name, *name.split(", ")]):
         with contextlib.suppress(Problem):
             return class_number(word, names, 0)
@@ -101,7 +100,7 @@ def _class_tables(config: Any) -> list[str]:
 
 
 def _rows(ours: Tensor, theirs: Tensor, pairs: Mapping[int, int]) -> Tensor:
-    """A table with the rows of another where classes are the same; others as they are."""
+    """A table with rows copied from another for matching classes; other rows as they are."""
     rows = ours.clone()
     rows[list(pairs)] = theirs[list(pairs.values())].to(rows)
     return rows
@@ -128,7 +127,7 @@ def _show(value: str | float) -> str:
 
 
 def _differences(theirs: dict[str, Any], ours: dict[str, Any], fitting: dict[str, Any], shown: int = 8) -> str:
-    """What stays as built, and what is left out, by name."""
+    """Names of the tensors that stay as built, and of the unused ones."""
     fresh = [
         f"{key} {list(tensor.shape)}" + (f" (there {list(theirs[key].shape)})" if key in theirs else " (not there)")
         for key, tensor in ours.items()

@@ -1,4 +1,4 @@
-"""The pictures of a run: those that it trains on, and those that it validates on."""
+"""The training and validation pictures of a run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _open(data: DataConfig, spec: str | Source | Pictures, size: Size | None, ch
 
 
 def classes(source: Source) -> str:
-    """How many classes pictures have, and the first ones' names, for a person."""
+    """A description of the classes: their number, and the first names."""
     if source.names is None:
         return "no classes"
     return f"{len(source.names)} classes ({', '.join(source.names[:3])}{', …' if len(source.names) > 3 else ''})"

@@ -1,4 +1,4 @@
-"""Ctrl-C, and the signal by which clusters end a job, held back until they can do no harm."""
+"""Delayed handling of Ctrl-C and of SIGTERM, the signal by which clusters end a job."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Any, Self
 
 
 class Interrupt:
-    """While the block lasts, a first Ctrl-C or SIGTERM only sets `asked`, so that no step is left half-done; a second one acts.
+    """A block in which a first Ctrl-C or SIGTERM only sets `asked`, so no step is left half-done; a second one acts.
 
-    Where signals cannot be received (outside the main thread) or are ignored (in the background), nothing changes.
+    Has no effect where signals cannot be received (outside the main thread) or are ignored (in the background).
     """
 
     def __init__(self) -> None:

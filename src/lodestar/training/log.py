@@ -1,4 +1,4 @@
-"""What a run tells while it goes: a progress bar, one JSON line for every `log_every` images, and TensorBoard."""
+"""The log of a run: a progress bar, a JSON line for every `log_every` images, and TensorBoard."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class Loop:
 
 
 def passed(every: int, before: int, now: int) -> bool:
-    """Whether a multiple of `every` lies in (before, now]."""
+    """True if a multiple of `every` lies in (before, now]."""
     return now // every > before // every
 
 

@@ -1,4 +1,4 @@
-"""A training run as a configuration: what to learn, from what, and how."""
+"""A training run as a configuration: task, data and loop."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from lodestar.training.ema import AnyProfile, HalfLife
 
 
 class DataConfig(Config):
-    """Where the pictures come from and what is done to them."""
+    """Source and preprocessing of the pictures."""
 
     source: str = "digits"
     """A parquet, .npz, .zip or tar file, a folder, a hub data set (its split after an @: ``owner/name@test``), or "digits"."""
     validation: str | None = None
-    """Pictures, named like `source`, for the numbers that a task reports on held-out ones."""
+    """Source of validation pictures, specified like `source`."""
     held_out: float = Field(default=0.0, ge=0, lt=1)
-    """Or the share of the source that is kept out of training for that, the same pictures in every run."""
+    """Share of the source held out for validation, the same pictures in every run."""
     image_column: str | None = None
-    """Of a table, the pictures; None: the first column of such."""
+    """Column of the pictures in a table; None: the first column of pictures."""
     label_column: str | None = None
-    """Of a table, the classes; None: the column "label", or the first of classes."""
+    """Column of the classes in a table; None: the column "label", or the first column of classes."""
     labels: bool = True
-    """Read the classes. Where they are not, or a task does not condition on them, what holds them is not looked at."""
+    """Read the classes. Otherwise, or for an unconditional task, the column of classes is not looked at."""
     transforms: Transforms = Transforms()
     channels: Literal[1, 3] | None = None
     """Channels to convert to, grey or RGB; None: grey where all pictures are stored as grey, RGB where any is in colour."""
@@ -43,23 +43,23 @@ class DataConfig(Config):
 
 
 class TrainConfig(Config):
-    """The loop."""
+    """Settings of the training loop."""
 
     images: int = Field(default=1_000_000, ge=1, le=10**12)
-    """The run ends when it has seen so many, repeats counted."""
+    """Length of the run in images, repeats counted."""
     batch_size: int = Field(default=64, ge=1, le=1_000_000)
     microbatch: int | None = Field(default=None, ge=1, le=1_000_000)
-    """Accumulate the gradient over pieces of so many samples (to save memory), or None."""
+    """Samples in each piece of gradient accumulation, which saves memory; None is the whole batch."""
     optimizer: OptimizerConfig = OptimizerConfig()
     ema: tuple[AnyProfile, ...] = Field(default=(HalfLife(),), min_length=1, max_length=100)
-    """Averages to keep; the first is the one that is sampled from and saved as the model."""
+    """Averages of the weights; the first is sampled from and saved as the model."""
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Of the networks' torsos; auto is what the device is fastest in."""
+    """Number format of the networks' torsos; auto is the device's fastest."""
     compile: bool = False
     """Compile the training step with torch.compile."""
     seed: Seed = 0
     init: str | None = None
-    """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
+    """Name of a model (embedded, a run's folder, a file) whose weights, as far as they fit, initialize the run."""
     log_every: int = Field(default=2_000, ge=1, le=10**12)
     """Images between lines of the log."""
     save_every: int = Field(default=50_000, ge=1, le=10**12)
@@ -67,7 +67,7 @@ class TrainConfig(Config):
     preview_every: int = Field(default=50_000, ge=1, le=10**12)
     """Images between sample grids, and validations."""
     patience: int = Field(default=8, ge=1, le=1_000_000)
-    """Stop after so many steps in a row whose loss or gradient is not finite."""
+    """Maximum number of consecutive steps without a finite loss or gradient, before the run stops."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

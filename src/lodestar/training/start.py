@@ -1,4 +1,4 @@
-"""The state with which a run begins, or goes on."""
+"""The initial or resumed state of a run."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from lodestar.training.state import Counters, TrainState
 
 
 def start(run: Run, folder: Path, device: str | None = None, console: Console | None = None) -> TrainState:
-    """A fresh state, or the folder's checkpoint. Raises Problem if a file is not what it must be."""
+    """A fresh state, or the folder's checkpoint. Raises Problem if a file is not valid."""
     place = choose_device(device)
     dtype = best_dtype(place) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
     _seed_torch(run.train.seed)
@@ -43,13 +43,13 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
 
 
 def _seed_torch(seed: int) -> None:
-    """Seed torch's own generators, of which layers draw their first weights, by all of a seed: `generator` says how."""
+    """Seed torch's own generators, used for the initial weights of layers, by all 64 bits of a seed; see `generator`."""
     torch.manual_seed(seed)
     torch.set_rng_state(generator(seed).get_state())
 
 
 def _fill(frozen: Frozen, name: str) -> None:
-    """Give a frozen module the weights of the model of this name. Raises Problem if it is not the one that was meant."""
+    """Load the named model's weights into a frozen module. Raises Problem if its SHA-256 is not the required one."""
     path = library.find(name)
     header, tensors = checkpoint.load(path, frozen.kind)
     if frozen.digest is not None and header.digest != frozen.digest:

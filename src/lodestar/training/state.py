@@ -1,8 +1,8 @@
-"""The state of a run on disk: everything that makes the resumed run the run.
+"""The state of a run on disk: everything needed to resume.
 
 Two files in the run's folder, each whole or absent: ``state.safetensors`` (weights, averages, optimizer, memory, counters), and
-``model.safetensors`` (the first average: what one samples from). Randomness and data order are functions of the seed and the
-images seen, so the counters say where they stand.
+``model.safetensors`` (the first average, for sampling). Randomness and data order are functions of the seed and of the images
+seen, so the counters determine both.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from lodestar.training.run import Run
 
 @dataclass
 class Counters:
-    """How far a run is."""
+    """Progress of a run."""
 
     images_seen: int = 0
     steps: int = 0
     skipped: int = 0
-    """Steps that were skipped because their loss or gradient was not finite."""
+    """Number of steps skipped for a loss or gradient that was not finite."""
     seconds: float = 0.0
-    """Time spent in training, over all resumptions."""
+    """Training time, over all resumptions."""
 
 
 @dataclass
 class TrainState:
-    """What a run consists of while it runs."""
+    """The objects of a run in progress."""
 
     learner: Learner
     optimizers: dict[str, torch.optim.Optimizer]
@@ -47,7 +47,7 @@ class TrainState:
     counters: Counters
 
     def tensors(self) -> dict[str, Tensor]:
-        """Everything that is saved, by name."""
+        """All saved tensors, by name."""
         tensors = {f"weights/{name}": value for name, value in self.learner.module.state_dict().items()}
         for average in self.averages:
             values = zip(self.averaged(), average.values, strict=True)
@@ -59,7 +59,7 @@ class TrainState:
         return tensors
 
     def restore(self, tensors: dict[str, Tensor], path: Path) -> None:
-        """Put saved tensors back. Raises Problem if anything is missing, left over or of another shape."""
+        """Restore saved tensors. Raises Problem if any is missing, left over or of another shape."""
         split: dict[str, dict[str, Tensor]] = {}
         for name, value in tensors.items():
             part, _, rest = name.partition("/")
@@ -120,7 +120,7 @@ class TrainState:
         checkpoint.save(path, export.kind, export.config, tensors, provenance)
 
     def averaged(self) -> dict[str, torch.nn.Parameter]:
-        """Parameters of which averages are kept: those of the models that are made, by their names in the learner's module."""
+        """The averaged parameters: those of the exported models, by their names in the learner's module."""
         made = {id(parameter) for export in self.learner.exports().values() for parameter in export.module.parameters()}
         return {name: parameter for name, parameter in self.learner.module.named_parameters() if id(parameter) in made}
 
@@ -130,12 +130,12 @@ class TrainState:
 
 
 def _laid_out_as(parameter: Tensor, value: Tensor) -> Tensor:
-    """`value` with the parameter's order in memory, which a fused optimizer takes for granted (and a file does not keep)."""
+    """`value` in the parameter's memory layout, which a fused optimizer requires (and a file does not keep)."""
     return torch.empty_like(parameter).copy_(value) if value.shape == parameter.shape else value
 
 
 class Swapped:
-    """Exchanges the values of two lists of tensors for as long as the block lasts."""
+    """A context in which two lists of tensors have exchanged values."""
 
     def __init__(self, parameters: list[torch.nn.Parameter], values: list[Tensor]) -> None:
         self.parameters, self.values = parameters, values

@@ -1,4 +1,4 @@
-"""A step: the phases of a task on one batch, in pieces, by one process or several. It moves everything or nothing."""
+"""A training step: the phases of a task on one batch, in pieces, by one process or several; all or nothing."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from lodestar.training.world import World
 
 
 class Step:
-    """One step on one batch: in a task of several phases each moves its weights in turn, and sees what those before it moved.
+    """A training step on one batch; phases take turns, each with the earlier phases' updated weights.
 
-    If the loss or the gradient of any phase is not finite, the step is skipped: what earlier phases moved is put back.
+    If the loss or the gradient of any phase is not finite, the step is skipped and the earlier phases' updates are undone.
     """
 
     def __init__(self, run: Run, state: TrainState, world: World = World()) -> None:  # noqa: B008 (it has no state)
@@ -43,7 +43,7 @@ class Step:
         """
         counters, size = self.state.counters, self.run.train.batch_size
         seed = _mix(self.run.train.seed, counters.images_seen)
-        torch.manual_seed(seed)  # for modules of others, whose draws cannot be the pictures' own
+        torch.manual_seed(seed)  # for modules with their own draws, which cannot be per picture
         generator = torch.Generator(device=self.device).manual_seed(seed)
         self.rates = {self._name(phase, "rate"): self._rate(phase) for phase in self.phases}
         self.state.learner.module.train()
@@ -59,7 +59,7 @@ class Step:
         return logged
 
     def _phases(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor] | None:
-        """Gradient and update of every phase whose turn it is; None, and everything as before, where one is not finite."""
+        """Gradient and update of every phase in its turn; None, with everything restored, if a value is not finite."""
         turn = [phase for phase in self.phases if self.state.counters.steps % phase.every == 0]
         before = [Snapshot(list(self.state.learner.module.buffers()))]
         done: list[tuple[Phase, Losses]] = []
@@ -67,7 +67,7 @@ class Step:
         for phase in turn:
             losses = self._gradient(phase, batch, Rng(generator, self.run.train.batch_size))
             norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in phase.parameters if parameter.grad is not None])
-            # One question to the device, because each waits until it has caught up.
+            # A single query of the device, since each waits for its queue.
             if not bool(norm.isfinite() & losses.total.isfinite().all()):
                 for each in turn:
                     self.state.optimizers[each.name].zero_grad(set_to_none=True)
@@ -90,7 +90,7 @@ class Step:
         config, share = self.run.train, self.world.share(self.run.train.batch_size)
         assert len(batch) == share.stop - share.start, "a process is given its share of a batch"
         self.state.optimizers[phase.name].zero_grad(set_to_none=True)
-        # Other phases' weights are let alone, whatever the loss depends on.
+        # Other phases' weights get no gradient, whatever the loss depends on.
         only = None if len(self.phases) == 1 else list(phase.parameters)
         self.whose[0].fill_(_signed(_mix(config.seed, self.phases.index(phase))))
         losses: list[Losses] = []
@@ -98,14 +98,14 @@ class Step:
             self.whose[1].fill_(self.state.counters.images_seen + rows.start)
             piece = batch[rows.start - share.start : rows.stop - share.start]
             part = phase.loss(piece, rng.piece(rows))
-            # The mean over the batch whatever the pieces: each counts by its share of the samples.
+            # The mean over the batch for any pieces: each is weighted by its share of the samples.
             (part.total.sum() / config.batch_size).backward(inputs=only)
             losses.append(replace(part, total=part.total.detach()))
         self.world.sum([parameter.grad for parameter in phase.parameters if parameter.grad is not None])
         return self._joined(losses)
 
     def _joined(self, parts: Sequence[Losses]) -> Losses:
-        """The losses of pieces, and of all processes, as those of one batch."""
+        """The losses of pieces, and of all processes, joined as a batch's."""
 
         def join(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             return {name: self.world.gather(torch.cat([part[name] for part in parts])) for name in parts[0]}
@@ -127,12 +127,12 @@ class Step:
         return learning_rate(settings, self.state.counters.images_seen, self.run.train.images)
 
     def _name(self, phase: Phase, name: str) -> str:
-        """A number's name in the log: the phase stands before it where there are several."""
+        """A number's name in the log, prefixed by its phase if there are several."""
         return name if len(self.phases) == 1 else f"{phase.name}/{name}"
 
 
 class Snapshot:
-    """Tensors as they are now, and what an optimizer knows of them, to be put back."""
+    """A copy of tensors and of their optimizer state, to be restored."""
 
     def __init__(self, tensors: Sequence[Tensor], optimizer: torch.optim.Optimizer | None = None) -> None:
         self.optimizer = optimizer
@@ -143,7 +143,7 @@ class Snapshot:
 
     @torch.no_grad()
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore the copy."""
         for tensor, value in self.values:
             tensor.copy_(value)
         if self.optimizer is not None:
@@ -152,7 +152,7 @@ class Snapshot:
 
 
 def learning_rate(config: OptimizerConfig, images_seen: int, images: int) -> float:
-    """The rate of the step that begins at images_seen."""
+    """The learning rate of the step that begins at images_seen."""
     rate = config.rate
     if config.warmup_images:
         rate *= min(1.0, (images_seen + 1) / config.warmup_images)
@@ -166,7 +166,7 @@ def learning_rate(config: OptimizerConfig, images_seen: int, images: int) -> flo
 
 
 def pieces(rows: slice, size: int | None) -> Iterator[slice]:
-    """Rows of a batch in pieces of at most `size`."""
+    """The rows of a batch in pieces of at most `size`."""
     size = size or rows.stop - rows.start
     for begin in range(rows.start, rows.stop, size):
         yield slice(begin, min(begin + size, rows.stop))
@@ -181,5 +181,5 @@ def _mix(seed: int, number: int) -> int:
 
 
 def _signed(value: int) -> int:
-    """Of 64 bits, as a tensor holds them."""
+    """An unsigned 64-bit value as a signed integer, for tensors."""
     return value - 2**64 if value >= 2**63 else value

@@ -1,4 +1,4 @@
-"""Tables of runs, for a person."""
+"""Tables of runs, for display."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from rich import box
 from rich.table import Table
 
 Row = Mapping[str, str | int | float | None]
-"""Cells by column; None is an empty one."""
+"""Table cells by column; None is an empty cell."""
 
 
 def laid_out(rows: Sequence[Row], headings: Mapping[str, str], signed: Sequence[str] = ()) -> Table:
-    """The columns of `headings`, by name, as a table; numbers of the columns in `signed` have their sign."""
+    """A table of the columns of `headings`, by name; numbers of the columns in `signed` show their sign."""
     table = Table(box=box.SIMPLE)
     for name, heading in headings.items():
         table.add_column(heading, justify="left" if isinstance(rows[0][name], str) else "right")

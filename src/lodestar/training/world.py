@@ -1,4 +1,4 @@
-"""The processes of a run: each takes a share of every batch, and all take the same step."""
+"""The processes of a run: each computes a share of every batch, and all take the same step."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from lodestar.data.batch import share
 
 
 class World:
-    """A process of a run, and what it has from the others. This one is alone: a class for several overrides all but `share`."""
+    """A process of a run, with its communication. This class is for a single process; several override all but `share`."""
 
     rank: int = 0
-    """Which one it is."""
+    """Index of the process."""
     size: int = 1
-    """How many there are."""
+    """Number of processes."""
 
     def share(self, count: int) -> slice:
-        """Which pictures of a batch of `count` are this process's."""
+        """The rows of a batch of `count` that belong to this process."""
         return share(count, self.rank, self.size)
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Make every tensor the sum of those that the processes have in its place."""
+        """Replace every tensor by its sum over the processes."""
         return
 
     def gather(self, tensor: Tensor) -> Tensor:
-        """The tensors [n, ...] of all processes, joined in the order of their ranks, so that pictures are in the batch's."""
+        """The tensors [n, ...] of all processes, concatenated by rank, in the order of the batch."""
         return tensor

@@ -1,4 +1,4 @@
-"""diffusers' schedulers, in and out: which classes are read, and which are refused for what reason."""
+"""diffusers' schedulers, import and export: supported classes, and reasons for the others' refusal."""
 
 from __future__ import annotations
 
@@ -43,10 +43,10 @@ SCHEDULERS: dict[str, type[Scheduler]] = {
         EDMDPMSolverMultistepScheduler, CMStochasticIterativeScheduler,
     )
 }  # fmt: skip
-"""The classes that are read, by name."""
+"""Supported classes, by name."""
 
 ALIASES = {"DDPMParallelScheduler": "DDPMScheduler", "DDIMParallelScheduler": "DDIMScheduler"}
-"""Classes with the settings of others, that compute the same."""
+"""Equivalents of other classes, with the same settings."""
 
 _FLOW = "flow matching's straight process is none of the chains here"
 _OTHER = "it is no process of pictures' values with a network for noise"
@@ -68,20 +68,20 @@ REFUSED: dict[str, str] = {
     "FlowMatchEulerDiscreteScheduler": _FLOW, "FlowMatchHeunDiscreteScheduler": _FLOW, "FlowMatchLCMScheduler": _FLOW,
     "VQDiffusionScheduler": _OTHER, "AmusedScheduler": _OTHER, "DDPMWuerstchenScheduler": _OTHER,
 }  # fmt: skip
-"""Classes that are known and not read, with the reason."""
+"""Known unsupported classes, with the reason."""
 
 _GONE = ("tensor_format", "timestep_values", "predict_epsilon")
-"""Settings that diffusers had once: the library of arrays, its list of steps, and what `prediction_type` says now."""
+"""Former settings of diffusers: the array library, its list of steps, and today's `prediction_type`."""
 
 
 @dataclass(frozen=True)
 class Process:
-    """What a scheduler says of a model."""
+    """The process and sampling described by a scheduler."""
 
     schedule: AnySchedule
     prediction: AnyPrediction
     variance: Variance | None
-    """None where the class has no setting for it."""
+    """Reverse variance; None if the class has no setting for it."""
     sampler: AnySampler
     plan: str
     limit: Limit
@@ -90,9 +90,9 @@ class Process:
 def read(
     name: str, settings: Mapping[str, Any], where: str, sampler: AnySampler | None = None, plan: str | None = None
 ) -> Process:
-    """A scheduler of this class with these settings of JSON. Raises Problem naming what is not read, and why.
+    """Read a scheduler of this class with these JSON settings. Raises Problem naming unsupported settings, with the reason.
 
-    sampler, plan: in the place of the class's own. Settings of other classes have no effect, as in diffusers.
+    sampler, plan: in place of the class's own. Settings of other classes have no effect, as in diffusers.
     """
     name = ALIASES.get(name, name)
     if name not in SCHEDULERS:
@@ -116,7 +116,7 @@ def read(
 
 
 def _own(kind: type[Scheduler], settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings without those of other classes, and old ones under their new names."""
+    """The settings without other classes', and old ones under their new names."""
     others = {field for other in SCHEDULERS.values() for field in other.model_fields} - set(kind.model_fields)
     # diffusers writes the float −∞, which JSON has no word for.
     own = {
@@ -124,7 +124,7 @@ def _own(kind: type[Scheduler], settings: Mapping[str, Any]) -> dict[str, Any]:
         for field, value in settings.items()
         if field not in others and field not in _GONE
     }
-    # A setting of 2022 that diffusers has dropped, so that it now takes such models for predicting ε.
+    # A setting of 2022 dropped by diffusers, which now takes such models for predicting ε.
     if settings.get("predict_epsilon") is False:
         own.setdefault("prediction_type", "sample")
     return own

@@ -1,4 +1,4 @@
-"""A scheduler of diffusers as a configuration: the process that a network was trained on, and how it is sampled."""
+"""A scheduler of diffusers as a configuration: the process of training, and its sampling."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ PREDICTIONS: dict[str, AnyPrediction] = {"epsilon": Epsilon(), "sample": X0(), "
 
 
 class Scheduler(Foreign, abc.ABC):
-    """The settings of one class of schedulers. What a method cannot answer with what we have, it refuses with a Problem."""
+    """The settings of a scheduler class. Methods raise Problem for anything without an equivalent here."""
 
     @abc.abstractmethod
     def schedule(self) -> AnySchedule:
-        """The chain of levels that the network was trained on."""
+        """The training chain of levels."""
 
     @abc.abstractmethod
     def prediction(self) -> AnyPrediction:
-        """What the network predicts."""
+        """The network's prediction."""
 
     @abc.abstractmethod
     def sampler(self) -> AnySampler:
-        """The algorithm that samples as this class does."""
+        """The sampler equivalent to this class."""
 
     @abc.abstractmethod
     def plan(self) -> str:
-        """The levels that the class visits, in text, with the number of steps that diffusers takes unless told."""
+        """The plan of the class's levels, in text, with diffusers' default number of steps."""
 
     def limit(self) -> Limit:
-        """How x̂₀ is kept in the range of pictures."""
+        """The limit of x̂₀ to the range of pictures."""
         return None
 
     def variance(self) -> Variance | None:
-        """What the network says of the reverse variance; None where the class has no setting for it."""
+        """The reverse variance predicted by the network; None if the class has no setting for it."""
         return None
 
 
@@ -87,16 +87,17 @@ class Chained(Scheduler):
 
 
 class Spaced(Scheduler):
-    """Classes that choose their steps of the chain by a spacing."""
+    """Classes with a spacing of the chain's steps."""
 
     timestep_spacing: Literal["linspace", "leading", "trailing"] = "linspace"
     steps_offset: int = Field(default=0, ge=0)
 
 
 def spaced(scheduler: Scheduler, count: int, *, whole: bool, skip: bool = False, clean: bool = True) -> str:
-    """The plan of `count` steps, spaced in time as a class is set, or evenly where there is no such setting.
+    """The plan of `count` steps, spaced in time by the class's setting, or evenly without such a setting.
 
-    whole: evenly spaced times are rounded. skip: one more is spaced, and the last of them left out. clean: where the steps end.
+    whole: evenly spaced times are rounded. skip: count + 1 steps are spaced, and the last left out. clean: the plan ends at clean
+    data.
     """
     spacing, offset = getattr(scheduler, "timestep_spacing", "linspace"), getattr(scheduler, "steps_offset", 0)
     settings = [
@@ -127,24 +128,24 @@ class Thresholded(Scheduler):
 
     def limit(self) -> Limit:
         if self.thresholding and self.sample_max_value == 1:
-            return Clamp(folded=True)  # which is what it comes to
+            return Clamp(folded=True)  # the same result
         if self.thresholding:
             return Threshold(ratio=self.dynamic_thresholding_ratio, maximum=self.sample_max_value)
         return super().limit()
 
 
 class Sigmas(Scheduler):
-    """Classes that may space levels by σ instead of time."""
+    """Classes with optional spacing of levels by σ instead of time."""
 
     use_karras_sigmas: bool | None = False
     use_exponential_sigmas: bool | None = False
     use_beta_sigmas: NoBeta = False
 
     def by_sigma(self, count: int, clean: bool = True, spans: bool = False) -> str | None:
-        """The plan of `count` levels by σ, or None where they are spaced in time.
+        """The plan of `count` levels by σ, or None if spaced in time.
 
-        spans: they span the whole chain whatever the spacing, and the network is told whole times (DPM-Solver's classes). Raises
-        Problem where both ways are set, and for a span that no plan has.
+        spans: the plan covers the whole chain for any spacing, with whole network times (DPM-Solver's classes). Raises Problem if
+        both spacings are set, and for an unsupported span.
         """
         chosen = [
             name for name in ("use_karras_sigmas", "use_exponential_sigmas", "use_lu_lambdas") if getattr(self, name, False)
@@ -158,14 +159,14 @@ class Sigmas(Scheduler):
                 f"{chosen[0]} is true and timestep_spacing {spacing!r}: only the span of 'linspace', the whole chain, is read; "
                 "name levels with --steps"
             )
-        # Times of a cosine chain, and of use_exponential_sigmas, are cut off to whole ones there, off σ by up to one: not copied.
+        # Times of a cosine chain, and of use_exponential_sigmas, are truncated there, off σ by up to one: not copied.
         whole = spans and chosen[0] != "use_exponential_sigmas" and getattr(self, "beta_schedule", "") != "squaredcos_cap_v2"
         kind = "karras" if chosen[0] == "use_karras_sigmas" else "logsnr"
         return f"{kind}:{count}" + ("" if clean else ",clean=false") + (",whole=true" if whole else "")
 
 
 class Flow(Scheduler):
-    """Classes that may run flow matching's process instead of the chain."""
+    """Classes with optional flow matching, in place of the chain."""
 
     use_flow_sigmas: NoFlow = False
     flow_shift: Annotated[float | None, OfFlow] = 1.0

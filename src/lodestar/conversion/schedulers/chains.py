@@ -12,11 +12,11 @@ from lodestar.samplers import DDIM, PLMS, Ancestral, AnySampler
 
 _VARIANCES: dict[str, Any] = {"fixed_small": "small", "fixed_small_log": "small", "fixed_large": "large", "learned_range": None}
 _STEPS = 50
-"""What diffusers' DDIMPipeline and PNDMPipeline take unless told."""
+"""Default number of steps of diffusers' DDIMPipeline and PNDMPipeline."""
 
 
 class DDPMScheduler(Thresholded, Clipped, Spaced, Chained):
-    """Ancestral sampling, of the whole chain unless told (as DDPMPipeline does)."""
+    """Ancestral sampling, by default of the whole chain (as in DDPMPipeline)."""
 
     beta_schedule: Annotated[str, Only(("linear", "scaled_linear", "squaredcos_cap_v2", "sigmoid"), FORMULAS)] = "linear"
     variance_type: Annotated[
@@ -36,7 +36,7 @@ class DDPMScheduler(Thresholded, Clipped, Spaced, Chained):
         return "learned_range" if self.variance_type == "learned_range" else "fixed"
 
     def plan(self) -> str:
-        # Of the whole chain every spacing is the same; an offset would lead out of it.
+        # For the whole chain all spacings agree; an offset would exceed it.
         return spaced(self.replace(steps_offset=0), self.num_train_timesteps, whole=True)
 
 

@@ -27,14 +27,14 @@ class _Karras(Scheduler):
     rho: float = Field(default=7.0, gt=0)
 
     def levels(self, gain: float) -> AnySchedule:
-        """The chain of these levels, of which the network is told gain·ln σ."""
+        """The chain of these levels, with network time gain·ln σ."""
         return EDMSigma(
             timesteps=self.num_train_timesteps, sigma_min=self.sigma_min, sigma_max=self.sigma_max, rho=self.rho, log_gain=gain
         )
 
 
 class _Preconditioned(_Karras):
-    """Classes that precondition the network themselves."""
+    """Classes with preconditioning in the scheduler."""
 
     prediction_type: Annotated[str, Only(("epsilon",), "of 'v_prediction' diffusers turns the network's sign round")] = "epsilon"
     sigma_schedule: Annotated[str, Only(("karras",), "chains of EDM's levels here follow equation 5 of its paper")] = "karras"
@@ -59,7 +59,7 @@ class EDMEulerScheduler(_Preconditioned):
 
 
 class EDMDPMSolverMultistepScheduler(_Preconditioned, Solving, Thresholded):
-    """DPM-Solver++ with memory on EDM's process."""
+    """DPM-Solver++ as a multistep method on EDM's process."""
 
     algorithm_type: Annotated[str, Only(("dpmsolver++", "sde-dpmsolver++", "deis"), "the class itself has no others")] = (
         "dpmsolver++"
@@ -71,7 +71,7 @@ class EDMDPMSolverMultistepScheduler(_Preconditioned, Solving, Thresholded):
 
 
 class CMStochasticIterativeScheduler(_Karras):
-    """Multistep consistency sampling, in one step unless told."""
+    """Multistep consistency sampling, by default in one step."""
 
     num_train_timesteps: int = Field(default=40, ge=2, le=1_000_000)
     s_noise: Annotated[float, Only((1.0,), "the noise put back is the process's own")] = 1.0

@@ -12,7 +12,7 @@ from lodestar.conversion.settings import Only
 from lodestar.samplers import LMS, AnySampler, DPMppSingle, Euler, EulerAncestral, Heun
 
 STEPS = 20
-"""Of a plan, where diffusers names no number."""
+"""Steps of a plan where diffusers has no default."""
 
 BOUND = Annotated[float | None, Only((None,), "plans span the chain's own range")]
 
@@ -50,7 +50,7 @@ class EulerAncestralDiscreteScheduler(Spaced, Chained):
 
 
 class _Latent(Chained):
-    """Classes whose default chain is that of latent diffusion, but linear."""
+    """Classes with latent diffusion's default chain, but linear."""
 
     beta_start: float = Field(default=0.00085, gt=0, lt=1)
     beta_end: float = Field(default=0.012, gt=0, lt=1)
@@ -80,7 +80,7 @@ class LMSDiscreteScheduler(Sigmas, Spaced, Chained):
 
 
 class KDPM2DiscreteScheduler(Sigmas, Spaced, _Latent):
-    """DPM-Solver-2, whose stages are half-way in log σ: a step of it is two of a plan that is even there, and of no other."""
+    """DPM-Solver-2, with stages half-way in log σ: each step equals two of a plan even in log σ, and of no other."""
 
     def sampler(self) -> AnySampler:
         return DPMppSingle(target="epsilon")

@@ -26,7 +26,7 @@ from lodestar.denoiser import Variance
 from lodestar.samplers import LMS, AnySampler
 
 _FEW = 15
-"""Below so many steps diffusers lowers the order of the last ones."""
+"""Least number of steps without diffusers' lower order at the end."""
 
 Algorithm = Annotated[
     str,
@@ -37,7 +37,7 @@ Learned = Annotated[str | None, Only((None, "fixed_small", "fixed_large", "learn
 
 
 class Solving(Scheduler):
-    """What DPM-Solver's two classes have in common, with that of EDM's process."""
+    """The common settings of DPM-Solver's classes."""
 
     solver_order: Literal[1, 2, 3] = 2
     algorithm_type: Algorithm = "dpmsolver++"
@@ -47,11 +47,11 @@ class Solving(Scheduler):
 
     @property
     def clean(self) -> bool:
-        """Whether the last step leads to clean data."""
+        """True if the last step leads to clean data."""
         return self.final_sigmas_type == "zero"
 
     def solver(self) -> dict[str, Any]:
-        """The settings of our sampler. Raises Problem where the class would refuse them itself."""
+        """The settings of our sampler. Raises Problem for values refused by the class itself."""
         target = "epsilon" if self.algorithm_type == "dpmsolver" else "x0"
         if target == "epsilon" and self.clean:
             raise Problem("algorithm_type is 'dpmsolver' and final_sigmas_type 'zero': diffusers has it with 'sigma_min' alone")
@@ -60,10 +60,10 @@ class Solving(Scheduler):
 
 
 class _Cut(Solving, Flow, Sigmas, Chained):
-    """What DPM-Solver's two classes for chains have in common."""
+    """The common settings of DPM-Solver's two classes for chains."""
 
     lambda_min_clipped: float | None = None
-    """Levels of less λ = log(α/σ) are left out; None for the −∞ of diffusers' default."""
+    """Least λ = log(α/σ) of the levels; None for the −∞ of diffusers' default."""
     variance_type: Learned = None
 
     def variance(self) -> Variance:
@@ -81,7 +81,7 @@ class _Cut(Solving, Flow, Sigmas, Chained):
         return self._cut(left)
 
     def _cut(self, left: int) -> str:
-        """The plan of a chain's cleanest steps, `left` of them: a list, as there is no spacing of a part."""
+        """The plan of a chain's cleanest steps, `left` in number: a list, as spacings cover the whole chain."""
         if not self.clean:
             raise Problem("lambda_min_clipped cuts the chain and final_sigmas_type is 'sigma_min': name levels with --steps")
         spacing = getattr(self, "timestep_spacing", "linspace")
@@ -97,7 +97,7 @@ class _Cut(Solving, Flow, Sigmas, Chained):
 
 
 class DPMSolverMultistepScheduler(_Cut, Thresholded, Spaced):
-    """DPM-Solver++ with memory, or DPM-Solver."""
+    """DPM-Solver++ or DPM-Solver as a multistep method."""
 
     euler_at_final: bool = False
     use_lu_lambdas: bool | None = False
@@ -108,7 +108,7 @@ class DPMSolverMultistepScheduler(_Cut, Thresholded, Spaced):
 
 
 def multistep(scheduler: Any) -> AnySampler:
-    """The sampler of DPM-Solver's two multistep classes. Raises Problem for a fall of orders that ours has not."""
+    """The sampler of DPM-Solver's two multistep classes. Raises Problem for an order reduction without an equivalent."""
     fields: dict[str, Any] = {**scheduler.solver(), "eta": 1.0 if scheduler.algorithm_type == "sde-dpmsolver++" else 0.0}
     if scheduler.solver_order == 3:
         fields["taper"] = 4
@@ -120,7 +120,7 @@ def multistep(scheduler: Any) -> AnySampler:
 
 
 class DPMSolverSinglestepScheduler(_Cut, Thresholded):
-    """DPM-Solver++ without memory, or DPM-Solver."""
+    """DPM-Solver++ or DPM-Solver as a single-step method."""
 
     solver_order: Annotated[Literal[1, 2, 3], Only((2, 3), "the first order is DDIM's")] = 2
     algorithm_type: Annotated[
@@ -153,7 +153,7 @@ class UniPCMultistepScheduler(Thresholded, Flow, Sigmas, Spaced, Chained):
             raise Problem(
                 f"disable_corrector is {list(self.disable_corrector)}: only the first steps can be left uncorrected here"
             )
-        # Counted from the last step, which diffusers' fall of orders includes, to clean data or not.
+        # Counted from the last step, included in diffusers' order reduction, to clean data or not.
         taper = 4 if not self.lower_order_final else 2 if self.final_sigmas_type == "zero" else 1
         return as_sampler(
             "UniPCMultistepScheduler",

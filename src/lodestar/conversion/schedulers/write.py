@@ -1,4 +1,4 @@
-"""A model's process as the settings of one of diffusers' schedulers: written, read back, and refused where it is not the same."""
+"""Export of a model's process as settings of a diffusers scheduler: written, read back, and refused if different."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ PIPELINES = {
     "DDPMScheduler": "DDPMPipeline", "DDIMScheduler": "DDIMPipeline", "DPMSolverMultistepScheduler": "DDPMPipeline",
     "DPMSolverSinglestepScheduler": "DDPMPipeline", "CMStochasticIterativeScheduler": "ConsistencyModelPipeline",
 }  # fmt: skip
-"""Which unconditional pipeline runs a class: DDPMPipeline neither scales its input nor knows a step without `generator`."""
+"""Unconditional pipelines by scheduler class: DDPMPipeline neither scales its input nor supports a step without `generator`."""
 
 
 def write(config: DiffusionConfig) -> tuple[str, dict[str, Any]]:
-    """The class and its settings for a model's schedule, prediction, variance, sampler, plan and limit.
+    """The scheduler class and its settings for a model's schedule, prediction, variance, sampler, plan and limit.
 
-    The number of steps, a list of them, DDIM's η and the like are arguments there, not settings. Raises Problem naming what
-    diffusers has not.
+    The number of steps, a list of them, DDIM's η and the like are arguments there, not settings. Raises Problem naming
+    unsupported values.
     """
     name = _class(config)
     kind = SCHEDULERS[name]
@@ -51,7 +51,7 @@ def write(config: DiffusionConfig) -> tuple[str, dict[str, Any]]:
     _check(config, name, read(name, known, f"diffusers' {name}"))
     defaults = {field: info.get_default(call_default_factory=True) for field, info in kind.model_fields.items()}
     plain = {field: list(value) if isinstance(value, tuple) else value for field, value in {**defaults, **known}.items()}
-    # What diffusers writes as the float −∞ is left out: JSON has no word for it.
+    # The float −∞ of diffusers is left out: JSON has no word for it.
     plain.pop("lambda_min_clipped", None)
     return name, {"_class_name": name, **plain}
 
@@ -74,7 +74,7 @@ def _advice(config: DiffusionConfig) -> str:
 
 
 def _process(config: DiffusionConfig) -> dict[str, Any]:
-    """Settings of the chain and of what is predicted. Raises Problem where no class has them."""
+    """Settings of the chain and of the prediction. Raises Problem if no class has them."""
     schedule, prediction = config.schedule, config.denoiser.prediction
     fields = schedule.model_dump()
     settings: dict[str, Any] = {"num_train_timesteps": schedule.timesteps, "rescale_betas_zero_snr": schedule.zero_terminal_snr}
@@ -98,7 +98,7 @@ def _process(config: DiffusionConfig) -> dict[str, Any]:
 
 
 def _sampler(sampler: AnySampler) -> dict[str, Any]:
-    """Settings of an algorithm, as far as classes have them."""
+    """Settings of a sampler, as far as classes have them."""
     match sampler:
         case Ancestral():
             return {"variance_type": "fixed_large" if sampler.variance == "large" else "fixed_small"}
@@ -141,7 +141,7 @@ def _plan(plan: Plan) -> dict[str, Any]:
 
 
 def _limit(config: DiffusionConfig, kind: type[Scheduler]) -> dict[str, Any]:
-    """Settings of how x̂₀ is limited; clamping is thresholding at a maximum of 1 where a class has no other."""
+    """Settings of the limit of x̂₀; clamping is thresholding at a maximum of 1 where a class has no other."""
     limit = config.limit
     clips = "clip_sample" in kind.model_fields
     if isinstance(limit, Threshold):
@@ -153,7 +153,7 @@ def _limit(config: DiffusionConfig, kind: type[Scheduler]) -> dict[str, Any]:
 
 
 def _check(config: DiffusionConfig, name: str, told: Process) -> None:
-    """Raise Problem naming the first thing in which what was written differs from the model."""
+    """Raise Problem naming the first difference between the written settings and the model."""
     schedule, prediction = config.schedule, config.denoiser.prediction
     same_times = isinstance(schedule, EDMSigma) == isinstance(told.schedule, EDMSigma) and (
         not isinstance(schedule, EDMSigma) or torch.equal(schedule.times(), told.schedule.times())
@@ -177,7 +177,7 @@ def _check(config: DiffusionConfig, name: str, told: Process) -> None:
 
 
 def _plain(sampler: AnySampler, config: DiffusionConfig) -> AnySampler:
-    """A sampler without what is an argument there, not a setting, and in one of several forms that mean the same."""
+    """A canonical sampler, without diffusers' call arguments, in one of several equivalent forms."""
     match sampler:
         case Ancestral():
             learned = config.denoiser.variance != "fixed" and sampler.variance in (None, "learned")

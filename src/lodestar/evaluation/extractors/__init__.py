@@ -1,6 +1,6 @@
-"""Feature extractors: what turns pictures into the vectors that they are measured by.
+"""Feature extractors, which turn pictures into feature vectors.
 
-A new one is a file here, with an `Extractor` and the configuration that loads it, and a name in `Features`.
+A new extractor is a file here, with an `Extractor` and its configuration, and a name in `Features`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ DEFAULT = ClassifierFeatures().model
 
 
 def load_extractor(name: str | Path = DEFAULT, device: str | torch.device | None = None) -> Extractor:
-    """The extractor that `name` means: a kind of `Features`, with its settings (``kind:value``), or else a classifier.
+    """The extractor called `name`: a kind of `Features`, with its settings (``kind:value``), or else a classifier.
 
-    device: default a GPU where there is one. Raises Problem if there is no sound one.
+    device: a GPU if available by default. Raises Problem if the extractor is missing or damaged.
     """
     text = str(name)
     known = text.partition(":")[0] in kinds(Features)

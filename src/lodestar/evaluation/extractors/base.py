@@ -1,4 +1,4 @@
-"""What every feature extractor has in common."""
+"""The protocol of feature extractors."""
 
 from __future__ import annotations
 
@@ -12,36 +12,36 @@ from lodestar.data.transforms import show
 from lodestar.evaluation.statistics import FeatureSet, Part
 
 SPATIAL_CHANNELS = 7
-"""Channels of a map, the first ones, that its spatial features are: with Inception's 17 × 17 places about as many numbers as
-pooled features (Nash et al. 2021, arXiv:2103.03841, section 5.1)."""
+"""Number of a map's first channels used as spatial features: at Inception's 17 × 17 places about as many numbers as pooled
+features (Nash et al. 2021, arXiv:2103.03841, section 5.1)."""
 
 
 class Extractor(Protocol):
-    """A network that turns pictures into features. Numbers compare only where it is the same, so every result names it."""
+    """A network from pictures to features. Numbers are comparable only for the same extractor, so every result names its own."""
 
     @property
     def name(self) -> str:
-        """What it was asked for by."""
+        """Name of the extractor, as asked for."""
 
     @property
     def digest(self) -> str:
-        """SHA-256 of its configuration and weights, and of all else that its features depend on."""
+        """SHA-256 of the configuration, the weights, and all else with an influence on the features."""
 
     @property
     def dtype(self) -> str:
-        """The number format that it computes in ("float32"): the same extractor in another one gives slightly other numbers."""
+        """Number format of the computation ("float32"); other formats give slightly other numbers."""
 
     @property
     def channels(self) -> int:
-        """Colour channels of the pictures that it sees: 1 (grey) or 3."""
+        """Colour channels of the network's input: 1 (grey) or 3."""
 
     @property
     def size(self) -> tuple[int, int] | None:
-        """Height and width of the pictures that it sees; None where resizing any to its own is a published part of it."""
+        """Height and width of the network's input; None if resizing is a published part of the extractor."""
 
     @property
     def resizing(self) -> str:
-        """How it resizes pictures of other sizes, in words: "bilinear, antialiased". A reader is told unless `size` is None."""
+        """Method of resizing pictures, in words: "bilinear, antialiased". Reported unless `size` is None."""
 
     def __call__(self, pictures: Tensor) -> FeatureSet:
         """Features of pictures uint8 [B, C, H, W], C = 1 or `channels`, of any size; float32, on the CPU.
@@ -51,14 +51,14 @@ class Extractor(Protocol):
 
 
 def gives(extractor: Extractor) -> frozenset[Part]:
-    """What it can tell of pictures, found by showing it one."""
+    """Parts of the statistics given by an extractor, found by a trial picture."""
     return extractor(torch.zeros(1, extractor.channels, *(extractor.size or (64, 64)), dtype=torch.uint8)).parts
 
 
 def note(extractor: Extractor, what: str, channels: int, size: tuple[int, int]) -> str | None:
-    """What is done to pictures of `size` (height, width) before they are seen, in words; None for nothing.
+    """Description of the preprocessing of pictures of `size` (height, width), None if unchanged.
 
-    what: names the pictures. Raises Problem for colour pictures where it sees grey ones: their colours would go unmeasured.
+    what: names the pictures. Raises Problem for colour pictures with a grey extractor: their colours would go unmeasured.
     """
     if channels not in (1, extractor.channels):
         raise Problem(

@@ -1,7 +1,7 @@
 """A classifier of this project as a feature extractor.
 
-Its features are what its classes are told from, its logits what the score is made of. Its spatial features are the first
-channels of the map that is pooled, flattened, as Nash et al. take them from Inception, so that they tell where things are.
+Features are the input of the last layer, logits those of the score. Spatial features are the first channels of the map before
+pooling, flattened, as Nash et al. take them from Inception; they keep the positions of things.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class ClassifierFeatures(Config):
     model: str = "cifar10_features"
 
     def load(self, device: str | torch.device | None = None) -> ClassifierExtractor:
-        """The extractor. Raises Problem if there is no such classifier, or it is damaged."""
+        """The extractor. Raises Problem if the classifier is missing or damaged."""
         classifier = library.load_classifier(self.model, device)
         return ClassifierExtractor(self.model, classifier.digest, classifier)
 
@@ -58,11 +58,11 @@ class ClassifierExtractor:
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> FeatureSet:
-        """Features [B, D], logits [B, K] and, where its pool has a map, spatial features [B, 7·H'·W']; see `Extractor`."""
+        """Features [B, D], logits [B, K] and, with a pooled map, spatial features [B, 7·H'·W']; see `Extractor`."""
         assert pictures.dtype == torch.uint8, f"pictures are uint8, not {pictures.dtype}"
         x = pixels.encode(pictures.to(next(self.model.parameters()).device))
         if x.shape[-2:] != self.size:
-            # Shrinking without the filter aliases, and the distance would measure that (Parmar et al. 2022, arXiv:2104.11222).
+            # Shrinking without the filter aliases, which would change the distance (Parmar et al. 2022, arXiv:2104.11222).
             x = F.interpolate(x, self.size, mode="bilinear", antialias=True, align_corners=False)
         x = x.expand(-1, self.channels, -1, -1)
         self.model.eval()

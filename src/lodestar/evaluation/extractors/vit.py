@@ -1,7 +1,7 @@
 """Vision transformers as feature extractors, through `transformers`: DINOv2 and CLIP.
 
-The Fréchet distance of DINOv2's features agrees better with people than that of Inception's (Stein et al. 2023,
-arXiv:2306.04675); CLIP's are what CMMD is measured with (Jayasumana et al. 2024, arXiv:2401.09603).
+The Fréchet distance of DINOv2's features agrees better with people than Inception's (Stein et al. 2023, arXiv:2306.04675); CLIP's
+features are used by CMMD (Jayasumana et al. 2024, arXiv:2401.09603).
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ class DinoFeatures(Config):
     model: str = "facebook/dinov2-large"
 
     def load(self, device: str | torch.device | None = None) -> VitExtractor:
-        """The extractor. Raises Problem if there is no such model."""
+        """The extractor. Raises Problem if the model is missing."""
         mean, deviation = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet
-        # It has seen 518 pixels; 224 is what the distances are published with.
+        # Trained at 518 pixels; published distances are at 224.
         return _load(self, "Dinov2Model", "pooler_output", 224, mean, deviation, device)
 
 
 class ClipFeatures(Config):
-    """CLIP's embedding of a picture, of whatever length; by its name on the hub, or its folder."""
+    """CLIP's embedding of a picture, without normalisation; by its name on the hub, or its folder."""
 
     kind: Literal["clip"] = "clip"
     model: str = "openai/clip-vit-large-patch14-336"
 
     def load(self, device: str | torch.device | None = None) -> VitExtractor:
-        """The extractor. Raises Problem if there is no such model."""
+        """The extractor. Raises Problem if the model is missing."""
         mean, deviation = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # of its training data
         return _load(self, "CLIPVisionModelWithProjection", "image_embeds", None, mean, deviation, device)
 
@@ -52,15 +52,15 @@ class VitExtractor:
 
     name: str
     digest: str
-    """SHA-256 of its weights and of the size that pictures are brought to."""
+    """SHA-256 of the weights and of the input size."""
     network: torch.nn.Module = field(repr=False)
     output: str
-    """Which of its outputs is the features [B, D]."""
+    """Name of the network output used as features [B, D]."""
     side: int
-    """Height and width that pictures are brought to."""
+    """Height and width of the network's input."""
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
-    """Of the colours, 0 to 1, that it was trained on."""
+    """Mean and standard deviation of the training data's colours, 0 to 1."""
 
     channels = 3
     size = None
@@ -79,7 +79,8 @@ class VitExtractor:
 
 
 def bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Floats from 0 to 255 [B, C, H, W] to [B, C, *size], bicubic and antialiased, clamped, not rounded (Parmar et al. 2022)."""
+    """Resize floats from 0 to 255 [B, C, H, W] to [B, C, *size], bicubic, antialiased, clamped, not rounded (Parmar et al.
+    2022)."""
     return F.interpolate(x, size, mode="bicubic", antialias=True, align_corners=False).clamp(0, 255)
 
 
@@ -94,13 +95,13 @@ def _load(
 ) -> VitExtractor:
     target, transformers = choose_device(device), need("transformers")
     where: Any = Path(config.model).expanduser()
-    # It would list what of the file is left out, such as CLIP's part for texts.
+    # Silences the list of unused parts of the file, such as CLIP's part for texts.
     logging, verbosity = transformers.logging, transformers.logging.get_verbosity()
     logging.set_verbosity_error()
     try:
         model = getattr(transformers, kind)
         network, told = model.from_pretrained(where if where.is_dir() else config.model, output_loading_info=True)
-    # The hub, the network, the cache and the model's files each raise their own kinds.
+    # The hub, the network, the cache and the model's files each raise exceptions of their own.
     except Exception as error:
         raise Problem(f"extractor {config.kind}: {config.model!r} cannot be loaded: {first_line(error)}") from None
     finally:

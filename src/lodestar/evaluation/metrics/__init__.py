@@ -1,7 +1,7 @@
-"""The metrics that pictures are measured by. A new one is a file here and a name in `Metric`.
+"""Metrics of pictures. A new one is a file here and a name in `Metric`.
 
-Each is a configuration that is called with the `Statistics` of the generated pictures and of the reference and answers its
-numbers by name.
+A metric is a configuration, called with the `Statistics` of the generated pictures and of the reference; it returns its numbers
+by name.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ Metric = Annotated[
 ]
 
 METRICS: tuple[Metric, ...] = (Frechet(), SpatialFrechet(), Score(), KID(), PrecisionRecall(), DensityCoverage())
-"""What is measured where nothing else is asked for, as far as the extractor and the reference go."""
+"""Default metrics, as far as extractor and reference allow."""
 
 PUBLISHED: tuple[Metric, ...] = (Frechet(), SpatialFrechet(), Score(splits="consecutive"), PrecisionRecall())
-"""What tables of the field hold (ADM's evaluator), in the form in which they are published."""
+"""Metrics of the field's tables (ADM's evaluator), in their published form."""
 
 __all__ = [
     "CMMD", "KID", "METRICS", "PUBLISHED", "DensityCoverage", "Frechet", "Metric", "Nearest", "PrecisionRecall", "Score",

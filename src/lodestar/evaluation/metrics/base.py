@@ -1,4 +1,4 @@
-"""What every metric has in common."""
+"""The base of metrics."""
 
 from __future__ import annotations
 
@@ -18,55 +18,55 @@ WORDS: dict[Part, str] = {
     "features": "features",
     "logits": "class logits",
 }
-"""What the parts are called in a message."""
+"""Names of the parts in messages."""
 
 
 class BaseMetric(Config):
-    """A metric: it is called with the statistics of the generated pictures and of the reference, and answers numbers by name."""
+    """A metric: called with the statistics of the generated pictures and of the reference, it returns numbers by name."""
 
     kind: str
     needs: ClassVar[Part]
-    """What it needs to know of the generated pictures."""
+    """Required part of the generated pictures' statistics."""
     compares: ClassVar[bool] = True
-    """It needs to know the same of the reference."""
+    """True if the reference's statistics need the same part."""
 
     @property
     def least(self) -> int:
-        """Pictures that each set needs, of which what it needs is known."""
+        """Minimum number of pictures in each set."""
         return 2
 
     def __call__(self, generated: Statistics, reference: Statistics) -> dict[str, float]:
-        """Its numbers. Raises Problem where what it needs is not known, or of too few pictures."""
+        """The metric's numbers. Raises Problem if the required part is missing, or of too few pictures."""
         raise NotImplementedError
 
     def note(self, count: int) -> str | None:
-        """What a reader has to know of its numbers of `count` generated pictures, in words; None where there is nothing."""
+        """Remark on the numbers for `count` generated pictures; None if there is none."""
         return None
 
     def known(self, part: T | None) -> T:
-        """What it needs. Raises Problem where it is not there."""
+        """The required part. Raises Problem if missing."""
         if part is None:
             raise Problem(f"metric {self.kind!r} needs {WORDS[self.needs]}, and there are none")
         return part
 
     def both(self, generated: Statistics, reference: Statistics) -> tuple[Tensor, Tensor]:
-        """The features of both sets, [M, D] and [N, D]. Raises Problem where they are not there, or too few."""
+        """The features of both sets, [M, D] and [N, D]. Raises Problem if missing, or too few."""
         x, y = self.known(generated.features), self.known(reference.features)
         self.check(len(x), "measured")
         self.check(len(y), "in the reference")
         return x, y
 
     def check(self, count: int, which: str) -> None:
-        """Raise Problem where `count` pictures, named by `which`, are too few."""
+        """Raise Problem if `count` pictures, named by `which`, are too few."""
         if count < self.least:
             raise Problem(f"metric {self.kind!r} needs at least {self.least} pictures: {count} {which}")
 
 
 def needed(metrics: Sequence[BaseMetric]) -> set[Part]:
-    """What is needed of the pictures that are measured."""
+    """Required parts of the generated pictures' statistics."""
     return {metric.needs for metric in metrics}
 
 
 def compared(metrics: Sequence[BaseMetric]) -> set[Part]:
-    """What is needed of the reference."""
+    """Required parts of the reference's statistics."""
     return {metric.needs for metric in metrics if metric.compares}

@@ -5,8 +5,8 @@ Jayasumana et al. 2024, arXiv:2401.09603, section 4. With embeddings of unit len
     CMMD = 1000 · ( mean k(x_i, x_j) + mean k(y_i, y_j) - 2 mean k(x_i, y_j) ),
 
 where the means within a set include the pairs (i, i), as in the published implementation: the biased estimator (Gretton et al.
-2012, JMLR 13, eq. 5). |x - y|² is at most 4, so that the kernel is nearly linear. It needs fewer pictures than the Fréchet
-distance and assumes no Gaussian. The published numbers are those of CLIP ViT-L/14 at 336 pixels.
+2012, JMLR 13, eq. 5). |x - y|² is at most 4, so the kernel is nearly linear. Needs fewer pictures than the Fréchet distance and
+assumes no Gaussian. Published numbers use CLIP ViT-L/14 at 336 pixels.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from lodestar.evaluation.statistics import Part, Statistics
 
 
 class CMMD(BaseMetric):
-    """``cmmd`` of the features, made as long as one; the published one where the extractor is CLIP, else another number."""
+    """CMMD (``cmmd``) of the features, normalised to unit length; comparable with published numbers for CLIP features alone."""
 
     kind: Literal["cmmd"] = "cmmd"
     sigma: float = Field(default=10.0, ge=1e-6, le=1e6)
@@ -41,7 +41,7 @@ def gaussian_mmd2(x: Tensor, y: Tensor, sigma: float) -> Tensor:
 
 
 def _mean_less_one(x: Tensor, y: Tensor, sigma: float) -> Tensor:
-    """The mean (0-d) of k - 1, in blocks: k itself is so near to 1 that the differences of its means would lose digits to it."""
+    """The mean (0-d) of k - 1, in blocks: k itself is too near to 1 for differences of its means to keep their digits."""
     origin = y.mean(0)
     pairs = (squared_distances(a, b, origin) for a in x.split(BLOCK) for b in y.split(BLOCK))
     return torch.stack([torch.expm1(-pair / (2 * sigma**2)).sum() for pair in pairs]).sum() / (len(x) * len(y))

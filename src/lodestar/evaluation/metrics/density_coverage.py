@@ -1,9 +1,9 @@
-"""Density and coverage: precision and recall that outliers sway less.
+"""Density and coverage: precision and recall less sensitive to outliers.
 
 Naeem et al. 2020, arXiv:2002.09797, eq. 3 and 4. Around each picture of the reference is a ball as large as the distance to its
-k-th nearest other; the manifold of the generated pictures, which is the less regular, plays no part:
+k-th nearest other; the less regular manifold of the generated pictures plays no part:
 
-    density  = mean number of balls that a generated picture lies in, divided by k (fidelity; 1 for equal distributions, no bound)
+    density  = mean number of balls that contain a generated picture, divided by k (fidelity; 1 for equal distributions, no bound)
     coverage = share of the balls that hold a generated picture (diversity; 0 to 1)
 
 For equal distributions and equally many pictures coverage is about 1 - 2⁻ᵏ, and density 1 (section 3.3).
@@ -21,7 +21,7 @@ from lodestar.evaluation.statistics import Part, Statistics
 
 
 class DensityCoverage(BaseMetric):
-    """``density`` and ``coverage`` with the k-th nearest neighbour."""
+    """Density and coverage (``density``, ``coverage``) with the k-th nearest neighbour."""
 
     kind: Literal["density_coverage"] = "density_coverage"
     k: int = Field(default=5, ge=1, le=100_000)

@@ -23,7 +23,7 @@ from lodestar.evaluation.statistics import Part, Statistics
 class Frechet(BaseMetric):
     """Fréchet distance of the features, ``frechet``: 0 for equal Gaussians.
 
-    It falls with the number of pictures: compare equal counts only.
+    Falls with the number of pictures: compare equal counts only.
     """
 
     kind: Literal["frechet"] = "frechet"
@@ -50,6 +50,6 @@ def _sqrt(covariance: Tensor) -> Tensor:
     values: Tensor
     vectors: Tensor
     values, vectors = torch.linalg.eigh(covariance)
-    # Below this an eigenvalue is rounding of zero, and its root would be 1e8 times as large as it.
+    # Below this an eigenvalue is a rounding error of zero, with a root 1e8 times as large.
     noise = values[-1].clamp(min=0) * torch.finfo(values.dtype).eps * len(values)
     return (vectors * values.where(values > noise, 0.0).sqrt()) @ vectors.T

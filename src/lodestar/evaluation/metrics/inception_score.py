@@ -1,11 +1,11 @@
-"""Inception-style score: sure about each picture, varied over all of them.
+"""Inception-style score: confident classes for each picture, varied classes over all.
 
 Salimans et al. 2016, arXiv:1606.03498, section 4. With p_n the class probabilities of picture n and p̄ their mean over a split,
 
     score = exp( mean_n KL(p_n ‖ p̄) ) = exp( H(p̄) - mean_n H(p_n) ),
 
-from 1 to the number of classes. It is Inception's when the classifier is. Splits of few pictures score lower, and so do splits of
-few classes: consecutive ones, in which the field's numbers are published, tell the order and the number of pictures too.
+from 1 to the number of classes. With Inception as the classifier, this is the Inception score. Splits of few pictures or few
+classes score lower: consecutive splits, in which the field's numbers are published, depend on the pictures' order and number.
 """
 
 from __future__ import annotations
@@ -23,15 +23,16 @@ from lodestar.evaluation.subsets import equal_parts, shuffled
 
 
 class Score(BaseMetric):
-    """Mean ``score`` over splits of the generated pictures, and the deviation ``score_std``. The reference plays no part."""
+    """Mean ``score`` over splits of the generated pictures, and its standard deviation ``score_std``. The reference plays no
+    part."""
 
     kind: Literal["score"] = "score"
     split_size: int = Field(default=5000, ge=1, le=10_000_000)
-    """Pictures in a split; of fewer pictures there is one split, which deviates by 0."""
+    """Pictures in a split; fewer pictures make a single split, with deviation 0."""
     splits: Literal["shuffled", "consecutive"] | None = None
-    """``shuffled``: as many whole splits as there are pictures for, drawn by `seed`; what is left over is spread among them.
-    ``consecutive``: the published form, in the order of the pictures, where a shorter last split counts like the others
-    (ADM's evaluator). None: shuffled, but for pictures that are measured by Inception."""
+    """``shuffled``: as many whole splits as possible, drawn by `seed`, with left-over pictures spread among them.
+    ``consecutive``: the published form, in the order of the pictures, with equal weight for a shorter last split (ADM's
+    evaluator). None: consecutive with Inception, otherwise shuffled."""
     seed: Seed = 0
     needs: ClassVar[Part] = "logits"
     compares: ClassVar[bool] = False
@@ -66,5 +67,5 @@ def inception_scores(probabilities: Tensor, splits: list[slice]) -> Tensor:
 
 
 def blocks(count: int, size: int) -> list[slice]:
-    """Consecutive splits of `size`, the last one perhaps shorter (ADM's evaluator)."""
+    """Consecutive splits of `size`, the last perhaps shorter (ADM's evaluator)."""
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]

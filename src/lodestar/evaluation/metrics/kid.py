@@ -22,10 +22,10 @@ from lodestar.evaluation.subsets import ordered
 
 
 class KID(BaseMetric):
-    """Mean ``kid`` over random subsets of both sets, not multiplied by 1000, and its deviation over them ``kid_std``.
+    """Kernel distance: mean ``kid`` over random subsets of both sets, not multiplied by 1000, and deviation ``kid_std``.
 
-    A subset has `max_subset_size` pictures, or as many as the smaller set where that has fewer. Subsets depend on the seed and
-    the pictures, and not on the pictures' order.
+    A subset has `max_subset_size` pictures, or the smaller set's number if lower. Subsets depend on the seed and the pictures,
+    not on the pictures' order.
     """
 
     kind: Literal["kid"] = "kid"
@@ -44,7 +44,7 @@ class KID(BaseMetric):
 
 
 def draw_subset(count: int, size: int, rng: torch.Generator) -> Tensor:
-    """`size` different indices below `count`, [size]."""
+    """A random subset of `size` different indices below `count`, [size]."""
     return torch.randperm(count, generator=rng)[:size]
 
 
@@ -54,7 +54,7 @@ def subset_mmd2(x: Tensor, y: Tensor, indices_x: Tensor, indices_y: Tensor) -> T
 
 
 def polynomial_kernel(x: Tensor, y: Tensor) -> Tensor:
-    """(x·y / D + 1)³."""
+    """The polynomial kernel (x·y / D + 1)³."""
     return (x @ y.T / x.shape[1] + 1) ** 3
 
 
@@ -65,7 +65,7 @@ def mmd2(x: Tensor, y: Tensor) -> Tensor:
 
 
 def unbiased(xx: Tensor, yy: Tensor, xy: Tensor) -> Tensor:
-    """MMD² (0-d) given the kernel within the sets, [m, m] and [n, n], and between them, [m, n]."""
+    """The unbiased estimate of MMD² (0-d), given the kernel within the sets, [m, m] and [n, n], and between them, [m, n]."""
     return within(xx) + within(yy) - 2 * xy.mean()
 
 

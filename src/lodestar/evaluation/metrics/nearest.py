@@ -1,15 +1,15 @@
-"""Nearest training neighbour: whether pictures are copies of those that a model was trained on, which the reference has to be.
+"""Nearest training neighbour: a test for copies of training pictures, which have to be the reference.
 
 Each picture's distance to its nearest training picture is compared with the distances of training pictures to each other, which
-is what pictures that the model has never seen would have:
+fresh pictures would have as well:
 
     authenticity = share of pictures x with |x - t| > |t - t'|, t the nearest training picture to x and t' the nearest other
                    one to t (Alaa et al. 2022, arXiv:2102.08921, section 4.3)
     closer       = P(|x - t| < |u - u'|) for a picture x and a training picture u, each with its nearest, ties counting half:
                    the Mann-Whitney statistic of Meehan et al. 2020, arXiv:2004.05675, eq. 1, u in the place of held-out pictures
 
-``closer`` is 0.5 for fresh pictures of the same distribution and 1 for copies; worse pictures are farther away and bring it
-below. Measure held-out pictures by it too (``--samples``): near-duplicates within the data move the scale.
+``closer`` is 0.5 for fresh pictures of the same distribution and 1 for copies; worse pictures are farther away and lower the
+value. Measure held-out pictures too (``--samples``): near-duplicates within the data move the scale.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from lodestar.evaluation.statistics import Part, Statistics
 
 
 class Nearest(BaseMetric):
-    """``authenticity``, ``closer``, and median distances: ``nearest`` of pictures, ``nearest_reference`` of training ones."""
+    """Tests for copies: ``authenticity``, ``closer``, and median distances ``nearest`` of pictures, ``nearest_reference`` of
+    training."""
 
     kind: Literal["nearest"] = "nearest"
     needs: ClassVar[Part] = "features"

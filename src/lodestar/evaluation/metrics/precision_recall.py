@@ -1,7 +1,7 @@
-"""Improved precision and recall: how much of one set lies within the manifold of the other.
+"""Improved precision and recall: the share of each set within the manifold of the other.
 
-Kynkäänniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2. The manifold of a set is the union of balls around its members, each
-as large as the distance to the k-th nearest other member:
+Kynkäänniemi et al. 2019, arXiv:1904.06991, eq. 1 and 2. The manifold of a set is the union of balls around its members, each as
+large as the distance to the k-th nearest other member:
 
     precision = share of generated pictures inside the reference's manifold (fidelity)
     recall    = share of reference pictures inside the generated manifold (diversity)
@@ -20,7 +20,7 @@ from lodestar.evaluation.statistics import Part, Statistics
 
 
 class PrecisionRecall(BaseMetric):
-    """``precision`` and ``recall`` (0 to 1) with the k-th nearest neighbour, and their harmonic mean ``f_score``."""
+    """Precision and recall (0 to 1) with the k-th nearest neighbour, and their harmonic mean ``f_score``."""
 
     kind: Literal["precision_recall"] = "precision_recall"
     k: int = Field(default=3, ge=1, le=100_000)

@@ -1,7 +1,7 @@
-"""Fréchet distance of spatial features (sFID): of where things are, which features that are averaged over places cannot tell.
+"""Fréchet distance of spatial features (sFID), sensitive to positions, unlike features averaged over places.
 
 Nash et al. 2021, arXiv:2103.03841, section 5.1: the first 7 channels of one of Inception's inner maps, flattened (`frechet.py`
-has the distance). With another extractor they are those of its last map before the average.
+has the distance). Other extractors use their last map before the average.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lodestar.evaluation.statistics import Part, Statistics
 
 
 class SpatialFrechet(BaseMetric):
-    """Fréchet distance of the spatial features, ``spatial_frechet``; it falls with the number of pictures, too."""
+    """Fréchet distance of the spatial features, ``spatial_frechet``; falls with the number of pictures, too."""
 
     kind: Literal["spatial_frechet"] = "spatial_frechet"
     needs: ClassVar[Part] = "spatial"

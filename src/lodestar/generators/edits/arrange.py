@@ -1,4 +1,4 @@
-"""What an edit is asked to be: pictures and labels in, a request out."""
+"""Arranging an edit: pictures and labels in, a request out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an edit is: pictures and a model in, the states of a sampling run out."""
+"""Edits: pictures and a model in, the states of a sampling run out."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from lodestar.samplers import Sampler, State
 
 
 class Sourced(Request):
-    """What to make of pictures, whatever the way."""
+    """A request made of pictures, whatever the edit."""
 
     pictures: tuple[str, ...] = Field(default=(), max_length=COUNT)
     """The pictures that results are made of, each by the SHA-256 of its values."""
     mask: str | None = None
-    """Likewise, where there is one."""
+    """SHA-256 of the mask's values; None without a mask."""
     origins: tuple[Ask, ...] = Field(default=(), max_length=COUNT)
-    """What each of them is, where it is inverted; of an interpolation, what is asked for at its two ends."""
+    """Asks of the pictures, for inversion; of an interpolation, the asks of its two ends."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -44,7 +44,7 @@ class Sourced(Request):
 
     @property
     def weights(self) -> list[float]:
-        """Where each result is between two ends, in [0, 1], where there are ends."""
+        """Position of each result between two ends, in [0, 1], if there are ends."""
         return [ask.weight for ask in self.asks if ask.weight is not None]
 
 
@@ -63,7 +63,7 @@ class EditJob:
     mask: Tensor | None
     """bool [H, W], True where something is to be made."""
     noise: SeededNoise
-    """Of which nothing has been drawn."""
+    """The noise, of which nothing has been drawn."""
     steps: Sequence[Transition]
     sampler: Sampler
 
@@ -73,7 +73,7 @@ class EditJob:
         return self.pictures[self.request.sources]
 
     def start(self) -> Tensor:
-        """Where sampling begins: each result's first draw [B, C, H, W]."""
+        """Initial noise of sampling: each result's first draw [B, C, H, W]."""
         model = self.guided.model
         return self.noise.start(model.space, model.device) * model.config.schedule.start_sigma
 
@@ -92,16 +92,16 @@ class Edit(Config, abc.ABC):
 
     @property
     def inverts(self) -> bool:
-        """Whether it goes up from a picture to noise, under the picture's own class."""
+        """True if pictures are inverted to noise, under their own class."""
         return False
 
     @property
     def enlarges(self) -> bool:
-        """Whether its pictures are small ones, of the size that a model was trained to enlarge."""
+        """True if the pictures are small, of the input size of an upsampler."""
         return False
 
     def draws(self, pictures: int) -> bool:
-        """Whether it draws noise, made of so many pictures."""
+        """True if noise is drawn, for so many pictures."""
         return True
 
     @property
@@ -122,7 +122,7 @@ class Edit(Config, abc.ABC):
 
     @abc.abstractmethod
     def length(self, steps: Sequence[Transition]) -> int:
-        """How many steps `states` takes: a state for each, unless the sampler chooses its own, and the last one's is the last."""
+        """Number of steps of `states`: a state for each, unless the sampler is adaptive, and the last one's is the last."""
 
     @abc.abstractmethod
     def states(self, job: EditJob) -> Iterator[State]:

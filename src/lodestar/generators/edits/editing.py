@@ -1,4 +1,4 @@
-"""Edits wired to a model: what suits it, and the stream of frames that answers."""
+"""Edits with a model: checks, and the stream of frames of the answer."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ class Interpolate(Edit):
 
     kind: Literal["interpolate"] = "interpolate"
     points: int = Field(default=8, ge=2, le=100_000)
-    """How many results, the two ends included."""
+    """Number of results, the two ends included."""
     to_seed: Seed | None = None
     """The seed at the other end; None is the same one."""
     guided: bool = False

@@ -1,7 +1,7 @@
 """Inversion and re-synthesis (DDIM, Song et al. 2021, section 4.3; between two models, DDIB, Su et al. 2023).
 
-A picture is encoded as the noise that a deterministic sampler would have made it of, under the label that it has, and sampled
-again from that noise under the label that it is to have.
+A picture is encoded as noise by a deterministic sampler run upwards under its own label, and sampled again from that noise under
+the new label.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What to make of pictures, and the pictures that it is made of."""
+"""Requests for edits, and the pictures of an edit."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lodestar.generators.edits.base import Sourced
 
 
 class EditRequest(Sourced):
-    """What to make of pictures, and in which way. The command line, Python and a manifest all make one of these."""
+    """A request for an edit of pictures. The command line, Python and a manifest all make one of these."""
 
     edit: AnyEdit
 
@@ -28,7 +28,7 @@ class Material:
     mask: Tensor | None = field(default=None, repr=False)
     """bool [H, W], True where something is to be made."""
     names: tuple[str, ...] = ()
-    """Where each of the pictures comes from, if from a file."""
+    """Sources of the pictures, if from files."""
     labels: tuple[str, ...] = ()
     """The class that each is known to have, where that is told of all of them."""
 
