@@ -162,6 +162,7 @@ def test_paths_stay_in_its_folder(folder: Path, file: str) -> None:
         ({"name": "../weights/cifar10"}, "no embedded model"),
         ({"file": "x.safetensors", "sha256": "ABC"}, "parts.weak.sha256 is 'ABC'"),
         ({"file": "guides"}, "guides is missing"),
+        ({"file": "x\0y"}, "is missing"),
         ({"fiel": "x"}, "unknown field .*parts.weak.fiel.*did you mean 'file'"),
     ],
     ids=str,

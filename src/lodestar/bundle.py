@@ -151,12 +151,12 @@ class _Search:
 
     def look(self, file: Path, around: tuple[str, ...]) -> tuple[str, str]:
         """The kind of a file and its digest. Raises Problem."""
+        if not os.path.isfile(file):  # which says no to a name that no system takes
+            raise Problem(f"{file} is missing")
         real = os.path.realpath(file)
         if real in around:
             raise Problem(f"{file} is a bundle that this one is a part of, and so a circle")
         if real not in self.known:
-            if not os.path.isfile(file):
-                raise Problem(f"{file} is missing")
             if not file.name.endswith(SUFFIX):
                 header = checkpoint.peek(file)
                 self.known[real] = header.kind, header.digest
