@@ -32,7 +32,7 @@ from lodestar.evaluation.report import Report, digest
 from lodestar.evaluation.statistics import Collector, Moments, Part, Statistics
 from lodestar.generators.base import Generator, Prepared
 from lodestar.generators.guide import Guides, chosen
-from lodestar.generators.request import Request, Settings, request
+from lodestar.generators.request import Request, Settings, check_batch_size, request
 from lodestar.images import save_grid
 from lodestar.progress import progress
 
@@ -81,6 +81,9 @@ class Measurement:
     """Where that is shown; default standard error."""
     tick: Callable[[int], None] | None = None
     """Is called with the pictures measured so far, of all repeats: when sampling begins, and after every batch."""
+
+    def __post_init__(self) -> None:
+        check_batch_size(self.batch_size)
 
 
 def measure(

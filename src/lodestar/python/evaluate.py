@@ -19,7 +19,7 @@ from lodestar.files import check_writable, write_text
 from lodestar.generators.base import Generator
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guides, check_given
-from lodestar.generators.request import Asked, Settings, settings
+from lodestar.generators.request import Asked, Settings, check_batch_size, settings
 from lodestar.generators.samples import Samples
 from lodestar.training.names import RUN
 
@@ -48,7 +48,7 @@ def evaluate(
     """Measure a model, or pictures that are there, against a reference: ``print(lodestar.evaluate("cifar10", count=500))``.
 
     what: a model that was loaded, or its name, run or file; or pictures: `Samples`, a folder, a parquet, .npz, .zip or tar file,
-    or what else `lodestar.data.open_source` takes. reference: pictures of these kinds, or a file of statistics; default that of
+    or an object that `lodestar.data.open_source` takes. reference: whatever that takes, or a file of statistics; default that of
     the embedded model. count: how many pictures a model samples (default 5000), classes in turn, picture k with the seed `seed` +
     k. metrics: "frechet", "kid:1000", `lodestar.metrics.KID` …, one or several; default those that extractor and reference can
     give. seeds: measure so often, each time with new seeds, for means and 95 % intervals. extractor: what makes features, or its
@@ -95,6 +95,7 @@ def bpd(
     (`lodestar.evaluation.likelihood.measure`). out: a folder for report.json, bpd.csv and bpd.png. Raises Problem.
     """
     asked = settings(**how)
+    check_batch_size(batch_size)
     for name in ("guidance", "temperature"):
         if settled(asked)[name]:
             raise Problem(f"{name} has no effect on bits per dimension: leave it out")
