@@ -112,6 +112,7 @@ def test_a_folder_is_a_run_or_pictures(tmp_path: Path) -> None:
         ({"stps": 3}, "unknown setting 'stps'.*did you mean 'steps'"),
         ({"count": 0}, "count is 0"),
         ({"seeds": 0}, "at least 1"),
+        ({"batch_size": 0}, "batch size is 0: "),
         ({"guides": {"weak": None}}, "guides: 'weak' has no effect"),
         ({"guidance": Classifier(scale=1.0)}, "classifier needs a noise-aware classifier, and none is loaded"),
         ({"out": "file/out"}, "cannot write file/out"),
@@ -145,5 +146,7 @@ def test_bits_per_dimension(tmp_path: Path) -> None:
     tiny.folder(tmp_path / "pictures", 6)
     model.save("mine.safetensors")
     assert "ode" not in lodestar.bpd("mine.safetensors", "pictures", ode=False, **given).numbers  # type: ignore[arg-type]
+    with pytest.raises(lodestar.Problem, match="batch size is 0: "):
+        lodestar.bpd(model, tiny.reference(), batch_size=0)
     with pytest.raises(lodestar.Problem, match="guidance has no effect on bits per dimension"):
         lodestar.bpd(model, tiny.reference(), guidance="cfg:2")

@@ -133,6 +133,6 @@ def test_measuring_that_is_long_is_foretold_with_that_of_the_variants_to_come(
     monkeypatch.setattr("lodestar.progress.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
     console, how = Console(record=True, width=200, file=io.StringIO()), Measurement(batch_size=2, cache=tmp_path / "cache")
     run = denoising(pictures, images=8)
-    ablate(run, tmp_path / "a", tiny.reference(), tiny.extractor(), console, names=("rescale",), count=6, measuring=how)
+    ablate(run, tmp_path / "a", tiny.reference(), tiny.extractor(), console, names=("rescale", "head-32"), count=6, measuring=how)
     said = [line for line in console.export_text().splitlines() if "to go here" in line]
     assert said == ["about 1.7 minutes to go here, about 4.2 minutes with 1 more like it", "about 1.7 minutes to go here"]

@@ -34,7 +34,7 @@ Seeds = Annotated[
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(help="As in sample, or pictures: a parquet, .npz, .zip or tar file; leave it out with --samples."),
+        typer.Argument(help="As in sample, or pictures: a folder, a parquet, .npz, .zip or tar file; or --samples."),
     ] = None,
     reference: Reference = None,
     samples: Annotated[

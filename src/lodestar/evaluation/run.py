@@ -18,7 +18,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from lodestar.config import Problem, short
+from lodestar.config import BatchSize, Problem, checked, short
 from lodestar.core.noise import seeds_from
 from lodestar.data import Source
 from lodestar.evaluation.extractors import Extractor, InceptionExtractor, gives, note
@@ -81,6 +81,9 @@ class Measurement:
     """Where that is shown; default standard error."""
     tick: Callable[[int], None] | None = None
     """Is called with the pictures measured so far, of all repeats: when sampling begins, and after every batch."""
+
+    def __post_init__(self) -> None:
+        checked("batch size", self.batch_size, BatchSize)
 
 
 def measure(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Unpack
 
 from lodestar import bundle, library
-from lodestar.config import Problem, parse
+from lodestar.config import BatchSize, Problem, checked, parse
 from lodestar.data import Pictures, Source, ending, open_source
 from lodestar.evaluation import likelihood, run
 from lodestar.evaluation.extractors import Extractor
@@ -48,7 +48,7 @@ def evaluate(
     """Measure a model, or pictures that are there, against a reference: ``print(lodestar.evaluate("cifar10", count=500))``.
 
     what: a model that was loaded, or its name, run or file; or pictures: `Samples`, a folder, a parquet, .npz, .zip or tar file,
-    or what else `lodestar.data.open_source` takes. reference: pictures of these kinds, or a file of statistics; default that of
+    or an object that `lodestar.data.open_source` takes. reference: whatever that takes, or a file of statistics; default that of
     the embedded model. count: how many pictures a model samples (default 5000), classes in turn, picture k with the seed `seed` +
     k. metrics: "frechet", "kid:1000", `lodestar.metrics.KID` …, one or several; default those that extractor and reference can
     give. seeds: measure so often, each time with new seeds, for means and 95 % intervals. extractor: what makes features, or its
@@ -95,6 +95,7 @@ def bpd(
     (`lodestar.evaluation.likelihood.measure`). out: a folder for report.json, bpd.csv and bpd.png. Raises Problem.
     """
     asked = settings(**how)
+    checked("batch size", batch_size, BatchSize)
     for name in ("guidance", "temperature"):
         if settled(asked)[name]:
             raise Problem(f"{name} has no effect on bits per dimension: leave it out")

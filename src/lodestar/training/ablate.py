@@ -131,39 +131,41 @@ def ablate(
     check_writable(folder / TABLE)
     if run.data.validation is None and not run.data.held_out:
         run = run.replace(data=run.data.replace(held_out=HELD_OUT))
-    chosen = [name for name in VARIANTS if not names or name in names or name == "base"]
     network = task.model.denoiser.network
     if not isinstance(network, UNetConfig):
         raise Problem(f"this run's network is of kind {network.kind!r}: the variants are of a U-Net, 'unet'")
-    start = base(network)
+    planned = _planned(network, names)
+    following = sum(isinstance(what, UNetConfig) for what in planned.values())
     rows: list[Row] = []
-    done: dict[str, str] = {}
-    for number, name in enumerate(chosen):
-        variant = VARIANTS[name]
-        try:
-            network = variant.of(start)
-        except Problem as problem:
-            rows.append(_row(name, f"not here: {problem}", variant, None, rows))
+    for name, what in planned.items():
+        if isinstance(what, str):
+            rows.append(_row(name, what, VARIANTS[name], None, rows))
             continue
-        twin = done.setdefault(_structure(network), name)
-        if twin != name:
-            rows.append(_row(name, f"the same network as {twin}", variant, None, rows))
-            continue
-        varied = task.replace(model=task.model.replace(denoiser=task.model.denoiser.replace(network=network)))
-        following = len(chosen) - 1 - number
+        following -= 1
+        varied = task.replace(model=task.model.replace(denoiser=task.model.denoiser.replace(network=what)))
         model = train(run.replace(task=varied), folder / name, console, device, following=following)
-        kept = folder / name / "report.json"
-        how = replace(
-            measuring or Measurement(),
-            title=f"measuring {folder / name}",
-            console=console,
-            tick=Foretold(console, count, following),
-        )
-        report = measured(kept, model, reference, extractor, count=count, device=device, run=how)
-        rows.append(_row(name, variant.change, variant, _numbers(model, report["numbers"]["frechet"]), rows))
+        title, tick = f"measuring {folder / name}", Foretold(console, count, following)
+        how = replace(measuring or Measurement(), title=title, console=console, tick=tick)
+        report = measured(folder / name / "report.json", model, reference, extractor, count=count, device=device, run=how)
+        rows.append(_row(name, VARIANTS[name].change, VARIANTS[name], _numbers(model, report["numbers"]["frechet"]), rows))
         write_csv(folder / TABLE, rows)
     write_csv(folder / TABLE, rows)
     return rows
+
+
+def _planned(network: UNetConfig, names: Sequence[str]) -> dict[str, UNetConfig | str]:
+    """The network of each variant that is asked for, and of the base; in words why there is none to train, where it is so."""
+    planned: dict[str, UNetConfig | str] = {}
+    done: dict[str, str] = {}
+    for name in (name for name in VARIANTS if not names or name in names or name == "base"):
+        try:
+            varied = VARIANTS[name].of(base(network))
+        except Problem as problem:
+            planned[name] = f"not here: {problem}"
+            continue
+        twin = done.setdefault(_structure(varied), name)
+        planned[name] = varied if twin == name else f"the same network as {twin}"
+    return planned
 
 
 def table(rows: Sequence[Row]) -> Table:
