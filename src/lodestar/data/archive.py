@@ -13,6 +13,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -101,10 +102,11 @@ class TarRows(ArchiveRows):
 
     def _open(self) -> tuple[dict[str, str], Listing]:
         self._lock = threading.Lock()
-        self._archive = tarfile.open(fileobj=_plain(self._path), mode="r:")  # noqa: SIM115 (open as long as the rows are)
+        file = _plain(self._path)
+        self._archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (open as long as the rows are)
         names: dict[str, str] = {}
         listing = Listing()
-        for member in _forward(self._archive):
+        for member in _forward(self._archive, file):
             path = _clean(member.name)
             if member.isdir():
                 listing.folders.append(path)
@@ -127,13 +129,12 @@ class TarRows(ArchiveRows):
                 return file.read()
 
 
-def _forward(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _forward(archive: tarfile.TarFile, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """The members of a tar, each behind the one before, to its end. Raises any exception.
 
     tarfile would go back where a size is negative, and so never end; and takes what is no header of a member for the end.
     """
-    assert archive.fileobj is not None
-    reached, end = 0, archive.fileobj.seek(0, os.SEEK_END)
+    reached, end = 0, file.seek(0, os.SEEK_END)
     for member in archive:
         if member.isreg() and not member.issparse() and member.offset_data + member.size > end:
             raise EOFError
@@ -141,8 +142,8 @@ def _forward(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
             raise ValueError(f"{member.name} has {member.size} bytes")
         reached = member.offset_data
         yield member
-    archive.fileobj.seek(archive.offset)
-    if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
+    file.seek(archive.offset)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
         raise ValueError(f"what follows after {len(archive.getmembers()):,} files in it is damaged")
 
 
