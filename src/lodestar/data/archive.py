@@ -13,7 +13,7 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -98,15 +98,15 @@ class ZipRows(ArchiveRows):
 
 
 class TarRows(ArchiveRows):
-    """The picture files of a tar archive. A compressed archive is unpacked into a temporary file without a name, for random
-    access."""
+    """See ArchiveRows. A compressed one is unpacked into a temporary file without a name, so that it can be read at random."""
 
     def _open(self) -> tuple[dict[str, str], Listing]:
         self._lock = threading.Lock()
-        self._archive = tarfile.open(fileobj=_plain(self._path), mode="r:")  # noqa: SIM115 (open as long as the rows are)
+        file = _plain(self._path)
+        self._archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (open as long as the rows are)
         names: dict[str, str] = {}
         listing = Listing()
-        for member in _forward(self._archive):
+        for member in _forward(self._archive, file):
             path = _clean(member.name)
             if member.isdir():
                 listing.folders.append(path)
@@ -129,12 +129,11 @@ class TarRows(ArchiveRows):
                 return file.read()
 
 
-def _forward(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+def _forward(archive: tarfile.TarFile, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
     """The members of a tar, each behind the one before, to its end. Raises any exception.
 
     tarfile would go back where a size is negative, and so never end; and takes what is no header of a member for the end.
     """
-    file: Any = archive.fileobj
     reached, end = 0, file.seek(0, os.SEEK_END)
     for member in archive:
         if member.isreg() and not member.issparse() and member.offset_data + member.size > end:

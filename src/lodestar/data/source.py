@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem, nearest
+from lodestar.config import Problem, nearest, shown
 from lodestar.data.archive import TARS, TarRows, ZipRows
 from lodestar.data.arrays import digits
 from lodestar.data.batch import Row, good_row
@@ -63,6 +63,9 @@ class Source:
             raise Problem(f"channels is {channels}: choose from 1 (grey), 3 (RGB)")
         if not len(rows):
             raise Problem(f"{spec} is empty: it holds no pictures")
+        for name in rows.names or ():
+            if name.encode(errors="ignore").decode() != name:
+                raise Problem(f"{spec}: class {shown(name)} is no text that can be written (UTF-8): give it another name")
         channels = channels or stored_channels(rows, spec)
         self.spec, self.rows, self.names, self.channels, self.skip_bad = spec, rows, rows.names, channels, skip_bad
         self.bad: dict[int, str] = {}
