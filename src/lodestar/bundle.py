@@ -1,8 +1,8 @@
 """A model of several files: one small JSON file, ``NAME.bundle.json``, that names its parts by role and pins them by SHA-256.
 
-Roles are open text, and whoever uses a bundle asks for those that it knows. The part "model" is what the bundle is loaded as;
-others go with it: a generator's guides under the roles in which guidance asks for them, a "reference" to measure against, and so
-on. An embedded model's companions are named in a bundle in the package.
+Roles are open text; a user of a bundle takes the roles it knows. The bundle is loaded as its part "model"; other parts go with
+this model: its guides, under the roles in which guidance asks for them, a "reference" to measure against, and so on. An embedded
+model's companions are named in a bundle in the package.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from lodestar.config import Config, Problem, decode, nearest
 from lodestar.files import read_json, write_text
 
 SUFFIX = ".bundle.json"
-"""How the names of bundles end."""
+"""Ending of the names of bundles."""
 
 MAIN = "model"
 """The role of the part that a bundle is loaded as."""
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""Where the embedded models and their bundles are."""
+"""Folder of the embedded models and their bundles."""
 
 DEEPEST = 16
 """Bundles in bundles are refused when they are nested deeper."""
@@ -47,7 +47,7 @@ class Part(Config):
     name: str | None = Field(default=None, min_length=1, max_length=100)
     """Or an embedded model's name."""
     sha256: Digest
-    """As `lodestar info` shows it: of a checkpoint's content, or of a bundle's roles and digests."""
+    """Digest of a checkpoint's content, or of a bundle's roles and digests, as `lodestar info` shows it."""
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -58,7 +58,7 @@ class Part(Config):
         return self
 
     def place(self, folder: Path) -> tuple[str, Path]:
-        """What the part is loaded by, and its file, for a bundle in this folder. Raises Problem for a name that there is not."""
+        """Name or path to load the part by, and its file, for a bundle in this folder. Raises Problem for an unknown name."""
         if self.file is not None:
             path = folder.joinpath(*PurePosixPath(self.file).parts)
             return str(path), path
@@ -83,13 +83,13 @@ class Bundle(Config):
 
 @dataclass(frozen=True)
 class Found:
-    """A part that is there, and is the one that its bundle names."""
+    """A part whose file exists and has the digest named by its bundle."""
 
     name: str
-    """What it is loaded by."""
+    """Name or path to load the part by."""
     file: Path
     kind: str
-    """What the file holds: "bundle", or a checkpoint's kind ("diffusion", "classifier", "statistics" …)."""
+    """Kind of the file: "bundle", or a checkpoint's kind ("diffusion", "classifier", "statistics" …)."""
     digest: str
 
 

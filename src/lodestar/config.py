@@ -54,11 +54,11 @@ Channels = Annotated[int, Field(ge=1, le=16_384)]
 Seed = Annotated[int, Field(ge=0, le=SEEDS - 1)]
 """A seed in a configuration."""
 Count = Annotated[int, Field(ge=1, le=COUNT)]
-"""How many pictures."""
+"""Number of pictures."""
 BatchSize = Annotated[int, Field(ge=1, le=BATCH)]
-"""How many pictures at once."""
+"""Number of pictures in a batch."""
 Candidates = Annotated[int, Field(ge=1, le=CANDIDATES)]
-"""How many pictures are made for each that is kept."""
+"""Number of candidates for each kept picture."""
 
 
 class Problem(ValueError):
@@ -239,7 +239,7 @@ class Kinds:
     """
 
     def __init__(self, *members: type[Config], default: type[Config] | None = None) -> None:
-        """default: the kind of what does not say its own, so that what was written when there was one kind stays right."""
+        """default: the kind of values that name none, so that files from before there were several kinds stay valid."""
         self.members: list[type[Config]] = list(members)
         self.default = default
 

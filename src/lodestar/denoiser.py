@@ -27,8 +27,7 @@ class DenoiserConfig(Config):
     """A denoiser: a network with its prediction and its conditions."""
 
     network: AnyNetwork = UNetConfig()
-    """Its channels are made to fit: those that it takes are the data's and the conditions' planes, those that it gives follow
-    from `variance`."""
+    """The network. The denoiser sets its channels: inputs for the data and the conditions' planes, outputs by `variance`."""
     prediction: AnyPrediction = Epsilon()
     variance: Variance = "fixed"
     channels: Channels = 3

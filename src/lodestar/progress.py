@@ -63,7 +63,7 @@ class Foretold:
     """Says once, on a console, about how long the rest of some work takes here: "about 3.3 hours to go here"."""
 
     def __init__(self, console: Console, total: float, following: int = 0) -> None:
-        """total: as a `Forecast` has it; following: how many works like this one come after it, of which it tells too."""
+        """total: number of units of work; following: number of works of the same length to come, which the text includes."""
         self.console, self.total, self.following = console, total, following
         self.forecast = Forecast(total)
 
@@ -79,7 +79,7 @@ class Foretold:
         self.console.print(told)
 
     def within(self, before: float, weight: float) -> Callable[[float], None]:
-        """What to call within a part of the work: `before` units came before it, and each of its own is so many."""
+        """The function to call within a part of the work: `before` units came before, and a unit of the part counts `weight`."""
         return lambda done: self(before + weight * done)
 
 

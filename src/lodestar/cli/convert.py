@@ -15,7 +15,7 @@ def convert(
         str, typer.Argument(help="A .pt file, a published model to fetch (openai/adm-64), or a folder of diffusers.")
     ],
     name: Annotated[
-        str | None, typer.Option("--as", help="Which published model the file is, where its name does not tell: openai/adm-64.")
+        str | None, typer.Option("--as", help="The published model in the file, where its name does not tell: openai/adm-64.")
     ] = None,
     flag: Annotated[
         list[str] | None,
@@ -23,7 +23,7 @@ def convert(
     ] = None,
     flags: Annotated[
         str | None,
-        typer.Option(help="All of them: a command line of guided-diffusion or improved-diffusion, or a file that holds one."),
+        typer.Option(help="All flags: a command line of guided-diffusion or improved-diffusion, or a file that holds one."),
     ] = None,
     sampler: SamplerText = None,
     steps: Steps = None,
@@ -31,8 +31,8 @@ def convert(
 ) -> None:
     """Convert a foreign checkpoint into one file with its configuration, in models/ unless told otherwise.
 
-    --sampler and --steps are what the model is sampled with afterwards, in the place of what its files say. With flags, --as
-    names the code whose defaults count: guided-diffusion (unless told) or improved-diffusion.
+    --sampler and --steps are settings of the model's later sampling, in the place of those in its files. With flags, --as names
+    the code whose defaults count: guided-diffusion (unless told) or improved-diffusion.
     """
     from lodestar.conversion.flags import parse
     from lodestar.python.convert import converted

@@ -14,7 +14,7 @@ def label(
     data: DataSource,
     out: Annotated[Path, typer.Option("--out", help="The parquet file to write.")] = Path("labelled.parquet"),
     clusters: Annotated[int, typer.Option("--clusters", min=2, max=100_000, help="How many classes to find.")] = 10,
-    seed: Annotated[int, typer.Option("--seed", min=0, max=LAST_SEED, help="Of the clusters' first centres.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", min=0, max=LAST_SEED, help="Seed of the clusters' first centres.")] = 0,
     batch_size: BatchSize = 64,
     extractor: ExtractorName = None,
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Leave out pictures that cannot be decoded.")] = False,

@@ -19,12 +19,12 @@ app = typer.Typer(
 Pictures = Annotated[
     list[str], typer.Argument(help="Picture files of any size, folders of them, albums of samples, or parquet files.")
 ]
-Chosen = Annotated[list[int] | None, typer.Option("--picture", min=0, help="Only this one of them, by number. Repeatable.")]
+Chosen = Annotated[
+    list[int] | None, typer.Option("--picture", min=0, help="Use only the picture of this number, from 0. Repeatable.")
+]
 Labels = Annotated[
     list[str] | None,
-    typer.Option(
-        "--label", help="What to make of them: a class by name or number, with a count: dog=8. Repeatable; default none."
-    ),
+    typer.Option("--label", help="The class to make, by name or number, with a count: dog=8. Repeatable; default none."),
 ]
 Origin = Annotated[
     list[str] | None,
@@ -37,7 +37,9 @@ Guided = Annotated[bool, typer.Option("--guided", help="Guide the inversion too 
 def sdedit(
     model: Model,
     pictures: Pictures,
-    strength: Annotated[float, typer.Option("--strength", help="In (0, 1]: near 0 the picture comes back, 1 ignores it.")] = 0.5,
+    strength: Annotated[
+        float, typer.Option("--strength", help="Part of the steps, in (0, 1]: near 0 keeps the picture, 1 ignores it.")
+    ] = 0.5,
     picture: Chosen = None,
     label: Labels = None,
     count: Count = None,
@@ -102,7 +104,7 @@ def inpaint(
     count: Count = None,
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Fill in what a mask shows white, any of it, and keep the rest (RePaint); the usual sampler is ancestral."""
+    """Fill in the white places of a mask and keep the rest (RePaint); the usual sampler is ancestral."""
     from lodestar.generators.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 Seeds = Annotated[
     int,
-    typer.Option("--seeds", min=1, max=1_000, help="Measure so often, each time with new seeds, for means and 95 % intervals."),
+    typer.Option("--seeds", min=1, max=1_000, help="Number of measurements, each with new seeds, for means and 95 % intervals."),
 ]
 
 
@@ -34,7 +34,9 @@ Seeds = Annotated[
 def evaluate(
     model: Annotated[
         str | None,
-        typer.Argument(help="As in sample, or pictures: a folder, a parquet, .npz, .zip or tar file; or --samples."),
+        typer.Argument(
+            help="A model, as in sample, or pictures: a folder, a parquet, .npz, .zip or tar file; not with --samples."
+        ),
     ] = None,
     reference: Reference = None,
     samples: Annotated[
@@ -156,19 +158,17 @@ def stats(
     out: Annotated[Path, typer.Option("--out", help="The file to write, NAME.safetensors.")],
     size: Annotated[
         int | None,
-        typer.Option("--size", min=1, max=16_384, help="Resize and crop the pictures to so many pixels, as for training."),
+        typer.Option("--size", min=1, max=16_384, help="Side in pixels to resize and crop the pictures to, as for training."),
     ] = None,
     features_kept: Annotated[
         int | None,
-        typer.Option(
-            "--keep", min=0, help="Keep the features of so many pictures, evenly chosen (default all); moments are of all."
-        ),
+        typer.Option("--keep", min=0, help="Pictures whose features are kept, evenly chosen (default all); moments are of all."),
     ] = None,
     batch_size: BatchSize = 64,
     extractor: ExtractorName = None,
     device: Device = None,
 ) -> None:
-    """Find out once what a reference's pictures are like: a file that --reference takes in their place."""
+    """Compute the statistics of a reference's pictures once, into a file that --reference takes in their place."""
     from lodestar.config import Problem
     from lodestar.data import open_source
     from lodestar.evaluation import extractors

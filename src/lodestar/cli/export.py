@@ -17,7 +17,7 @@ def export(
     ] = "diffusers",
     sampler: SamplerText = None,
     steps: Steps = None,
-    private: Annotated[bool, typer.Option("--private", help="A new repository of the hub is for you alone.")] = False,
+    private: Annotated[bool, typer.Option("--private", help="Make the repository of the hub private, if it is new.")] = False,
 ) -> None:
     """Write a model for diffusers, or put it on a hub, from where `hf:owner/repository` loads it.
 

@@ -58,7 +58,7 @@ GuidanceTexts = Annotated[
 ClassifierName = Annotated[
     str | None,
     typer.Option(
-        "--classifier", "--critic", help="The classifier that guides (a name, run or file): noise-aware, but for sees=clean."
+        "--classifier", "--critic", help="The guiding classifier (a name, run or file): noise-aware, unless with sees=clean."
     ),
 ]
 GuideNames = Annotated[
@@ -72,10 +72,10 @@ WeakName = Annotated[
     ),
 ]
 Temperature = Annotated[
-    float, typer.Option("--temperature", help="Deviation of all noise that is drawn; below 1 is likelier, less diverse.")
+    float, typer.Option("--temperature", help="Standard deviation of all drawn noise; below 1: likelier, less diverse.")
 ]
-Clamp = Annotated[bool, typer.Option("--clamp/--no-clamp", help="Clamp what the model believes to the range of pictures.")]
-Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; a GPU where there is one.")]
+Clamp = Annotated[bool, typer.Option("--clamp/--no-clamp", help="Clamp the estimated picture x̂₀ to the range of pictures.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default a GPU where there is one.")]
 Reference = Annotated[
     str | None,
     typer.Option(
@@ -89,7 +89,7 @@ ExtractorName = Annotated[
     typer.Option(
         "--extractor",
         "--features",
-        help="What makes the features that are compared: inception, inception:WEIGHTS, dinov2, clip, or a classifier (a name, a "
+        help="The extractor of the features to compare: inception, inception:WEIGHTS, dinov2, clip, or a classifier (a name, a "
         "run or a file); default cifar10_features, and inception with a published reference.",
     ),
 ]
@@ -97,7 +97,7 @@ ExtractorName = Annotated[
 
 @dataclass(frozen=True)
 class Solving:
-    """The options of every command that runs a sampler. `flattened` makes them a command's; what each has here is its default."""
+    """Options of every command that runs a sampler. `flattened` adds them to a command; the values here are their defaults."""
 
     guidance: GuidanceTexts = None
     sampler: SamplerText = None
@@ -111,7 +111,7 @@ class Solving:
     out: Out = None
 
     def asked(self) -> Asked:
-        """What is asked of how pictures are made, as the functions of Python take it."""
+        """Settings of sampling from these options, as keywords of the functions of Python."""
         return {"steps": self.steps, "sampler": self.sampler, "guidance": self.guidance or (), "clamp": self.clamp}
 
     def settings(self) -> Settings:

@@ -27,14 +27,12 @@ def sample(
     count: Count = None,
     best_of: Annotated[
         int,
-        typer.Option(
-            "--best-of", min=1, max=CANDIDATES, help="Of so many candidates keep the one that a classifier is surest of."
-        ),
+        typer.Option("--best-of", min=1, max=CANDIDATES, help="Candidates for each picture; the classifier's surest is kept."),
     ] = 1,
     judge: Annotated[
         str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
     ] = None,
-    npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it, no PNG files.")] = False,
+    npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
     sampling: Sampling = Sampling(),
 ) -> None:
     """Sample pictures: numbered PNG files, a grid, and a manifest."""

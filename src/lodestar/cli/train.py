@@ -23,17 +23,17 @@ Images = Annotated[
 
 @dataclass(frozen=True)
 class Training:
-    """The options of every command that trains. `flattened` makes them a command's; what each has here is its default."""
+    """Options of every command that trains. `flattened` adds them to a command; the values here are their defaults."""
 
     validation: Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")] = None
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, max=BATCH, help="Pictures at once.")] = None
-    seed: Annotated[int | None, typer.Option("--seed", min=0, max=LAST_SEED, help="Of weights, data order and noise.")] = None
+    seed: Annotated[int | None, typer.Option("--seed", min=0, max=LAST_SEED, help="Seed of weights, data order, noise.")] = None
     skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be decoded.")] = False
     device: Device = None
     out: Out = None
 
     def changes(self, data: str | None, images: int | None, init: str | None = None) -> Changes:
-        """What they change of a run, as the function of Python takes it."""
+        """Changes to a run by these options, as keywords of the function of Python."""
         return {
             "data": data, "validation": self.validation, "images": images, "batch_size": self.batch_size, "seed": self.seed,
             "init": init, "skip_bad": self.skip_bad,
@@ -42,7 +42,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Comparing:
-    """The options of what the models that are made are measured against."""
+    """Options of measuring the trained models: the reference and the extractor."""
 
     reference: Reference = None
     extractor: ExtractorName = None
@@ -78,7 +78,7 @@ def distill(
         int | None, typer.Option("--images", min=1, max=10**12, help="Images to see in each stage, repeats counted.")
     ] = None,
     count: Annotated[
-        int | None, typer.Option("--count", min=1, max=COUNT, help="Measure each stage by so many pictures; left out: none.")
+        int | None, typer.Option("--count", min=1, max=COUNT, help="Pictures to measure each stage by; default: no measuring.")
     ] = None,
     comparing: Comparing = Comparing(),
     training: Training = Training(),
@@ -112,7 +112,7 @@ def ablate(
     overrides: Overrides = None,
     variant: Annotated[
         list[str] | None,
-        typer.Option("--variant", help="One of the variants; default all. Repeatable; the base is always there."),
+        typer.Option("--variant", help="A variant to train; default all. Repeatable; the base is always trained."),
     ] = None,
     data: Data = None,
     count: Annotated[

@@ -18,8 +18,8 @@ def upsample(
         list[str] | None,
         typer.Option(
             "--label",
-            help="A class by name or number, in turn for the pictures: dog, or dog=8. Repeatable; default what their folder, "
-            "or the album, says that they are.",
+            help="A class by name or number, in turn for the pictures: dog, or dog=8. Repeatable; default the classes of "
+            "their folder or album.",
         ),
     ] = None,
     picture: Chosen = None,

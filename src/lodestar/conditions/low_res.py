@@ -19,7 +19,7 @@ from lodestar.config import Side
 
 
 def beside(x: Tensor, planes: Tensor) -> Tensor:
-    """What the network sees [B, C + P, H, W]: x [B, C, H, W], then planes [B, P, h, w], enlarged."""
+    """Input of the network [B, C + P, H, W]: x [B, C, H, W], then planes [B, P, h, w], enlarged."""
     return torch.cat([x, enlarged(planes, x.shape[-2:])], dim=1)
 
 

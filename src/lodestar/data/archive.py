@@ -98,7 +98,7 @@ class ZipRows(ArchiveRows):
 
 
 class TarRows(ArchiveRows):
-    """See ArchiveRows. A compressed one is unpacked into a temporary file without a name, so that it can be read at random."""
+    """See ArchiveRows. A compressed tar is unpacked into a temporary file without a name, for reading at random."""
 
     def _open(self) -> tuple[dict[str, str], Listing]:
         self._lock = threading.Lock()

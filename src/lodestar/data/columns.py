@@ -17,7 +17,7 @@ from lodestar.config import Note, Problem, nearest, shown
 from lodestar.data.classes import numbered
 
 Features = Mapping[str, Any]
-"""What is told of each column: of one that holds lists or several things it may be of any form."""
+"""Description of each column, by name. For columns of lists or of several fields, it may have any form."""
 Labels = tuple[tuple[str, ...] | None, np.ndarray | None]
 """Class names, and class numbers int64 [N]; or neither."""
 

@@ -28,9 +28,9 @@ from lodestar.files import atomic, reading, sha256
 
 PICTURES, LABELS = "arr_0", "arr_1"
 _LOCAL_HEADER = struct.Struct("<26x2H")
-"""Of a file in a zip archive: its name's length, and that of what comes between the name and the contents."""
+"""Header of a file in a zip archive: lengths of its name, and of the extra field between name and contents."""
 _LONGEST_HEADER = 1_024
-"""Characters of an array's header; it has about a tenth of it, and some thousands can exhaust the parser."""
+"""Characters of an array's header at most; usual are about a tenth, and some thousands can exhaust the parser."""
 
 
 class NpzRows:
@@ -120,7 +120,7 @@ def names(archive: zipfile.ZipFile) -> list[str]:
 
 
 def array(archive: zipfile.ZipFile, name: str, spec: str) -> np.ndarray:
-    """One array, read. Raises Problem for one that is damaged, or of Python objects, which are not unpickled."""
+    """One array, read. Raises Problem for a damaged array, or for Python objects, which are not unpickled."""
     with _reading(spec, name), _header(archive, name, spec, LARGEST)[0] as file:
         file.seek(0)
         read: np.ndarray = np.lib.format.read_array(file, allow_pickle=False, max_header_size=_LONGEST_HEADER)

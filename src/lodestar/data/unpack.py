@@ -1,7 +1,6 @@
-"""What is packed in archives, unpacked no further than it claims to reach, and not at all where it claims what nobody packs.
+"""Archives, unpacked up to their stated sizes alone, and refused where a stated size is implausible.
 
-A few bytes can claim, or unpack to, more than any machine holds; so whatever a file says of sizes is looked at before memory is
-given for it.
+A few bytes can claim, or unpack to, more than any machine holds; so sizes are checked before memory is allocated for them.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def check_unpacked(size: int, packed: int, largest: int | None = None) -> None:
 
 
 def open_member(archive: zipfile.ZipFile, info: zipfile.ZipInfo, largest: int | None = LARGEST) -> IO[bytes]:
-    """A file of a zip archive that is open by its name. Raises ValueError for a size that cannot be, and what zipfile does."""
+    """A file of a zip archive that is open by its name. Raises ValueError for an impossible size, and the errors of zipfile."""
     packed = min(info.compress_size, _size(archive))
     check_unpacked(info.file_size, packed, largest)
     if info.compress_type == zipfile.ZIP_STORED and info.file_size > packed:

@@ -1,4 +1,4 @@
-"""Statistics of pictures in a file: a reference that a model's bundle has, or one that ``lodestar stats`` has made.
+"""Statistics of pictures in a file: the reference in a model's bundle, or the output of ``lodestar stats``.
 
 The file holds moments and, optionally, features in 16 bits (32 in this machine's cache).
 """
@@ -24,7 +24,7 @@ KIND = "statistics"
 """Kind of the file among checkpoints."""
 
 ROLE = "reference"
-"""Of such a file in a model's bundle."""
+"""Role of such a file in a model's bundle."""
 
 
 class KeptConfig(Config):

@@ -28,7 +28,7 @@ _RECIPE = "2"
 
 
 Reference = str | Path | Source | Pictures | Kept | None
-"""What pictures are compared with, as it is given; None: what is kept of an embedded model's."""
+"""Pictures or statistics to compare with, in any form; None: the statistics in the model's bundle."""
 
 
 def choose_extractor(given: str | Path | Extractor | None, reference: Reference, device: Any = None) -> Extractor:
@@ -54,8 +54,8 @@ def open_reference(
     """The reference pictures, or kept statistics: of a file, or of the embedded model without a `spec`.
 
     spec: a path or a name, or pictures that are there in Python, as `lodestar.data.open_source` takes them. size: height and
-    width of the pictures that are measured; those of the reference are resized and cropped to it, as for training. metrics,
-    batch_size: as in `evaluate`; of a published reference, only what they need is found out. Raises Problem.
+    width of the measured pictures; the reference's are resized and cropped to this size, as for training. metrics, batch_size: as
+    in `evaluate`; of a published reference, only the statistics that the metrics need are computed. Raises Problem.
     """
     spec = str(spec) if isinstance(spec, Path) else spec
     if isinstance(spec, Kept):

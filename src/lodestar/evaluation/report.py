@@ -111,7 +111,7 @@ def report_table(numbers: Iterable[tuple[str, str]], settings: Mapping[str, Any]
 
 
 def in_text(table: Table) -> str:
-    """A table as text, as wide as a terminal, what stands in it as it is: names may look like rich's markup."""
+    """A table as text, as wide as a terminal. Cells are not interpreted, because names may look like rich's markup."""
     from rich.console import Console
 
     console = Console(markup=False, color_system=None)

@@ -76,9 +76,9 @@ class Measurement:
     out: Path | None = None
     """A folder for pictures beside their nearest neighbours, where the metric "nearest" is asked for."""
     title: str = "sampling"
-    """Of the progress bar."""
+    """Title of the progress bar."""
     console: Console | None = None
-    """Where that is shown; default standard error."""
+    """Console of the progress bar; default standard error."""
     tick: Callable[[int], None] | None = None
     """Is called with the pictures measured so far, of all repeats: when sampling begins, and after every batch."""
 

@@ -43,9 +43,9 @@ class Generator(abc.ABC):
     name: str = ""
     """Name or path of the generator; empty if built in code."""
     digest: str = ""
-    """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
+    """SHA-256 of the loaded file, as `lodestar info` shows it; empty if built in code."""
     provenance: Mapping[str, Any] = MappingProxyType({})
-    """What that file tells of where it is from: images seen, data, version, measured numbers."""
+    """Provenance in the loaded file: images seen, data, version, measured numbers."""
     companions: Companions = MappingProxyType({})
     """Loaders of the generator's own guides, by role."""
 
@@ -104,8 +104,8 @@ class Generator(abc.ABC):
         label: a class by name or number, several ("dog+ship", "not cat"), or one for each picture; None takes the classes in
         turn. count: how many pictures (default: as many as labels). Picture k has the seed `seed` + k and is the same whatever
         the batch size; a generator of torch draws the first seed. guides: the models that guidance asks for, by role; default
-        its own, where it has them. best_of: of so many candidates for each picture the one is kept that the guide "judge"
-        finds the surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
+        its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge" keeps the
+        surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
         with each `Frame`. how: steps, sampler, guidance, clamp, temperature, see `settings`. Raises Problem.
         """
@@ -172,7 +172,7 @@ class Generator(abc.ABC):
         return None if own is None else own()
 
     def surest(self, frames: Iterator[Frame], asked: Request, best_of: int, guide: Guide | None) -> tuple[Tensor, Request]:
-        """Of every `best_of` pictures in a row the one that a judge is surest of, and their request; see `rejection.surest`.
+        """The judge's surest picture of every `best_of` in a row, and the request for these; see `rejection.surest`.
 
         Raises Problem, before the first frame, if the judge is unsuitable.
         """

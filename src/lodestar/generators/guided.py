@@ -120,7 +120,7 @@ def check_intervals(guidance: Sequence[Guidance], sampler: Sampler, steps: Seque
 
 
 def bind(model: DiffusionModel, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
-    """The denoiser of what one batch is asked to be, and of the pictures uint8 [B, C, h, w] that it enlarges."""
+    """The denoiser bound to the asks of one batch and, of an upsampler, to the small pictures, uint8 [B, C, h, w]."""
     # Resized here, once for the batch, and not in every step.
     size = model.space[1:]
     handed = {} if low_res is None else {"low_res": enlarged(pixels.encode(low_res.to(model.device)), size)}

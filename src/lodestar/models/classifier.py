@@ -133,7 +133,7 @@ class PictureClassifier(nn.Module):
         return Told(given.mean(dim=(2, 3)), logits, given) if given.ndim == 4 else Told(given, logits)
 
     def save(self, path: str | Path) -> Path:
-        """Write it as one file that `lodestar.load` loads; returns the path.
+        """Write the classifier as one file for `lodestar.load`; returns the path.
 
         path: ends in ``.safetensors``. Raises Problem where there is something else already; see `lodestar.models.save`.
         """

@@ -98,7 +98,7 @@ class DiffusionModel(nn.Module):
         return self
 
     def save(self, path: str | Path) -> Path:
-        """Write it as one file that `lodestar.load` loads, for the same pictures in the same number format; returns the path.
+        """Write the model as one file for `lodestar.load`, which gives the same pictures in the same number format.
 
         path: ends in ``.safetensors``. Raises Problem where there is something else already; see `lodestar.models.save`.
         """

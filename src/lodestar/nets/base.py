@@ -1,4 +1,4 @@
-"""What a network is: a configuration that says what it can look at and what its weights do not tell, and a module.
+"""Networks: a configuration, with the sizes of pictures that fit and the fields that weights do not tell, and a module.
 
 A network of denoisers is a file with both, and a line in `lodestar.nets`.
 """
@@ -85,7 +85,7 @@ class DenoiserNetwork(Network):
 
         x: float32 [B, in_channels, H, W], of a size that `check_size` passes. time: [B], fractional too. emb: float32
         [B, emb_width], the sum of the conditions' embeddings; None is zero. dtype: the precision of the torso (default: x's).
-        gather: what the attention of a part does instead of its own. Returns float32 [B, out_channels, H, W].
+        gather: replacements of attention, by part (PAG, SAG). Returns float32 [B, out_channels, H, W].
         """
 
 

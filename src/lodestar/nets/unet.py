@@ -25,7 +25,7 @@ Depth = Annotated[int, Field(ge=0, le=100)]
 
 
 class BackboneConfig(NetworkConfig):
-    """What the U-Net and the classifier made of its first half have in common."""
+    """Settings shared by the U-Net and the classifier made of its first half."""
 
     silent: ClassVar[tuple[str, ...]] = ("layout", "norm_groups", "rescale_residuals", "closed_frequencies", "one_sided")
 

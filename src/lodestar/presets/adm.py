@@ -78,7 +78,7 @@ def imagenet256() -> Run:
 
 
 def imagenet256_uncond() -> Run:
-    """The same without classes, which a classifier guides too. Its training is not stated: it is that of the conditional one."""
+    """ADM on ImageNet 256×256 without classes, also guided by a classifier. Training as of `imagenet256`: it is not stated."""
     return denoise(_model(256, classes=None), loop(1_980_000, 256))
 
 

@@ -94,7 +94,7 @@ def lsun_bedroom() -> Run:
 
 
 def lsun_bedroom_slow() -> Run:
-    """The same at a fifth of the learning rate for twice as long (published as "bs64")."""
+    """LSUN bedrooms as above, at a fifth of the learning rate for twice as long (published as "bs64")."""
     return _run(_lsun(), loop(2_400_000, 128, 2e-5), Hybrid())
 
 

@@ -42,7 +42,7 @@ class Recipe(Config):
     model: str
     """A published model's short name; `lodestar convert openai/NAME` makes its file."""
     guide: str | None = None
-    """That of the classifier that guides."""
+    """Short name of the guiding classifier; None without."""
     scale: float = Field(default=0.0, ge=0)
     """Scale of the classifier guidance; 0 without."""
     steps: str = "250"
@@ -56,7 +56,7 @@ class Recipe(Config):
 
     @property
     def guidance(self) -> tuple[Guidance, ...]:
-        """What to sample it with."""
+        """Guidance of the row: by the classifier, if there is one."""
         return (Classifier(scale=self.scale),) if self.guide else ()
 
     @property

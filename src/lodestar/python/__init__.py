@@ -1,4 +1,4 @@
-"""What is called from Python, beside the methods of generators. A file for each function that has a command of its name."""
+"""Functions of Python, beside the methods of generators. Each file holds the function of the command of its name."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from lodestar.generators.samples import Samples
 
 
 class Saved(Protocol):
-    """What can be saved: `Samples`, or a model."""
+    """An object that can be saved: `Samples`, or a model."""
 
     def save(self, path: str | Path, /) -> Path:
-        """Write it; returns where."""
+        """Write the object; returns the path."""
 
 
 def save(what: Saved, path: str | Path) -> Path:
     """Write pictures or a model; returns the path.
 
-    Samples become a folder of numbered PNG files, a grid and a manifest; a model one file that ends in ``.safetensors``, with its
-    configuration and provenance, which `lodestar.load` loads. What is there already is written again where it is the same. Raises
-    Problem where it is anything else, or cannot be written.
+    Samples become a folder of numbered PNG files, a grid and a manifest. A model becomes one file for `lodestar.load`, with its
+    configuration and provenance; the path ends in ``.safetensors``. The same samples or model may be there already. Raises
+    Problem where anything else is, or where the path cannot be written.
     """
     return what.save(path)
 

@@ -28,12 +28,11 @@ def convert(
 ) -> Path:
     """Convert a foreign checkpoint into one file with its configuration, in the folder `out`; returns its path.
 
-    source: a .pt file, a published model to fetch ("openai/adm-64"), or a folder of diffusers. name: which published model a file
-    is, where its own name does not tell; with flags, the code whose defaults count, "guided-diffusion" or "improved-diffusion".
-    flags: those that a file of your own was trained with, as a command line, a file that holds one, or a mapping
-    (``{"image_size": 64}``). sampler, steps: what the model is sampled with afterwards, in the place of what its files say. A
-    file that was converted before is written anew. Raises Problem where nothing that is known can be made of it; then nothing
-    is written.
+    source: a .pt file, a published model to fetch ("openai/adm-64"), or a folder of diffusers. name: the published model in a
+    file, where its own name does not tell; with flags, the code whose defaults count, "guided-diffusion" or "improved-diffusion".
+    flags: the flags of training for a file of your own, as a command line, a file with a command line, or a mapping
+    (``{"image_size": 64}``). sampler, steps: settings of the model's later sampling, in the place of those in its files. A file
+    that was converted before is written anew. Raises Problem, with nothing written, where the source gives no known model.
     """
     if isinstance(flags, Mapping):
         flags = parse(f"{key}={value}" for key, value in flags.items())

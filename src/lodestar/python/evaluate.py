@@ -24,7 +24,7 @@ from lodestar.generators.samples import Samples
 from lodestar.training.names import RUN
 
 COUNT = 5_000
-"""Pictures that are sampled where no other number is asked for."""
+"""Default number of pictures to sample."""
 REPORT = "report.json"
 """The report's file."""
 
@@ -47,14 +47,14 @@ def evaluate(
 ) -> Report:
     """Measure a model, or pictures that are there, against a reference: ``print(lodestar.evaluate("cifar10", count=500))``.
 
-    what: a model that was loaded, or its name, run or file; or pictures: `Samples`, a folder, a parquet, .npz, .zip or tar file,
-    or an object that `lodestar.data.open_source` takes. reference: whatever that takes, or a file of statistics; default that of
-    the embedded model. count: how many pictures a model samples (default 5000), classes in turn, picture k with the seed `seed` +
-    k. metrics: "frechet", "kid:1000", `lodestar.metrics.KID` …, one or several; default those that extractor and reference can
-    give. seeds: measure so often, each time with new seeds, for means and 95 % intervals. extractor: what makes features, or its
-    name; default the package's, and Inception with a published reference. guides, how: as in `sample`, and of a model alone. out:
-    a folder for report.json, and pictures beside their neighbours where the metric is "nearest". Progress goes to standard error.
-    Raises Problem.
+    what: a model, loaded or by its name, run or file; or pictures: `Samples`, a folder, a parquet, .npz, .zip or tar file, or
+    another form of `lodestar.data.open_source`. reference: pictures in these forms, or a file of statistics; default the
+    embedded model's. count: number of pictures to sample from a model (default 5000), classes in turn, picture k with the seed
+    `seed` + k. metrics: "frechet", "kid:1000", `lodestar.metrics.KID` …, alone or in a list; default all that extractor and
+    reference support. seeds: number of measurements, each with new seeds, for means and 95 % intervals. extractor: an extractor
+    of features, or its name; default the package's, and Inception with a published reference. guides, how: as in `sample`, and
+    for a model alone. out: a folder for report.json, and pictures beside their neighbours where the metric is "nearest". Progress
+    goes to standard error. Raises Problem.
     """
     chosen, asked = _of_features(read_metrics(metrics)), settings(**how)
     check_given(guides or {}, asked.guidance)
@@ -125,7 +125,7 @@ def opened(what: str | Path | Generator | Samples | Source | Pictures, device: s
 
 
 def settled(how: Settings) -> dict[str, bool]:
-    """Whether each setting is another than where nothing is asked for."""
+    """Settings by name, True where their values are not the defaults."""
     return {name: getattr(how, name) != getattr(Settings(), name) for name in Settings.model_fields}
 
 

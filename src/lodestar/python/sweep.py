@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Swept:
-    """What a sweep has found. Printed, it is a table."""
+    """Result of a sweep. Printed, it is a table."""
 
     names: tuple[str, ...]
     """The swept settings."""
     rows: tuple[Row, ...]
     """A row for each value, or each pair of values, in their order."""
     folder: Path
-    """Where sweep.csv, sweep.png and the grids of samples are."""
+    """Folder of sweep.csv, sweep.png and the grids of samples."""
 
     def table(self) -> Table:
         """For a person: the values, and their numbers."""
@@ -64,7 +64,7 @@ def sweep(
 
     over: settings and their values (`lodestar.evaluation.axes`), as a mapping or in text ("scale=1,2,4"). count: pictures at each
     value. out: a folder (default ``out/sweep-NAME``) for sweep.csv, sweep.png and a grid of samples for each value; a sweep that
-    stands there goes on. The rest is as in `lodestar.evaluate`; the metrics are those that are drawn. Raises Problem.
+    stands there goes on. The rest is as in `lodestar.evaluate`; the metrics are those of the plot. Raises Problem.
     """
     network = model if isinstance(model, Generator) else library.load_diffusion(model)
     asked, swept = settings(**how), axes(over)

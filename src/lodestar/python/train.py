@@ -16,7 +16,7 @@ from lodestar.training.run import Run
 
 
 class Changes(TypedDict, total=False):
-    """What every run may be given by a word of its own, and not as an override; None changes nothing."""
+    """Changes to a run that have a keyword of their own, beside the overrides; None changes nothing."""
 
     data: str | Path | Source | Pictures | None
     """Pictures to train on."""
@@ -27,7 +27,7 @@ class Changes(TypedDict, total=False):
     batch_size: int | None
     """Pictures at once."""
     seed: int | None
-    """Of weights, data order and noise, 64 bits."""
+    """Seed of weights, data order and noise, 64 bits."""
     init: str | Path | None
     """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
     skip_bad: bool | None
@@ -46,9 +46,9 @@ def train(
     run: a preset's name, or a `Run`. overrides: settings to change, as texts ("train.optimizer.rate=3e-4") or as mappings
     (``{"train.optimizer.rate": 3e-4}``). out: the run's folder (default ``runs/NAME``), which is the model's `name`; the same
     call again goes on from its last checkpoint, and returns the model at once where the run is done. device: "cpu", "cuda" …;
-    default a GPU where there is one. changes: of these, data (default the preset's) and validation are what
-    `lodestar.data.open_source` takes (a path or a name, a `datasets.Dataset`, a list of pictures and labels), images is how many
-    are seen until the run ends, repeats counted, init a model to begin with; the others are batch_size, seed and skip_bad.
+    default a GPU where there is one. changes: data (default the preset's) and validation are anything
+    that `lodestar.data.open_source` takes (a path or a name, a `datasets.Dataset`, a list of pictures and labels); images: number
+    of images to see until the run ends, repeats counted; init: a model to begin with; also batch_size, seed and skip_bad.
 
     Returns what `lodestar.load` loads from the folder: a `Diffusion`, which samples, or a `PictureClassifier`. Progress goes to
     standard error. Raises Problem, as `lodestar.training.loop.train` does.

@@ -120,7 +120,7 @@ def ablate(
     """Train and measure variants of a diffusion run's network, the base always, each in a folder of its own; writes ablate.csv.
 
     names: of VARIANTS; all where none is given. measuring: how each is measured. Seeds and budget are the run's, the same for
-    all. What is done is not done again. A variant that this network cannot have, or that is another one already, is not trained,
+    all. What is done is not done again. A variant that does not fit this network, or equals an earlier variant, is not trained,
     and its row says so. Raises Problem.
     """
     task = run.task

@@ -44,9 +44,9 @@ def claim(folder: Path, run: Run) -> None:
 
 @contextlib.contextmanager
 def nothing_left(folder: Path) -> Iterator[None]:
-    """A block that trains: where it ends with an error before it has saved a checkpoint, the files that it made go again.
+    """A context for training: an error in the block removes the block's new files, unless a checkpoint was saved.
 
-    What was there before stays, and so does what a kill leaves.
+    Older files stay, and so do files left by a kill.
     """
     before, state = set(folder.rglob("*")), _written(folder)
     try:

@@ -10,18 +10,18 @@ from lodestar.data.transforms import Size, show
 from lodestar.training.run import DataConfig, Run
 
 _DIGITS = 16
-"""Of a fingerprint, in the name of what has no other."""
+"""Digits of a fingerprint in the name of pictures given in Python."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """Pictures that are there in Python, in the place of those that a run names; None: those."""
+    """Pictures given as Python objects, in the place of those named by a run; None: the named ones."""
 
     source: Source | Pictures | None = None
     validation: Source | Pictures | None = None
 
     def named(self, run: Run, source: Source, held_out: Source | None) -> Run:
-        """The run with the names of what it was given, which tell its content too, so that it resumes with the same alone."""
+        """The run with names for the given pictures. A name tells their content, so that the run resumes with the same alone."""
         names = {
             name: f"{opened.spec} {opened.fingerprint[:_DIGITS]}"
             for name, given, opened in (("source", self.source, source), ("validation", self.validation, held_out))
@@ -31,9 +31,9 @@ class Given:
 
 
 def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:
-    """The pictures that a run trains on, and those that it validates on, if any, of the size that it trains on.
+    """The training pictures of a run, and its validation pictures, if any, in the size of training.
 
-    given: those that it does not name. Raises Problem, also if the two differ in size or classes.
+    given: pictures in the place of the run's. Raises Problem, also if the two differ in size or classes.
     """
     data, transforms = run.data, run.data.transforms
     if not run.task.conditions:

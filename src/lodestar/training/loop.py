@@ -40,10 +40,10 @@ def train(
 ) -> Path:
     """Train until the run has seen its images, going on from the folder's checkpoint where there is one.
 
-    Returns the path of the model. Raises Problem for whatever the user can mend: data that cannot be read, a folder that holds
-    another run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment; Ctrl-C saves one and interrupts.
-    following: how many runs of this length come after it, of which its forecast tells too. given: pictures that the run does not
-    name, because they are there in Python.
+    Returns the path of the model. Raises Problem for errors that the user can mend: unreadable data, a folder with another
+    run, a full disk, a loss that stays NaN. The last checkpoint is whole at any moment; Ctrl-C saves one and interrupts.
+    following: number of runs of this length to come, which the forecast includes. given: pictures given as Python objects, in the
+    place of those named by the run.
     """
     folder, console = Path(folder), console or Console(stderr=True)
     if not folder.exists():
