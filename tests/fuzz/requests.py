@@ -104,21 +104,25 @@ def edits(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
 
 def edit_python(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     """`lodestar.edit` with pictures, masks and labels of any kind."""
-    byte = torch.uint8
-    pictures = rng.choice((torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 8, 8, dtype=byte), torch.zeros(3, 8, 8, dtype=byte),
-                           torch.zeros(0, 3, 8, 8, dtype=byte), torch.zeros(1, 1, 8, 8, dtype=byte), torch.zeros(1, 3, 9, 9,
-                                                                                                                 dtype=byte),
-                           [], [str(valid.path("picture.png"))], str(valid.path("folder")),
-                           str(valid.path("folder.zip"))))  # fmt: skip
-    mask = rng.choice((None, torch.ones(8, 8, dtype=torch.bool), torch.zeros(8, 8), torch.ones(3, 3, dtype=torch.bool), "x"))
     how = rng.choice((SDEdit(strength=0.7), Invert(), Interpolate(points=2), Inpaint(resamples=1, jump=1)))
-    label = rng.choice(("cat", None, [], {}, [[]], 10**8, -1, ["cat", "dog"], object()))
-    count = rng.choice((None, 2, 0, -1, 10**8, 10**30))
-    seed = rng.choice((0, 2**64, -1, 10**30))
-    return python(
-        lambda: edit(library.load_diffusion(valid.path("model.safetensors")), how, pictures, label, mask=mask, count=count,
-                     seed=seed, steps=4)
-    )  # fmt: skip
+    whole, mask = torch.zeros(2, 3, 8, 8, dtype=torch.uint8), torch.ones(8, 8, dtype=torch.bool)
+    given: dict[str, Any] = {"how": how, "pictures": whole, "label": "cat", "batch_size": 2}
+    given |= {"mask": mask} if isinstance(how, Inpaint) else {"origin": "dog"} if isinstance(how, Interpolate) else {}
+    wrong: dict[str, tuple[Any, ...]] = {
+        "pictures": (whole[:1], whole.float(), whole[0], whole[:0], whole[:, :1], torch.zeros(1, 3, 9, 9, dtype=torch.uint8),
+                     whole[0, 0, 0, 0], whole[None], [], object(), [whole[0]], b"x", 3, [str(valid.path("picture.png"))],
+                     str(valid.path("folder")), str(valid.path("folder.zip"))),
+        "mask": (None, mask, mask.float(), mask[:3, :3], mask[:0], mask.numpy(), [[True]], "x", object(), 3, b"x"),
+        "how": ("sdedit:0.5", "sdedit", "x", "", None, 3, SDEdit, object(), "{", "inpaint", "upsample"),
+        "label": (*LABELS, None, [], {}, [[]], 10**8, -1, 10**5_000, ["cat", "dog"], object(), [None], b"cat"),
+        "origin": (*LABELS, None, [], {}, [[]], 10**8, ["cat", "dog"], ["cat"] * 3, object()),
+        "count": (2, 0, -1, 10**8, 10**30, 1.5, "2", True, float("nan"), [2]),
+        "seed": (2**64, -1, 10**30, 1.5, None, "x", [0], 2**64 - 1),
+        "batch_size": (0, -1, 10**8, 10**30, 1.5, None, "x"),
+    }  # fmt: skip
+    for name in rng.sample(sorted(wrong), rng.choice((1, 1, 1, 2))):
+        given[name] = rng.choice(wrong[name])
+    return python(lambda: edit(library.load_diffusion(valid.path("model.safetensors")), **given, steps=4))
 
 
 def measuring(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:

@@ -196,7 +196,7 @@ class Karras(Ended):
 
     kind: Literal["karras"] = "karras"
     count: int = Field(ge=2, le=TIMESTEPS)
-    rho: float = Field(default=7.0, gt=0, le=1_000)
+    rho: float = Field(default=7.0, ge=0.1, le=1_000)
     clean: bool = True
     whole: bool = False
     """Round the network time to a whole number (diffusers' DPM-Solver); σ/α stays unrounded."""
