@@ -32,7 +32,7 @@ from lodestar.evaluation.report import Report, digest
 from lodestar.evaluation.statistics import Collector, Moments, Part, Statistics
 from lodestar.generators.base import Generator, Prepared
 from lodestar.generators.guide import Guides, chosen
-from lodestar.generators.request import Request, Settings, check_batch_size, request
+from lodestar.generators.request import Request, Settings, request
 from lodestar.images import save_grid
 from lodestar.progress import progress
 
@@ -60,6 +60,12 @@ def evaluate(
     guiding = chosen(how.guidance, guides or {}, model.companions)
     asked = request(model.labels(None, count, guiding), seed, how)
     return measure(model, asked, reference, extractor, guides=guiding, run=run)
+
+
+def check_batch_size(size: int) -> None:
+    """Raise Problem unless so many pictures can be measured at once."""
+    if size < 1:
+        raise Problem(f"batch size is {size}: at least 1")
 
 
 @dataclass(frozen=True)

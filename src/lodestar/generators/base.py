@@ -16,7 +16,7 @@ from lodestar.core.noise import seeds_from
 from lodestar.generators.guide import Companions, Critic, Guide, Guides, check_given, chosen
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest
-from lodestar.generators.request import Asked, Frame, Request, Settings, check_batch_size, listed, request, settings
+from lodestar.generators.request import Asked, Frame, Request, Settings, listed, request, settings
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
 
@@ -124,7 +124,8 @@ class Generator(abc.ABC):
         self, asked: Request, *, guides: Guides | None = None, batch_size: int = 32, start: Tensor | None = None
     ) -> Iterator[Frame]:
         """Answer a request batch by batch, a frame for every step. Raises Problem at once if it cannot be answered."""
-        check_batch_size(batch_size)
+        if batch_size < 1:
+            raise Problem(f"batch size is {batch_size}: at least 1")
         start = None if start is None else torch.as_tensor(start, dtype=torch.float32)
         if start is not None and start.shape != (len(asked.asks), *self.shape):
             raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.shape)}")

@@ -26,7 +26,7 @@ from lodestar.generators.edits.editing import PreparedEdit, check_material, low_
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Critic, Guides, check_given, chosen
 from lodestar.generators.guided import Guided, bind, check_intervals
-from lodestar.generators.request import Asked, AskedLabel, Frame, Request, Settings, check_batch_size, listed, settings
+from lodestar.generators.request import Asked, AskedLabel, Frame, Request, Settings, listed, settings
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Guidance, Interval, Sees, Steering
 from lodestar.models.diffusion import DiffusionModel
@@ -198,7 +198,8 @@ class Diffusion(DiffusionModel, Generator):
         material = gather(shape_of(self, how, self.name), self.config.size, pictures, mask)
         asked = arrange(self, how, material, listed(label), listed(origin), count, seed, guiding)
         asked = asked.replace(settings=chosen_settings)
-        check_batch_size(batch_size)
+        if batch_size < 1:
+            raise Problem(f"batch size is {batch_size}: at least 1")
         frames = self.prepare_edit(asked, material, guiding).frames(batch_size)
         images = torch.cat([frame.images for frame in frames if frame.final])
         return Samples(images, asked, self.origin(guiding), material)

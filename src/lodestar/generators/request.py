@@ -135,12 +135,6 @@ def request(labels: Sequence[Label], seed: int = 0, how: Settings | None = None)
     return Request(asks=asks, settings=how or Settings())
 
 
-def check_batch_size(size: int) -> None:
-    """Raise Problem unless so many pictures can be made at once."""
-    if size < 1:
-        raise Problem(f"batch size is {size}: at least 1")
-
-
 @dataclass(frozen=True)
 class Frame:
     """Some of the requested pictures, as believed after one step; after the last step, the pictures themselves."""

@@ -10,8 +10,9 @@ from lodestar import presets
 from lodestar.config import Problem, nearest, short
 from lodestar.conversion import FAMILIES, diffusers
 from lodestar.conversion.flags import CODES, parse
-from lodestar.conversion.published import by_name
+from lodestar.conversion.published import Published, by_name
 from lodestar.conversion.run import convert as convert_file
+from lodestar.files import check_writable
 from lodestar.generators.request import settings
 from lodestar.samplers import Sampler
 
@@ -62,14 +63,16 @@ def converted(
     if flags is None and name in CODES:
         flags = {}
     if not path.is_file():
-        path, name = _fetched(str(source), name, flags)
+        published = _published(str(source), name, flags)
+        check_writable(Path(out) / f"{published.short}.safetensors")
+        path, name = published.fetch(), published.name
     made = convert_file(path, Path(out), FAMILIES, presets.PUBLISHED, name, flags, how.sampler, how.steps)
     what = made.published.name if flags is None else f"a model of {name or made.published.family.name} by its flags"
     return made.path, f"{path} is {what}, {made.parameters:,} parameters, SHA-256 {made.sha256}"
 
 
-def _fetched(source: str, name: str | None, flags: Mapping[str, str] | None) -> tuple[Path, str]:
-    """The file of a published model, and its name. Raises Problem where there is none such."""
+def _published(source: str, name: str | None, flags: Mapping[str, str] | None) -> Published:
+    """The published model of this name. Raises Problem where there is none such."""
     if Path(source).suffix == ".pt":
         beside = [str(each) for each in Path(source).parent.glob("*.pt")]
         raise Problem(f"no file {source!r}{nearest(source, beside)}")
@@ -78,4 +81,4 @@ def _fetched(source: str, name: str | None, flags: Mapping[str, str] | None) -> 
         raise Problem(f"--flag and --flags are for a file of your own: {source} is published, and its flags are known")
     if name is not None:
         raise Problem(f"--as {name} is for a file whose name does not tell: {source} is a name already")
-    return published.fetch(), published.name
+    return published

@@ -19,7 +19,7 @@ from lodestar.files import check_writable, write_text
 from lodestar.generators.base import Generator
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guides, check_given
-from lodestar.generators.request import Asked, Settings, check_batch_size, settings
+from lodestar.generators.request import Asked, Settings, settings
 from lodestar.generators.samples import Samples
 from lodestar.training.names import RUN
 
@@ -95,7 +95,9 @@ def bpd(
     (`lodestar.evaluation.likelihood.measure`). out: a folder for report.json, bpd.csv and bpd.png. Raises Problem.
     """
     asked = settings(**how)
-    check_batch_size(batch_size)
+    run.check_batch_size(batch_size)
+    if out is not None:
+        check_writable(Path(out) / REPORT)
     for name in ("guidance", "temperature"):
         if settled(asked)[name]:
             raise Problem(f"{name} has no effect on bits per dimension: leave it out")
