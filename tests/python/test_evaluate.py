@@ -146,6 +146,9 @@ def test_bits_per_dimension(tmp_path: Path) -> None:
     tiny.folder(tmp_path / "pictures", 6)
     model.save("mine.safetensors")
     assert "ode" not in lodestar.bpd("mine.safetensors", "pictures", ode=False, **given).numbers  # type: ignore[arg-type]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(lodestar.Problem, match="cannot write file/out"):
+        lodestar.bpd(model, tiny.reference(), out="file/out")
     with pytest.raises(lodestar.Problem, match="batch size is 0: "):
         lodestar.bpd(model, tiny.reference(), batch_size=0)
     with pytest.raises(lodestar.Problem, match="guidance has no effect on bits per dimension"):
