@@ -134,5 +134,6 @@ def test_ddpm_s_table_has_to_be_the_fixed_one() -> None:
     angles = torch.arange(1000.0)[:, None] * 10000 ** (-torch.arange(0, 8, 2) / 8)
     table = torch.stack([angles.sin(), angles.cos()], dim=2).flatten(1)
     assert DDPM.fixed({name: table, "head.bias": table}).keys() == {"head.bias"}
-    with pytest.raises(Problem, match="is not the table of sinusoids"):
-        DDPM.fixed({name: torch.cat([angles.sin(), angles.cos()], dim=1)})
+    for other in (torch.cat([angles.sin(), angles.cos()], dim=1), table[:, 0], table[:, :7], table[:, :, None]):
+        with pytest.raises(Problem, match="is not the table of sinusoids"):
+            DDPM.fixed({name: other})

@@ -169,6 +169,20 @@ def test_a_tensor_of_too_few_dimensions_is_named(tmp_path: Path) -> None:
     assert f"1 has another shape ({weight} [" in refusal(write(tmp_path / "tiny.pt", shapes))
 
 
+@pytest.mark.parametrize(
+    ("file", "changes", "said"),
+    [
+        ("tiny.pt", {"input_blocks.99999999.0.weight": (2,)}, "input_blocks.99999999 is the last of "),
+        ("tiny.pt", {"output_blocks.99999999.0.out_layers.3.weight": (2,)}, "output_blocks.99999999 is the last of "),
+        ("tiny.pt", {f"input_blocks.{'9' * 5_000}.0.weight": (2,)}, "a name or a size that no network has"),
+        ("tiny_guide.pt", {"out.2.positional_embedding": (4, 0)}, "a name or a size that no network has"),
+    ],
+    ids=["input", "output", "digits", "empty"],
+)
+def test_numbers_that_no_network_has_are_refused(file: str, changes: Shapes, said: str, tmp_path: Path) -> None:
+    assert said in refusal(write(tmp_path / file, {**STATES[file], **changes}))
+
+
 def test_averaged_weights_are_found_inside(tmp_path: Path) -> None:
     torch.save({"net_model": {"a": torch.zeros(1)}, "ema_model": {"a": torch.ones(1)}, "step": 3}, tmp_path / "ckpt.pt")
     assert foreign.read(tmp_path / "ckpt.pt", ["ema_model"])["a"].item() == 1

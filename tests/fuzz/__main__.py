@@ -21,7 +21,6 @@ import torch
 import typer.main
 
 from tests.fuzz.cases import KINDS, case, kind_of
-from tests.fuzz.known import KNOWN
 from tests.fuzz.sandbox import Call, Outcome, run
 from tests.fuzz.valid import Valid, command, make
 
@@ -62,7 +61,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcomes = []
         for outcome in run(calls, home / "cases", asked.jobs):
             outcomes.append(outcome)
-            if (not outcome.good and (outcome.call.kind not in KNOWN or asked.known)) or asked.case is not None or asked.all:
+            if not outcome.good or asked.case is not None or asked.all:
                 _tell(outcome, asked.seed)
         if asked.json:
             Path(asked.json).write_text(
@@ -80,7 +79,6 @@ def _asked(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--skip", action="append", default=[], help="not this kind")
     parser.add_argument("--case", type=int, help="this one, with all that it says")
     parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--known", action="store_true", help="tell of the kinds that are known to fail too")
     parser.add_argument("--all", action="store_true", help="tell of every case")
     parser.add_argument("--json", help="write what became of each to this file")
     return parser.parse_args(arguments)
@@ -141,8 +139,8 @@ def _summary(outcomes: Sequence[Outcome]) -> int:
     wrong = Counter((outcome.call.kind, outcome.verdict) for outcome in outcomes if not outcome.good)
     print(f"{len(outcomes)} cases: {', '.join(f'{count} {verdict}' for verdict, count in verdicts.most_common())}")
     for (kind, verdict), count in sorted(wrong.items()):
-        print(f"  {kind}: {count} {verdict}{' (known)' if kind in KNOWN else ''}")
-    return int(any(kind not in KNOWN for kind, _ in wrong))
+        print(f"  {kind}: {count} {verdict}")
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

@@ -175,6 +175,8 @@ class _Block:
 def _backbone_blocks(shapes: Shapes, where: str) -> dict[int, _Block]:
     """The blocks with parameters of a list, by number."""
     numbers = sorted({int(match[1]) for name in shapes if (match := re.match(rf"{where}\.(\d+)\.", name))})
+    if numbers and numbers[-1] > 2 * len(numbers):  # halvings without parameters stand between others, one at a time
+        raise Problem(f"{where}.{numbers[-1]} is the last of {len(numbers)} blocks: the others are missing")
     blocks = {}
     for number in numbers:
         first = f"{where}.{number}.0"

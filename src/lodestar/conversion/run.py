@@ -89,6 +89,8 @@ def facts(family: Family, state: dict[str, Tensor], what: str) -> Facts:
         raise Problem(f"{what} has the names of {family.name}, and lacks {error}") from None
     except IndexError:
         raise Problem(f"{what} has the names of {family.name}, and a tensor with fewer dimensions than it has there") from None
+    except (ValueError, ArithmeticError):
+        raise Problem(f"{what} has the names of {family.name}, and a name or a size that no network has") from None
 
 
 def ours(family: Family, config: ModelConfig, state: dict[str, Tensor], what: str) -> dict[str, Tensor]:
