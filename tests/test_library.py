@@ -78,3 +78,25 @@ def test_what_a_hub_refuses_is_one_line(hub: Hub) -> None:
     assert "\n" not in str(problem.value)
     with pytest.raises(Problem, match=r"cannot fetch model\.safetensors of 'me/none': 404"):
         library.load("hf:me/none")
+
+
+def test_no_network_is_one_line(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NoConnectionError(Exception):
+        """As of an HTTP library, whose exceptions are no OSError."""
+
+    def fail(*given: object, **named: object) -> None:
+        raise NoConnectionError("Name or service not known\nat all")
+
+    monkeypatch.setattr(Hub, "create_repo", fail)
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(lodestar.Problem, match=r"^cannot write to 'me/guide': Name or service not known$"):
+        library.push_to_hub("cifar10", "me/guide")
+    with pytest.raises(lodestar.Problem, match=r"^cannot fetch model\.safetensors of 'me/guide': Name or service not known$"):
+        library.load("hf:me/guide")
+
+
+def test_a_file_that_is_not_there_is_no_model_of_another_name() -> None:
+    with pytest.raises(lodestar.Problem, match=r"^no model 'models/adm-64.safetensors': no such file or folder"):
+        library.find("models/adm-64.safetensors")
+    with pytest.raises(lodestar.Problem, match=r"^no model 'cifar': choose from cifar10, .* did you mean 'cifar10'"):
+        library.find("cifar")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -64,6 +65,10 @@ def find(name: str | Path) -> Path:
         return _download(str(name)[3:])
     beside = path.parent.glob("[!.]*") if os.path.isdir(path.parent) else ()
     near = nearest(str(name), [*embedded(), *map(str, beside)])
+    if path.suffix == ".safetensors" or len(path.parts) > 1:
+        raise Problem(
+            f"no model {str(name)!r}: no such file or folder (lodestar convert makes published checkpoints into models){near}"
+        )
     raise Problem(f"no model {str(name)!r}: choose from {', '.join(embedded())}, or give a run's folder or a file{near}")
 
 
@@ -201,13 +206,11 @@ def push_to_hub(name: str | Path, repository: str, *, private: bool = False) -> 
     path, hub = find(name), need("huggingface_hub")
     header = checkpoint.peek(path)
     _config(path, header)
-    try:
+    with _hub(f"cannot write to {repository!r}"):
         api = hub.HfApi()
         address = api.create_repo(repository, private=private, exist_ok=True)
         api.upload_file(path_or_fileobj=path, path_in_repo=MODEL, repo_id=repository)
         api.upload_file(path_or_fileobj=_card(header, repository).encode(), path_in_repo="README.md", repo_id=repository)
-    except (OSError, ValueError) as error:  # what the library raises are all of these two
-        raise Problem(f"cannot write to {repository!r}: {first_line(error)}") from None
     return str(address)
 
 
@@ -228,7 +231,14 @@ def _config(path: Path, header: checkpoint.Header) -> Any:
 
 def _download(repository: str) -> Path:
     hub = need("huggingface_hub")
-    try:
+    with _hub(f"cannot fetch {MODEL} of {repository!r}"):
         return Path(hub.hf_hub_download(repository, MODEL))
-    except (OSError, ValueError) as error:  # what the library raises are all of these two
-        raise Problem(f"cannot fetch {MODEL} of {repository!r}: {first_line(error)}") from None
+
+
+@contextmanager
+def _hub(failure: str) -> Iterator[None]:
+    """Turn any exception of the hub's library into a Problem: its HTTP library's are of other kinds in each version."""
+    try:
+        yield
+    except Exception as error:
+        raise Problem(f"{failure}: {first_line(error)}") from error

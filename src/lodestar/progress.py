@@ -26,7 +26,9 @@ def progress(
         TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=console or Console(stderr=True), transient=transient) as bar:
+    console = console or Console(stderr=True)
+    # A bar that vanishes at its end leaves an empty line in a file.
+    with Progress(*columns, console=console, transient=transient, disable=transient and not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, completed=int(done), note="")
 
         def update(done: float, note: str | None = None) -> None:
@@ -62,9 +64,12 @@ class Forecast:
 class Foretold:
     """Says once, on a console, about how long the rest of some work takes here: "about 3.3 hours to go here"."""
 
-    def __init__(self, console: Console, total: float, following: int = 0) -> None:
-        """total: number of units of work; following: number of works of the same length to come, which the text includes."""
-        self.console, self.total, self.following = console, total, following
+    def __init__(self, console: Console, total: float, following: int = 0, beside: str = "") -> None:
+        """total: number of units of work; following: number of works of the same length to come, which the text includes.
+
+        beside: name of work that is not counted.
+        """
+        self.console, self.total, self.following, self.beside = console, total, following, beside
         self.forecast = Forecast(total)
 
     def __call__(self, done: float) -> None:
@@ -76,7 +81,7 @@ class Foretold:
         if self.following:
             whole = left * self.total / (self.total - done)
             told += f", {span(left + self.following * whole)} with {self.following} more like it"
-        self.console.print(told)
+        self.console.print(f"{told}, {self.beside} not counted" if self.beside else told)
 
     def within(self, before: float, weight: float) -> Callable[[float], None]:
         """The function to call within a part of the work: `before` units came before, and a unit of the part counts `weight`."""

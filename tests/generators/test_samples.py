@@ -67,7 +67,7 @@ def test_they_are_saved_and_shown_in_a_notebook(tmp_path: Path) -> None:
     assert all(torch.equal(load_png(tmp_path / "out" / f"{k:05d}.png"), made.images[k]) for k in range(5))
     shown = np.asarray(Image.open(io.BytesIO(made._repr_png_())))
     assert np.array_equal(shown, sheet(made.images).permute(1, 2, 0).numpy())
-    assert len(repr(made)) < 200
+    assert repr(made) == f"Samples(5 of {', '.join(tiny.NAMES)}, 8×8, RGB, by a model built in code)"
 
 
 # ------------------------------------------------------------------------------------------------------------- settings

@@ -359,8 +359,9 @@ def test_the_plan_and_the_end_say_where_things_are(pictures: str, tmp_path: Path
     train(classifying(pictures, images=16), folder, console)
     said = console.export_text()
     assert "20 pictures, 3 classes (a, b, c), to 16 images seen, from the start" in said
-    for path in ("log.jsonl", "tensorboard", "samples", "model.safetensors"):
+    for path in ("log.jsonl", "tensorboard", "model.safetensors"):
         assert str(folder / path) in said
+    assert "samples" not in said, "a classifier makes none"
     console = Console(record=True, width=60, file=io.StringIO())
     train(classifying(pictures, images=32), folder, console)
     assert "going on at 16" in console.export_text()
@@ -371,8 +372,8 @@ def test_long_runs_say_beforehand_how_long_they_take_here(pictures: str, tmp_pat
     seconds = itertools.count(0, 50)
     monkeypatch.setattr("lodestar.progress.Forecast", partial(Forecast, clock=lambda: float(next(seconds))))
     for following, text in (
-        (0, "about 8.3 minutes to go here\n"),
-        (3, "8.3 minutes to go here, about 38 minutes with 3 more like it\n"),
+        (0, "about 8.3 minutes to go here, previews and validation not counted\n"),
+        (3, "8.3 minutes to go here, about 38 minutes with 3 more like it, previews and validation not counted\n"),
     ):
         console = Console(record=True, width=200, file=io.StringIO())
         train(classifying(pictures), tmp_path / str(following), console, following=following)

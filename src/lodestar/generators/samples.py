@@ -14,12 +14,13 @@ from lodestar.generators.edits.request import Material
 from lodestar.generators.origin import Origin
 from lodestar.generators.request import Request
 from lodestar.images import png, sheet, to_pil
+from lodestar.models.labels import listed, spell
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Samples:
     """Samples: pictures with their request and origin, a sequence of PIL pictures, shown as a grid by notebooks."""
 
@@ -29,6 +30,13 @@ class Samples:
     origin: Origin
     material: Material | None = field(default=None, repr=False)
     """Sources of edited pictures; None otherwise."""
+
+    def __repr__(self) -> str:
+        count, channels, height, width = self.images.shape
+        spelled = (spell(label, self.origin.names) for label in self.request.labels if label is not None)
+        labels = list(dict.fromkeys(map(str, spelled)))
+        told = [f"{count} of {listed(labels)}" if labels else str(count), f"{height}×{width}", "grey" if channels == 1 else "RGB"]
+        return f"Samples({', '.join(told)}, by {self.origin.name or 'a model built in code'})"
 
     def __len__(self) -> int:
         return len(self.images)

@@ -12,7 +12,8 @@ def look(module: nn.Module, shape: tuple[int, int, int], classes: int | None, dt
     first = next(module.parameters())
     count = sum(parameter.numel() for parameter in module.parameters())
     told = (
-        f"{height}×{width}", f"{channels} channels", f"{classes} classes" if classes else "no classes", more,
-        f"{count / 1e6:.1f}M parameters", str(dtype).removeprefix("torch."), str(first.device),
+        f"{height}×{width}", "grey" if channels == 1 else f"{channels} channels",
+        f"{classes} classes" if classes else "no classes", more, f"{count / 1e6:.1f}M parameters",
+        str(dtype).removeprefix("torch."), str(first.device),
     )  # fmt: skip
     return f"{type(module).__name__}({getattr(module, 'name', '') or 'built in code'}: {', '.join(filter(None, told))})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,8 @@ def _fetched(source: str, out: Path, name: str | None, flags: Mapping[str, str] 
     if Path(source).suffix == ".pt":
         beside = [str(each) for each in Path(source).parent.glob("*.pt")]
         raise Problem(f"no file {source!r}{nearest(source, beside)}")
+    if source.endswith(("/", os.sep)):
+        raise Problem(f"no folder {source!r}")
     published = by_name(source, presets.PUBLISHED)
     if flags is not None:
         raise Problem(f"--flag and --flags are for a file of your own: {source} is published, and its flags are known")

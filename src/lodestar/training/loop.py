@@ -19,6 +19,7 @@ from lodestar.data import DataFacts, Shuffled, Source, sequential
 from lodestar.files import check_writable, lock
 from lodestar.images import save_grid
 from lodestar.progress import Foretold, progress
+from lodestar.tasks import Learner
 from lodestar.training.folder import check_folder, claim, last_good, nothing_left
 from lodestar.training.inputs import Given, classes, open_data
 from lodestar.training.interrupt import Interrupt
@@ -80,7 +81,7 @@ class Loop:
     def __init__(self, run: Run, state: TrainState, folder: Path, console: Console, following: int = 0) -> None:
         self.run, self.state, self.folder, self.console = run, state, folder, console
         self.step, self.log = Step(run, state), Log(folder, state.counters.images_seen)
-        self.foretold = Foretold(console, run.train.images, following)
+        self.foretold = Foretold(console, run.train.images, following, "previews and validation")
         self.losses, self.bad_steps = "", 0
 
     def __call__(self, source: Source, held_out: Source | None) -> None:
@@ -154,8 +155,9 @@ def _plan(run: Run, source: Source, held_out: Source | None, state: TrainState, 
     parameters = sum(parameter.numel() for parameter in state.learner.module.parameters())
     apart = "" if held_out is None else f" and {len(held_out):,} held out"
     at = f"going on at {state.counters.images_seen:,}" if state.counters.images_seen else "from the start"
+    grids = "" if type(state.learner).preview is Learner.preview else f"grids {folder / 'samples'}, "
     return Text(
         f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures{apart}, {classes(source)}, "
         f"to {run.train.images:,} images seen, {at}\n"
-        f"  log {folder / LOG}, TensorBoard {folder / 'tensorboard'}, grids {folder / 'samples'}, model {folder / MODEL}"
+        f"  log {folder / LOG}, TensorBoard {folder / 'tensorboard'}, {grids}model {folder / MODEL}"
     )
