@@ -455,6 +455,21 @@ def test_a_picture_that_turns_out_to_be_damaged_leaves_no_folder_behind(tmp_path
     assert not list((tmp_path / "runs").iterdir())
 
 
+def test_what_somebody_has_put_into_a_folder_meanwhile_stays(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        for name in ("notes.txt", "tensorboard/notes.txt"):
+            write_text(tmp_path / "run" / name, "mine")
+        raise Problem("no")
+
+    monkeypatch.setattr(Step, "__call__", fail)
+    with pytest.raises(Problem, match="no"):
+        train(classifying(pictures), tmp_path / "run")
+    left = {str(path.relative_to(tmp_path / "run")) for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert left == {LOCK, "notes.txt", "tensorboard/notes.txt"}
+
+
 def test_what_is_refused_before_it_is_saved_leaves_an_old_folder_as_it_was(
     pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from lodestar import checkpoint
 from lodestar.config import Problem, decode
 from lodestar.files import is_temporary, regular, write_text
 from lodestar.models.first import upgraded
-from lodestar.training.names import LOCK, RUN, STATE
+from lodestar.training.names import BOARD, LOCK, LOG, RUN, STATE
 from lodestar.training.run import Run
 
 CHANGEABLE = {
@@ -46,16 +46,24 @@ def claim(folder: Path, run: Run) -> None:
 def nothing_left(folder: Path) -> Iterator[None]:
     """A context for training: an error in the block removes the block's new files, unless a checkpoint was saved.
 
-    Older files stay, and so do files left by a kill.
+    Older files stay, and so do files left by a kill, and files of others that came meanwhile.
     """
-    before, state = set(folder.rglob("*")), _written(folder)
+    before, state = set(_made(folder)), _written(folder)
     try:
         yield
     except Exception:
         if _written(folder) == state:
-            for path in sorted(set(folder.rglob("*")) - before, reverse=True):  # what is in a folder before the folder
-                path.rmdir() if path.is_dir() else path.unlink()
+            for path in set(_made(folder)) - before:
+                path.unlink()
+            with contextlib.suppress(OSError):  # it is not there, or not empty
+                (folder / BOARD).rmdir()
         raise
+
+
+def _made(folder: Path) -> Iterator[Path]:
+    """The files of a run up to its first checkpoint."""
+    for pattern in (RUN, LOG, f"{BOARD}/events.*", "*.safetensors"):
+        yield from folder.glob(pattern)
 
 
 def _written(folder: Path) -> int | None:

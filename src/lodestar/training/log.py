@@ -16,7 +16,7 @@ from torch import Tensor
 from lodestar.config import Problem, from_json
 from lodestar.extras import need
 from lodestar.files import reading, regular, write_text
-from lodestar.training.names import LOG
+from lodestar.training.names import BOARD, LOG
 
 
 class Log:
@@ -29,7 +29,7 @@ class Log:
         self._drop_lines_after(images_seen)
         writer = need("torch.utils.tensorboard").SummaryWriter
         # What an interrupted run logged after its last checkpoint is hidden, since it will be logged again.
-        self.board = writer(str(folder / "tensorboard"), purge_step=images_seen)
+        self.board = writer(str(folder / BOARD), purge_step=images_seen)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Count per-sample values in [B]. They are summed where they are: a device is waited for in `write` alone."""

@@ -24,7 +24,7 @@ from lodestar.training.folder import check_folder, claim, last_good, nothing_lef
 from lodestar.training.inputs import Given, classes, open_data
 from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log
-from lodestar.training.names import LOCK, LOG, MODEL, STATE
+from lodestar.training.names import BOARD, LOCK, LOG, MODEL, STATE
 from lodestar.training.run import Run
 from lodestar.training.start import start
 from lodestar.training.state import TrainState
@@ -159,5 +159,5 @@ def _plan(run: Run, source: Source, held_out: Source | None, state: TrainState, 
     return Text(
         f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures{apart}, {classes(source)}, "
         f"to {run.train.images:,} images seen, {at}\n"
-        f"  log {folder / LOG}, TensorBoard {folder / 'tensorboard'}, {grids}model {folder / MODEL}"
+        f"  log {folder / LOG}, TensorBoard {folder / BOARD}, {grids}model {folder / MODEL}"
     )
