@@ -33,7 +33,7 @@ from lodestar.tasks.classify import ClassifyLearner
 from lodestar.training.inputs import open_data
 from lodestar.training.log import Log
 from lodestar.training.loop import passed, train
-from lodestar.training.names import LOCK
+from lodestar.training.names import LOCK, LOG
 from lodestar.training.run import DataConfig, Run
 from lodestar.training.start import start
 from lodestar.training.state import TrainState
@@ -168,6 +168,15 @@ def test_a_loss_that_is_nan_from_the_start_says_that_nothing_is_saved(
     with pytest.raises(Problem, match=r"2 steps in a row, to image 16, .* there is no checkpoint yet"):
         train(classifying(pictures, patience=2), tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_has_logged_keeps_its_log_when_it_fails(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_when(monkeypatch, spoil, lambda step: step >= 4)
+    with pytest.raises(Problem, match="there is no checkpoint yet"):
+        train(classifying(pictures, patience=2, save_every=10_000), tmp_path / "run")
+    assert "loss" in (tmp_path / "run" / LOG).read_text()
 
 
 def test_compile_reaches_the_network(tmp_path: Path) -> None:

@@ -44,15 +44,15 @@ def claim(folder: Path, run: Run) -> None:
 
 @contextlib.contextmanager
 def nothing_left(folder: Path) -> Iterator[None]:
-    """A context for training: an error in the block removes the block's new files, unless a checkpoint was saved.
+    """A context for training: an error in the block removes the run's new files, unless it has logged or saved anything.
 
     Older files stay, and so do files left by a kill, and files of others that came meanwhile.
     """
-    before, state = set(_made(folder)), _written(folder)
+    before, told = set(_made(folder)), (_written(folder), _length(folder / LOG))
     try:
         yield
     except Exception:
-        if _written(folder) == state:
+        if (_written(folder), _length(folder / LOG)) == told:
             for path in set(_made(folder)) - before:
                 path.unlink()
             with contextlib.suppress(OSError):  # it is not there, or not empty
@@ -64,6 +64,11 @@ def _made(folder: Path) -> Iterator[Path]:
     """The files of a run up to its first checkpoint."""
     for pattern in (RUN, LOG, f"{BOARD}/events.*", "*.safetensors"):
         yield from folder.glob(pattern)
+
+
+def _length(path: Path) -> int:
+    """Bytes of a file; 0 where there is none."""
+    return path.stat().st_size if path.exists() else 0
 
 
 def _written(folder: Path) -> int | None:
