@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lodestar.nets import fused
 from lodestar.nets.layers import GroupNorm, Linear, normal, zero
 
 Layout = Literal["heads_first", "qkv_first"]
@@ -33,6 +34,8 @@ def attend(qkv: Tensor, heads: int, layout: Layout, gather: Gather | None = None
     elif qkv.requires_grad and qkv.dtype == torch.bfloat16 and not qkv.is_cuda:
         # In bfloat16 on CPUs with matrix tiles the fused kernel's backward pass is the slower one; in float32 it is the faster.
         y = _weights(q, k) @ v
+    elif fused.attends(q):
+        return fused.attention(q, k, v)
     else:
         y = F.scaled_dot_product_attention(q, k, v)
     return y.transpose(1, 2).reshape(batch, places, width // 3)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lodestar.nets import winograd
+from lodestar.nets import fused, winograd
 from lodestar.nets.dropout import Dropout
 
 Resample = Literal["residual", "conv", "plain"]
@@ -49,6 +49,9 @@ class GroupNorm(nn.GroupNorm):
 
     def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False) -> Tensor:
         """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift."""
+        if fused.norms(x):
+            factor, addend = (None if each is None else each.flatten(1) for each in (scale, shift))
+            return fused.group_norm(x, self.weight, self.bias, factor, addend, fused.Norm(self.num_groups, self.eps, silu))
         if x.dtype == torch.float32 or x.is_cuda:
             y = F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         else:

@@ -1,0 +1,162 @@
+"""Kernels of our own for CPUs: group normalization with scale, shift and SiLU, forward and backward; attention in bfloat16."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from lodestar.nets.native import native
+
+_NAMES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.uint8: "u8"}
+
+
+class Grid(NamedTuple):
+    """The values that 8 bits stand for: (q − zero)·step for q = 0 … 255."""
+
+    step: float
+    zero: int
+
+
+class _NormArguments(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "places", "channels", "groups")),
+        *((name, ctypes.c_void_p) for name in ("weight", "bias", "scale", "shift")),
+        ("eps", ctypes.c_float), ("silu", ctypes.c_int32), ("threads", ctypes.c_int32),
+    )  # fmt: skip
+
+
+def norms(x: Tensor) -> bool:
+    """True if there is a kernel for x [B, C, H, W]: on a CPU, channels-last, in float32 or bfloat16, and not being compiled."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype in (torch.float32, torch.bfloat16)
+        and x.ndim == 4
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and not torch.compiler.is_compiling()
+        and native().library is not None
+    )
+
+
+class _HeadsArguments(ctypes.Structure):
+    _fields_ = (
+        *((name, ctypes.c_int64) for name in ("batch", "heads", "queries", "keys", "channels")),
+        *((f"{name}_{stride}", ctypes.c_int64) for name in "qkv" for stride in ("batch", "place", "head")),
+        ("threads", ctypes.c_int32),
+    )  # fmt: skip
+
+
+def attends(q: Tensor) -> bool:
+    """True if there is a kernel of attention for q [B, heads, N, head channels]: on a CPU in bfloat16, without gradients.
+
+    In float32 PyTorch's is as fast.
+    """
+    return (
+        q.device.type == "cpu"
+        and q.dtype == torch.bfloat16
+        and not q.requires_grad
+        and not torch.compiler.is_compiling()
+        and native().library is not None
+    )
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(q·kᵀ/√d)·v of q, k, v [B, heads, N, d], their channels contiguous, as [B, N, heads·d]; where `attends(q)`."""
+    batch, heads, queries, channels = q.shape
+    out = torch.empty(batch, queries, heads * channels, dtype=q.dtype)
+    strides = (each.stride(axis) for each in (q, k, v) for axis in (0, 2, 1))
+    arguments = _HeadsArguments(batch, heads, queries, k.shape[2], channels, *strides, torch.get_num_threads())
+    _call("attention_bf16", ctypes.byref(arguments), *(ctypes.c_void_p(each.data_ptr()) for each in (q, k, v, out)))
+    return out
+
+
+class Norm(NamedTuple):
+    """Settings of a norm."""
+
+    groups: int
+    eps: float
+    silu: bool
+
+
+def group_norm(
+    x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor | None, shift: Tensor | None, setting: Norm,
+    grid: Grid | None = None,
+) -> Tensor:  # fmt: skip
+    """Norm of x [B, C, H, W], times (1 + scale) plus shift [B, C], and SiLU; where `norms(x)`.
+
+    Of x's type, or with a grid in 8 bits, as they stand there (no gradient then).
+    """
+    if grid is None and torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, weight, scale)):
+        out: Tensor = _Fused.apply(x, weight, bias, scale, shift, setting)  # type: ignore[no-untyped-call]
+        return out
+    return _forward(x, _plain(weight, bias, scale, shift), setting, grid)[0]
+
+
+Lines = tuple[Tensor | None, Tensor | None, Tensor | None, Tensor | None]
+"""The norm's weight and bias [C], and scale and shift [B, C]."""
+
+
+def _plain(*lines: Tensor | None) -> Lines:
+    """As the kernels read them."""
+    weight, bias, scale, shift = (None if each is None else each.detach().float().contiguous() for each in lines)
+    return weight, bias, scale, shift
+
+
+def _pointer(each: Tensor | None) -> int | None:
+    return None if each is None else each.data_ptr()
+
+
+def _structure(x: Tensor, lines: Lines, setting: Norm) -> Any:
+    batch, channels, height, width = x.shape
+    groups, eps, silu = setting
+    pointers = map(_pointer, lines)
+    return ctypes.byref(_NormArguments(batch, height * width, channels, groups, *pointers, eps, silu, torch.get_num_threads()))
+
+
+def _call(name: str, *arguments: Any) -> None:
+    if getattr(native().library, name)(*arguments):
+        raise MemoryError(f"no memory for {name}")
+
+
+def _forward(x: Tensor, lines: Lines, setting: Norm, grid: Grid | None) -> tuple[Tensor, Tensor]:
+    """The result, and means and inverse deviations float32 [2, B, G]."""
+    y = torch.empty_like(x, dtype=x.dtype if grid is None else torch.uint8)
+    moments = torch.empty(2, len(x), setting.groups)
+    step, zero = grid or (1.0, 0)
+    _call(
+        f"norm_{_NAMES[x.dtype]}_{_NAMES[y.dtype]}",
+        _structure(x, lines, setting),
+        *(ctypes.c_void_p(each.data_ptr()) for each in (x, y, moments[0], moments[1])),
+        ctypes.c_float(1 / step), ctypes.c_float(zero),
+    )  # fmt: skip
+    return y, moments
+
+
+class _Fused(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, scale: Tensor, shift: Tensor, setting: Norm) -> Tensor:
+        lines = _plain(weight, bias, scale, shift)
+        y, moments = _forward(x, lines, setting, None)
+        ctx.save_for_backward(x, moments, *lines)
+        ctx.setting = setting
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, moments, weight, bias, scale, shift = ctx.saved_tensors
+        dy = gradients[0].contiguous(memory_format=torch.channels_last)
+        dx, own = torch.empty_like(x), torch.empty(len(x), 2, x.shape[1])
+        _call(
+            f"norm_back_{_NAMES[x.dtype]}",
+            _structure(x, (weight, bias, scale, shift), ctx.setting),
+            *(ctypes.c_void_p(each.data_ptr()) for each in (x, dy, dx, moments[0], moments[1], own)),
+        )
+        plain, times = own.unbind(1)
+        if scale is None:
+            return dx, times.sum(0), plain.sum(0), None, None, None
+        gain = 1 + scale
+        return dx, (gain * times).sum(0), (gain * plain).sum(0), weight * times + bias * plain, plain, None

@@ -1,0 +1,249 @@
+// Group normalization of channels-last activations [B, P, C] with scale, shift and SiLU: forward and backward in two readings each.
+//
+// Sums are taken over chunks of places in float and joined in double in a fixed order, so that a picture's result depends neither
+// on its batch nor on the number of threads.
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <cstdlib>
+#include <cstring>
+
+namespace {
+
+constexpr int64_t CHUNK = 256;
+
+struct bfloat16 {
+    uint16_t bits;
+};
+
+inline float load(float value) { return value; }
+inline float load(bfloat16 value) {
+    uint32_t bits = uint32_t(value.bits) << 16;
+    float wide;
+    std::memcpy(&wide, &bits, 4);
+    return wide;
+}
+
+// What a value is stored as; 8 bits hold round(value / step) + zero.
+struct Grid {
+    float inverse, zero;
+};
+inline void store(float& to, float value, Grid) { to = value; }
+inline void store(bfloat16& to, float value, Grid) {  // to the nearest, ties to even
+    uint32_t bits;
+    std::memcpy(&bits, &value, 4);
+    to.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
+}
+inline void store(uint8_t& to, float value, Grid grid) {
+    to = uint8_t(int32_t(std::min(std::max(value * grid.inverse + grid.zero + 0.5f, 0.0f), 255.0f)));
+}
+
+// 1 / (1 + exp(-x)) to 3e-7: a power of two and a polynomial for the rest, of which compilers make vectors.
+inline float sigmoid(float x) {
+    float exponent = x * -1.44269504f;
+    exponent = exponent < -126.0f ? -126.0f : exponent > 126.0f ? 126.0f : exponent;  // NaN stays
+    float whole = std::floor(exponent + 0.5f);
+    float rest = exponent - whole;
+    float power = 1.0f + rest * (0.69314718f + rest * (0.24022651f + rest * (0.055504109f + rest * (0.0096181291f
+                + rest * (0.0013333558f + rest * 0.00015403530f)))));
+    int32_t bits = (int32_t(whole) + 127) << 23;
+    float factor;
+    std::memcpy(&factor, &bits, 4);
+    return 1.0f / (1.0f + power * factor);
+}
+
+// The derivative of z sigmoid(z).
+inline float silu_slope(float z) {
+    float gate = sigmoid(z);
+    return gate * (1.0f + z * (1.0f - gate));
+}
+
+}  // namespace
+
+extern "C" {
+struct Norm {
+    int64_t batch, places, channels, groups;
+    const float *weight, *bias;   // [C]
+    const float *scale, *shift;   // [B, C], or both null
+    float eps;
+    int32_t silu, threads;
+};
+}
+
+namespace {
+
+int64_t chunks_of(const Norm& norm) { return (norm.places + CHUNK - 1) / CHUNK; }
+
+// Calls body(chunk, image, first value, places) for every chunk of every picture.
+template <class Body>
+void each_chunk(const Norm& norm, Body body) {
+    int64_t chunks = chunks_of(norm);
+#pragma omp parallel for num_threads(norm.threads) schedule(static)
+    for (int64_t chunk = 0; chunk < norm.batch * chunks; chunk++) {
+        int64_t image = chunk / chunks, first = chunk % chunks * CHUNK;
+        body(chunk, image, (image * norm.places + first) * norm.channels, std::min(CHUNK, norm.places - first));
+    }
+}
+
+// One picture's norm as y = slopes x + offsets [C].
+void as_lines(const Norm& norm, int64_t image, const float* mean, const float* rstd, float* slopes, float* offsets) {
+    int64_t each = norm.channels / norm.groups;
+    for (int64_t channel = 0; channel < norm.channels; channel++) {
+        int64_t group = image * norm.groups + channel / each;
+        float slope = rstd[group] * norm.weight[channel], offset = norm.bias[channel] - mean[group] * slope;
+        if (norm.scale) {
+            float gain = 1.0f + norm.scale[image * norm.channels + channel];
+            slope *= gain;
+            offset = offset * gain + norm.shift[image * norm.channels + channel];
+        }
+        slopes[channel] = slope;
+        offsets[channel] = offset;
+    }
+}
+
+// One picture's means and inverse deviations [G] from its chunks' sums and sums of squares [chunks, 2, C].
+void moments(const Norm& norm, const float* sums, float* mean, float* rstd) {
+    int64_t each = norm.channels / norm.groups;
+    double count = double(each) * norm.places;
+    for (int64_t group = 0; group < norm.groups; group++) {
+        double sum = 0, square = 0;
+        for (int64_t chunk = 0; chunk < chunks_of(norm); chunk++) {
+            const float* part = sums + chunk * 2 * norm.channels + group * each;
+            for (int64_t channel = 0; channel < each; channel++) {
+                sum += part[channel];
+                square += part[norm.channels + channel];
+            }
+        }
+        double middle = sum / count, variance = square / count - middle * middle;
+        mean[group] = float(middle);
+        rstd[group] = float(1.0 / std::sqrt(std::max(variance, 0.0) + norm.eps));
+    }
+}
+
+template <class In, class Out>
+int forward(const Norm& norm, const In* x, Out* y, float* mean, float* rstd, Grid grid) {
+    int64_t chunks = chunks_of(norm), channels = norm.channels;
+    float* sums = static_cast<float*>(std::malloc(sizeof(float) * 2 * channels * norm.batch * (chunks + 1)));
+    if (!sums) return 1;
+    float* lines = sums + 2 * channels * norm.batch * chunks;
+    each_chunk(norm, [&](int64_t chunk, int64_t, int64_t begin, int64_t places) {
+        float *__restrict sum = sums + chunk * 2 * channels, *__restrict square = sum + channels;
+        std::fill(sum, sum + 2 * channels, 0.0f);
+        for (const In* from = x + begin; from < x + begin + places * channels; from += channels)
+            for (int64_t channel = 0; channel < channels; channel++) {
+                float value = load(from[channel]);
+                sum[channel] += value;
+                square[channel] += value * value;
+            }
+    });
+    for (int64_t image = 0; image < norm.batch; image++) {
+        moments(norm, sums + image * chunks * 2 * channels, mean + image * norm.groups, rstd + image * norm.groups);
+        as_lines(norm, image, mean, rstd, lines + image * 2 * channels, lines + (image * 2 + 1) * channels);
+    }
+    each_chunk(norm, [&](int64_t, int64_t image, int64_t begin, int64_t places) {
+        const float *__restrict slopes = lines + image * 2 * channels, *__restrict offsets = slopes + channels;
+        for (int64_t place = 0; place < places; place++) {
+            const In* __restrict from = x + begin + place * channels;
+            Out* __restrict to = y + begin + place * channels;
+            if (norm.silu)
+                for (int64_t channel = 0; channel < channels; channel++) {
+                    float z = load(from[channel]) * slopes[channel] + offsets[channel];
+                    store(to[channel], z * sigmoid(z), grid);
+                }
+            else
+                for (int64_t channel = 0; channel < channels; channel++)
+                    store(to[channel], load(from[channel]) * slopes[channel] + offsets[channel], grid);
+        }
+    });
+    std::free(sums);
+    return 0;
+}
+
+// dx; and with g the gradient of z (before SiLU), own [B, 2, C]: the sums over places of g and of g times the normalized x.
+template <class In>
+int backward(const Norm& norm, const In* x, const In* dy, In* dx, const float* mean, const float* rstd, float* own) {
+    int64_t chunks = chunks_of(norm), channels = norm.channels, each = channels / norm.groups;
+    float* sums = static_cast<float*>(std::malloc(sizeof(float) * 2 * channels * norm.batch * (chunks + 2)));
+    if (!sums) return 1;
+    float* lines = sums + 2 * channels * norm.batch * chunks;  // [B, 4, C]: z = slopes x + offsets; dx = slopes g + backs x + means
+    for (int64_t image = 0; image < norm.batch; image++)
+        as_lines(norm, image, mean, rstd, lines + image * 4 * channels, lines + (image * 4 + 1) * channels);
+    each_chunk(norm, [&](int64_t chunk, int64_t image, int64_t begin, int64_t places) {
+        const float *__restrict slopes = lines + image * 4 * channels, *__restrict offsets = slopes + channels;
+        float *__restrict plain = sums + chunk * 2 * channels, *__restrict times = plain + channels;
+        std::fill(plain, plain + 2 * channels, 0.0f);
+        for (int64_t place = 0; place < places; place++) {
+            const In* __restrict from = x + begin + place * channels;
+            const In* __restrict given = dy + begin + place * channels;
+            for (int64_t channel = 0; channel < channels; channel++) {
+                float value = load(from[channel]), grad = load(given[channel]);
+                if (norm.silu) grad *= silu_slope(value * slopes[channel] + offsets[channel]);
+                plain[channel] += grad;
+                times[channel] += grad * value;
+            }
+        }
+    });
+    for (int64_t image = 0; image < norm.batch; image++) {
+        float *backs = lines + (image * 4 + 2) * channels, *means = backs + channels;
+        for (int64_t group = 0; group < norm.groups; group++) {
+            double middle = mean[image * norm.groups + group], inverse = rstd[image * norm.groups + group];
+            double first = 0, second = 0;
+            for (int64_t channel = group * each; channel < (group + 1) * each; channel++) {
+                double plain = 0, times = 0;
+                for (int64_t chunk = image * chunks; chunk < (image + 1) * chunks; chunk++) {
+                    plain += sums[chunk * 2 * channels + channel];
+                    times += sums[(chunk * 2 + 1) * channels + channel];
+                }
+                times = (times - middle * plain) * inverse;
+                own[image * 2 * channels + channel] = float(plain);
+                own[(image * 2 + 1) * channels + channel] = float(times);
+                double gain = norm.weight[channel] * (norm.scale ? 1.0 + norm.scale[image * channels + channel] : 1.0);
+                first += gain * plain;
+                second += gain * times;
+            }
+            double count = double(each) * norm.places, back = -inverse * inverse * second / count;
+            std::fill(backs + group * each, backs + (group + 1) * each, float(back));
+            std::fill(means + group * each, means + (group + 1) * each, float(-inverse * first / count - back * middle));
+        }
+    }
+    each_chunk(norm, [&](int64_t, int64_t image, int64_t begin, int64_t places) {
+        const float *__restrict slopes = lines + image * 4 * channels, *__restrict offsets = slopes + channels;
+        const float *__restrict backs = offsets + channels, *__restrict means = backs + channels;
+        for (int64_t place = 0; place < places; place++) {
+            const In* __restrict from = x + begin + place * channels;
+            const In* __restrict given = dy + begin + place * channels;
+            In* __restrict to = dx + begin + place * channels;
+            for (int64_t channel = 0; channel < channels; channel++) {
+                float value = load(from[channel]), grad = load(given[channel]);
+                if (norm.silu) grad *= silu_slope(value * slopes[channel] + offsets[channel]);
+                store(to[channel], slopes[channel] * grad + backs[channel] * value + means[channel], Grid{});
+            }
+        }
+    });
+    std::free(sums);
+    return 0;
+}
+
+}  // namespace
+
+extern "C" {
+int norm_f32_f32(const Norm* norm, const void* x, void* y, float* mean, float* rstd, float inverse, float zero) {
+    return forward(*norm, (const float*)x, (float*)y, mean, rstd, Grid{inverse, zero});
+}
+int norm_f32_u8(const Norm* norm, const void* x, void* y, float* mean, float* rstd, float inverse, float zero) {
+    return forward(*norm, (const float*)x, (uint8_t*)y, mean, rstd, Grid{inverse, zero});
+}
+int norm_bf16_bf16(const Norm* norm, const void* x, void* y, float* mean, float* rstd, float inverse, float zero) {
+    return forward(*norm, (const bfloat16*)x, (bfloat16*)y, mean, rstd, Grid{inverse, zero});
+}
+int norm_bf16_u8(const Norm* norm, const void* x, void* y, float* mean, float* rstd, float inverse, float zero) {
+    return forward(*norm, (const bfloat16*)x, (uint8_t*)y, mean, rstd, Grid{inverse, zero});
+}
+int norm_back_f32(const Norm* norm, const void* x, const void* dy, void* dx, const float* mean, const float* rstd, float* own) {
+    return backward(*norm, (const float*)x, (const float*)dy, (float*)dx, mean, rstd, own);
+}
+int norm_back_bf16(const Norm* norm, const void* x, const void* dy, void* dx, const float* mean, const float* rstd, float* own) {
+    return backward(*norm, (const bfloat16*)x, (const bfloat16*)dy, (bfloat16*)dx, mean, rstd, own);
+}
+}

@@ -1,0 +1,139 @@
+"""The kernels of our own against PyTorch's functions in double precision."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lodestar.nets import fused
+from lodestar.nets.layers import GroupNorm
+from lodestar.nets.native import native
+
+pytestmark = pytest.mark.skipif(native().library is None, reason=f"no kernels here: {native().why}")
+
+SHAPES = [(2, 64, 8, 8), (1, 96, 19, 17), (3, 32, 1, 1), (2, 40, 5, 64)]  # places: one chunk, two and a bit, one, two
+TOLERANCE = {torch.float32: 5e-7, torch.bfloat16: 4e-3}
+
+
+def off(actual: Tensor, expected: Tensor) -> float:
+    """Relative distance of the whole."""
+    return float((actual.double() - expected.double()).norm() / expected.double().norm())
+
+
+def plain(x: Tensor, weight: Tensor, bias: Tensor, lines: tuple[Tensor, Tensor] | None, setting: fused.Norm) -> Tensor:
+    y = F.group_norm(x, setting.groups, weight, bias, setting.eps)
+    if lines is not None:
+        y = y * (1 + lines[0][:, :, None, None]) + lines[1][:, :, None, None]
+    return F.silu(y) if setting.silu else y
+
+
+def inputs(shape: tuple[int, ...], dtype: torch.dtype, scaled: bool) -> list[Tensor]:
+    """x far from zero mean, the norm's weight and bias, and scale and shift if `scaled`; all with gradients."""
+    torch.manual_seed(sum(shape))
+    batch, channels = shape[:2]
+    x = (torch.randn(shape) * 3 + 5).to(dtype).contiguous(memory_format=torch.channels_last)
+    lines = [torch.randn(batch, channels) * 0.5, torch.randn(batch, channels)] if scaled else []
+    return [each.requires_grad_() for each in (x, torch.rand(channels) + 0.5, torch.randn(channels), *lines)]
+
+
+def call(values: list[Tensor], setting: fused.Norm, grid: fused.Grid | None = None) -> Tensor:
+    x, weight, bias, *lines = values
+    return fused.group_norm(x, weight, bias, *(lines or (None, None)), setting, grid)
+
+
+@pytest.mark.parametrize("silu", [True, False])
+@pytest.mark.parametrize("scaled", [True, False])
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_norm_and_its_gradients(shape: tuple[int, ...], dtype: torch.dtype, scaled: bool, silu: bool) -> None:
+    values, setting = inputs(shape, dtype, scaled), fused.Norm(8, 1e-5, silu)
+    exact = [each.detach().double().requires_grad_() for each in values]
+    y = call(values, setting)
+    expected = plain(exact[0], exact[1], exact[2], (exact[3], exact[4]) if scaled else None, setting)
+    assert y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
+    assert off(y.detach(), expected.detach()) < TOLERANCE[dtype]
+    dy = torch.randn_like(y)
+    for ours, theirs in zip(torch.autograd.grad(y, values, dy), torch.autograd.grad(expected, exact, dy.double()), strict=True):
+        # In bfloat16 x itself is the one that was rounded, so that only the result's rounding is left.
+        assert off(ours, theirs) < max(TOLERANCE[dtype] if ours.dtype == torch.bfloat16 else 0, 5e-6)
+
+
+def test_a_picture_is_normalized_alike_in_any_batch_and_by_any_number_of_threads() -> None:
+    values, setting, threads = inputs((3, 64, 24, 24), torch.float32, True), fused.Norm(32, 1e-5, True), torch.get_num_threads()
+    whole = call(values, setting).detach()
+    x, weight, bias, scale, shift = values
+    alone = call([x[1:2], weight, bias, scale[1:2], shift[1:2]], setting).detach()
+    assert torch.equal(alone, whole[1:2])
+    try:
+        torch.set_num_threads(3)
+        assert torch.equal(call(values, setting).detach(), whole)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def test_a_norm_of_eight_bits_is_the_norm_rounded_to_its_grid() -> None:
+    grid, setting = fused.Grid(0.025, 12), fused.Norm(8, 1e-5, True)
+    for dtype in TOLERANCE:
+        values = [each.detach() for each in inputs((2, 64, 8, 8), dtype, True)]
+        expected = ((call(values, setting).float() if dtype == torch.float32 else plain(
+            values[0].float(), values[1], values[2], (values[3], values[4]), setting
+        )) / grid.step).round() + grid.zero  # fmt: skip
+        coded = call(values, setting, grid)
+        assert coded.dtype == torch.uint8
+        assert (coded.float() - expected.clamp(0, 255)).abs().max() <= 1  # halves may be rounded either way
+        assert (coded.float() != expected.clamp(0, 255)).float().mean() < 1e-3
+
+
+def test_layers_use_the_kernel_where_it_is_and_agree_with_what_they_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = GroupNorm(64, 32)
+    torch.nn.init.normal_(layer.weight)
+    x = torch.randn(2, 64, 8, 8).contiguous(memory_format=torch.channels_last)
+    scale, shift = torch.randn(2, 128, 1, 1).chunk(2, dim=1)
+    called = []
+    monkeypatch.setattr(fused, "_call", lambda name, *given, call=fused._call: (called.append(name), call(name, *given)))
+    with_kernel = layer(x, scale, shift, silu=True)
+    assert called == ["norm_f32_f32"]
+    monkeypatch.setattr(fused, "norms", lambda x: False)
+    assert off(with_kernel.detach(), layer(x, scale, shift, silu=True).detach()) < 1e-6
+    assert called == ["norm_f32_f32"]
+
+
+@pytest.mark.parametrize("size", [(2, 2, 64, 64, 32), (1, 3, 1, 5, 8), (2, 1, 33, 7, 80), (1, 2, 9, 31, 17)], ids=str)
+def test_attention(size: tuple[int, int, int, int, int]) -> None:
+    batch, heads, queries, keys, channels = size
+    torch.manual_seed(0)
+    q = torch.randn(batch, queries, heads, channels).bfloat16().transpose(1, 2)
+    k, v = (torch.randn(batch, keys, heads, channels).bfloat16().transpose(1, 2) for _ in "kv")
+    assert fused.attends(q)
+    y = fused.attention(8 * q, k, v)
+    expected = F.scaled_dot_product_attention(8 * q.double(), k.double(), v.double())
+    assert off(y, expected.transpose(1, 2).reshape(batch, queries, heads * channels)) < 5e-3
+
+
+def test_attention_of_a_picture_is_the_same_in_any_batch_and_does_not_overflow() -> None:
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(3, 2, 20, 16).bfloat16() * factor for factor in (100, 100, 1))
+    y = fused.attention(q, k, v)
+    assert y.isfinite().all()
+    assert torch.equal(fused.attention(q[2:], k[2:], v[2:]), y[2:])
+
+
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_stays_so_in_its_picture_alone(bad: float, dtype: torch.dtype) -> None:
+    values, setting = inputs((2, 64, 8, 8), dtype, True), fused.Norm(8, 1e-5, True)
+    with torch.no_grad():
+        values[0][1, 3, 2, 2] = bad
+    y = call(values, setting)
+    assert y[0].isfinite().all() and not y[1, :8].isfinite().any()
+    (dx,) = torch.autograd.grad(y.float().sum(), values[:1])
+    assert dx[0].isfinite().all() and not dx[1, :8].isfinite().any()
+
+
+def test_what_is_no_number_stays_so_in_attention() -> None:
+    q, k, v = (torch.randn(2, 1, 40, 16).bfloat16() for _ in "qkv")
+    k[1, 0, 35, 0] = float("nan")
+    gathered = fused.attention(q, k, v)
+    assert gathered[0].isfinite().all() and not gathered[1].isfinite().all()
