@@ -34,7 +34,7 @@ from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
 from lodestar.data import Shuffled, open_source, parquet, source
 from lodestar.nets import winograd
-from lodestar.nets.precision import best_dtype
+from lodestar.nets.precision import choose_dtype
 from lodestar.nets.unet import UNet, UNetConfig
 from lodestar.samplers import DDIM, AnySampler, DPMpp, Own, last
 
@@ -93,7 +93,7 @@ def forward(repeats: int) -> Table:
     """A forward pass at batch 8 and 32."""
     table = Table("forward pass", "batch", "pictures/s", "× diffusers", "error against our float32", title="network, 32×32")
     other = theirs().eval().requires_grad_(False)
-    fast = best_dtype("cpu")
+    fast = choose_dtype(None, torch.device("cpu"))
     networks = {"ours, float32": (ours(torch.float32), torch.float32)}
     networks["ours, bfloat16" + ("" if fast == torch.bfloat16 else " (not this processor's choice)")] = (
         ours(torch.bfloat16),
@@ -159,7 +159,7 @@ def stepper(network: torch.nn.Module, call: Callable[..., torch.Tensor], batch: 
 def train(repeats: int) -> Table:
     """A training step: forward, backward, AdamW, one average."""
     table = Table("training step", "batch", "pictures/s", "× diffusers", title="training, 32×32")
-    dtype = best_dtype("cpu")
+    dtype = choose_dtype(None, torch.device("cpu"))
     for batch in (8, 32):
         other, network = theirs(), ours(dtype, training=True)
         name = f"ours, {str(dtype).removeprefix('torch.')}"
@@ -252,7 +252,7 @@ def peak(code: str) -> float:
 
 def run_forward(batch: int) -> None:
     """Two forward passes of our network."""
-    dtype = best_dtype("cpu")
+    dtype = choose_dtype(None, torch.device("cpu"))
     network = ours(dtype)
     with torch.inference_mode():
         for _ in range(2):
@@ -261,7 +261,7 @@ def run_forward(batch: int) -> None:
 
 def run_step(batch: int) -> None:
     """Two training steps of our network."""
-    dtype = best_dtype("cpu")
+    dtype = choose_dtype(None, torch.device("cpu"))
     network = ours(dtype, training=True)
     step = stepper(network, lambda x, t: network(x, t, None, dtype), batch)
     step()
@@ -334,7 +334,7 @@ def main() -> None:
         parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(parts)}")
     torch.set_num_threads(options.threads)
     console = Console()
-    capability, fastest = torch.backends.cpu.get_cpu_capability(), best_dtype("cpu")
+    capability, fastest = torch.backends.cpu.get_cpu_capability(), choose_dtype(None, torch.device("cpu"))
     console.print(f"torch {torch.__version__}, {options.threads} threads, {capability}, fastest in {fastest}")
     for name in options.parts or parts:
         try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import inspect
+import pkgutil
 import sys
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -15,6 +16,7 @@ from typing import Any
 import pytest
 
 import lodestar
+from lodestar.config import Config
 
 ROOT = Path(lodestar.__file__).parent
 
@@ -35,7 +37,7 @@ LAYERS: tuple[set[str], ...] = (
 ONLY: dict[str, set[str]] = {
     "config": set(),
     "core": {"config"},
-    "nets": {"config"},
+    "nets": {"config", "files"},
     "data": {"config", "extras", "files", "progress"},
     "guidance": {"config", "core"},
     "samplers": {"config", "core"},
@@ -277,3 +279,22 @@ def test_misshapen_functions_are_found() -> None:
     text += f"def fits(self, {', '.join(f'a{k}' for k in range(PARAMETERS))}):\n" + "    pass\n" * (LINES - 1)
     assert list(misshapen(text, True)) == ["long has 61 lines", "much has 11 parameters"]
     assert {each.split(",")[0] for each in misshapen(text, False)} >= {"Some has 'weak'", "one has 'judge'", "one has 'critic'"}
+
+
+def subclasses(kind: type[Config]) -> Iterator[type[Config]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from subclasses(each)
+
+
+def test_a_class_is_called_as_its_kind() -> None:
+    """As far as words go: `TrainDenoiser` is "denoise", `LabelCondition` "label"."""
+    for module in pkgutil.walk_packages(lodestar.__path__, "lodestar."):
+        if module.name != "lodestar.__main__":
+            importlib.import_module(module.name)
+    named = {each: each.model_fields["kind"].default for each in subclasses(Config) if "kind" in each.model_fields}
+    ours = {each: kind for each, kind in named.items() if isinstance(kind, str) and each.__module__.startswith("lodestar.")}
+    assert len(ours) > 90
+    for each, kind in ours.items():
+        letters, name = kind.replace("_", ""), each.__name__.lower().removeprefix("train")
+        assert name.startswith(letters[:6]), f"{each.__module__}.{each.__name__} is of kind {kind!r}"

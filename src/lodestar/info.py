@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import torch
 from rich.table import Table
 from rich.text import Text
 
@@ -19,6 +20,8 @@ from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import listed
 from lodestar.nets.base import NetworkConfig
+from lodestar.nets.native import native, processor
+from lodestar.nets.probe import Purpose, probe
 from lodestar.training.names import LOG, RUN, STATE
 
 _BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16}
@@ -38,6 +41,27 @@ def describe(name: str) -> Table:
     if parts:
         _bundle(table, name, parts)
     return table
+
+
+def machine() -> Iterator[Table]:
+    """Tables of this machine: processor, kernels and GPUs; and for sampling and for training, the speed of number formats."""
+    facts = Table(show_header=False, box=None, pad_edge=False)
+    kernels = native()
+    _row(facts, "processor", processor().name)
+    _row(facts, "torch", f"{torch.__version__}, {torch.get_num_threads()} threads")
+    _row(facts, "kernels", "built here" if kernels.library is not None else f"none: {kernels.why}")
+    for index in range(torch.cuda.device_count()):
+        _row(facts, f"cuda:{index}", torch.cuda.get_device_name(index))
+    yield facts
+    for purpose in get_args(Purpose):
+        found = probe(purpose)
+        names = list(dict.fromkeys(name for times in found.seconds.values() for name in times))
+        table = Table(
+            "norm and 3×3 convolution", *(f"ms, {name}" for name in names), title=f"{purpose}: {found.fastest} by itself"
+        )
+        for shape, times in found.seconds.items():
+            table.add_row(shape, *(f"{1e3 * times[name]:.2f}" if name in times else "–" for name in names))
+        yield table
 
 
 def _checkpoint(table: Table, file: Path) -> None:

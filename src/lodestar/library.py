@@ -24,7 +24,7 @@ from lodestar.generators.guide import Guide
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.first import upgraded
-from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device, place
+from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
 
 MODEL = "model.safetensors"
 """File of the model in a run's folder, or in a repository of a hub."""
@@ -72,33 +72,32 @@ def find(name: str | Path) -> Path:
     raise Problem(f"no model {str(name)!r}: choose from {', '.join(embedded())}, or give a run's folder or a file{near}")
 
 
+Dtype = torch.dtype | str | None
+"""A number format: a name, torch's own, or None for the fastest."""
+
+
+@overload
+def load(name: str | Path, device: str | torch.device | None = None, kind: None = None, dtype: Dtype = None) -> Any: ...
+@overload
+def load(name: str | Path, device: str | torch.device | None, kind: Literal["diffusion"], dtype: Dtype = None) -> Diffusion: ...
 @overload
 def load(
-    name: str | Path, device: str | torch.device | None = None, kind: None = None, dtype: torch.dtype | None = None
-) -> Any: ...
-@overload
-def load(
-    name: str | Path, device: str | torch.device | None, kind: Literal["diffusion"], dtype: torch.dtype | None = None
-) -> Diffusion: ...
-@overload
-def load(
-    name: str | Path, device: str | torch.device | None, kind: Literal["classifier"], dtype: torch.dtype | None = None
+    name: str | Path, device: str | torch.device | None, kind: Literal["classifier"], dtype: Dtype = None
 ) -> PictureClassifier: ...
 @overload
-def load(
-    name: str | Path, device: str | torch.device | None = None, kind: str | None = None, dtype: torch.dtype | None = None
-) -> Any: ...
+def load(name: str | Path, device: str | torch.device | None = None, kind: str | None = None, dtype: Dtype = None) -> Any: ...
 def load(
     name: str | Path,
     device: str | torch.device | None = None,
     kind: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype = None,
 ) -> Any:
-    """Load a model for inference, to compute in `dtype`, or in the number format that the device is fastest in.
+    """Load a model for inference.
 
-    name: see `find`. device: default a GPU where there is one. kind: "diffusion" or "classifier", if only that will do. Returns
-    a `Diffusion`, a `PictureClassifier`, or what another kind of `KINDS` builds. Raises Problem if there is no such model, or it
-    is damaged or of another kind.
+    name: see `find`. device: default a GPU where there is one. dtype: the number format of its torso, "float32" or "bfloat16";
+    default the fastest on the device, measured once on CPUs (`lodestar.nets.precision.choose_dtype`). kind: "diffusion" or
+    "classifier", if only that will do. Returns a `Diffusion`, a `PictureClassifier`, or what another kind of `KINDS` builds.
+    Raises Problem if there is no such model, or it is damaged or of another kind.
     """
     path = find(name)
     target = choose_device(device)
@@ -109,21 +108,19 @@ def load(
     checkpoint.fill(model, tensors, path)
     place(model.requires_grad_(False).eval(), target)
     if hasattr(model, "lower"):
-        model.lower(dtype or best_dtype(target))
+        model.lower(choose_dtype(dtype, target))
     model.name, model.digest, model.provenance = str(name), header.digest, header.provenance
     if isinstance(model, Generator):
         model.companions = {role: partial(load, other, target, dtype=dtype) for role, other in companions(name).items()}
     return model
 
 
-def load_diffusion(name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None) -> Diffusion:
+def load_diffusion(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> Diffusion:
     """Load a diffusion model; see `load`. Raises Problem if it is of another kind."""
     return load(name, device, "diffusion", dtype)
 
 
-def load_classifier(
-    name: str | Path, device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> PictureClassifier:
+def load_classifier(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> PictureClassifier:
     """Load a classifier; see `load`. Raises Problem if it is of another kind."""
     return load(name, device, "classifier", dtype)
 
@@ -132,7 +129,7 @@ def from_pretrained(
     name: str | Path,
     device: str | torch.device | None = None,
     kind: str | None = None,
-    dtype: torch.dtype | None = None,
+    dtype: Dtype = None,
 ) -> Any:
     """Alias of `load`. ``owner/repository`` is looked up on the hub if there is no such path."""
     elsewhere = str(name).count("/") == 1 and not str(name).startswith("hf:") and not Path(name).exists()
@@ -171,9 +168,7 @@ def companions(name: str | Path) -> dict[str, str]:
     return {role: each.name for role, each in parts(name).items() if role != MAIN and each.kind in {"bundle", *KINDS}}
 
 
-def load_guides(
-    names: Mapping[str, str], device: str | torch.device | None = None, dtype: torch.dtype | None = None
-) -> dict[str, Guide]:
+def load_guides(names: Mapping[str, str], device: str | torch.device | None = None, dtype: Dtype = None) -> dict[str, Guide]:
     """Guides by role, of the models with these names (see `find`). Raises Problem."""
     return {role: load(name, device, dtype=dtype) for role, name in names.items()}
 

@@ -11,6 +11,7 @@ from lodestar.config import Problem, decode
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.plan import (
     AnyPlan,
+    DDIMStride,
     Fast27,
     Indexed,
     Karras,
@@ -19,7 +20,6 @@ from lodestar.core.plan import (
     LogSNR,
     Plan,
     Sections,
-    Strided,
     Trailing,
     parse_plan,
 )
@@ -28,8 +28,8 @@ from lodestar.core.schedule import Cosine, Linear, Schedule
 TEXTS: dict[str, Plan] = {
     "250": Sections(counts=(250,)),
     "90,60,60,20,20": Sections(counts=(90, 60, 60, 20, 20)),
-    "ddim25": Strided(count=25),
-    "ddim:25": Strided(count=25),
+    "ddim25": DDIMStride(count=25),
+    "ddim:25": DDIMStride(count=25),
     "fast27": Fast27(),
     "leading:20": Leading(count=20),
     "trailing:20": Trailing(count=20),

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lodestar.core.level import CLEAN, Level, log
-from lodestar.core.plan import Karras, Sections, Strided
+from lodestar.core.plan import DDIMStride, Karras, Sections
 from lodestar.core.schedule import Cosine, Linear, Schedule
 from lodestar.core.transition import Transition, chain, transitions
 
@@ -33,9 +33,9 @@ def test_neighbours_have_ddpms_own_numbers(schedule: Schedule) -> None:
 
 @schedules
 @pytest.mark.parametrize(
-    "plan", [Sections(counts=(12,)), Sections(counts=(3, 9)), Strided(count=10)], ids=["12", "3,9", "ddim10"]
+    "plan", [Sections(counts=(12,)), Sections(counts=(3, 9)), DDIMStride(count=10)], ids=["12", "3,9", "ddim10"]
 )
-def test_a_respaced_chain_is_the_recomputed_one(schedule: Schedule, plan: Sections | Strided) -> None:
+def test_a_respaced_chain_is_the_recomputed_one(schedule: Schedule, plan: Sections | DDIMStride) -> None:
     """Improved DDPM, section 4: the betas of the kept levels, and from them everything anew."""
     steps = plan.steps(schedule)
     alone = chain(plan.respace(schedule).table, torch.arange(1, len(steps) + 1))

@@ -34,8 +34,9 @@ REQUIRED: dict[str, Any] = {"count": 5, "counts": [5], "steps": 4, "low": 0.5, "
 """Values for the fields that have no default."""
 INSIDE = ("lodestar.conversion.", "lodestar.presets.", "lodestar.evaluation.metrics.base")
 """Where configurations are written by us alone, and bases of others."""
-OWN: dict[str, dict[str, Any]] = {"Chosen": {"kept": [39, 17]}, "Respaced": {"timesteps": 2}, "Composed": {"wanted": [1]},
-                                  "Distill": {"model": {"droppable": True}}, "Part": {"file": "x"}}  # fmt: skip
+OWN: dict[str, dict[str, Any]] = {"AtSteps": {"kept": [39, 17]}, "Respaced": {"timesteps": 2}, "Composed": {"wanted": [1]},
+                                  "Distill": {"model": {"droppable": True}}, "Part": {"file": "x"},
+                                  "Probe": {"purpose": "sampling", "seconds": {"x": {"float32": 1.0}}}}  # fmt: skip
 """Values that one kind alone needs."""
 
 

@@ -25,15 +25,15 @@ def test_it_is_the_direct_convolution_but_for_rounding(batch: int, channels: int
     torch.testing.assert_close(plain + bias[:, None, None], ours, rtol=1e-4, atol=1e-3)
 
 
-def test_a_layer_takes_it_where_it_is_asked_for_and_pays_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_layer_takes_it_where_it_wins_and_fits_and_nowhere_else(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[torch.Size] = []
     real = winograd.conv3x3
     monkeypatch.setattr(winograd, "conv3x3", lambda x, *rest: calls.append(x.shape) or real(x, *rest))
     layer, x = Conv2d(128, 128, 3, padding=1), torch.randn(8, 128, 16, 16)
     with torch.no_grad():
         layer(x)
-    assert not calls, "nobody has asked for it"
-    monkeypatch.setattr(winograd, "enabled", True)
+    assert not calls, "it has not been measured"
+    monkeypatch.setattr(winograd, "wins", frozenset({(128, 16)}))
     with torch.no_grad():
         fast = layer(x)
     assert calls == [x.shape]

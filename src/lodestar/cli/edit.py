@@ -132,7 +132,7 @@ def make(
 
     seed = options.seed if isinstance(options, Sampling) else 0
     how_made = options.settings()
-    network = load_diffusion(model, options.device)
+    network = load_diffusion(model, options.device, options.precision)
     guides = options.guides(model, how_made.guidance)
     material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or ())
     asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides).replace(settings=how_made)

@@ -79,7 +79,7 @@ def evaluate(
         beside = {"another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor}
         _bpd(model, reference, bpd, count, beside | _guided(sampling, seeds), sampling)
         return
-    network, pictures = None if model is None else opened(model, sampling.device), samples or model
+    network, pictures = None if model is None else opened(model, sampling.device, sampling.precision), samples or model
     if network is None:
         refuse_idle(_sampled(sampling, count) | _guided(sampling, seeds))
     measured_with = choose_extractor(extractor, reference, sampling.device)
@@ -124,7 +124,8 @@ def _bpd(
     assert model is not None, "--samples is left out"
     folder = sampling.out or Path("out") / f"bpd-{Path(model).stem}"
     found = bpd(
-        load_diffusion(model, sampling.device), reference, count=count or likelihood.COUNT, ode=how.ode, seed=sampling.seed,
+        load_diffusion(model, sampling.device, sampling.precision), reference,
+        count=count or likelihood.COUNT, ode=how.ode, seed=sampling.seed,
         batch_size=sampling.batch_size, out=folder, **sampling.asked(),
     )  # fmt: skip
     show(found.table())
@@ -217,7 +218,8 @@ def sweep(
     swept = axes(over or []) + (axes(f"scale={scales}") if scales else [])
     swept += [axis("steps", plans.split())] if plans else []
     found = sweep(
-        load_diffusion(model, sampling.device), reference, over=swept, count=count, seeds=seeds, seed=sampling.seed,
+        load_diffusion(model, sampling.device, sampling.precision), reference, over=swept,
+        count=count, seeds=seeds, seed=sampling.seed,
         extractor=choose_extractor(extractor, reference, sampling.device),
         guides=sampling.guides(model, (*sampling.settings().guidance, *swept_guidance(swept))),
         batch_size=sampling.batch_size, out=sampling.out or Path("out") / f"sweep-{Path(model).stem}", **sampling.asked(),

@@ -9,8 +9,17 @@ import typer
 from lodestar.cli.options import show
 
 
-def info(name: Annotated[str, typer.Argument(help="An embedded model, a run's folder, or a file.")]) -> None:
-    """Tell what a model or a run is, without loading it."""
-    from lodestar.info import describe
+def info(
+    name: Annotated[str | None, typer.Argument(help="An embedded model, a run's folder, or a file.")] = None,
+    device: Annotated[
+        bool, typer.Option("--device", help="Show this machine instead: its processor, and the measured speed of number formats.")
+    ] = False,
+) -> None:
+    """Describe a model or a run without loading it, or this machine."""
+    from lodestar.config import Problem
+    from lodestar.info import describe, machine
 
-    show(describe(name))
+    if (name is None) != device:
+        raise Problem("info needs a model, a run or a file, or --device" + (", and not both" if device else ""))
+    for table in machine() if name is None else (describe(name),):
+        show(table)

@@ -75,6 +75,12 @@ Temperature = Annotated[
     float, typer.Option("--temperature", help="Standard deviation of all drawn noise; below 1: likelier, less diverse.")
 ]
 Clamp = Annotated[bool, typer.Option("--clamp/--no-clamp", help="Clamp the estimated picture x̂₀ to the range of pictures.")]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        "--precision", help="Number format of the network: float32 or bfloat16; default the fastest here, measured once."
+    ),
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default a GPU where there is one.")]
 Reference = Annotated[
     str | None,
@@ -107,6 +113,7 @@ class Solving:
     weak: WeakName = None
     guide: GuideNames = None
     clamp: Clamp = True
+    precision: Precision = None
     device: Device = None
     out: Out = None
 
@@ -138,7 +145,7 @@ class Solving:
                 what = _WORDS.get(each.role, each.role)
                 raise Problem(f"guidance {each.kind}: {model} has no {what} of its own: give one with {option}")
         names = {role: given[role][1] if role in given else own[role] for role in asked}
-        return load_guides(names, self.device)
+        return load_guides(names, self.device, self.precision)
 
     def _given(self) -> dict[str, tuple[str, str]]:
         """The options that name guides, as they were written, and the names, by role. Raises Problem."""
@@ -231,7 +238,7 @@ def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
     return asked
 
 
-def load_judge(model: str, judge: str | None, best_of: int, device: str | None) -> Guide | None:
+def load_judge(model: str, judge: str | None, best_of: int, sampling: Solving) -> Guide | None:
     """The judge of candidates: the one given, else the model's classifier; None where nothing is to be judged. Raises Problem."""
     from lodestar import library
 
@@ -242,7 +249,7 @@ def load_judge(model: str, judge: str | None, best_of: int, device: str | None) 
     name = judge or library.companions(model).get("classifier")
     if name is None:
         raise Problem(f"--best-of {best_of}: {model} has no classifier of its own: give one with --judge")
-    return library.load_classifier(name, device)
+    return library.load_classifier(name, sampling.device, sampling.precision)
 
 
 def show(table: Table) -> None:

@@ -48,9 +48,9 @@ def sample(
     if npz and best_of > 1:
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
-    network = load_diffusion(model, sampling.device)
+    network = load_diffusion(model, sampling.device, sampling.precision)
     guides = sampling.guides(model, how.guidance)
-    judging = load_judge(model, judge, best_of, sampling.device)
+    judging = load_judge(model, judge, best_of, sampling)
     labels = candidates(network.labels(ask(label, count), count, guides), best_of)
     asked = request(labels, sampling.seed, how)
     frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)

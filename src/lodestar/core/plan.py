@@ -97,7 +97,7 @@ class Sections(Indexed):
         return sorted(set(kept))
 
 
-class Strided(Indexed):
+class DDIMStride(Indexed):
     """Steps at a constant stride from 0, the smallest whole stride giving exactly `count` steps (DDIM's spacing)."""
 
     kind: Literal["ddim"] = "ddim"
@@ -156,7 +156,7 @@ class Trailing(Ended, Indexed):
         return sorted(round(timesteps - k * gap) - 1 for k in range(self.count))
 
 
-class Chosen(Indexed):
+class AtSteps(Indexed):
     """Named steps of the chain, as in the published few-step samplers."""
 
     kind: Literal["at"] = "at"
@@ -221,7 +221,7 @@ class LogSNR(Ended):
 
 
 AnyPlan = Annotated[
-    Sections | Strided | Fast27 | Leading | Trailing | Chosen | Linspace | Karras | LogSNR, Field(discriminator="kind")
+    Sections | DDIMStride | Fast27 | Leading | Trailing | AtSteps | Linspace | Karras | LogSNR, Field(discriminator="kind")
 ]
 
 
@@ -240,7 +240,7 @@ def parse_plan(text: str | int) -> Plan:
     if match := re.fullmatch(r"ddim(\d+)", text):
         text = f"ddim:{match[1]}"
     if match := re.fullmatch(r"at:(\d+(?:,\d+)*)", text):
-        return Chosen(kept=tuple(int(step) for step in match[1].split(",")))
+        return AtSteps(kept=tuple(int(step) for step in match[1].split(",")))
     if text.split(":")[0] in _NAMES:
         plan: Plan = parse("steps", text, AnyPlan)
         return plan

@@ -2,27 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from lodestar.config import Problem
+from lodestar.config import Problem, choose
+from lodestar.nets import winograd
+from lodestar.nets.probe import Purpose, probe
 
 M = TypeVar("M", bound=nn.Module)
 
 PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
+VARIABLE = "LODESTAR_PRECISION"
+"""Environment variable: the number format where none is asked for, in place of the fastest."""
 
-def best_dtype(device: torch.device | str) -> torch.dtype:
-    """bfloat16 on GPUs that have it and on CPUs with matrix tiles (AMX), float32 elsewhere.
 
-    CPUs that have bfloat16 instructions but no tiles (avx512_bf16 alone) run convolutions at half their float32 speed in it.
+def choose_dtype(name: str | torch.dtype | None, device: torch.device, purpose: Purpose = "sampling") -> torch.dtype:
+    """The number format of this name; for None or "auto" the environment's, or the fastest on the device. Raises Problem.
+
+    On GPUs bfloat16 is the fastest, where they have it; CPUs are measured, once (`lodestar.nets.probe`).
     """
-    if torch.device(device).type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    tiles = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return torch.bfloat16 if tiles is not None and tiles() else torch.float32
+    if isinstance(name, torch.dtype):
+        name = str(name).removeprefix("torch.")
+    if name is None or name == "auto":
+        name = os.environ.get(VARIABLE) or _fastest(device, purpose)
+    return choose("precision", name, PRECISIONS)
+
+
+def _fastest(device: torch.device, purpose: Purpose) -> str:
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    found = probe(purpose)
+    if purpose == "sampling":
+        winograd.wins = found.winograd
+    return found.fastest
 
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:

@@ -2,8 +2,8 @@
 
 Every 4×4 tile of the output needs 36 multiplications a channel pair instead of 144: Y = Aᵀ[(G·g·Gᵀ) ⊙ (Bᵀ·d·B)]A, in which the
 products over channels are 36 matrix products. It can pay on CPUs in float32, where libraries convolve directly and arithmetic is
-what takes the time; GPUs and processors with matrix tiles have faster ways. Whether it does depends on the processor, so it is
-off until `enabled` is set. The result is that of the direct convolution but for
+what takes the time; GPUs and processors with matrix tiles have faster ways. Whether it does depends on the processor: it is used
+for the shapes in `wins`. The result is that of the direct convolution but for
 rounding: a relative error of about 2e-6 where the direct one has 5e-7.
 """
 
@@ -32,8 +32,8 @@ _A = _exact([[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1
 # Both dimensions at once: [36, 36], [36, 9] and [16, 36].
 _INPUT, _KERNEL, _OUTPUT = (torch.kron(each, each).float() for each in (_B, _G, _A))
 
-enabled = False
-"""Use this convolution where it pays: 1.4 to 1.8 times as fast as PyTorch on one Xeon, 0.25 to 0.9 times on a Zen 5."""
+wins: frozenset[tuple[int, int]] = frozenset()
+"""Channels and size of the classes of shapes in which Winograd's convolution is faster here; `lodestar.nets.probe` measures."""
 CHANNELS = 128
 """Least number of channels, in and out, for a gain: with fewer, the transforms cost as much as the products save."""
 TILES = 128
@@ -42,20 +42,20 @@ _CACHED = 2**21
 """Bytes of transformed input that are worked on at once, about what a core's own cache holds."""
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """True if x [B, C, H, W] is to be convolved by this method with a kernel [O, C, 3, 3]: enabled, and faster on a certain
-    Xeon."""
-    if (
-        not enabled
-        or x.dtype != torch.float32
-        or x.device.type != "cpu"
-        or torch.is_grad_enabled()
-        or x.shape[2] % 4
-        or x.shape[3] % 4
-    ):
+def fits(x: Tensor, weight: Tensor) -> bool:
+    """True if x [B, C, H, W] can be convolved so with a kernel [O, C, 3, 3], wide enough to be worth the transforms."""
+    if x.dtype != torch.float32 or x.device.type != "cpu" or x.shape[2] % 4 or x.shape[3] % 4:
         return False
     tiles = len(x) * (x.shape[2] // 4) * (x.shape[3] // 4)
     return min(weight.shape[:2]) >= CHANNELS and tiles >= max(TILES, max(weight.shape[:2]) / 4)
+
+
+def pays(x: Tensor, weight: Tensor) -> bool:
+    """True if the convolution of x [B, C, H, W] with a kernel [O, C, 3, 3] fits, and its class of shapes is one of `wins`."""
+    if not wins or torch.is_grad_enabled() or not fits(x, weight):
+        return False
+    channels, size = min(weight.shape[:2]), min(x.shape[2:])
+    return any(channels >= least and size <= most for least, most in wins)
 
 
 def conv3x3(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

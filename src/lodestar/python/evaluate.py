@@ -109,7 +109,9 @@ def bpd(
     return found
 
 
-def opened(what: str | Path | Generator | Samples | Source | Pictures, device: str | None = None) -> Generator | None:
+def opened(
+    what: str | Path | Generator | Samples | Source | Pictures, device: str | None = None, dtype: library.Dtype = None
+) -> Generator | None:
     """The model that is meant, loaded where it is named; None where pictures are. Raises Problem where there is no such model.
 
     A file whose name ends as those of pictures do, and a folder that is no run's, hold pictures.
@@ -121,7 +123,7 @@ def opened(what: str | Path | Generator | Samples | Source | Pictures, device: s
         run_of = path / RUN, path / library.MODEL
         if ending(path) or (path.is_dir() and not any(file.exists() for file in run_of)):
             return None
-    return library.load_diffusion(what, device)
+    return library.load_diffusion(what, device, dtype)
 
 
 def settled(how: Settings) -> dict[str, bool]:

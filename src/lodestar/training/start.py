@@ -11,7 +11,7 @@ from rich.text import Text
 from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.core.noise import generator
-from lodestar.nets.precision import PRECISIONS, best_dtype, choose_device
+from lodestar.nets.precision import choose_device, choose_dtype
 from lodestar.tasks import Frozen, Phase
 from lodestar.training.ema import Average
 from lodestar.training.init import initialize
@@ -23,22 +23,23 @@ from lodestar.training.state import Counters, TrainState
 def start(run: Run, folder: Path, device: str | None = None, console: Console | None = None) -> TrainState:
     """A fresh state, or the folder's checkpoint. Raises Problem if a file is not valid."""
     place = choose_device(device)
-    dtype = best_dtype(place) if run.train.precision == "auto" else PRECISIONS[run.train.precision]
+    path = folder / STATE
+    counters = Counters(**checkpoint.peek(path).provenance) if path.exists() else Counters()
+    asked = run.train.precision if counters.precision is None else counters.precision
+    dtype = choose_dtype(asked, place, "training")
+    counters.precision = str(dtype).removeprefix("torch.")
     _seed_torch(run.train.seed)
     learner = run.task.build(place, dtype)
-    path = folder / STATE
     for name, frozen in learner.frozen.items():
         _fill(frozen, name)
     if run.train.init is not None and not path.exists():
         told = initialize(learner, run.train.init)
         if console is not None:
             console.print(Text(told), soft_wrap=True)
-    state = TrainState(learner, {phase.name: _optimizer(run, phase) for phase in learner.phases()}, [], Counters())
+    state = TrainState(learner, {phase.name: _optimizer(run, phase) for phase in learner.phases()}, [], counters)
     state.averages += [Average(profile, list(state.averaged().values())) for profile in run.train.ema]
     if path.exists():
-        header, tensors = checkpoint.load(path, "state")
-        state.counters = Counters(**header.provenance)
-        state.restore(tensors, path)
+        state.restore(checkpoint.load(path, "state")[1], path)
     return state
 
 

@@ -35,6 +35,8 @@ class Counters:
     """Number of steps skipped for a loss or gradient that was not finite."""
     seconds: float = 0.0
     """Training time, over all resumptions."""
+    precision: str | None = None
+    """Number format of the networks' torsos: the fastest where the run began, and the same wherever it goes on."""
 
 
 @dataclass

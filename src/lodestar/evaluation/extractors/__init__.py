@@ -16,9 +16,9 @@ from lodestar.config import Problem, kinds, nearest, parse
 from lodestar.evaluation.extractors.base import Extractor, gives, note
 from lodestar.evaluation.extractors.classifier import ClassifierExtractor, ClassifierFeatures
 from lodestar.evaluation.extractors.inception import InceptionExtractor, InceptionFeatures
-from lodestar.evaluation.extractors.vit import ClipFeatures, DinoFeatures
+from lodestar.evaluation.extractors.vit import ClipFeatures, Dinov2Features
 
-Features = Annotated[ClassifierFeatures | InceptionFeatures | DinoFeatures | ClipFeatures, Field(discriminator="kind")]
+Features = Annotated[ClassifierFeatures | InceptionFeatures | Dinov2Features | ClipFeatures, Field(discriminator="kind")]
 
 DEFAULT = ClassifierFeatures().model
 """The extractor in the package."""

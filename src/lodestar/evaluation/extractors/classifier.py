@@ -29,7 +29,7 @@ class ClassifierFeatures(Config):
 
     def load(self, device: str | torch.device | None = None) -> ClassifierExtractor:
         """The extractor. Raises Problem if the classifier is missing or damaged."""
-        classifier = library.load_classifier(self.model, device)
+        classifier = library.load_classifier(self.model, device, torch.float32)
         return ClassifierExtractor(self.model, classifier.digest, classifier)
 
 

@@ -21,7 +21,7 @@ from lodestar.extras import need
 from lodestar.nets.precision import choose_device
 
 
-class DinoFeatures(Config):
+class Dinov2Features(Config):
     """The class token of DINOv2, after the last norm; by its name on the hub, or its folder."""
 
     kind: Literal["dinov2"] = "dinov2"
@@ -85,7 +85,7 @@ def bicubic(x: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _load(
-    config: DinoFeatures | ClipFeatures,
+    config: Dinov2Features | ClipFeatures,
     kind: str,
     output: str,
     side: int | None,
