@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from lodestar.moved import keep_earlier_names
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
@@ -89,3 +91,6 @@ if not TYPE_CHECKING:  # which would take any name for one of ours
 
 def __dir__() -> list[str]:
     return sorted([*__all__, "__version__"])
+
+
+keep_earlier_names()
