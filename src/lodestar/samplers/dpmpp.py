@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -59,7 +58,7 @@ class DPMpp(Sampler):
 
     def __call__(self, denoise: Denoise, x: Tensor, steps: Sequence[Transition], noise: Noise) -> Iterator[State]:
         self.check(steps)
-        past: list[Value] = []
+        past: list[tuple[float, Value]] = []
         for index, step in enumerate(steps):
             t, s = step.t, step.s
             estimate = denoise(x, t).folded(self.renoises)
@@ -70,29 +69,32 @@ class DPMpp(Sampler):
                 x = combine(*euler(base, s), *added)
             else:
                 order = tapered(self.order, self.taper, steps, index)
-                value = (t, base.x0 if self.target == "x0" else base.eps)
-                terms = [*self._terms(base, s, [value, *past[: order - 1]]), *added]
+                kept, of, width = exponential(t, s, self.target)
+                past = [(width, (t, base.x0 if self.target == "x0" else base.eps)), *past[: order - 1]]
+                terms = [*self._terms(base, s, kept, of, past), *added]
                 if self.eta > 0:
-                    width = float(s.half_logsnr - t.half_logsnr)
                     terms.append((s.sigma * math.sqrt(-math.expm1(-2 * self.eta * width)), noise(x)))
                 x = combine(*terms)
-                past = [value, *past[:1]]
             yield State(x, estimate, index)
 
-    def _terms(self, estimate: Estimate, s: Level, values: list[Value]) -> list[Term]:
-        """Terms of the step from the estimate's level to s, without noise, by up to three values, the newest first."""
-        (t, now), *before = values
-        kept, of, width = exponential(t, s, self.target)
-        reach = (1 + self.eta) * width
+    def _terms(self, estimate: Estimate, s: Level, kept: float, of: float, past: list[tuple[float, Value]]) -> list[Term]:
+        """Terms of the step from the estimate's level to s, without noise, by up to three values, the newest first.
+
+        Each value comes with the width of the step that was taken from it, or is to be.
+        """
+        widths = [width for width, _ in past]
+        (_, (t, now)), *before = past
+        reach = (1 + self.eta) * widths[0]
         gain = -math.expm1(-reach)
         if self.eta > 0:
             # From pure noise the width is infinite, and 0·∞ is not 0.
-            kept *= math.exp(-self.eta * width)
-        levels = [level for level, _ in values]
-        factors = self._factors(of, reach, gain, [width, *(exponential(t, s, self.target)[2] for s, t in pairwise(levels))])
-        if self.target == "epsilon" and not (before and steady(t, s, *zip(factors, levels[1:], strict=True))):
-            return euler(estimate, s)
-        moved = [(factor, value) for factor, (_, value) in zip(factors, before, strict=True)]
+            kept *= math.exp(-self.eta * widths[0])
+        factors = self._factors(of, reach, gain, widths)
+        if self.target == "epsilon":
+            levels = [level for _, (level, _) in before]
+            if not before or not steady(t, s, *zip(factors, levels, strict=True)):
+                return euler(estimate, s)
+        moved = [(factor, value) for factor, (_, (_, value)) in zip(factors, before, strict=True)]
         return [(kept, estimate.x), (of * gain - sum(factors), now), *moved]
 
     def _factors(self, of: float, reach: float, gain: float, widths: list[float]) -> list[float]:
