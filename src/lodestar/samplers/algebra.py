@@ -177,10 +177,12 @@ def single(estimates: Sequence[Estimate], s: Level, target: Target, expand: bool
     """
     begin, *stages = estimates
     t = begin.level
-    if not stages:
+    if not stages and target == "epsilon":
         return euler(begin, s)
     kept, of, width = exponential(t, s, target)
     gain = -math.expm1(-width)
+    if not stages:
+        return [(kept, begin.x), (of * gain, begin.x0)]
     inverses = [abs(width) / abs(float(stage.level.half_logsnr - t.half_logsnr)) for stage in stages]
     phi_2 = 1 - gain / width
     if len(stages) == 1:
