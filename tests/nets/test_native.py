@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +25,12 @@ def fresh(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(native, "native", native.functools.cache(native.native.__wrapped__))
     monkeypatch.setattr(fused, "native", native.native)
     return tmp_path / "native"
+
+
+def test_where_there_is_a_compiler_there_are_kernels() -> None:
+    """Else all of their tests would be left out, and nobody would know."""
+    if any(map(shutil.which, native._COMPILERS)) and os.environ.get(native.SWITCH) != "0":
+        assert native.native().library is not None, native.native().why
 
 
 @pytest.mark.parametrize(

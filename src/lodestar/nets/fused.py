@@ -89,7 +89,8 @@ def group_norm(
 
     Of x's type, or with a grid in 8 bits, as they stand there (no gradient then).
     """
-    if grid is None and torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in (x, weight, scale)):
+    given = (x, weight, bias, scale, shift)
+    if grid is None and torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in given):
         out: Tensor = _Fused.apply(x, weight, bias, scale, shift, setting)  # type: ignore[no-untyped-call]
         return out
     return _forward(x, _plain(weight, bias, scale, shift), setting, grid)[0]

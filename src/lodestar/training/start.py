@@ -24,7 +24,8 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
     """A fresh state, or the folder's checkpoint. Raises Problem if a file is not valid."""
     place = choose_device(device)
     path = folder / STATE
-    counters = Counters(**checkpoint.peek(path).provenance) if path.exists() else Counters()
+    header, tensors = checkpoint.load(path, "state") if path.exists() else (None, {})
+    counters = Counters() if header is None else Counters(**header.provenance)
     asked = run.train.precision if counters.precision is None else counters.precision
     dtype = choose_dtype(asked, place, "training")
     counters.precision = str(dtype).removeprefix("torch.")
@@ -39,7 +40,7 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
     state = TrainState(learner, {phase.name: _optimizer(run, phase) for phase in learner.phases()}, [], counters)
     state.averages += [Average(profile, list(state.averaged().values())) for profile in run.train.ema]
     if path.exists():
-        state.restore(checkpoint.load(path, "state")[1], path)
+        state.restore(tensors, path)
     return state
 
 

@@ -23,6 +23,7 @@ from lodestar.files import atomic, cache_folder
 SWITCH = "LODESTAR_NATIVE"
 """Environment variable; 0 leaves the kernels out."""
 SOURCES = ("norm.cpp", "attention.cpp")
+HEADERS = ("values.hpp",)
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = (
     "-O3", "-march=native", "-mprefer-vector-width=512", "-fno-exceptions", "-fno-rtti", "-shared", "-fPIC",
@@ -90,7 +91,7 @@ def _key(compiler: str, sources: list[Path]) -> str:
         version,
         *(each.encode() for each in processor()),
         sys.platform.encode(),
-        *map(Path.read_bytes, sources),
+        *map(Path.read_bytes, [*sources, *(sources[0].with_name(name) for name in HEADERS)]),
         *map(str.encode, _FLAGS),
     ]
     return hashlib.sha256(b"\0".join(parts)).hexdigest()[:32]

@@ -9,49 +9,24 @@
 #include <cstdlib>
 #include <cstring>
 
+#include "values.hpp"
+
 namespace {
 
 constexpr int64_t CHUNK = 256;
-
-struct bfloat16 {
-    uint16_t bits;
-};
-
-inline float load(float value) { return value; }
-inline float load(bfloat16 value) {
-    uint32_t bits = uint32_t(value.bits) << 16;
-    float wide;
-    std::memcpy(&wide, &bits, 4);
-    return wide;
-}
 
 // What a value is stored as; 8 bits hold round(value / step) + zero.
 struct Grid {
     float inverse, zero;
 };
-inline void store(float& to, float value, Grid) { to = value; }
-inline void store(bfloat16& to, float value, Grid) {  // to the nearest, ties to even
-    uint32_t bits;
-    std::memcpy(&bits, &value, 4);
-    to.bits = uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
-}
-inline void store(uint8_t& to, float value, Grid grid) {
+template <class Out>
+inline void put(Out& to, float value, Grid) { store(to, value); }
+inline void put(uint8_t& to, float value, Grid grid) {
     to = uint8_t(int32_t(std::min(std::max(value * grid.inverse + grid.zero + 0.5f, 0.0f), 255.0f)));
 }
 
-// 1 / (1 + exp(-x)) to 3e-7: a power of two and a polynomial for the rest, of which compilers make vectors.
-inline float sigmoid(float x) {
-    float exponent = x * -1.44269504f;
-    exponent = exponent < -126.0f ? -126.0f : exponent > 126.0f ? 126.0f : exponent;  // NaN stays
-    float whole = std::floor(exponent + 0.5f);
-    float rest = exponent - whole;
-    float power = 1.0f + rest * (0.69314718f + rest * (0.24022651f + rest * (0.055504109f + rest * (0.0096181291f
-                + rest * (0.0013333558f + rest * 0.00015403530f)))));
-    int32_t bits = (int32_t(whole) + 127) << 23;
-    float factor;
-    std::memcpy(&factor, &bits, 4);
-    return 1.0f / (1.0f + power * factor);
-}
+// 1 / (1 + exp(-x)).
+inline float sigmoid(float x) { return 1.0f / (1.0f + power_of_two(x * -1.44269504f)); }
 
 // The derivative of z sigmoid(z).
 inline float silu_slope(float z) {
@@ -149,11 +124,11 @@ int forward(const Norm& norm, const In* x, Out* y, float* mean, float* rstd, Gri
             if (norm.silu)
                 for (int64_t channel = 0; channel < channels; channel++) {
                     float z = load(from[channel]) * slopes[channel] + offsets[channel];
-                    store(to[channel], z * sigmoid(z), grid);
+                    put(to[channel], z * sigmoid(z), grid);
                 }
             else
                 for (int64_t channel = 0; channel < channels; channel++)
-                    store(to[channel], load(from[channel]) * slopes[channel] + offsets[channel], grid);
+                    put(to[channel], load(from[channel]) * slopes[channel] + offsets[channel], grid);
         }
     });
     std::free(sums);
@@ -217,7 +192,7 @@ int backward(const Norm& norm, const In* x, const In* dy, In* dx, const float* m
             for (int64_t channel = 0; channel < channels; channel++) {
                 float value = load(from[channel]), grad = load(given[channel]);
                 if (norm.silu) grad *= silu_slope(value * slopes[channel] + offsets[channel]);
-                store(to[channel], slopes[channel] * grad + backs[channel] * value + means[channel], Grid{});
+                store(to[channel], slopes[channel] * grad + backs[channel] * value + means[channel]);
             }
         }
     });
