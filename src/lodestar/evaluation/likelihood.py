@@ -8,7 +8,6 @@ bits too.
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
-from lodestar.evaluation.report import digest, in_text, report_table
+from lodestar.evaluation.report import Document, digest, report_table
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
 from lodestar.generators.diffusion import Diffusion
@@ -78,7 +77,7 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Likelihood:
+class Likelihood(Document):
     """The measured bits per dimension, with all their settings."""
 
     numbers: Mapping[str, float]
@@ -109,15 +108,7 @@ class Likelihood:
     seconds: float
     warnings: tuple[str, ...] = ()
 
-    def __str__(self) -> str:
-        return in_text(self.table())
-
-    def to_json(self) -> str:
-        """The whole report as indented JSON."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
-
     def table(self) -> Table:
-        """A table for display."""
         numbers = []
         for name, value in self.numbers.items():
             error = self.numbers.get(f"{name}_error")

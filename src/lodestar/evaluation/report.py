@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
@@ -20,8 +21,27 @@ _DIGITS = 16
 """Number of digits shown of a digest."""
 
 
+class Tabular(abc.ABC):
+    """A result that is a table for a person; printed, it is the table's text."""
+
+    @abc.abstractmethod
+    def table(self) -> Table:
+        """A table for display."""
+
+    def __str__(self) -> str:
+        return in_text(self.table())
+
+
+class Document(Tabular):
+    """A result, a dataclass, that is a JSON document as a whole."""
+
+    def to_json(self) -> str:
+        """The whole report as indented JSON."""
+        return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)  # type: ignore[call-overload]
+
+
 @dataclass(frozen=True)
-class Report:
+class Report(Document):
     """The numbers of a measurement, with all their settings."""
 
     numbers: Mapping[str, float]
@@ -63,15 +83,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     """Reasons why the numbers may mislead, and preprocessing of the pictures."""
 
-    def __str__(self) -> str:
-        return in_text(self.table())
-
-    def to_json(self) -> str:
-        """The whole report as indented JSON."""
-        return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)
-
     def table(self) -> Table:
-        """A table for display."""
         spread = self.intervals or {}
         numbers = []
         for name, value in self.numbers.items():

@@ -11,7 +11,7 @@ from lodestar import library
 from lodestar.evaluation.axes import Axis, axis, parse_axis, parse_guidances
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.reference import Reference, choose_extractor, open_reference
-from lodestar.evaluation.report import in_text
+from lodestar.evaluation.report import Tabular
 from lodestar.evaluation.run import Measurement
 from lodestar.evaluation.sweep import Row
 from lodestar.evaluation.sweep import sweep as run
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Swept:
-    """Result of a sweep. Printed, it is a table."""
+class Swept(Tabular):
+    """Result of a sweep."""
 
     names: tuple[str, ...]
     """The swept settings."""
@@ -41,9 +41,6 @@ class Swept:
         told = {name: name.replace("_", " ") for name in self.rows[0].numbers if name not in ("score_std", "seconds")}
         cells = [dict(zip(self.names, row.values, strict=True)) | {name: row.numbers[name] for name in told} for row in self.rows]
         return laid_out(cells, {name: name for name in self.names} | told)
-
-    def __str__(self) -> str:
-        return in_text(self.table())
 
 
 def sweep(
