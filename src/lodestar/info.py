@@ -57,7 +57,7 @@ def machine() -> Iterator[Table]:
         found = probe(purpose)
         names = list(dict.fromkeys(name for times in found.seconds.values() for name in times))
         table = Table(
-            "norm and 3×3 convolution", *(f"ms, {name}" for name in names), title=f"{purpose}: {found.fastest} by itself"
+            "norm and 3×3 convolution", *(f"ms, {name}" for name in names), title=f"{purpose}: {found.fastest(*names)} by itself"
         )
         for shape, times in found.seconds.items():
             table.add_row(shape, *(f"{1e3 * times[name]:.2f}" if name in times else "–" for name in names))
@@ -133,6 +133,8 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     _row(table, "conditional", f"{denoiser.classes} classes; guidance: {guided}" if denoiser.classes else "no")
     _row(table, "predicts", f"{denoiser.prediction.kind}, variance {denoiser.variance}")
     _row(table, "schedule", f"{schedule.kind}, {schedule.timesteps} steps")
+    if denoiser.network.ranged:
+        _row(table, "in int8 too", "the ranges of its activations are known")
     _row(table, "sampled with", f"{config.sampler.kind}, steps {config.steps}, unless told otherwise")
 
 

@@ -94,8 +94,9 @@ def load(
 ) -> Any:
     """Load a model for inference.
 
-    name: see `find`. device: default a GPU where there is one. dtype: the number format of its torso, "float32" or "bfloat16";
-    default the fastest on the device, measured once on CPUs (`lodestar.nets.precision.choose_dtype`). kind: "diffusion" or
+    name: see `find`. device: default a GPU where there is one. dtype: the number format of its torso, "float32", "bfloat16" or,
+    for a diffusion model with ranges (`lodestar.quantize`), "int8", for which a classifier takes bfloat16 or float32; default the
+    fastest on the device, measured once on CPUs (`lodestar.nets.precision.choose_dtype`). kind: "diffusion" or
     "classifier", if only that will do. Returns a `Diffusion`, a `PictureClassifier`, or what another kind of `KINDS` builds.
     Raises Problem if there is no such model, or it is damaged or of another kind.
     """
@@ -108,11 +109,23 @@ def load(
     checkpoint.fill(model, tensors, path)
     place(model.requires_grad_(False).eval(), target)
     if hasattr(model, "lower"):
-        model.lower(choose_dtype(dtype, target))
+        model.lower(_chosen(name, dtype, target, settings))
     model.name, model.digest, model.provenance = str(name), header.digest, header.provenance
     if isinstance(model, Generator):
         model.companions = {role: partial(load, other, target, dtype=dtype) for role, other in companions(name).items()}
     return model
+
+
+def _chosen(name: str | Path, asked: Dtype, device: torch.device, settings: Any) -> torch.dtype:
+    """The number format of a model. Raises Problem where it is asked for 8 bits and has no ranges."""
+    ranged = isinstance(settings, DiffusionConfig) and settings.denoiser.network.ranged
+    dtype = choose_dtype(asked, device, ranged=ranged)
+    if dtype == torch.int8 and isinstance(settings, DiffusionConfig) and not ranged:
+        raise Problem(
+            f"precision int8: {name} has no ranges of its activations; lodestar quantize {name} --data … --out … finds them, "
+            "or choose from float32, bfloat16"
+        )
+    return dtype
 
 
 def load_diffusion(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> Diffusion:

@@ -68,7 +68,7 @@ def test_the_fastest_format_is_chosen_if_no_class_is_slower_in_it(
 ) -> None:
     clock = Fake(monkeypatch, takes, FORMATS)
     found = probe.measure("sampling", clock)
-    assert found.fastest == fastest
+    assert found.fastest("float32", "bfloat16") == fastest
     assert found.seconds[NAMES[0]]["float32"] == pytest.approx(takes("float32", 64))
     monkeypatch.setattr(probe, "measure", lambda purpose: found)
     assert precision.choose_dtype(None, CPU) == precision.PRECISIONS[fastest]
@@ -76,7 +76,7 @@ def test_the_fastest_format_is_chosen_if_no_class_is_slower_in_it(
 
 def test_a_format_that_the_processor_lacks_is_not_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     found = probe.measure("training", Fake(monkeypatch, lambda name, channels: 1.0, ("float32",)))
-    assert found.fastest == "float32" and found.ratio("bfloat16") is None
+    assert found.fastest("float32", "bfloat16") == "float32" and found.ratio("bfloat16") is None
 
 
 def test_winograd_is_used_in_the_classes_where_it_wins(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +125,7 @@ def test_a_damaged_probe_is_made_anew(text: str, monkeypatch: pytest.MonkeyPatch
 def test_a_cache_that_cannot_be_written_to_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     Fake(monkeypatch, lambda name, channels: 1.0, FORMATS)
     cache_folder().write_text("a file in the folder's place")
-    assert probe.probe().fastest == "float32"
+    assert probe.probe().fastest("float32", "bfloat16") == "float32"
 
 
 def test_two_processes_may_measure_at_once(fresh: Path) -> None:
@@ -142,7 +142,9 @@ def test_what_is_asked_for_comes_before_the_environment_and_that_before_the_prob
     assert precision.choose_dtype(None, CPU) == precision.choose_dtype("auto", CPU) == torch.bfloat16
     assert library.load("cifar10_weak", "cpu").precision == "bfloat16"
     assert library.load("cifar10_weak", "cpu", dtype="float32").precision == "float32"
-    with pytest.raises(Problem, match="unknown precision 'float16': choose from float32, bfloat16; did you mean 'bfloat16'"):
+    with pytest.raises(
+        Problem, match="unknown precision 'float16': choose from float32, bfloat16, int8; did you mean 'bfloat16'"
+    ):
         library.load("cifar10_weak", "cpu", dtype=torch.float16)
     monkeypatch.setenv(precision.VARIABLE, "bfloat61")
     with pytest.raises(Problem, match="did you mean 'bfloat16'"):

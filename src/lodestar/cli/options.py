@@ -78,7 +78,7 @@ Clamp = Annotated[bool, typer.Option("--clamp/--no-clamp", help="Clamp the estim
 Precision = Annotated[
     str | None,
     typer.Option(
-        "--precision", help="Number format of the network: float32 or bfloat16; default the fastest here, measured once."
+        "--precision", help="Number format of the network: float32, bfloat16 or int8; default the fastest here, measured once."
     ),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default a GPU where there is one.")]

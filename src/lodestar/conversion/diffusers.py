@@ -74,7 +74,8 @@ def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, pl
         raise Problem(f"diffusers has no network for this model: it is of kind {unet.kind!r}, and only a 'unet' is written")
     state = {name: tensor.float().cpu() for name, tensor in model.denoiser.state_dict().items()}
     network = {name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")}
-    settings, tensors = to_unet2d(unet, network, config.size)
+    network.pop("ranges", None)  # which diffusers has no use for; `lodestar.quantize` finds them again
+    settings, tensors = to_unet2d(unet.without_ranges(), network, config.size)
     scheduler, written, instead = _scheduler(config, exact=sampler is not None or plan is not None)
     if (table := state.get("label.table.weight")) is not None:
         rows = [table, torch.zeros_like(table[:1])] if config.droppable else [table]

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,7 @@ from lodestar.generators.origin import Origin
 from lodestar.generators.request import Frame, Request
 from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.labels import spell
+from lodestar.nets.precision import Precision
 
 MANIFEST = "manifest.json"
 """File of the manifest; `lodestar.data.folder` knows it too."""
@@ -58,7 +59,7 @@ class Manifest(Config):
     model: str
     """Name or path, as given; empty if built in code."""
     model_digest: str
-    dtype: Literal["float32", "bfloat16"] | None = None
+    dtype: Precision | None = None
     """Number format of the model's computation, which affects pixels; None if unknown."""
     guides: Mapping[str, Guided] = {}
     """The guides, by role."""

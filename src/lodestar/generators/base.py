@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, Protocol, Unpack
+from typing import Any, Protocol, Unpack
 
 import torch
 from pydantic import InstanceOf
@@ -21,6 +21,7 @@ from lodestar.generators.rejection import candidates, check_judge, surest
 from lodestar.generators.request import Asked, Frame, Request, Settings, listed, request, settings
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
+from lodestar.nets.precision import Precision
 
 
 class Prepared(Protocol):
@@ -61,7 +62,7 @@ class Generator(abc.ABC):
 
     @property
     @abc.abstractmethod
-    def precision(self) -> Literal["float32", "bfloat16"]:
+    def precision(self) -> Precision:
         """Number format of the computation."""
 
     @property

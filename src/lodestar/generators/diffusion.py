@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import torch
 from pydantic import InstanceOf
@@ -33,6 +33,7 @@ from lodestar.guidance import Guidance, Interval, Sees, Steering
 from lodestar.models.diffusion import DiffusionModel
 from lodestar.models.labels import read_label, spell
 from lodestar.models.look import look
+from lodestar.nets.precision import Precision, name_of
 from lodestar.samplers import Sampler
 
 
@@ -77,8 +78,8 @@ class Diffusion(DiffusionModel, Generator):
         return look(self, self.shape, self.config.denoiser.classes, self.denoiser.dtype)
 
     @property
-    def precision(self) -> Literal["float32", "bfloat16"]:
-        return "bfloat16" if self.denoiser.dtype == torch.bfloat16 else "float32"
+    def precision(self) -> Precision:
+        return name_of(self.denoiser.dtype)
 
     @property
     def known(self) -> tuple[tuple[str, ...], int | None]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from lodestar.generators.guide import Guides
+from lodestar.nets.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class Origin:
     """Name or path of the generator; empty if built in code."""
     digest: str
     """SHA-256 of the generator's file; empty if built in code."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
+    dtype: Precision = "float32"
     """Number format of the computation, which affects pixels."""
     names: tuple[str, ...] = field(default=(), repr=False)
     """Names of the generator's classes."""

@@ -20,6 +20,7 @@ from lodestar.models.labels import check_classes
 from lodestar.models.look import look
 from lodestar.models.save import save
 from lodestar.nets.classifier import ClassifierConfig
+from lodestar.nets.int8 import between
 
 
 class ClassifierModelConfig(Config):
@@ -140,7 +141,11 @@ class PictureClassifier(nn.Module):
         return save(self, path)
 
     def lower(self, dtype: torch.dtype) -> Self:
-        """Keep and compute the torso in `dtype`, for inference. The head, the last norm and the embedding stay in float32."""
+        """Keep and compute the torso in `dtype`, for inference. The head, the last norm and the embedding stay in float32.
+
+        A classifier has no convolutions in 8 bits: int8 is the format of what is between them (`lodestar.nets.int8.between`).
+        """
+        dtype = between() if dtype == torch.int8 else dtype
         self.dtype = dtype
         self.network.lower(dtype)
         return self

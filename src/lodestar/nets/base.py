@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,10 +46,19 @@ class NetworkConfig(Config, abc.ABC):
         """The network in a few words, for a person."""
         return self.kind
 
+    @property
+    def ranged(self) -> bool:
+        """True if the ranges of activations are known, so that the network can compute in int8."""
+        return False
+
     def check_size(self, size: tuple[int, int]) -> None:
         """Raise Problem for a height and width that the network cannot look at."""
         if any(side < 1 or side % self.divisor for side in size):
             raise Problem(f"size is {size[0]}×{size[1]}: both must be multiples of {self.divisor}")
+
+    def without_ranges(self) -> Self:
+        """The network before its activations' ranges were found; weights that are trained on need others."""
+        return self
 
     def disagreement(self, other: NetworkConfig, path: str) -> str | None:
         """Why the weights of `other` compute something else here, and what to set below `path`; None where they do not."""

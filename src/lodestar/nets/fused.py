@@ -9,16 +9,10 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lodestar.nets.int8 import Grid
 from lodestar.nets.native import native
 
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.uint8: "u8"}
-
-
-class Grid(NamedTuple):
-    """The values that 8 bits stand for: (q − zero)·step for q = 0 … 255."""
-
-    step: float
-    zero: int
 
 
 class _NormArguments(ctypes.Structure):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lodestar.nets import fused, winograd
 from lodestar.nets.dropout import Dropout
+from lodestar.nets.int8 import Grid, Grids, Packed
 
 Resample = Literal["residual", "conv", "plain"]
 """Change of resolution in a U-Net: in a residual block (BigGAN's, ADM's), by a convolution beside it, or without parameters."""
@@ -24,7 +25,19 @@ Resample = Literal["residual", "conv", "plain"]
 class Conv2d(nn.Conv2d):
     """Convolution over [B, C, H, W]."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    packed: Packed | None = None
+    """The weights in 8 bits; None where it was never asked to convolve codes."""
+
+    def pack(self) -> None:
+        """Get ready to convolve codes, with the weights as they are now."""
+        assert self.bias is not None
+        self.packed = Packed(self.weight, self.bias)
+
+    def forward(self, x: Tensor, grid: Grid | None = None, dtype: torch.dtype | None = None) -> Tensor:
+        """With a grid, x is uint8, codes on it, and the result is in `dtype`."""
+        if grid is not None:
+            assert self.packed is not None and dtype is not None
+            return self.packed(x, grid, dtype)
         if self.kernel_size == (3, 3) and self.stride == self.padding == (1, 1) and winograd.pays(x, self.weight):
             return winograd.conv3x3(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -47,11 +60,15 @@ class GroupNorm(nn.GroupNorm):
     def __init__(self, channels: int, groups: int, eps: float = 1e-5) -> None:
         super().__init__(math.gcd(channels, groups), channels, eps)
 
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False) -> Tensor:
-        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift."""
+    def forward(
+        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False, grid: Grid | None = None
+    ) -> Tensor:
+        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift. With a grid, the result is its codes on it, uint8."""
         if fused.norms(x):
             factor, addend = (None if each is None else each.flatten(1) for each in (scale, shift))
-            return fused.group_norm(x, self.weight, self.bias, factor, addend, fused.Norm(self.num_groups, self.eps, silu))
+            return fused.group_norm(x, self.weight, self.bias, factor, addend, fused.Norm(self.num_groups, self.eps, silu), grid)
+        if grid is not None:
+            return grid.encode(self(x, scale, shift, silu))
         if x.dtype == torch.float32 or x.is_cuda:
             y = F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         else:
@@ -113,7 +130,7 @@ class Resampler(nn.Module):
         stride, padding = (2 if direction == "down" else 1), (0 if self.one_sided else 1)
         self.conv = Conv2d(channels, channels, 3, stride=stride, padding=padding) if conv else None
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor, grids: Grids | None = None) -> Tensor:
         if self.direction == "up":
             x = upsample(x)
         elif self.one_sided:
@@ -146,27 +163,37 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.adaptive, self.direction, self.rescale = adaptive, direction, rescale
+        self.number = 0
+        """Of the network's residual blocks, which one this is."""
         self.norm1 = GroupNorm(channels, groups, eps)
         self.conv1 = Conv2d(channels, out_channels, 3, padding=1)
         self.emb = Linear(emb_width, 2 * out_channels if adaptive else out_channels)
         self.norm2 = GroupNorm(out_channels, groups, eps)
         self.dropout = Dropout(dropout)
-        self.conv2 = zero(Conv2d(out_channels, out_channels, 3, padding=1))
+        self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
+        zero(self.conv2)
         self.skip = nn.Identity() if channels == out_channels else Conv2d(channels, out_channels, 1)
 
-    def forward(self, x: Tensor, emb: Tensor) -> Tensor:
-        """x [B, C, H, W]; emb [B, emb_width], its SiLU already taken."""
-        h = self.norm1(x, silu=True)
+    def pack(self) -> None:
+        """Get ready to convolve in 8 bits; not what is averaged before, since averages of a grid's values are none."""
+        for conv in (self.conv2,) if self.direction == "down" else (self.conv1, self.conv2):
+            conv.pack()
+
+    def forward(self, x: Tensor, emb: Tensor, grids: Grids | None = None) -> Tensor:
+        """x [B, C, H, W]; emb [B, emb_width], its SiLU already taken. With grids, the convolutions are in 8 bits."""
+        first, second = (None, None) if grids is None else grids[self.number]
+        first = None if self.direction == "down" else first
+        h = self.norm1(x, silu=True, grid=first)
         if self.direction is not None:
             resample = upsample if self.direction == "up" else downsample
             h, x = resample(h), resample(x)
-        h = self.conv1(h)
+        h = self.conv1(h, first, x.dtype)
         e = self.emb(emb)[:, :, None, None]
         if self.adaptive:
             scale, shift = e.chunk(2, dim=1)
-            h = self.norm2(h, scale, shift, silu=True)
+            h = self.norm2(h, scale, shift, silu=True, grid=second)
         else:
-            h = self.norm2(h + e, silu=True)
-        h = self.skip(x) + self.conv2(self.dropout(h))
+            h = self.norm2(h + e, silu=True, grid=second)
+        h = self.skip(x) + self.conv2(self.dropout(h), second, x.dtype)
         out: Tensor = h * math.sqrt(0.5) if self.rescale else h
         return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import nn
@@ -14,31 +14,51 @@ from lodestar.nets.probe import Purpose, probe
 
 M = TypeVar("M", bound=nn.Module)
 
-PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Precision = Literal["float32", "bfloat16", "int8"]
+
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+"""Number formats by name. In int8 the 3×3 convolutions of residual blocks are in 8 bits, the rest in
+`lodestar.nets.int8.between`."""
+
+
+def name_of(dtype: torch.dtype) -> Precision:
+    """The name of a number format."""
+    name: Precision = "int8" if dtype == torch.int8 else "bfloat16" if dtype == torch.bfloat16 else "float32"
+    return name
+
 
 VARIABLE = "LODESTAR_PRECISION"
 """Environment variable: the number format where none is asked for, in place of the fastest."""
 
 
-def choose_dtype(name: str | torch.dtype | None, device: torch.device, purpose: Purpose = "sampling") -> torch.dtype:
+def choose_dtype(
+    name: str | torch.dtype | None, device: torch.device, purpose: Purpose = "sampling", *, ranged: bool = False
+) -> torch.dtype:
     """The number format of this name; for None or "auto" the environment's, or the fastest on the device. Raises Problem.
 
-    On GPUs bfloat16 is the fastest, where they have it; CPUs are measured, once (`lodestar.nets.probe`).
+    On GPUs bfloat16 is the fastest, where they have it; CPUs are measured, once (`lodestar.nets.probe`). ranged: the network can
+    sample in int8. If it cannot and the environment says int8, the fastest of the other formats is chosen.
     """
+    eight = ranged and device.type == "cpu"
     if isinstance(name, torch.dtype):
         name = str(name).removeprefix("torch.")
     if name is None or name == "auto":
-        name = os.environ.get(VARIABLE) or _fastest(device, purpose)
-    return choose("precision", name, PRECISIONS)
+        name = os.environ.get(VARIABLE)
+        if not name or (name == "int8" and not eight):
+            name = _fastest(device, purpose, eight)
+    dtype = choose("precision", name, PRECISIONS)
+    if dtype == torch.int8 and device.type != "cpu":
+        raise Problem(f"precision int8: only CPUs compute in it, and the device is {device}: choose from float32, bfloat16")
+    return dtype
 
 
-def _fastest(device: torch.device, purpose: Purpose) -> str:
+def _fastest(device: torch.device, purpose: Purpose, eight: bool) -> str:
     if device.type == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
     found = probe(purpose)
     if purpose == "sampling":
         winograd.wins = found.winograd
-    return found.fastest
+    return found.fastest("float32", "bfloat16", *(["int8"] if eight else []))
 
 
 def choose_device(name: str | torch.device | None = None) -> torch.device:

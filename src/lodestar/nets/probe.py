@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lodestar.config import Config, Problem, decode
 from lodestar.files import cache_folder, read_json, write_text
-from lodestar.nets import winograd
+from lodestar.nets import int8, winograd
 from lodestar.nets.layers import Conv2d, GroupNorm
 from lodestar.nets.native import native, processor
 
@@ -40,21 +40,21 @@ Clock = Callable[[], float]
 class Probe(Config):
     """Times of formats by class of shape."""
 
-    form: Literal["lodestar-probe/1"] = "lodestar-probe/1"
+    form: Literal["lodestar-probe/2"] = "lodestar-probe/2"
     purpose: Purpose
     seconds: Mapping[str, Mapping[str, Seconds]] = Field(min_length=1, max_length=100)
-    """By class, as "64 channels, 32×32", and in it by format: "float32", "bfloat16", and "winograd", which is float32 too."""
+    """By class, as "64 channels, 32×32", and in it by format: "float32", "bfloat16", "int8", and "winograd", which is float32
+    too."""
 
     def ratio(self, name: str) -> float | None:
         """The format's part of float32's time in the class where it does worst; None if it was not measured in all."""
         ratios = [times[name] / times["float32"] for times in self.seconds.values() if name in times]
         return max(ratios) if len(ratios) == len(self.seconds) else None
 
-    @property
-    def fastest(self) -> Literal["float32", "bfloat16"]:
-        """The fastest format that is slower than float32 in no class."""
-        ratio = self.ratio("bfloat16")
-        return "bfloat16" if ratio is not None and ratio <= MARGIN else "float32"
+    def fastest(self, *names: str) -> str:
+        """Of these formats, the fastest where it does worst, if it is slower than float32 in no class; else float32."""
+        ratios = {name: ratio for name in names if (ratio := self.ratio(name)) is not None and ratio <= MARGIN}
+        return min(ratios, key=lambda name: ratios[name], default="float32")
 
     @property
     def winograd(self) -> frozenset[tuple[int, int]]:
@@ -116,7 +116,7 @@ def _calls(batch: int, channels: int, size: int, purpose: Purpose) -> dict[str, 
         norm, conv = GroupNorm(channels, 32), Conv2d(channels, channels, 3, padding=1)
         conv.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     lines = torch.zeros(batch, 2 * channels, 1, 1).chunk(2, dim=1)
-    formats = {"float32": torch.float32, **({"bfloat16": torch.bfloat16} if _has_bfloat16() else {})}
+    formats = {"float32": torch.float32, **({"bfloat16": torch.bfloat16} if int8.has_bfloat16() else {})}
 
     def call(dtype: torch.dtype) -> Callable[[], object]:
         weight = conv.weight.detach().to(dtype)
@@ -143,9 +143,15 @@ def _calls(batch: int, channels: int, size: int, purpose: Purpose) -> dict[str, 
                 return winograd.conv3x3(norm(x, *lines, silu=True), weight, None)
 
         calls["winograd"] = transformed
+    if purpose == "sampling" and int8.supported():
+        dtype, grid = int8.between(), int8.Grid.to(4.0)
+        seen, *least = (each.to(dtype) for each in (x, *lines))
+        conv.pack()
+
+        def coded() -> Tensor:
+            with torch.inference_mode():
+                out: Tensor = conv(norm(seen, *least, silu=True, grid=grid), grid, dtype)
+                return out
+
+        calls["int8"] = coded
     return calls
-
-
-def _has_bfloat16() -> bool:
-    """True if oneDNN has convolutions in bfloat16 for the processor; elsewhere PyTorch's are a hundred times as slow."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

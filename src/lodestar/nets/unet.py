@@ -6,6 +6,7 @@ block. Up: one stage more at every resolution, each fed with the matching activa
 
 from __future__ import annotations
 
+import bisect
 from collections.abc import Mapping
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -18,6 +19,7 @@ from torch.utils.checkpoint import checkpoint
 from lodestar.config import Channels, Problem
 from lodestar.nets.attention import Attention, Gather, Layout
 from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, NetworkConfig, Part
+from lodestar.nets.int8 import Grid, Grids, between
 from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, timestep_embedding, zero
 
 Depth = Annotated[int, Field(ge=0, le=100)]
@@ -128,6 +130,15 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
     """Heads on the way up, where they differ (ADM's deprecated num_heads_upsample)."""
     stem: Channels | None = None
     """Channels of the first convolution where they are not those of the finest resolution."""
+    ranges: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = Field(default=(), max_length=1_000)
+    """Network times, ascending, at which the ranges of activations are known, for sampling in int8; none: they are not known."""
+
+    @property
+    def ranged(self) -> bool:
+        return len(self.ranges) > 0
+
+    def without_ranges(self) -> Self:
+        return self.replace(ranges=())
 
     @property
     def attending(self) -> tuple[Part, ...]:
@@ -138,6 +149,8 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
     def _up_heads_divide(self) -> Self:
         if undivided := [channels for channels in self.attended if channels % (self.up_heads or 1)]:
             raise Problem(f"up_heads is {self.up_heads}: {undivided[0]} channels do not divide by it")
+        if len(self.ranges) == 1 or list(self.ranges) != sorted(set(self.ranges)):
+            raise Problem(f"ranges are of {len(self.ranges)} times: give two or more, ascending, or none")
         return self
 
     def build(self) -> UNet:
@@ -152,11 +165,11 @@ class Stage(nn.Module):
         super().__init__()
         self.block, self.attention, self.resample = block, attention, resample
 
-    def forward(self, x: Tensor, emb: Tensor, gather: Gather | None = None) -> Tensor:
-        x = self.block(x, emb)
+    def forward(self, x: Tensor, emb: Tensor, gather: Gather | None = None, grids: Grids | None = None) -> Tensor:
+        x = self.block(x, emb, grids)
         if self.attention is not None:
             x = self.attention(x, gather)
-        return x if self.resample is None else self.resample(x, emb)
+        return x if self.resample is None else self.resample(x, emb, grids)
 
 
 class Builder:
@@ -246,7 +259,7 @@ class TimeEmbedding(nn.Module):
         return out
 
 
-def run(stage: nn.Module, *inputs: Tensor | Gather | None, checkpointing: bool) -> Tensor:
+def run(stage: nn.Module, *inputs: Tensor | Gather | Grids | None, checkpointing: bool) -> Tensor:
     """Call a stage, storing its activations or not."""
     storing = not (checkpointing and torch.is_grad_enabled())
     out: Tensor = stage(*inputs) if storing else checkpoint(stage, *inputs, use_reentrant=False)
@@ -267,6 +280,15 @@ class UNet(DenoiserNetwork):
         self.up = builder.up(handed, config.up_heads)
         self.norm = GroupNorm(config.widths[0], config.norm_groups, config.norm_eps)
         self.head = zero(Conv2d(config.widths[0], config.out_channels, 3, padding=1))
+        for number, block in enumerate(self.blocks):
+            block.number = number
+        if config.ranges:
+            self.register_buffer("ranges", torch.ones(len(self.blocks), 2, len(config.ranges)))
+
+    @property
+    def blocks(self) -> list[ResBlock]:
+        """The residual blocks, in their order."""
+        return [module for module in self.modules() if isinstance(module, ResBlock)]
 
     def forward(
         self,
@@ -276,7 +298,43 @@ class UNet(DenoiserNetwork):
         dtype: torch.dtype | None = None,
         gather: Mapping[Part, Gather] | None = None,
     ) -> Tensor:
-        """Predict from a noisy picture; see `DenoiserNetwork.forward`."""
+        """Predict from a noisy picture; see `DenoiserNetwork.forward`. In 8 bits where there is no gradient."""
+        if dtype == torch.int8:
+            if not torch.is_grad_enabled():
+                return self._in_8_bits(x, time, emb, gather)
+            dtype = between()
+        return self._forward(x, time, emb, dtype, gather)
+
+    def _in_8_bits(self, x: Tensor, time: Tensor, emb: Tensor | None, gather: Mapping[Part, Gather] | None) -> Tensor:
+        """Predict pictures of the same time together, since ranges depend on it."""
+        times = time.unique()
+        if len(times) == 1:
+            return self._forward(x, time, emb, between(), gather, self._grids(float(times)))
+        assert gather is None, "attention is replaced in pictures of one time"
+        out = x.new_empty(len(x), self.config.out_channels, *x.shape[2:])
+        for each in times:
+            rows = time == each
+            out[rows] = self._in_8_bits(x[rows], time[rows], None if emb is None else emb[rows], None)
+        return out
+
+    def _grids(self, time: float) -> Grids:
+        """The grids at a time, from ranges linear between those that are known."""
+        known, ranges = self.config.ranges, self.get_buffer("ranges")
+        after = min(max(bisect.bisect(known, time), 1), len(known) - 1)
+        low, high = known[after - 1], known[after]
+        share = min(max((time - low) / (high - low), 0.0), 1.0)
+        here = ranges[..., after - 1].lerp(ranges[..., after], share)
+        return [(Grid.to(first), Grid.to(second)) for first, second in here.tolist()]
+
+    def _forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        emb: Tensor | None,
+        dtype: torch.dtype | None,
+        gather: Mapping[Part, Gather] | None,
+        grids: Grids | None = None,
+    ) -> Tensor:
         gather = gather or {}
         e = self.time(time)
         e = F.silu(e if emb is None else e + emb).to(dtype or x.dtype)
@@ -284,15 +342,18 @@ class UNet(DenoiserNetwork):
         handed = [h]
         checkpointing = self.config.checkpointing
         for stage in self.down:
-            handed.append(h := run(stage, h, e, gather.get("down"), checkpointing=checkpointing))
+            handed.append(h := run(stage, h, e, gather.get("down"), grids, checkpointing=checkpointing))
         for stage in self.middle:
-            h = run(stage, h, e, gather.get("middle"), checkpointing=checkpointing)
+            h = run(stage, h, e, gather.get("middle"), grids, checkpointing=checkpointing)
         for stage in self.up:
-            h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), checkpointing=checkpointing)
+            h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), grids, checkpointing=checkpointing)
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
         out: Tensor = self.head(self.norm(h.to(x.dtype), silu=True))
         return out
 
     def lower(self, dtype: torch.dtype) -> None:
         for part in (self.stem, self.down, self.middle, self.up):
-            part.to(dtype)
+            part.to(between() if dtype == torch.int8 else dtype)
+        if dtype == torch.int8:
+            for block in self.blocks:
+                block.pack()

@@ -53,6 +53,8 @@ class TrainDenoiser(Task):
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")
         self._check_loss()
         denoiser = self.model.denoiser
+        if denoiser.network.ranged:
+            raise Problem("task.model.denoiser.network.ranges are not trained: lodestar quantize finds them afterwards")
         check_size(facts.size, denoiser.network)
         # An upsampler keeps its factor: the data's size is that of the large pictures.
         small = None if denoiser.low_res is None else _scaled(denoiser.low_res, self.model.size, facts.size)

@@ -83,7 +83,9 @@ class DistillLearner(DenoiseLearner):
 
     def __init__(self, task: Distill, device: torch.device, dtype: torch.dtype) -> None:
         conditional = task.model.denoiser.classes is not None
-        super().__init__(TrainDenoiser(model=task.model, conditional=conditional, label_drop=task.label_drop), device, dtype)
+        network = task.model.denoiser.network.without_ranges()
+        student = task.model.replace(denoiser=task.model.denoiser.replace(network=network))
+        super().__init__(TrainDenoiser(model=student, conditional=conditional, label_drop=task.label_drop), device, dtype)
         self.steps = [level.to(device) for level in stops(task.model.schedule, task.steps)]
         self.teacher = place(Diffusion(task.model).requires_grad_(False).eval(), device)
         self.teacher.denoiser.lower(dtype)

@@ -22,7 +22,8 @@ struct Grid {
 template <class Out>
 inline void put(Out& to, float value, Grid) { store(to, value); }
 inline void put(uint8_t& to, float value, Grid grid) {
-    to = uint8_t(int32_t(std::min(std::max(value * grid.inverse + grid.zero + 0.5f, 0.0f), 255.0f)));
+    float code = value * grid.inverse + grid.zero + 0.5f;
+    to = uint8_t(int32_t(code < 0.0f ? 0.0f : code > 255.0f ? 255.0f : code));
 }
 
 // 1 / (1 + exp(-x)).
@@ -118,17 +119,21 @@ int forward(const Norm& norm, const In* x, Out* y, float* mean, float* rstd, Gri
     }
     each_chunk(norm, [&](int64_t, int64_t image, int64_t begin, int64_t places) {
         const float *__restrict slopes = lines + image * 2 * channels, *__restrict offsets = slopes + channels;
-        for (int64_t place = 0; place < places; place++) {
-            const In* __restrict from = x + begin + place * channels;
-            Out* __restrict to = y + begin + place * channels;
-            if (norm.silu)
-                for (int64_t channel = 0; channel < channels; channel++) {
+        // Copies, since bytes that are written might belong to whatever is referred to.
+        const int64_t count = channels;
+        const Grid own = grid;
+        const bool silu = norm.silu;
+        const In* __restrict from = x + begin;
+        Out* __restrict to = y + begin;
+        for (int64_t place = 0; place < places; place++, from += count, to += count) {
+            if (silu)
+                for (int64_t channel = 0; channel < count; channel++) {
                     float z = load(from[channel]) * slopes[channel] + offsets[channel];
-                    put(to[channel], z * sigmoid(z), grid);
+                    put(to[channel], z * sigmoid(z), own);
                 }
             else
-                for (int64_t channel = 0; channel < channels; channel++)
-                    put(to[channel], load(from[channel]) * slopes[channel] + offsets[channel], grid);
+                for (int64_t channel = 0; channel < count; channel++)
+                    put(to[channel], load(from[channel]) * slopes[channel] + offsets[channel], own);
         }
     });
     std::free(sums);
