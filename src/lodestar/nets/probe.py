@@ -52,7 +52,7 @@ class Probe(Config):
         return max(ratios) if len(ratios) == len(self.seconds) else None
 
     def fastest(self, *names: str) -> str:
-        """Of these formats, the fastest where it does worst, if it is slower than float32 in no class; else float32."""
+        """The format of these with the least part of float32's time where it does worst; float32 if one class is slower in it."""
         ratios = {name: ratio for name in names if (ratio := self.ratio(name)) is not None and ratio <= MARGIN}
         return min(ratios, key=lambda name: ratios[name], default="float32")
 
