@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -49,28 +50,56 @@ class _HeadsArguments(ctypes.Structure):
     )  # fmt: skip
 
 
-def attends(q: Tensor) -> bool:
-    """True if there is a kernel of attention for q [B, heads, N, head channels]: on a CPU in bfloat16, without gradients.
-
-    In float32 PyTorch's is as fast.
-    """
+def attends(qkv: Tensor) -> bool:
+    """True if there is a kernel of attention for [B, N, 3·C]: on a CPU, in bfloat16. In float32 PyTorch's is as fast."""
     return (
-        q.device.type == "cpu"
-        and q.dtype == torch.bfloat16
-        and not q.requires_grad
+        qkv.device.type == "cpu"
+        and qkv.dtype == torch.bfloat16
         and not torch.compiler.is_compiling()
         and native().library is not None
     )
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q·kᵀ/√d)·v of q, k, v [B, heads, N, d], their channels contiguous, as [B, N, heads·d]; where `attends(q)`."""
-    batch, heads, queries, channels = q.shape
-    out = torch.empty(batch, queries, heads * channels, dtype=q.dtype)
-    strides = (each.stride(axis) for each in (q, k, v) for axis in (0, 2, 1))
-    arguments = _HeadsArguments(batch, heads, queries, k.shape[2], channels, *strides, torch.get_num_threads())
-    _call("attention_bf16", ctypes.byref(arguments), *(ctypes.c_void_p(each.data_ptr()) for each in (q, k, v, out)))
+Split = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""[B, N, …] to its views q, k and v [B, heads, N, d], their channels contiguous."""
+
+
+def attention(qkv: Tensor, split: Split) -> Tensor:
+    """softmax(q·kᵀ/√d)·v of the parts of qkv, as [B, N, heads·d]; where `attends(qkv)`."""
+    out: Tensor = _Attention.apply(qkv, split)  # type: ignore[no-untyped-call]
     return out
+
+
+def _heads(q: Tensor, k: Tensor, v: Tensor) -> Any:
+    batch, heads, queries, channels = q.shape
+    strides = (each.stride(axis) for each in (q, k, v) for axis in (0, 2, 1))
+    return ctypes.byref(_HeadsArguments(batch, heads, queries, k.shape[2], channels, *strides, torch.get_num_threads()))
+
+
+def _addresses(*tensors: Tensor) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(each.data_ptr()) for each in tensors]
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, split: Split) -> Tensor:
+        parts = split(qkv)
+        batch, heads, queries, channels = parts[0].shape
+        y = torch.empty(batch, queries, heads * channels, dtype=qkv.dtype)
+        logs = torch.empty(batch, heads, queries)
+        _call("attention_bf16", _heads(*parts), *_addresses(*parts, y, logs))
+        ctx.save_for_backward(qkv, y, logs)
+        ctx.split = split
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, y, logs = ctx.saved_tensors
+        parts, given = ctx.split(qkv), torch.empty_like(qkv)
+        dy = gradients[0].contiguous()
+        _call("attention_back_bf16", _heads(*parts), *_addresses(*parts, y, dy, logs, *ctx.split(given)))
+        return given, None
 
 
 class Norm(NamedTuple):
