@@ -135,7 +135,19 @@ int forward(const Norm& norm, const In* x, Out* y, float* mean, float* rstd, Gri
     return 0;
 }
 
-// dx; and with g the gradient of z (before SiLU), own [B, 2, C]: the sums over places of g and of g times the normalized x.
+// One place's gradients of z (before SiLU), added to sums, and to those of their products with x.
+template <class In>
+void slope_and_sum(const In* __restrict x, const In* __restrict dy, In* __restrict g, const float* __restrict slopes,
+                   const float* __restrict offsets, float* __restrict plain, float* __restrict times, int64_t channels) {
+    for (int64_t channel = 0; channel < channels; channel++) {
+        float value = load(x[channel]), grad = load(dy[channel]) * silu_slope(value * slopes[channel] + offsets[channel]);
+        plain[channel] += grad;
+        times[channel] += grad * value;
+        store(g[channel], grad);
+    }
+}
+
+// dx, in which g, the gradient of z (before SiLU), is kept on the way; and own [B, 2, C]: the sums over places of g and of g times the normalized x.
 template <class In>
 int backward(const Norm& norm, const In* x, const In* dy, In* dx, const float* mean, const float* rstd, float* own) {
     int64_t chunks = chunks_of(norm), channels = norm.channels, each = channels / norm.groups;
@@ -151,12 +163,15 @@ int backward(const Norm& norm, const In* x, const In* dy, In* dx, const float* m
         for (int64_t place = 0; place < places; place++) {
             const In* __restrict from = x + begin + place * channels;
             const In* __restrict given = dy + begin + place * channels;
-            for (int64_t channel = 0; channel < channels; channel++) {
-                float value = load(from[channel]), grad = load(given[channel]);
-                if (norm.silu) grad *= silu_slope(value * slopes[channel] + offsets[channel]);
-                plain[channel] += grad;
-                times[channel] += grad * value;
-            }
+            In* __restrict to = dx + begin + place * channels;
+            if (norm.silu)
+                slope_and_sum(from, given, to, slopes, offsets, plain, times, channels);
+            else
+                for (int64_t channel = 0; channel < channels; channel++) {
+                    float value = load(from[channel]), grad = load(given[channel]);
+                    plain[channel] += grad;
+                    times[channel] += grad * value;
+                }
         }
     });
     for (int64_t image = 0; image < norm.batch; image++) {
@@ -183,17 +198,18 @@ int backward(const Norm& norm, const In* x, const In* dy, In* dx, const float* m
         }
     }
     each_chunk(norm, [&](int64_t, int64_t image, int64_t begin, int64_t places) {
-        const float *__restrict slopes = lines + image * 4 * channels, *__restrict offsets = slopes + channels;
-        const float *__restrict backs = offsets + channels, *__restrict means = backs + channels;
+        const float *__restrict slopes = lines + image * 4 * channels;
+        const float *__restrict backs = slopes + 2 * channels, *__restrict means = backs + channels;
         for (int64_t place = 0; place < places; place++) {
             const In* __restrict from = x + begin + place * channels;
             const In* __restrict given = dy + begin + place * channels;
             In* __restrict to = dx + begin + place * channels;
-            for (int64_t channel = 0; channel < channels; channel++) {
-                float value = load(from[channel]), grad = load(given[channel]);
-                if (norm.silu) grad *= silu_slope(value * slopes[channel] + offsets[channel]);
-                store(to[channel], slopes[channel] * grad + backs[channel] * value + means[channel]);
-            }
+            if (norm.silu)
+                for (int64_t channel = 0; channel < channels; channel++)
+                    store(to[channel], slopes[channel] * load(to[channel]) + backs[channel] * load(from[channel]) + means[channel]);
+            else
+                for (int64_t channel = 0; channel < channels; channel++)
+                    store(to[channel], slopes[channel] * load(given[channel]) + backs[channel] * load(from[channel]) + means[channel]);
         }
     });
     std::free(sums);
