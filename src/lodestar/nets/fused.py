@@ -108,6 +108,8 @@ class Norm(NamedTuple):
     groups: int
     eps: float
     silu: bool
+    wide: bool = False
+    """The result is in float32, whatever x is."""
 
 
 def group_norm(
@@ -116,7 +118,7 @@ def group_norm(
 ) -> Tensor:  # fmt: skip
     """Norm of x [B, C, H, W], times (1 + scale) plus shift [B, C], and SiLU; where `norms(x)`.
 
-    Of x's type, or with a grid in 8 bits, as they stand there (no gradient then).
+    Of x's type or in float32, or with a grid in 8 bits, as they stand there (no gradient then).
     """
     given = (x, weight, bias, scale, shift)
     if grid is None and torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in given):
@@ -141,7 +143,7 @@ def _pointer(each: Tensor | None) -> int | None:
 
 def _structure(x: Tensor, lines: Lines, setting: Norm) -> Any:
     batch, channels, height, width = x.shape
-    groups, eps, silu = setting
+    groups, eps, silu, _ = setting
     pointers = map(_pointer, lines)
     return ctypes.byref(_NormArguments(batch, height * width, channels, groups, *pointers, eps, silu, torch.get_num_threads()))
 
@@ -153,7 +155,8 @@ def _call(name: str, *arguments: Any) -> None:
 
 def _forward(x: Tensor, lines: Lines, setting: Norm, grid: Grid | None) -> tuple[Tensor, Tensor]:
     """The result, and means and inverse deviations float32 [2, B, G]."""
-    y = torch.empty_like(x, dtype=x.dtype if grid is None else torch.uint8)
+    dtype = torch.float32 if setting.wide else x.dtype
+    y = torch.empty_like(x, dtype=dtype if grid is None else torch.uint8)
     moments = torch.empty(2, len(x), setting.groups)
     step, zero = grid or (1.0, 0)
     _call(
@@ -181,7 +184,7 @@ class _Fused(torch.autograd.Function):
         dy = gradients[0].contiguous(memory_format=torch.channels_last)
         dx, own = torch.empty_like(x), torch.empty(len(x), 2, x.shape[1])
         _call(
-            f"norm_back_{_NAMES[x.dtype]}",
+            f"norm_back_{_NAMES[x.dtype]}_{_NAMES[dy.dtype]}",
             _structure(x, (weight, bias, scale, shift), ctx.setting),
             *(ctypes.c_void_p(each.data_ptr()) for each in (x, dy, dx, moments[0], moments[1], own)),
         )

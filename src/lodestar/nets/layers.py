@@ -47,11 +47,14 @@ class GroupNorm(nn.GroupNorm):
     def __init__(self, channels: int, groups: int, eps: float = 1e-5) -> None:
         super().__init__(math.gcd(channels, groups), channels, eps)
 
-    def forward(self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False) -> Tensor:
-        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift."""
+    def forward(
+        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False, wide: bool = False
+    ) -> Tensor:
+        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift. The result is of x's type, or at least in float32 if `wide`."""
         if fused.norms(x):
             factor, addend = (None if each is None else each.flatten(1) for each in (scale, shift))
-            return fused.group_norm(x, self.weight, self.bias, factor, addend, fused.Norm(self.num_groups, self.eps, silu))
+            return fused.group_norm(x, self.weight, self.bias, factor, addend, fused.Norm(self.num_groups, self.eps, silu, wide))
+        x = x.to(torch.promote_types(x.dtype, torch.float32)) if wide else x
         if x.dtype == torch.float32 or x.is_cuda:
             y = F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         else:
