@@ -50,7 +50,7 @@ class GroupNorm(nn.GroupNorm):
     def forward(
         self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False, wide: bool = False
     ) -> Tensor:
-        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift. The result is of x's type, or at least in float32 if `wide`."""
+        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift. Of x's type, or if `wide` at least in float32."""
         if fused.norms(x):
             factor, addend = (None if each is None else each.flatten(1) for each in (scale, shift))
             return fused.group_norm(x, self.weight, self.bias, factor, addend, fused.Norm(self.num_groups, self.eps, silu, wide))
