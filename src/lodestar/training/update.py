@@ -34,8 +34,11 @@ class Move(NamedTuple):
 
     @property
     def factor(self) -> float:
-        """The factor that limits the gradient."""
-        return 1.0 if self.clip is None else min(float(self.clip / (self.norm + 1e-6)), 1.0)
+        """The factor that limits the gradient, which is on the CPU."""
+        if self.clip is None:
+            return 1.0
+        factor = torch.clamp(self.clip / (self.norm.float() + 1e-6), max=1.0)
+        return _number(factor).value
 
 
 def update(move: Move | None, parameters: Sequence[Tensor] = (), averages: Sequence[tuple[Average, float]] = ()) -> None:
@@ -116,8 +119,9 @@ def _run(move: Move | None, parameters: Sequence[Tensor], averages: Sequence[tup
 
 def _row(parameter: Tensor, gradient: Tensor, group: dict[str, Any], slots: dict[str, Tensor], averages: int | None) -> _Row:
     """A parameter that moves; its step is counted."""
-    step = slots["step"].add_(1).item()
-    first, second = (1 - beta**step for beta in group["betas"])
+    step = _number(slots["step"])
+    step.value += 1
+    first, second = (1 - beta**step.value for beta in group["betas"])
     return _Row(
         parameter.numel(),
         *(each.data_ptr() for each in (parameter, gradient, slots["exp_avg"], slots["exp_avg_sq"])),
@@ -126,6 +130,11 @@ def _row(parameter: Tensor, gradient: Tensor, group: dict[str, Any], slots: dict
         group["lr"] / first,
         math.sqrt(second),
     )
+
+
+def _number(tensor: Tensor) -> ctypes.c_float:
+    """The number in a float32 tensor on the CPU, in its memory: the tensor must be held."""
+    return ctypes.c_float.from_address(tensor.data_ptr())
 
 
 def _like(parameter: Tensor, gradient: Tensor) -> Tensor:
