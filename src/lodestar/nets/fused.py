@@ -1,4 +1,4 @@
-"""Kernels of our own for CPUs: group normalization with scale, shift and SiLU, forward and backward; attention in bfloat16."""
+"""Kernels of our own for CPUs, forward and backward: group normalization with scale, shift and SiLU; attention in bfloat16."""
 
 from __future__ import annotations
 
