@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lodestar.config import Problem, decode
 from lodestar.nets.attention import Watch, stay
 from lodestar.nets.layers import GroupNorm
+from lodestar.nets.native import native
+from lodestar.nets.precision import place
 from lodestar.nets.unet import UNet, UNetConfig
 
 from .networks import UNETS, normal, randomized, unet_config
@@ -203,3 +206,22 @@ def test_attention_is_perturbed_in_the_part_that_is_named_alone() -> None:
 def test_staying_is_an_identity_map() -> None:
     v = normal(1, 2, 5, 4)
     assert torch.equal(stay(normal(1, 2, 5, 4), normal(1, 2, 5, 4), v), torch.eye(5) @ v)
+
+
+@pytest.mark.skipif(native().library is None, reason=f"no kernels here: {native().why}")
+@pytest.mark.parametrize("changes", [{}, {"resample": "plain", "adaptive_norm": False}, {"layout": "heads_first"}], ids=str)
+def test_a_step_in_bfloat16_copies_no_activations_to_another_type_or_layout(changes: dict[str, Any]) -> None:
+    network = place(unet(**{"width": 32, "attention": [1, 2]} | changes), torch.device("cpu")).train()
+    x, time, emb = normal(3, 3, 16, 16), torch.rand(3) * 1000, normal(3, 128)  # three pictures: no kernel has three of anything
+    copied: list[tuple[str, torch.Size]] = []
+
+    class Watched(TorchDispatchMode):
+        def __torch_dispatch__(self, call: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = call.name().removeprefix("aten::")
+            if name.startswith(("_to_copy", "clone", "copy_")) and args[0].ndim > 2 and len(args[0]) == 3:
+                copied.append((name, args[0].shape))
+            return call(*args, **(kwargs or {}))
+
+    with Watched():
+        network(x, time, emb, torch.bfloat16).square().mean().backward()
+    assert copied == [("_to_copy", x.shape)]  # the picture that comes in

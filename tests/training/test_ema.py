@@ -19,7 +19,7 @@ def weights(profile: Profile, steps: int, batch_size: int) -> Tensor:
     """The weight [steps + 1] of the initial parameters and of those after each step in the average, which is linear in them."""
     average = Average(profile, [torch.eye(steps + 1, dtype=torch.float64)[0]])
     for step in range(1, steps + 1):
-        average.update([torch.eye(steps + 1, dtype=torch.float64)[step]], step * batch_size, batch_size)
+        average.toward([torch.eye(steps + 1, dtype=torch.float64)[step]], average.share(step * batch_size, batch_size))
     return average.values[0]
 
 
@@ -32,7 +32,7 @@ def test_constant_parameters_stay_exactly(profile: Profile) -> None:
     value = torch.randn(100)
     average = Average(profile, [value])
     for step in range(1, 30):
-        average.update([value], 8 * step, 8)
+        average.toward([value], average.share(8 * step, 8))
     assert torch.equal(average.values[0], value)
 
 
@@ -76,7 +76,7 @@ def test_an_average_does_not_share_memory_with_the_parameters() -> None:
     average = Average(Decay(decay=0.5), [parameter])
     with torch.no_grad():
         parameter += 1
-    average.update([parameter], 8, 8)
+    average.toward([parameter], average.share(8, 8))
     assert average.values[0].tolist() == [0.5] * 3
     assert not average.values[0].requires_grad
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
@@ -23,27 +24,34 @@ Gather = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 def attend(qkv: Tensor, heads: int, layout: Layout, gather: Gather | None = None) -> Tensor:
     """Multi-head attention of [B, N, 3·C] with itself, giving [B, N, C]; `gather` takes the place of softmax(q·kᵀ/√d)·v."""
+    split = partial(_split, heads=heads, layout=layout)
+    if gather is None and fused.attends(qkv):
+        return fused.attention(qkv, split)
+    if gather is None:
+        # In bfloat16 on CPUs PyTorch's fused kernel has the slower backward pass; in float32 it has the faster one.
+        plain = qkv.requires_grad and qkv.dtype == torch.bfloat16 and not qkv.is_cuda
+        gather = _plain if plain else F.scaled_dot_product_attention
+    gathered = gather(*split(qkv))
+    return gathered.transpose(1, 2).reshape(*qkv.shape[:2], -1)
+
+
+def _split(qkv: Tensor, heads: int, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
+    """The views q, k and v [B, heads, N, head channels] of [B, N, 3·C]."""
     batch, places, width = qkv.shape
-    head_channels = width // 3 // heads
     if layout == "qkv_first":
-        q, k, v = qkv.view(batch, places, 3, heads, head_channels).permute(2, 0, 3, 1, 4).unbind(0)
+        q, k, v = qkv.view(batch, places, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4).unbind(0)
     else:
-        q, k, v = qkv.view(batch, places, heads, 3, head_channels).permute(3, 0, 2, 1, 4).unbind(0)
-    if gather is not None:
-        y = gather(q, k, v)
-    elif qkv.requires_grad and qkv.dtype == torch.bfloat16 and not qkv.is_cuda:
-        # In bfloat16 on CPUs with matrix tiles the fused kernel's backward pass is the slower one; in float32 it is the faster.
-        y = _weights(q, k) @ v
-    elif fused.attends(q):
-        return fused.attention(q, k, v)
-    else:
-        y = F.scaled_dot_product_attention(q, k, v)
-    return y.transpose(1, 2).reshape(batch, places, width // 3)
+        q, k, v = qkv.view(batch, places, heads, 3, width // 3 // heads).permute(3, 0, 2, 1, 4).unbind(0)
+    return q, k, v
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
     """softmax(q·kᵀ/√d) [B, heads, N, N]."""
     return torch.softmax((q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1), dim=-1)
+
+
+def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return _weights(q, k) @ v
 
 
 def stay(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -84,7 +84,7 @@ class Classifier(Network):
                 means.append(h.mean(dim=(2, 3)))
         if self.norm is None:
             return torch.cat(means, dim=-1).to(x.dtype)
-        out: Tensor = self.norm(h.to(x.dtype), silu=True)
+        out: Tensor = self.norm(h, silu=True, wide=True)
         return out
 
     def classify(self, features: Tensor) -> Tensor:

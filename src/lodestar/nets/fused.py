@@ -1,8 +1,9 @@
-"""Kernels of our own for CPUs: group normalization with scale, shift and SiLU, forward and backward; attention in bfloat16."""
+"""Kernels of our own for CPUs, forward and backward: group normalization with scale, shift and SiLU; attention in bfloat16."""
 
 from __future__ import annotations
 
 import ctypes
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -43,28 +44,56 @@ class _HeadsArguments(ctypes.Structure):
     )  # fmt: skip
 
 
-def attends(q: Tensor) -> bool:
-    """True if there is a kernel of attention for q [B, heads, N, head channels]: on a CPU in bfloat16, without gradients.
-
-    In float32 PyTorch's is as fast.
-    """
+def attends(qkv: Tensor) -> bool:
+    """True if there is a kernel of attention for [B, N, 3·C]: on a CPU, in bfloat16. In float32 PyTorch's is as fast."""
     return (
-        q.device.type == "cpu"
-        and q.dtype == torch.bfloat16
-        and not q.requires_grad
+        qkv.device.type == "cpu"
+        and qkv.dtype == torch.bfloat16
         and not torch.compiler.is_compiling()
         and native().library is not None
     )
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """softmax(q·kᵀ/√d)·v of q, k, v [B, heads, N, d], their channels contiguous, as [B, N, heads·d]; where `attends(q)`."""
-    batch, heads, queries, channels = q.shape
-    out = torch.empty(batch, queries, heads * channels, dtype=q.dtype)
-    strides = (each.stride(axis) for each in (q, k, v) for axis in (0, 2, 1))
-    arguments = _HeadsArguments(batch, heads, queries, k.shape[2], channels, *strides, torch.get_num_threads())
-    _call("attention_bf16", ctypes.byref(arguments), *(ctypes.c_void_p(each.data_ptr()) for each in (q, k, v, out)))
+Split = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+"""[B, N, …] to its views q, k and v [B, heads, N, d], their channels contiguous."""
+
+
+def attention(qkv: Tensor, split: Split) -> Tensor:
+    """softmax(q·kᵀ/√d)·v of the parts of qkv, as [B, N, heads·d]; where `attends(qkv)`."""
+    out: Tensor = _Attention.apply(qkv, split)  # type: ignore[no-untyped-call]
     return out
+
+
+def _heads(q: Tensor, k: Tensor, v: Tensor) -> Any:
+    batch, heads, queries, channels = q.shape
+    strides = (each.stride(axis) for each in (q, k, v) for axis in (0, 2, 1))
+    return ctypes.byref(_HeadsArguments(batch, heads, queries, k.shape[2], channels, *strides, torch.get_num_threads()))
+
+
+def _addresses(*tensors: Tensor) -> list[ctypes.c_void_p]:
+    return [ctypes.c_void_p(each.data_ptr()) for each in tensors]
+
+
+class _Attention(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, qkv: Tensor, split: Split) -> Tensor:
+        parts = split(qkv)
+        batch, heads, queries, channels = parts[0].shape
+        y = torch.empty(batch, queries, heads * channels, dtype=qkv.dtype)
+        logs = torch.empty(batch, heads, queries)
+        _call("attention_bf16", _heads(*parts), *_addresses(*parts, y, logs))
+        ctx.save_for_backward(qkv, y, logs)
+        ctx.split = split
+        return y
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        qkv, y, logs = ctx.saved_tensors
+        parts, given = ctx.split(qkv), torch.empty_like(qkv)
+        dy = gradients[0].contiguous()
+        _call("attention_back_bf16", _heads(*parts), *_addresses(*parts, y, dy, logs, *ctx.split(given)))
+        return given, None
 
 
 class Norm(NamedTuple):
@@ -73,6 +102,8 @@ class Norm(NamedTuple):
     groups: int
     eps: float
     silu: bool
+    wide: bool = False
+    """The result is in float32, whatever x is."""
 
 
 def group_norm(
@@ -81,7 +112,7 @@ def group_norm(
 ) -> Tensor:  # fmt: skip
     """Norm of x [B, C, H, W], times (1 + scale) plus shift [B, C], and SiLU; where `norms(x)`.
 
-    Of x's type, or with a grid in 8 bits, as they stand there (no gradient then).
+    Of x's type or in float32, or with a grid in 8 bits, as they stand there (no gradient then).
     """
     given = (x, weight, bias, scale, shift)
     if grid is None and torch.is_grad_enabled() and any(each is not None and each.requires_grad for each in given):
@@ -106,7 +137,7 @@ def _pointer(each: Tensor | None) -> int | None:
 
 def _structure(x: Tensor, lines: Lines, setting: Norm) -> Any:
     batch, channels, height, width = x.shape
-    groups, eps, silu = setting
+    groups, eps, silu, _ = setting
     pointers = map(_pointer, lines)
     return ctypes.byref(_NormArguments(batch, height * width, channels, groups, *pointers, eps, silu, torch.get_num_threads()))
 
@@ -118,7 +149,8 @@ def _call(name: str, *arguments: Any) -> None:
 
 def _forward(x: Tensor, lines: Lines, setting: Norm, grid: Grid | None) -> tuple[Tensor, Tensor]:
     """The result, and means and inverse deviations float32 [2, B, G]."""
-    y = torch.empty_like(x, dtype=x.dtype if grid is None else torch.uint8)
+    dtype = torch.float32 if setting.wide else x.dtype
+    y = torch.empty_like(x, dtype=dtype if grid is None else torch.uint8)
     moments = torch.empty(2, len(x), setting.groups)
     step, zero = grid or (1.0, 0)
     _call(
@@ -146,7 +178,7 @@ class _Fused(torch.autograd.Function):
         dy = gradients[0].contiguous(memory_format=torch.channels_last)
         dx, own = torch.empty_like(x), torch.empty(len(x), 2, x.shape[1])
         _call(
-            f"norm_back_{_NAMES[x.dtype]}",
+            f"norm_back_{_NAMES[x.dtype]}_{_NAMES[dy.dtype]}",
             _structure(x, (weight, bias, scale, shift), ctx.setting),
             *(ctypes.c_void_p(each.data_ptr()) for each in (x, dy, dx, moments[0], moments[1], own)),
         )

@@ -61,14 +61,20 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(math.gcd(channels, groups), channels, eps)
 
     def forward(
-        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False, grid: Grid | None = None
-    ) -> Tensor:
-        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift. With a grid, the result is its codes on it, uint8."""
+        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False, wide: bool = False,
+        grid: Grid | None = None,
+    ) -> Tensor:  # fmt: skip
+        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift.
+
+        Of x's type; if `wide`, at least in float32; with a grid, the codes on it, uint8.
+        """
         if fused.norms(x):
             factor, addend = (None if each is None else each.flatten(1) for each in (scale, shift))
-            return fused.group_norm(x, self.weight, self.bias, factor, addend, fused.Norm(self.num_groups, self.eps, silu), grid)
+            setting = fused.Norm(self.num_groups, self.eps, silu, wide)
+            return fused.group_norm(x, self.weight, self.bias, factor, addend, setting, grid)
         if grid is not None:
             return grid.encode(self(x, scale, shift, silu))
+        x = x.to(torch.promote_types(x.dtype, torch.float32)) if wide else x
         if x.dtype == torch.float32 or x.is_cuda:
             y = F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
         else:

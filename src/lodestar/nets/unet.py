@@ -348,7 +348,7 @@ class UNet(DenoiserNetwork):
         for stage in self.up:
             h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), grids, checkpointing=checkpointing)
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
-        out: Tensor = self.head(self.norm(h.to(x.dtype), silu=True))
+        out: Tensor = self.head(self.norm(h, silu=True, wide=True))
         return out
 
     def lower(self, dtype: torch.dtype) -> None:

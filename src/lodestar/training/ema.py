@@ -92,8 +92,11 @@ class Average:
         self.profile = profile
         self.values = [parameter.detach().clone() for parameter in parameters]
 
+    def share(self, images_seen: int, batch_size: int) -> float:
+        """The parameters' weight in the update after the step that ends at images_seen."""
+        return 1 - self.profile.keep(images_seen, batch_size)
+
     @torch.no_grad()
-    def update(self, parameters: Sequence[Tensor], images_seen: int, batch_size: int) -> None:
-        """Update towards the parameters, after the step that ends at images_seen."""
-        weight = 1 - self.profile.keep(images_seen, batch_size)
-        torch._foreach_lerp_(self.values, [parameter.detach() for parameter in parameters], weight)
+    def toward(self, parameters: Sequence[Tensor], share: float) -> None:
+        """Move by a share of the way to the parameters."""
+        torch._foreach_lerp_(self.values, [parameter.detach() for parameter in parameters], share)

@@ -15,6 +15,7 @@ from lodestar.objectives import Losses
 from lodestar.tasks import OptimizerConfig, Phase, Rng
 from lodestar.training.run import Run
 from lodestar.training.state import TrainState
+from lodestar.training.update import Move, update
 from lodestar.training.world import World
 
 
@@ -33,6 +34,8 @@ class Step:
         self.averaged = list(state.averaged().values())
         self.whose = dropout.number(state.learner.module, self.device)
         self.finite = True
+        self.last: Move | None = None
+        """The movement of the step's last phase, which is made together with that of the averages."""
         self.rates: dict[str, float] = {}
         """Learning rates of the last step, by their names in the log."""
 
@@ -54,12 +57,13 @@ class Step:
         if logged is None:
             counters.skipped += 1
             return {}
-        for average in self.state.averages:
-            average.update(self.averaged, counters.images_seen, size)
+        averages = [(average, average.share(counters.images_seen, size)) for average in self.state.averages]
+        update(self.last, self.averaged, averages)
         return logged
 
     def _phases(self, batch: Batch, generator: torch.Generator) -> dict[str, Tensor] | None:
-        """Gradient and update of every phase in its turn; None, with everything restored, if a value is not finite."""
+        """Gradients of the phases in their turn, and updates but the last; None, all restored, if a value is not finite."""
+        self.last = None
         turn = [phase for phase in self.phases if self.state.counters.steps % phase.every == 0]
         before = [Snapshot(list(self.state.learner.module.buffers()))]
         done: list[tuple[Phase, Losses]] = []
@@ -74,9 +78,12 @@ class Step:
                 for snapshot in before:
                     snapshot.restore()
                 return None
-            if phase is not turn[-1]:
-                before.append(Snapshot(phase.parameters, self.state.optimizers[phase.name]))
-            self._move(phase, norm)
+            move = self._move(phase, norm)
+            if phase is turn[-1]:
+                self.last = move
+            else:
+                before.append(Snapshot(phase.parameters, move.optimizer))
+                update(move)
             done.append((phase, losses))
             values = {"loss": losses.total, **losses.terms, "gradient": norm.detach().reshape(1)}
             logged |= {self._name(phase, name): value for name, value in values.items()}
@@ -113,14 +120,12 @@ class Step:
         total = self.world.gather(torch.cat([part.total for part in parts]))
         return Losses(total, join([part.terms for part in parts]), join([part.noted for part in parts]))
 
-    def _move(self, phase: Phase, norm: Tensor) -> None:
-        """Update a phase's weights along its gradient, clipped."""
+    def _move(self, phase: Phase, norm: Tensor) -> Move:
+        """The movement of a phase's weights along its gradient, clipped."""
         settings, optimizer = phase.optimizer or self.run.train.optimizer, self.state.optimizers[phase.name]
         for group in optimizer.param_groups:
             group["lr"] = self.rates[self._name(phase, "rate")]
-        if settings.clip is not None:
-            torch.nn.utils.clip_grads_with_norm_(phase.parameters, settings.clip, norm)
-        optimizer.step()
+        return Move(optimizer, settings.clip, norm)
 
     def _rate(self, phase: Phase) -> float:
         settings = phase.optimizer or self.run.train.optimizer

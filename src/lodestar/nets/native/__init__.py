@@ -22,7 +22,7 @@ from lodestar.files import atomic, cache_folder
 
 SWITCH = "LODESTAR_NATIVE"
 """Environment variable; 0 leaves the kernels out."""
-SOURCES = ("norm.cpp", "attention.cpp")
+SOURCES = ("norm.cpp", "attention.cpp", "adamw.cpp")
 HEADERS = ("values.hpp",)
 _COMPILERS = ("c++", "g++", "clang++")
 _FLAGS = (

@@ -1,6 +1,8 @@
-// Attention softmax(q kT / sqrt(d)) v of many heads, in float whatever the type of its inputs, without storing its weights.
+// Attention softmax(q kT / sqrt(d)) v of many heads, and its gradients, in float whatever the type of the inputs. Weights are not
+// stored: the backward pass makes them again, from the logarithm of the sum by which each query's were divided.
 //
-// Heads are worked on one by one: the keys are turned, so that rows of weights are made and used in vectors.
+// Heads are worked on one by one, in an order that depends on their own sizes alone. Keys are turned, so that rows of weights are
+// made and used in vectors.
 
 #include <algorithm>
 #include <cmath>
@@ -14,10 +16,14 @@
 #include <immintrin.h>
 #endif
 
+#define INLINE inline __attribute__((always_inline))
+
 namespace {
 
 typedef float Vector __attribute__((vector_size(64), aligned(64)));
+typedef uint32_t Bits __attribute__((may_alias));
 constexpr int64_t LANES = 16, ROWS = 8, WIDE = 2 * LANES;
+constexpr int64_t BLOCK = 64;  // queries whose weights are kept at once on the way back, a multiple of ROWS
 
 int64_t up_to(int64_t count, int64_t multiple) { return (count + multiple - 1) / multiple * multiple; }
 
@@ -39,20 +45,39 @@ namespace {
 struct Floats {
     static constexpr int64_t EACH = 1;
     template <class T>
-    static float word(const T* first, int64_t, bool) { return load(*first); }
-    static Vector add(Vector sum, float word, Vector words) { return sum + word * words; }
+    static INLINE void row(float* words, const T* from, int64_t count) {
+        for (int64_t each = 0; each < count; each++) words[each] = load(from[each]);
+    }
+    template <class T>
+    static INLINE void rows(float* words, const T* first, const T*, int64_t count) { row(words, first, count); }
+    static INLINE Vector add(Vector sum, float word, Vector words) { return sum + word * words; }
 };
 #ifdef __AVX512BF16__
 struct Pairs {
     static constexpr int64_t EACH = 2;
-    // A value and the one that is `step` after it, if there is one.
-    static float word(const bfloat16* first, int64_t step, bool second) {
-        uint32_t bits = first->bits | (second ? uint32_t(first[step].bits) << 16 : 0);
-        float word;
-        std::memcpy(&word, &bits, 4);
-        return word;
+    static INLINE uint32_t bits(bfloat16 value) { return value.bits; }
+    static INLINE uint32_t bits(float value) {
+        bfloat16 half;
+        store(half, value);
+        return half.bits;
     }
-    static Vector add(Vector sum, float word, Vector words) {
+    // The words of a row: values and their neighbours.
+    template <class T>
+    static INLINE void row(float* words, const T* from, int64_t count) {
+        Bits* to = reinterpret_cast<Bits*>(words);
+        for (int64_t pair = 0; pair < count / 2; pair++) to[pair] = bits(from[2 * pair]) | bits(from[2 * pair + 1]) << 16;
+        if (count % 2) to[count / 2] = bits(from[count - 1]);
+    }
+    // The words of two rows: values and those below; the second row may be missing.
+    template <class T>
+    static INLINE void rows(float* words, const T* first, const T* second, int64_t count) {
+        Bits* to = reinterpret_cast<Bits*>(words);
+        if (second)
+            for (int64_t each = 0; each < count; each++) to[each] = bits(first[each]) | bits(second[each]) << 16;
+        else
+            for (int64_t each = 0; each < count; each++) to[each] = bits(first[each]);
+    }
+    static INLINE Vector add(Vector sum, float word, Vector words) {
         return (Vector)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_ps(word), (__m512bh)words);
     }
 };
@@ -63,37 +88,60 @@ template <class T>
 using WayOf = Floats;
 #endif
 
-// What one thread works with: words of keys, turned [d, keys'], of values [keys, d'], of queries [ROWS, d]; weights [ROWS, keys'],
-// and these as words [ROWS, keys'].
-struct Room {
-    int64_t stride, wide;  // keys' and d'
-    float *keys, *values, *weights, *words, *queries, *sums;
-    static int64_t size(int64_t keys, int64_t channels) {
-        return channels * up_to(keys, WIDE) + keys * up_to(channels, WIDE) + ROWS * (2 * up_to(keys, WIDE) + up_to(channels, WIDE))
-             + LANES;
+int64_t words_of(int64_t count, int64_t each) { return (count + each - 1) / each; }
+
+// Words of rows that lie `place` apart: [rows, words of channels], each row `stride` words long.
+template <class Way, class T>
+void along(float* words, int64_t stride, const T* from, int64_t place, int64_t rows, int64_t channels) {
+    for (int64_t row = 0; row < rows; row++) Way::row(words + row * stride, from + row * place, channels);
+}
+
+// The same, turned: [words of channels, rows].
+template <class Way, class T>
+void turned(float* words, int64_t stride, const T* from, int64_t place, int64_t rows, int64_t channels) {
+    int64_t whole = channels / Way::EACH;
+    for (int64_t word = 0; word < whole; word++)
+        for (int64_t row = 0; row < rows; row++) Way::row(words + word * stride + row, from + row * place + word * Way::EACH, Way::EACH);
+    if (whole * Way::EACH < channels)
+        for (int64_t row = 0; row < rows; row++) Way::row(words + whole * stride + row, from + row * place + whole * Way::EACH, 1);
+}
+
+// Words across rows: [words of rows, channels].
+template <class Way, class T>
+void across(float* words, int64_t stride, const T* from, int64_t place, int64_t rows, int64_t channels) {
+    for (int64_t word = 0; word < words_of(rows, Way::EACH); word++) {
+        const T* first = from + word * Way::EACH * place;
+        Way::rows(words + word * stride, first, (word + 1) * Way::EACH <= rows ? first + place : nullptr, channels);
     }
-    Room(float* memory, int64_t count, int64_t channels) : stride(up_to(count, WIDE)), wide(up_to(channels, WIDE)) {
-        keys = memory;
-        values = keys + channels * stride;
-        weights = values + count * wide;
-        words = weights + ROWS * stride;
-        queries = words + ROWS * stride;
-        sums = queries + ROWS * wide;
+}
+
+// Memory of one thread, given out in pieces that begin at multiples of a vector. What is beside keys and channels stays 0.
+struct Room {
+    float* next;
+    float* take(int64_t rows, int64_t stride) {
+        float* piece = next;
+        next += up_to(rows * stride, LANES);
+        return piece;
     }
 };
 
-// sum [ROWS, WIDE] of left [ROWS, count] times right [count, stride], words.
+// tile [ROWS, WIDE] of left [ROWS, count] times right [count, WIDE…], both of words, plus itself if `onto`.
 template <class Way>
-void multiply(Vector (&sum)[ROWS][2], const float* left, int64_t left_stride, const float* right, int64_t stride, int64_t count) {
+INLINE void multiply(float* tile, int64_t tile_stride, const float* left, int64_t row_stride, int64_t word_stride, const float* right,
+                     int64_t stride, int64_t count, bool onto = false) {
+    Vector sum[ROWS][2] = {};
+    if (onto)
+        for (int64_t row = 0; row < ROWS; row++) std::memcpy(sum[row], tile + row * tile_stride, sizeof sum[row]);
     for (int64_t word = 0; word < count; word++) {
         const Vector* words = reinterpret_cast<const Vector*>(right + word * stride);
         Vector first = words[0], second = words[1];
         for (int64_t row = 0; row < ROWS; row++) {
-            float each = left[row * left_stride + word];
+            float each = left[row * row_stride + word * word_stride];
             sum[row][0] = Way::add(sum[row][0], each, first);
             sum[row][1] = Way::add(sum[row][1], each, second);
         }
     }
+    for (int64_t row = 0; row < ROWS; row++) std::memcpy(tile + row * tile_stride, sum[row], sizeof sum[row]);
 }
 
 float largest(const float* values, int64_t count) {
@@ -111,79 +159,174 @@ float largest(const float* values, int64_t count) {
     return most;
 }
 
-// The rows' exponentials of factor times weights, less the largest, as words; and the inverse of what each row sums to.
-template <class Way>
-void exponentials(const Room& room, int64_t keys, int64_t rows, float factor) {
-    for (int64_t row = 0; row < rows; row++) {
-        float *__restrict weights = room.weights + row * room.stride, sum = 0, most = largest(weights, keys);
-        for (int64_t key = 0; key < keys; key++) {
-            weights[key] = power_of_two((weights[key] - most) * factor);
-            sum += weights[key];
-        }
-        room.sums[row] = 1.0f / sum;
-        float* words = room.words + row * room.stride;
-        if (Way::EACH == 1) {
-            std::memcpy(words, weights, sizeof(float) * keys);
-        } else {
-            bfloat16* __restrict halves = reinterpret_cast<bfloat16*>(words);
-            for (int64_t key = 0; key < keys; key++) store(halves[key], weights[key]);
-            if (keys % 2) halves[keys].bits = 0;
-        }
-    }
-}
+float factor_of(const Heads& of) { return 1.44269504f / std::sqrt(float(of.channels)); }  // weights are powers of two
 
 template <class T, class Way = WayOf<T>>
-void one_head(const Heads& of, const T* q, const T* k, const T* v, T* out, int64_t out_place, const Room& room) {
-    int64_t pairs = (of.channels + Way::EACH - 1) / Way::EACH, key_pairs = (of.keys + Way::EACH - 1) / Way::EACH;
-    for (int64_t key = 0; key < of.keys; key++)
-        for (int64_t pair = 0; pair < pairs; pair++)
-            room.keys[pair * room.stride + key] = Way::word(k + key * of.k_place + pair * Way::EACH, 1, (pair + 1) * Way::EACH <= of.channels);
-    for (int64_t pair = 0; pair < key_pairs; pair++)
-        for (int64_t channel = 0; channel < of.channels; channel++)
-            room.values[pair * room.wide + channel] =
-                Way::word(v + pair * Way::EACH * of.v_place + channel, of.v_place, (pair + 1) * Way::EACH <= of.keys);
-    float factor = 1.44269504f / std::sqrt(float(of.channels));  // weights are powers of two
-    for (int64_t query = 0; query < of.queries; query += ROWS) {
-        int64_t rows = std::min(ROWS, of.queries - query);
-        for (int64_t row = 0; row < rows; row++)
-            for (int64_t pair = 0; pair < pairs; pair++)
-                room.queries[row * room.wide + pair] =
-                    Way::word(q + (query + row) * of.q_place + pair * Way::EACH, 1, (pair + 1) * Way::EACH <= of.channels);
-        for (int64_t key = 0; key < room.stride; key += WIDE) {
-            Vector sum[ROWS][2] = {};
-            multiply<Way>(sum, room.queries, room.wide, room.keys + key, room.stride, pairs);
-            for (int64_t row = 0; row < ROWS; row++) std::memcpy(room.weights + row * room.stride + key, sum[row], sizeof sum[row]);
+struct Forward {
+    const Heads& of;
+    const int64_t stride = up_to(of.keys, WIDE), wide = up_to(of.channels, WIDE), pairs = words_of(of.channels, Way::EACH);
+    float *keys, *values, *weights, *words, *queries, *sums;
+
+    static int64_t size(const Heads& of) {
+        int64_t stride = up_to(of.keys, WIDE), wide = up_to(of.channels, WIDE);
+        return of.channels * stride + of.keys * wide + 2 * ROWS * stride + ROWS * wide + ROWS * WIDE + 6 * LANES;
+    }
+    Forward(const Heads& of, Room room) : of(of) {
+        keys = room.take(of.channels, stride);
+        values = room.take(of.keys, wide);
+        weights = room.take(ROWS, stride);
+        words = room.take(ROWS, stride);
+        queries = room.take(ROWS, wide);
+        sums = room.take(ROWS, WIDE);
+    }
+
+    // Exponentials of a row of products, less the largest, as words. Returns their sum; `log` is what a weight's logarithm lacks.
+    float exponentials(int64_t row, float factor, float& log) {
+        float *__restrict each = weights + row * stride, sum = 0, most = largest(each, of.keys);
+        for (int64_t key = 0; key < of.keys; key++) {
+            each[key] = power_of_two((each[key] - most) * factor);
+            sum += each[key];
         }
-        exponentials<Way>(room, of.keys, rows, factor);
-        for (int64_t channel = 0; channel < of.channels; channel += WIDE) {
-            Vector sum[ROWS][2] = {};
-            multiply<Way>(sum, room.words, room.stride, room.values + channel, room.wide, key_pairs);
-            for (int64_t row = 0; row < rows; row++) {
-                float lanes[WIDE];
-                std::memcpy(lanes, sum[row], sizeof lanes);
-                T* to = out + (query + row) * out_place + channel;
-                for (int64_t lane = 0; lane < std::min(WIDE, of.channels - channel); lane++) store(to[lane], lanes[lane] * room.sums[row]);
+        Way::row(words + row * stride, each, of.keys);
+        log = most * factor + std::log2(sum);
+        return sum;
+    }
+
+    void operator()(const T* q, const T* k, const T* v, T* out, int64_t out_place, float* logs) {
+        turned<Way>(keys, stride, k, of.k_place, of.keys, of.channels);
+        across<Way>(values, wide, v, of.v_place, of.keys, of.channels);
+        float factor = factor_of(of);
+        for (int64_t query = 0; query < of.queries; query += ROWS) {
+            int64_t rows = std::min(ROWS, of.queries - query);
+            float inverse[ROWS];
+            along<Way>(queries, wide, q + query * of.q_place, of.q_place, rows, of.channels);
+            for (int64_t key = 0; key < stride; key += WIDE)
+                multiply<Way>(weights + key, stride, queries, wide, 1, keys + key, stride, pairs);
+            for (int64_t row = 0; row < rows; row++) inverse[row] = 1.0f / exponentials(row, factor, logs[query + row]);
+            for (int64_t channel = 0; channel < of.channels; channel += WIDE) {
+                multiply<Way>(sums, WIDE, words, stride, 1, values + channel, wide, words_of(of.keys, Way::EACH));
+                for (int64_t row = 0; row < rows; row++) {
+                    T* to = out + (query + row) * out_place + channel;
+                    for (int64_t lane = 0; lane < std::min(WIDE, of.channels - channel); lane++)
+                        store(to[lane], sums[row * WIDE + lane] * inverse[row]);
+                }
             }
         }
     }
-}
+};
 
-// out [B, queries, heads, d], contiguous.
-template <class T>
-int attention(const Heads& of, const T* q, const T* k, const T* v, T* out) {
-    int64_t size = up_to(Room::size(of.keys, of.channels), LANES), out_place = of.heads * of.channels;
+// With P the weights, y = P v and dy its gradient: dv = PT dy; dS = P (dy vT - sum of dy y over channels); dq = dS k, dk = dST q.
+template <class T, class Way = WayOf<T>>
+struct Backward {
+    const Heads& of;
+    const int64_t stride = up_to(of.keys, WIDE), wide = up_to(of.channels, WIDE), pairs = words_of(of.channels, Way::EACH);
+    float *keys, *values, *key_rows, *queries, *grads, *query_rows, *grad_rows, *weights, *slopes, *row, *tiles, *sums, *dk, *dv;
+
+    static int64_t size(const Heads& of) {
+        int64_t stride = up_to(of.keys, WIDE), wide = up_to(of.channels, WIDE);
+        return 2 * of.channels * stride + of.keys * wide + 2 * ROWS * wide + 2 * BLOCK * wide + 2 * BLOCK * stride + ROWS * stride
+             + 3 * ROWS * WIDE + 2 * stride * wide + 14 * LANES;
+    }
+    Backward(const Heads& of, Room room) : of(of) {
+        keys = room.take(of.channels, stride);      // turned
+        values = room.take(of.channels, stride);    // turned
+        key_rows = room.take(of.keys, wide);        // across
+        queries = room.take(ROWS, wide);            // along
+        grads = room.take(ROWS, wide);              // along
+        query_rows = room.take(BLOCK, wide);        // across
+        grad_rows = room.take(BLOCK, wide);         // across
+        weights = room.take(BLOCK, stride);         // P, across
+        slopes = room.take(BLOCK, stride);          // dS, across
+        row = room.take(ROWS, stride);              // dS, along
+        tiles = room.take(2 * ROWS, WIDE);
+        sums = room.take(ROWS, WIDE);
+        dk = room.take(stride, wide);
+        dv = room.take(stride, wide);
+    }
+
+    // P and dS of ROWS queries, which are number `at` and on in their block.
+    void slope(int64_t at, int64_t rows, const float* logs, const float* dots) {
+        float factor = factor_of(of), *__restrict p = tiles, *__restrict ds = tiles + ROWS * WIDE;
+        for (int64_t key = 0; key < stride; key += WIDE) {
+            multiply<Way>(p, WIDE, queries, wide, 1, keys + key, stride, pairs);
+            multiply<Way>(ds, WIDE, grads, wide, 1, values + key, stride, pairs);
+            int64_t lanes = std::min(WIDE, of.keys - key);
+            for (int64_t each = 0; each < rows; each++) {
+                float log = logs[each], dot = dots[each];
+                for (int64_t lane = each * WIDE; lane < each * WIDE + WIDE; lane++) {
+                    p[lane] = power_of_two(p[lane] * factor - log);
+                    ds[lane] = p[lane] * (ds[lane] - dot);
+                }
+                Way::row(row + each * stride + key / Way::EACH, ds + each * WIDE, lanes);
+            }
+            // Rows beyond the last query are words of 0: theirs were products with 0, and are not exponentiated.
+            across<Way>(weights + at / Way::EACH * stride + key, stride, p, WIDE, up_to(rows, Way::EACH), lanes);
+            across<Way>(slopes + at / Way::EACH * stride + key, stride, ds, WIDE, up_to(rows, Way::EACH), lanes);
+        }
+    }
+
+    // To [rows, channels] from sums.
+    void put(T* to, int64_t place, const float* from, int64_t from_stride, int64_t rows, int64_t channels, float times) {
+        for (int64_t each = 0; each < rows; each++)
+            for (int64_t channel = 0; channel < channels; channel++)
+                store(to[each * place + channel], from[each * from_stride + channel] * times);
+    }
+
+    void block(const T* q, const T* y, const T* dy, const float* logs, int64_t out_place, T* dq, int64_t count) {
+        across<Way>(query_rows, wide, q, of.q_place, count, of.channels);
+        across<Way>(grad_rows, wide, dy, out_place, count, of.channels);
+        for (int64_t at = 0; at < count; at += ROWS) {
+            int64_t rows = std::min(ROWS, count - at);
+            float dots[ROWS];
+            if (rows < ROWS) std::memset(queries, 0, sizeof(float) * 2 * ROWS * wide);  // and grads, which follow
+            along<Way>(queries, wide, q + at * of.q_place, of.q_place, rows, of.channels);
+            along<Way>(grads, wide, dy + at * out_place, out_place, rows, of.channels);
+            for (int64_t each = 0; each < rows; each++) {
+                const T *left = y + (at + each) * out_place, *right = dy + (at + each) * out_place;
+                dots[each] = 0;
+                for (int64_t channel = 0; channel < of.channels; channel++) dots[each] += load(left[channel]) * load(right[channel]);
+            }
+            slope(at, rows, logs + at, dots);
+            for (int64_t channel = 0; channel < of.channels; channel += WIDE) {
+                multiply<Way>(sums, WIDE, row, stride, 1, key_rows + channel, wide, words_of(of.keys, Way::EACH));
+                put(dq + at * of.q_place + channel, of.q_place, sums, WIDE, rows, std::min(WIDE, of.channels - channel),
+                    1.0f / std::sqrt(float(of.channels)));
+            }
+        }
+        for (int64_t key = 0; key < of.keys; key += ROWS)
+            for (int64_t channel = 0; channel < of.channels; channel += WIDE) {
+                int64_t words = words_of(count, Way::EACH), place = key * wide + channel;
+                multiply<Way>(dv + place, wide, weights + key, 1, stride, grad_rows + channel, wide, words, true);
+                multiply<Way>(dk + place, wide, slopes + key, 1, stride, query_rows + channel, wide, words, true);
+            }
+    }
+
+    void operator()(const T* q, const T* k, const T* v, const T* y, const T* dy, const float* logs, int64_t out_place, T* to_q, T* to_k,
+                    T* to_v) {
+        turned<Way>(keys, stride, k, of.k_place, of.keys, of.channels);
+        turned<Way>(values, stride, v, of.v_place, of.keys, of.channels);
+        across<Way>(key_rows, wide, k, of.k_place, of.keys, of.channels);
+        std::memset(dk, 0, sizeof(float) * stride * wide);
+        std::memset(dv, 0, sizeof(float) * stride * wide);
+        for (int64_t query = 0; query < of.queries; query += BLOCK)
+            block(q + query * of.q_place, y + query * out_place, dy + query * out_place, logs + query, out_place,
+                  to_q + query * of.q_place, std::min(BLOCK, of.queries - query));
+        put(to_k, of.k_place, dk, wide, of.keys, of.channels, 1.0f / std::sqrt(float(of.channels)));
+        put(to_v, of.v_place, dv, wide, of.keys, of.channels, 1.0f);
+    }
+};
+
+// Calls body(worker, image, head) for every head of every picture, its workers made in memory of their own. 1 without that.
+template <class Worker, class Body>
+int each_head(const Heads& of, Body body) {
+    int64_t size = up_to(Worker::size(of), LANES);
     float* memory = static_cast<float*>(std::aligned_alloc(64, sizeof(float) * size * of.threads));
     if (!memory) return 1;
-    std::memset(memory, 0, sizeof(float) * size * of.threads);  // what is beside the keys and channels counts for nothing
+    std::memset(memory, 0, sizeof(float) * size * of.threads);
 #pragma omp parallel for num_threads(of.threads) schedule(static)
     for (int32_t thread = 0; thread < of.threads; thread++) {
-        Room room(memory + thread * size, of.keys, of.channels);
-        for (int64_t head = thread; head < of.batch * of.heads; head += of.threads) {
-            int64_t image = head / of.heads, number = head % of.heads;
-            one_head(of, q + image * of.q_batch + number * of.q_head, k + image * of.k_batch + number * of.k_head,
-                     v + image * of.v_batch + number * of.v_head, out + image * of.queries * out_place + number * of.channels,
-                     out_place, room);
-        }
+        Worker worker(of, Room{memory + thread * size});
+        for (int64_t head = thread; head < of.batch * of.heads; head += of.threads) body(worker, head / of.heads, head % of.heads);
     }
     std::free(memory);
     return 0;
@@ -191,11 +334,28 @@ int attention(const Heads& of, const T* q, const T* k, const T* v, T* out) {
 
 }  // namespace
 
+// y, dy [B, queries, heads, d], contiguous; logs [B, heads, queries]; gradients of q, k and v lie as these do.
 extern "C" {
-int attention_f32(const Heads* of, const void* q, const void* k, const void* v, void* out) {
-    return attention(*of, (const float*)q, (const float*)k, (const float*)v, (float*)out);
+int attention_bf16(const Heads* heads, const void* q, const void* k, const void* v, void* y, float* logs) {
+    const Heads& of = *heads;
+    const bfloat16 *qs = (const bfloat16*)q, *ks = (const bfloat16*)k, *vs = (const bfloat16*)v;
+    int64_t place = of.heads * of.channels;
+    return each_head<Forward<bfloat16>>(of, [&](Forward<bfloat16>& worker, int64_t image, int64_t head) {
+        worker(qs + image * of.q_batch + head * of.q_head, ks + image * of.k_batch + head * of.k_head,
+               vs + image * of.v_batch + head * of.v_head, (bfloat16*)y + image * of.queries * place + head * of.channels, place,
+               logs + (image * of.heads + head) * of.queries);
+    });
 }
-int attention_bf16(const Heads* of, const void* q, const void* k, const void* v, void* out) {
-    return attention(*of, (const bfloat16*)q, (const bfloat16*)k, (const bfloat16*)v, (bfloat16*)out);
+int attention_back_bf16(const Heads* heads, const void* q, const void* k, const void* v, const void* y, const void* dy,
+                        const float* logs, void* dq, void* dk, void* dv) {
+    const Heads& of = *heads;
+    int64_t width = of.heads * of.channels;
+    return each_head<Backward<bfloat16>>(of, [&](Backward<bfloat16>& worker, int64_t image, int64_t head) {
+        int64_t queries = image * of.q_batch + head * of.q_head, keys = image * of.k_batch + head * of.k_head,
+                values = image * of.v_batch + head * of.v_head, out = image * of.queries * width + head * of.channels;
+        worker((const bfloat16*)q + queries, (const bfloat16*)k + keys, (const bfloat16*)v + values, (const bfloat16*)y + out,
+               (const bfloat16*)dy + out, logs + (image * of.heads + head) * of.queries, width, (bfloat16*)dq + queries,
+               (bfloat16*)dk + keys, (bfloat16*)dv + values);
+    });
 }
 }

@@ -140,9 +140,21 @@ int forward(const Norm& norm, const In* x, Out* y, float* mean, float* rstd, Gri
     return 0;
 }
 
-// dx; and with g the gradient of z (before SiLU), own [B, 2, C]: the sums over places of g and of g times the normalized x.
-template <class In>
-int backward(const Norm& norm, const In* x, const In* dy, In* dx, const float* mean, const float* rstd, float* own) {
+// One place's gradients of z (before SiLU), added to sums, and to those of their products with x.
+template <class In, class Grad>
+void slope_and_sum(const In* __restrict x, const Grad* __restrict dy, In* __restrict g, const float* __restrict slopes,
+                   const float* __restrict offsets, float* __restrict plain, float* __restrict times, int64_t channels) {
+    for (int64_t channel = 0; channel < channels; channel++) {
+        float value = load(x[channel]), grad = load(dy[channel]) * silu_slope(value * slopes[channel] + offsets[channel]);
+        plain[channel] += grad;
+        times[channel] += grad * value;
+        store(g[channel], grad);
+    }
+}
+
+// dx, in which g, the gradient of z (before SiLU), is kept on the way; and own [B, 2, C]: the sums over places of g and of g times the normalized x.
+template <class In, class Grad>
+int backward(const Norm& norm, const In* x, const Grad* dy, In* dx, const float* mean, const float* rstd, float* own) {
     int64_t chunks = chunks_of(norm), channels = norm.channels, each = channels / norm.groups;
     float* sums = static_cast<float*>(std::malloc(sizeof(float) * 2 * channels * norm.batch * (chunks + 2)));
     if (!sums) return 1;
@@ -155,13 +167,16 @@ int backward(const Norm& norm, const In* x, const In* dy, In* dx, const float* m
         std::fill(plain, plain + 2 * channels, 0.0f);
         for (int64_t place = 0; place < places; place++) {
             const In* __restrict from = x + begin + place * channels;
-            const In* __restrict given = dy + begin + place * channels;
-            for (int64_t channel = 0; channel < channels; channel++) {
-                float value = load(from[channel]), grad = load(given[channel]);
-                if (norm.silu) grad *= silu_slope(value * slopes[channel] + offsets[channel]);
-                plain[channel] += grad;
-                times[channel] += grad * value;
-            }
+            const Grad* __restrict given = dy + begin + place * channels;
+            In* __restrict to = dx + begin + place * channels;
+            if (norm.silu)
+                slope_and_sum(from, given, to, slopes, offsets, plain, times, channels);
+            else
+                for (int64_t channel = 0; channel < channels; channel++) {
+                    float value = load(from[channel]), grad = load(given[channel]);
+                    plain[channel] += grad;
+                    times[channel] += grad * value;
+                }
         }
     });
     for (int64_t image = 0; image < norm.batch; image++) {
@@ -188,17 +203,18 @@ int backward(const Norm& norm, const In* x, const In* dy, In* dx, const float* m
         }
     }
     each_chunk(norm, [&](int64_t, int64_t image, int64_t begin, int64_t places) {
-        const float *__restrict slopes = lines + image * 4 * channels, *__restrict offsets = slopes + channels;
-        const float *__restrict backs = offsets + channels, *__restrict means = backs + channels;
+        const float *__restrict slopes = lines + image * 4 * channels;
+        const float *__restrict backs = slopes + 2 * channels, *__restrict means = backs + channels;
         for (int64_t place = 0; place < places; place++) {
             const In* __restrict from = x + begin + place * channels;
-            const In* __restrict given = dy + begin + place * channels;
+            const Grad* __restrict given = dy + begin + place * channels;
             In* __restrict to = dx + begin + place * channels;
-            for (int64_t channel = 0; channel < channels; channel++) {
-                float value = load(from[channel]), grad = load(given[channel]);
-                if (norm.silu) grad *= silu_slope(value * slopes[channel] + offsets[channel]);
-                store(to[channel], slopes[channel] * grad + backs[channel] * value + means[channel]);
-            }
+            if (norm.silu)
+                for (int64_t channel = 0; channel < channels; channel++)
+                    store(to[channel], slopes[channel] * load(to[channel]) + backs[channel] * load(from[channel]) + means[channel]);
+            else
+                for (int64_t channel = 0; channel < channels; channel++)
+                    store(to[channel], slopes[channel] * load(given[channel]) + backs[channel] * load(from[channel]) + means[channel]);
         }
     });
     std::free(sums);
@@ -214,16 +230,22 @@ int norm_f32_f32(const Norm* norm, const void* x, void* y, float* mean, float* r
 int norm_f32_u8(const Norm* norm, const void* x, void* y, float* mean, float* rstd, float inverse, float zero) {
     return forward(*norm, (const float*)x, (uint8_t*)y, mean, rstd, Grid{inverse, zero});
 }
+int norm_bf16_f32(const Norm* norm, const void* x, void* y, float* mean, float* rstd, float inverse, float zero) {
+    return forward(*norm, (const bfloat16*)x, (float*)y, mean, rstd, Grid{inverse, zero});
+}
 int norm_bf16_bf16(const Norm* norm, const void* x, void* y, float* mean, float* rstd, float inverse, float zero) {
     return forward(*norm, (const bfloat16*)x, (bfloat16*)y, mean, rstd, Grid{inverse, zero});
 }
 int norm_bf16_u8(const Norm* norm, const void* x, void* y, float* mean, float* rstd, float inverse, float zero) {
     return forward(*norm, (const bfloat16*)x, (uint8_t*)y, mean, rstd, Grid{inverse, zero});
 }
-int norm_back_f32(const Norm* norm, const void* x, const void* dy, void* dx, const float* mean, const float* rstd, float* own) {
+int norm_back_f32_f32(const Norm* norm, const void* x, const void* dy, void* dx, const float* mean, const float* rstd, float* own) {
     return backward(*norm, (const float*)x, (const float*)dy, (float*)dx, mean, rstd, own);
 }
-int norm_back_bf16(const Norm* norm, const void* x, const void* dy, void* dx, const float* mean, const float* rstd, float* own) {
+int norm_back_bf16_f32(const Norm* norm, const void* x, const void* dy, void* dx, const float* mean, const float* rstd, float* own) {
+    return backward(*norm, (const bfloat16*)x, (const float*)dy, (bfloat16*)dx, mean, rstd, own);
+}
+int norm_back_bf16_bf16(const Norm* norm, const void* x, const void* dy, void* dx, const float* mean, const float* rstd, float* own) {
     return backward(*norm, (const bfloat16*)x, (const bfloat16*)dy, (bfloat16*)dx, mean, rstd, own);
 }
 }
