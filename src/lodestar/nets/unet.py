@@ -6,7 +6,7 @@ block. Up: one stage more at every resolution, each fed with the matching activa
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
@@ -293,6 +293,10 @@ class UNet(DenoiserNetwork):
         out: Tensor = self.head(self.norm(h.to(x.dtype), silu=True))
         return out
 
+    @property
+    def hidden(self) -> Sequence[nn.Module]:
+        return self.down, self.middle, self.up
+
     def lower(self, dtype: torch.dtype) -> None:
-        for part in (self.stem, self.down, self.middle, self.up):
+        for part in (self.stem, *self.hidden):
             part.to(dtype)
