@@ -95,3 +95,10 @@ class Run(Config):
     task: AnyTask = TrainDenoiser()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        pairing = self.task.pairing if isinstance(self.task, TrainDenoiser) else "independent"
+        if pairing != "independent" and self.train.microbatch is not None:
+            raise ValueError(f"task.pairing is {pairing!r}, of the whole batch: train.microbatch must be null")
+        return self
