@@ -17,6 +17,7 @@ _EXTRA = {
     "matplotlib": "eval",
     "matplotlib.pyplot": "eval",
     "transformers": "features",
+    "scipy.optimize": "train",
     "sklearn": "digits",
     "sklearn.cluster": "train",
     "sklearn.metrics": "train",

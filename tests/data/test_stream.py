@@ -56,6 +56,19 @@ def test_a_start_anywhere_continues_the_uninterrupted_run(source, start, workers
     assert torch.equal(resumed_labels, labels[start : start + 16])
 
 
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_the_size_of_a_batch_may_depend_on_what_was_seen(source, workers):
+    whole = joined(list(islice(Shuffled(source, 1, RANDOM, 0).batches(5), 60)))
+    growing = Shuffled(source, lambda seen: 2 if seen < 6 else 4 if seen < 14 else 8, RANDOM, workers)
+    for start, sizes in ((0, [2, 2, 2, 4, 4, 8, 8]), (6, [4, 4, 8]), (22, [8])):
+        parts = list(islice(growing.batches(5, start), len(sizes)))
+        assert [len(part) for part in parts] == sizes
+        for ours, theirs in zip(joined(parts), whole, strict=True):
+            assert torch.equal(ours, theirs[start : start + sum(sizes)])
+    shares = [next(growing.batches(5, 6, rank, 2)).label for rank in range(2)]
+    assert torch.equal(torch.cat(shares), whole[1][6:10])
+
+
 def test_a_picture_is_cropped_differently_in_each_epoch():
     one = Source(ArrayRows(noise(0, 12, 12)[None]), "one")
     images = next(Shuffled(one, 8, Transforms(size=4, crop="random"), 0).batches(0)).image

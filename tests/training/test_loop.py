@@ -30,11 +30,12 @@ from lodestar.presets import RUNS
 from lodestar.progress import Forecast
 from lodestar.tasks import OptimizerConfig, TrainClassifier, TrainDenoiser
 from lodestar.tasks.classify import ClassifyLearner
+from lodestar.training.ema import Power
 from lodestar.training.inputs import open_data
 from lodestar.training.log import Log
 from lodestar.training.loop import passed, train
 from lodestar.training.names import LOCK, LOG
-from lodestar.training.run import DataConfig, Run
+from lodestar.training.run import DataConfig, Run, TrainConfig
 from lodestar.training.start import start
 from lodestar.training.state import TrainState
 from lodestar.training.step import Step, learning_rate
@@ -253,6 +254,29 @@ def test_the_step_uses_the_rate_of_where_it_begins(tmp_path: Path) -> None:
     step(batch())
     assert step.rates == {"rate": pytest.approx(1e-3 * 0.9)}
     assert state.optimizers["classify"].param_groups[0]["lr"] == step.rates["rate"]
+
+
+def test_batches_double_at_shares_of_the_run() -> None:
+    config = TrainConfig(images=1000, batch_size=8, batch_doublings=(0.5, 0.75))
+    assert [config.batch_at(seen) for seen in (0, 499, 500, 749, 750, 1000, 2000)] == [8, 8, 16, 16, 32, 32, 32]
+    assert TrainConfig(batch_size=8).batch_at(10**9) == 8
+    for shares, message in (((1.0,), "batch_doublings"), ((0.0,), "batch_doublings"), ((0.5,) * 20, "batches of 8,388,608")):
+        with pytest.raises(Problem, match=message):
+            config.replace(batch_doublings=shares)
+
+
+def test_steps_averages_and_logs_know_the_size_of_each_batch(
+    pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told, kept = [], Power.keep
+    monkeypatch.setattr(Power, "keep", lambda self, *numbers: (told.append(numbers), kept(self, *numbers))[1])
+    run = denoising(pictures, images=64, batch_doublings=(0.25, 0.5), log_every=16)
+    train(run, tmp_path)
+    sizes = [8, 8, 16, 32]
+    assert told == list(zip(itertools.accumulate(sizes), sizes, strict=True))
+    assert [line["images"] for line in logged(tmp_path)] == [16, 32, 64]
+    counters, _ = saved(tmp_path)
+    assert (counters["images_seen"], counters["steps"], counters["skipped"]) == (64, 4, 0)
 
 
 def test_passed_tells_each_multiple_once() -> None:

@@ -65,6 +65,20 @@ def test_a_run_that_died_goes_on_to_the_same_bits(
     assert_same(tmp_path / "run", uninterrupted)
 
 
+@pytest.mark.parametrize("images_seen", [48, 64])
+def test_a_run_whose_batches_grow_goes_on_to_the_same_bits(
+    images_seen: int, pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = denoising(pictures, batch_doublings=(0.3, 0.6))
+    train(run, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        stop_at(patch, images_seen, fail)
+        with pytest.raises(RuntimeError):
+            train(run, tmp_path / "run")
+    train(run, tmp_path / "run")
+    assert_same(tmp_path / "run", tmp_path / "whole")
+
+
 def test_what_is_remembered_of_losses_is_saved_with_the_run(
     pictures: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

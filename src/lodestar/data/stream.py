@@ -7,7 +7,7 @@ flipped by the generator seeded (seed, n). So a run that starts at n = k continu
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -26,7 +26,8 @@ class Shuffled:
     """A `Stream` of a data set, shuffled anew in every epoch, its pictures cropped and mirrored."""
 
     source: Examples
-    batch_size: int
+    batch_size: int | Callable[[int], int]
+    """Examples in a batch: a number, or a function of the number of examples seen before it."""
     transforms: Transforms = Transforms()
     workers: int = 1
     """Threads that each make a batch ahead; with 0 a batch is made when asked for. The batches are the same either way."""
@@ -35,10 +36,12 @@ class Shuffled:
         """See `Stream`. Raises Problem, at the batch that is concerned, for a bad picture or label."""
         # Threads work on neighbouring batches, so at most two epochs' orders are in use.
         order = lru_cache(maxsize=2)(lambda epoch: permutation(self.source, seed, epoch))
-        mine = share(self.batch_size, rank, world)
+
+        def size(start: int) -> int:
+            return self.batch_size if isinstance(self.batch_size, int) else self.batch_size(start)
 
         def make(start: int) -> Batch:
-            rows = []
+            rows, mine = [], share(size(start), rank, world)
             for position in range(start + mine.start, start + mine.stop):
                 epoch, place = divmod(position, len(self.source))
                 rows.append(self._transformed(good_row(self.source, int(order(epoch)[place])), (seed, _TRANSFORM, position)))
@@ -47,14 +50,14 @@ class Shuffled:
         if self.workers == 0:
             while True:
                 yield make(images_seen)
-                images_seen += self.batch_size
+                images_seen += size(images_seen)
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="lodestar-data")
         try:
             ahead: deque[Future[Batch]] = deque()
             while True:
                 while len(ahead) <= self.workers:
                     ahead.append(pool.submit(make, images_seen))
-                    images_seen += self.batch_size
+                    images_seen += size(images_seen)
                 yield ahead.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)

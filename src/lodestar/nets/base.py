@@ -6,7 +6,7 @@ A network of denoisers is a file with both, and a line in `lodestar.nets`.
 from __future__ import annotations
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -21,6 +21,11 @@ Part = Literal["down", "middle", "up"]
 
 class Network(nn.Module, abc.ABC):
     """A network that can compute in a format of 16 bits."""
+
+    @property
+    def hidden(self) -> Sequence[nn.Module]:
+        """The parts between the first layers and the last, embeddings apart, whose matrices Muon may orthogonalize."""
+        return ()
 
     @abc.abstractmethod
     def lower(self, dtype: torch.dtype) -> None:

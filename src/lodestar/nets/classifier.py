@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 import torch
@@ -96,6 +97,10 @@ class Classifier(Network):
         """Logits, float32 [B, classes]."""
         return self.classify(self.features(x, time, dtype))
 
+    @property
+    def hidden(self) -> Sequence[nn.Module]:
+        return self.down, self.middle
+
     def lower(self, dtype: torch.dtype) -> None:
-        for part in (self.stem, self.down, self.middle):
+        for part in (self.stem, *self.hidden):
             part.to(dtype)

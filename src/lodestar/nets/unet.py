@@ -7,7 +7,7 @@ block. Up: one stage more at every resolution, each fed with the matching activa
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, ClassVar, Literal, Self
 
 import torch
@@ -351,8 +351,12 @@ class UNet(DenoiserNetwork):
         out: Tensor = self.head(self.norm(h, silu=True, wide=True))
         return out
 
+    @property
+    def hidden(self) -> Sequence[nn.Module]:
+        return self.down, self.middle, self.up
+
     def lower(self, dtype: torch.dtype) -> None:
-        for part in (self.stem, self.down, self.middle, self.up):
+        for part in (self.stem, *self.hidden):
             part.to(between() if dtype == torch.int8 else dtype)
         if dtype == torch.int8:
             for block in self.blocks:

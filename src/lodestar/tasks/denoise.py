@@ -17,12 +17,14 @@ from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.data.batch import Batch, DataFacts
 from lodestar.denoiser import conditions
+from lodestar.extras import need
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.request import request
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
 from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
+from lodestar.tasks.pairing import Pairing, optimal
 from lodestar.tasks.rng import Rng
 
 PREVIEWS = 40
@@ -39,6 +41,8 @@ class TrainDenoiser(Task):
     objective: AnyObjective = Simple()
     levels: AnyLevels = Uniform()
     """Distribution of training levels."""
+    pairing: Pairing = "independent"
+    """Pairing of pictures with noise within a batch; the optimal one is for samplers that add no noise."""
     conditional: bool = True
     """Condition on the classes of the data."""
     label_drop: float = Field(default=0.1, ge=0, le=1)
@@ -52,6 +56,7 @@ class TrainDenoiser(Task):
         if self.conditional and facts.names is None:
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")
         self._check_loss()
+        self._check_pairing()
         denoiser = self.model.denoiser
         if denoiser.network.ranged:
             raise Problem("task.model.denoiser.network.ranges are not trained: lodestar quantize finds them afterwards")
@@ -76,6 +81,18 @@ class TrainDenoiser(Task):
             raise Problem(
                 f"levels {self.levels.kind!r} lie between those of the chain, and {neighbours} is about its steps: "
                 "take levels 'uniform' or 'loss_second_moment'"
+            )
+
+    def _check_pairing(self) -> None:
+        """Raise Problem where noise cannot be paired with pictures."""
+        if self.pairing == "independent":
+            return
+        need("scipy.optimize")
+        others = [each.kind for each in self.model.denoiser.conditions if not isinstance(each, LabelCondition)]
+        if others:
+            raise Problem(
+                f"pairing {self.pairing!r} is within classes, and condition {others[0]!r} differs from picture to picture: "
+                "take pairing 'independent'"
             )
 
     def build(self, device: torch.device, dtype: torch.dtype) -> DenoiseLearner:
@@ -117,8 +134,12 @@ class DenoiseLearner(Learner):
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
         x0 = self.model.codec.encode(batch.image.to(self.device))
         eps = rng.normal(*x0.shape[1:])
+        cond, keep = self.condition(batch, x0, rng)
+        if task.pairing == "optimal":
+            assert len(x0) == rng.count, "a batch is paired as a whole"
+            eps = optimal(x0, eps, _group(cond, keep, x0))
         x = schedule.forward(x0, drawn.level, eps)
-        output = denoiser.output(x, drawn.level, denoiser.encode(*self.condition(batch, x0, rng)))
+        output = denoiser.output(x, drawn.level, denoiser.encode(cond, keep))
         return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
 
     def condition(self, batch: Batch, x0: Tensor, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
@@ -162,6 +183,12 @@ class DenoiseLearner(Learner):
 
     def exports(self) -> Mapping[str, Export]:
         return {"model": Export(self.module, "diffusion", self.task.model.to_json())}
+
+
+def _group(cond: Mapping[str, Tensor], keep: Mapping[str, Tensor], x0: Tensor) -> Tensor:
+    """The class that the denoiser is told of each picture, int64 [B]; −1 for none."""
+    none = torch.full((len(x0),), -1, device=x0.device)
+    return torch.where(keep["label"], cond["label"], none) if "label" in cond else none
 
 
 def _scaled(small: tuple[int, int], large: tuple[int, int], size: tuple[int, int]) -> tuple[int, int]:

@@ -12,8 +12,10 @@ _Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class OptimizerConfig(Config):
-    """AdamW, with warm-up, constant rate and optional decay."""
+    """An optimizer, with warm-up, constant rate and optional decay."""
 
+    method: Literal["adamw", "muon"] = "adamw"
+    """AdamW, or Muon for the matrices and kernels of hidden layers and AdamW for the other parameters, at the same rate."""
     rate: float = Field(default=1e-4, gt=0, le=1_000)
     """Learning rate after the warm-up."""
     betas: tuple[_Beta, _Beta] = (0.9, 0.999)

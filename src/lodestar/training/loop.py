@@ -59,7 +59,7 @@ def train(
         state.check(folder)
         counters, config = state.counters, run.train
         if counters.images_seen < config.images:  # data that cannot be read are known by the first batch, or late
-            next(Shuffled(source, config.batch_size, transforms, workers=0).batches(config.seed, counters.images_seen))
+            next(Shuffled(source, config.batch_at, transforms, workers=0).batches(config.seed, counters.images_seen))
         claim(folder, run)  # after all that can be refused: a folder is a run's once it has begun
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
@@ -87,7 +87,7 @@ class Loop:
     def __call__(self, source: Source, held_out: Source | None) -> None:
         """Train. Raises Problem, and KeyboardInterrupt once an interrupted run is saved."""
         counters, config, data = self.state.counters, self.run.train, self.run.data
-        stream = Shuffled(source, config.batch_size, data.transforms, data.workers).batches(config.seed, counters.images_seen)
+        stream = Shuffled(source, config.batch_at, data.transforms, data.workers).batches(config.seed, counters.images_seen)
         bar = progress(str(self.folder), config.images, done=counters.images_seen, console=self.console, transient=False)
         with contextlib.closing(self.log), contextlib.closing(stream), Interrupt() as interrupt, bar as tick:
             while counters.images_seen < config.images:
@@ -95,7 +95,7 @@ class Loop:
                 self.log.add(self.step(next(stream)))
                 elapsed = time.perf_counter() - began
                 counters.seconds += elapsed
-                tick(counters.images_seen, f"{config.batch_size / elapsed:.0f} images/s {self.losses}")
+                tick(counters.images_seen, f"{(counters.images_seen - before) / elapsed:.0f} images/s {self.losses}")
                 self._check()
                 self.foretold(counters.images_seen)
                 last = counters.images_seen >= config.images

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,12 +42,18 @@ class DataConfig(Config):
         return self
 
 
+_LARGEST = 1_000_000
+"""Maximum number of samples in a batch."""
+
+
 class TrainConfig(Config):
     """Settings of the training loop."""
 
     images: int = Field(default=1_000_000, ge=1, le=10**12)
     """Length of the run in images, repeats counted."""
-    batch_size: int = Field(default=64, ge=1, le=1_000_000)
+    batch_size: int = Field(default=64, ge=1, le=_LARGEST)
+    batch_doublings: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field(default=(), max_length=20)
+    """Shares of the run after each of which the batch is twice as large: (0.5, 0.75) ends with four times `batch_size`."""
     microbatch: int | None = Field(default=None, ge=1, le=1_000_000)
     """Samples in each piece of gradient accumulation, which saves memory; None is the whole batch."""
     optimizer: OptimizerConfig = OptimizerConfig()
@@ -74,7 +80,13 @@ class TrainConfig(Config):
         (label, count), *_ = Counter(profile.label for profile in self.ema).most_common(1)
         if count > 1:
             raise ValueError(f"ema has {count} averages called {label!r}, which is also their file's name: keep one of them")
+        if (largest := self.batch_at(self.images)) > _LARGEST:
+            raise ValueError(f"batch_doublings end with batches of {largest:,}: at most {_LARGEST:,}")
         return self
+
+    def batch_at(self, images_seen: int) -> int:
+        """Size of the batch that begins at images_seen."""
+        return self.batch_size << sum(images_seen >= share * self.images for share in self.batch_doublings)
 
 
 class Run(Config):
@@ -83,3 +95,10 @@ class Run(Config):
     task: AnyTask = TrainDenoiser()
     data: DataConfig = DataConfig()
     train: TrainConfig = TrainConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        pairing = self.task.pairing if isinstance(self.task, TrainDenoiser) else "independent"
+        if pairing != "independent" and self.train.microbatch is not None:
+            raise ValueError(f"task.pairing is {pairing!r}, of the whole batch: train.microbatch must be null")
+        return self

@@ -12,9 +12,10 @@ from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.core.noise import generator
 from lodestar.nets.precision import choose_device, choose_dtype
-from lodestar.tasks import Frozen, Phase
+from lodestar.tasks import Frozen, Learner, Phase
 from lodestar.training.ema import Average
 from lodestar.training.init import initialize
+from lodestar.training.muon import muon
 from lodestar.training.names import STATE
 from lodestar.training.run import Run
 from lodestar.training.state import Counters, TrainState
@@ -37,7 +38,7 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
         told = initialize(learner, run.train.init)
         if console is not None:
             console.print(Text(told), soft_wrap=True)
-    state = TrainState(learner, {phase.name: _optimizer(run, phase) for phase in learner.phases()}, [], counters)
+    state = TrainState(learner, {phase.name: _optimizer(run, learner, phase) for phase in learner.phases()}, [], counters)
     state.averages += [Average(profile, list(state.averaged().values())) for profile in run.train.ema]
     if path.exists():
         state.restore(tensors, path)
@@ -59,8 +60,10 @@ def _fill(frozen: Frozen, name: str) -> None:
     checkpoint.fill(frozen.module, tensors, path)
 
 
-def _optimizer(run: Run, phase: Phase) -> torch.optim.Optimizer:
+def _optimizer(run: Run, learner: Learner, phase: Phase) -> torch.optim.Optimizer:
     settings = phase.optimizer or run.train.optimizer
+    if settings.method == "muon":
+        return muon(learner.module, phase.parameters, settings)
     return torch.optim.AdamW(
         phase.parameters, lr=settings.rate, betas=settings.betas, weight_decay=settings.weight_decay, fused=True
     )

@@ -44,7 +44,7 @@ class Step:
 
         Returns the whole batch's per-sample losses, by their names in the log; empty if the step was skipped.
         """
-        counters, size = self.state.counters, self.run.train.batch_size
+        counters, size = self.state.counters, self._size
         seed = _mix(self.run.train.seed, counters.images_seen)
         torch.manual_seed(seed)  # for modules with their own draws, which cannot be per picture
         generator = torch.Generator(device=self.device).manual_seed(seed)
@@ -69,7 +69,7 @@ class Step:
         done: list[tuple[Phase, Losses]] = []
         logged: dict[str, Tensor] = {}
         for phase in turn:
-            losses = self._gradient(phase, batch, Rng(generator, self.run.train.batch_size))
+            losses = self._gradient(phase, batch, Rng(generator, self._size))
             norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in phase.parameters if parameter.grad is not None])
             # A single query of the device, since each waits for its queue.
             if not bool(norm.isfinite() & losses.total.isfinite().all()):
@@ -94,7 +94,8 @@ class Step:
 
     def _gradient(self, phase: Phase, batch: Batch, rng: Rng) -> Losses:
         """The gradient of a phase, summed over pieces and processes; returns the losses of the whole batch."""
-        config, share = self.run.train, self.world.share(self.run.train.batch_size)
+        config, size = self.run.train, self._size
+        share = self.world.share(size)
         assert len(batch) == share.stop - share.start, "a process is given its share of a batch"
         self.state.optimizers[phase.name].zero_grad(set_to_none=True)
         # Other phases' weights get no gradient, whatever the loss depends on.
@@ -106,7 +107,7 @@ class Step:
             piece = batch[rows.start - share.start : rows.stop - share.start]
             part = phase.loss(piece, rng.piece(rows))
             # The mean over the batch for any pieces: each is weighted by its share of the samples.
-            (part.total.sum() / config.batch_size).backward(inputs=only)
+            (part.total.sum() / size).backward(inputs=only)
             losses.append(replace(part, total=part.total.detach()))
         self.world.sum([parameter.grad for parameter in phase.parameters if parameter.grad is not None])
         return self._joined(losses)
@@ -126,6 +127,11 @@ class Step:
         for group in optimizer.param_groups:
             group["lr"] = self.rates[self._name(phase, "rate")]
         return Move(optimizer, settings.clip, norm)
+
+    @property
+    def _size(self) -> int:
+        """Size of the whole batch of the step that is being taken."""
+        return self.run.train.batch_at(self.state.counters.images_seen)
 
     def _rate(self, phase: Phase) -> float:
         settings = phase.optimizer or self.run.train.optimizer

@@ -1,0 +1,63 @@
+"""Muon for the matrices of hidden layers, beside AdamW for all other parameters, as one optimizer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lodestar.config import Problem
+from lodestar.nets.base import Network
+from lodestar.tasks import OptimizerConfig
+
+
+class Muon(torch.optim.Optimizer):
+    """Muon for matrices of hidden layers, AdamW for the other parameters (Jordan et al. 2024; `torch.optim.Muon`).
+
+    A kernel [O, I, H, W] is the matrix [O, I·H·W], a view of its memory: Muon's update does not depend on the order of columns.
+    Its root mean square is that of AdamW's updates (Liu et al. 2025, section 2.2), so both take one rate and one weight decay.
+    """
+
+    def __init__(self, hidden: Sequence[nn.Parameter], others: Sequence[nn.Parameter], settings: OptimizerConfig) -> None:
+        shared: dict[str, Any] = {"lr": settings.rate, "weight_decay": settings.weight_decay}
+        self.matrices = [_matrix(parameter, parameter) for parameter in hidden]
+        self.muon = torch.optim.Muon(self.matrices, **shared, adjust_lr_fn="match_rms_adamw")
+        self.adamw = torch.optim.AdamW([{"params": list(others)}], **shared, betas=settings.betas, fused=True)
+        super().__init__([{"params": list(hidden)}, {"params": list(others), **self.adamw.defaults}], shared)
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
+        """Take a step. The state of both optimizers is this one's `state`, by parameter and in the parameter's shape."""
+        assert closure is None, "the gradient is there already"
+        hidden, others = self.param_groups
+        for parameter, matrix in zip(hidden["params"], self.matrices, strict=True):
+            matrix.grad = None if parameter.grad is None else _matrix(parameter.grad, parameter)
+            if matrix.grad is not None:
+                slots = self.state[parameter] or {"momentum_buffer": torch.zeros_like(parameter)}
+                self.state[parameter] = slots
+                self.muon.state[matrix] = {name: _matrix(slot, parameter) for name, slot in slots.items()}
+        self.adamw.state = self.state
+        for group, inner in ((hidden, self.muon), (others, self.adamw)):
+            inner.param_groups[0]["lr"] = group["lr"]
+            inner.step()  # type: ignore[no-untyped-call]
+
+
+def muon(module: nn.Module, parameters: Sequence[nn.Parameter], settings: OptimizerConfig) -> Muon:
+    """The optimizer of some parameters of a module, the hidden layers being its networks'. Raises Problem if there are none."""
+    if not hasattr(torch.optim, "Muon"):
+        raise Problem(f"optimizer 'muon' needs torch 2.9 or newer, this is {torch.__version__}: take method 'adamw'")
+    parts = [part for network in module.modules() if isinstance(network, Network) for part in network.hidden]
+    known = {id(parameter) for part in parts for parameter in part.parameters() if parameter.ndim > 1}
+    hidden = [parameter for parameter in parameters if id(parameter) in known]
+    if not hidden:
+        raise Problem("optimizer 'muon' is for matrices of hidden layers, and this network names none: take method 'adamw'")
+    return Muon(hidden, [parameter for parameter in parameters if id(parameter) not in known], settings)
+
+
+def _matrix(tensor: Tensor, like: Tensor) -> Tensor:
+    """A kernel [O, ...] as a matrix [O, N], its columns in the memory's order of `like`; a view if both are laid out alike."""
+    order = sorted(range(1, like.ndim), key=like.stride, reverse=True)
+    ordered = tensor.detach().permute(0, *order)
+    return ordered.view(len(ordered), -1) if tensor.stride() == like.stride() else ordered.reshape(len(ordered), -1)
