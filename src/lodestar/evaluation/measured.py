@@ -33,8 +33,8 @@ def measured(
 ) -> Mapping[str, Any]:
     """The report (`lodestar.evaluation.report.Report`, as data) kept at `path`, or else made now and kept there.
 
-    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps and sampler. run: how it is made.
-    One of other settings, or of other weights, is made again. Raises Problem.
+    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps, sampler, guidance and reuse. run: how
+    it is made. One of other settings, or of other weights, is made again. Raises Problem.
     """
     how, config, found = how or Settings(), library.config(name), library.find(name)
     asked = {
@@ -43,6 +43,8 @@ def measured(
         "seed": seed,
         "steps": how.steps or config.steps,
         "sampler": short(how.sampler or config.sampler),
+        "guidance": " ".join(short(each) for each in how.guidance),
+        "reuse": how.reuse,
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
         "reference_fingerprint": reference.fingerprint,

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lodestar.config import Channels, Problem
 from lodestar.nets.attention import Attention, Gather, Layout
-from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, NetworkConfig, Part
+from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, Kept, NetworkConfig, Part
 from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, timestep_embedding, zero
 
 Depth = Annotated[int, Field(ge=0, le=100)]
@@ -133,6 +133,10 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
     def attending(self) -> tuple[Part, ...]:
         # The middle always has attention.
         return ("down", "middle", "up") if self.attended else ("middle",)
+
+    @property
+    def reuses(self) -> bool:
+        return len(self.multipliers) > 1
 
     @model_validator(mode="after")
     def _up_heads_divide(self) -> Self:
@@ -275,19 +279,31 @@ class UNet(DenoiserNetwork):
         emb: Tensor | None = None,
         dtype: torch.dtype | None = None,
         gather: Mapping[Part, Gather] | None = None,
+        kept: Kept | None = None,
     ) -> Tensor:
-        """Predict from a noisy picture; see `DenoiserNetwork.forward`."""
+        """Predict from a noisy picture; see `DenoiserNetwork.forward`. Deep are all resolutions but the finest."""
         gather = gather or {}
+        finest = len(self.up) if kept is None else self.config.depths[0] + 1
+        down, up = [*self.down], [*self.up]
         e = self.time(time)
         e = F.silu(e if emb is None else e + emb).to(dtype or x.dtype)
         h = self.stem(x.to(dtype=dtype or x.dtype, memory_format=torch.channels_last))
         handed = [h]
         checkpointing = self.config.checkpointing
-        for stage in self.down:
+        for stage in down[: finest - 1]:
             handed.append(h := run(stage, h, e, gather.get("down"), checkpointing=checkpointing))
-        for stage in self.middle:
-            h = run(stage, h, e, gather.get("middle"), checkpointing=checkpointing)
-        for stage in self.up:
+        if kept is None or kept.deep is None:
+            for stage in down[finest - 1 :]:
+                handed.append(h := run(stage, h, e, gather.get("down"), checkpointing=checkpointing))
+            for stage in self.middle:
+                h = run(stage, h, e, gather.get("middle"), checkpointing=checkpointing)
+            for stage in up[:-finest]:
+                h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), checkpointing=checkpointing)
+            if kept is not None:
+                kept.deep = h
+        else:
+            h = kept.deep
+        for stage in up[-finest:]:
             h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), checkpointing=checkpointing)
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
         out: Tensor = self.head(self.norm(h.to(x.dtype), silu=True))
