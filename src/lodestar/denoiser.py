@@ -179,28 +179,28 @@ class Bound:
         gather: Mapping[Part, Gather] | None = None,
     ) -> None:
         self.denoiser, self.signals, self.null, self.composition, self.gather = denoiser, signals, null, composition, gather
-        self.every, self._calls, self._of, self._kept = 1, 0, "", Kept()
+        self.every, self._calls, self._asked, self._kept = 1, 0, "", Kept()
 
     def reusing(self, every: int) -> Self:
         """This denoiser, for one run of sampling: one in so many evaluations is whole, the others reuse its deep features.
 
-        An evaluation of other samples than the last, as at an edge of an interval of guidance, is whole as well.
+        The first evaluation inside of an interval of guidance, and the first one outside, is whole as well, whatever its batch.
         """
         self.every = every
         return self
 
-    def _reused(self, of: str) -> Kept | None:
-        """The deep features for an evaluation of these samples, empty for a whole one; None without reuse."""
+    def _reused(self, asked: str) -> Kept | None:
+        """The deep features for an evaluation, empty for a whole one; None without reuse. asked: "plain", or a "pair"."""
         if self.every == 1:
             return None
-        if self._calls % self.every == 0 or of != self._of:
+        if self._calls % self.every == 0 or asked != self._asked:
             self._kept = Kept()
-        self._of, self._calls = of, self._calls + 1
+        self._asked, self._calls = asked, self._calls + 1
         return self._kept
 
     def __call__(self, x: Tensor, level: Level) -> Estimate:
         if self.composition is not None:
-            return self.pair(x, level)[0]
+            return self._both(x, level, "plain")[0]
         estimate: Estimate = self.denoiser(x, level, self.signals, self.gather, self._reused("plain"))
         return estimate
 
@@ -215,10 +215,13 @@ class Bound:
 
     def pair(self, x: Tensor, level: Level) -> tuple[Estimate, Estimate]:
         """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch; of T labels, from T + B."""
+        return self._both(x, level, "pair")
+
+    def _both(self, x: Tensor, level: Level, asked: str) -> tuple[Estimate, Estimate]:
         assert self.null is not None, "this model was never trained without its conditions"
         each = x if self.composition is None else x[self.composition.rows]
         signals = self.signals.beside(self.null)
-        both = self.denoiser.output(torch.cat([each, x]), level, signals, self.gather, self._reused("pair"))
+        both = self.denoiser.output(torch.cat([each, x]), level, signals, self.gather, self._reused(asked))
         count, prediction = len(each), self.denoiser.config.prediction
         conditional, unconditional = (
             Output(

@@ -33,7 +33,7 @@ def measured(
 ) -> Mapping[str, Any]:
     """The report (`lodestar.evaluation.report.Report`, as data) kept at `path`, or else made now and kept there.
 
-    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps, sampler, guidance and reuse. run: how
+    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps, sampler, guidance, reuse. run: how
     it is made. One of other settings, or of other weights, is made again. Raises Problem.
     """
     how, config, found = how or Settings(), library.config(name), library.find(name)

@@ -1,9 +1,10 @@
 """Optimised plans: the levels for which a few steps end nearest to where many steps end, from the same noise.
 
-The search is a damped Gauss-Newton method (Levenberg and Marquardt) over log σ/α of the levels. The residuals are the values of
-pictures, of seeds apart from the usual ones, against those of a fine plan with the same sampler and guidance. So the error of the
-sampler as a whole is minimised (as by Tong et al. 2024, "Learning to Discretize Denoising Diffusion ODEs"), and neither a bound of
-it (Sabour et al. 2024, Xue et al. 2024) nor a sum over steps (Watson et al. 2021). A search begins at the best of the usual plans.
+The search is a damped Gauss-Newton method (Levenberg and Marquardt) over log σ/α of the levels. The residuals are the values
+of pictures, of seeds apart from the usual ones, against those of a fine plan with the same sampler and guidance. So the error of
+the sampler as a whole is minimised (as by Tong et al. 2024, "Learning to Discretize Denoising Diffusion ODEs"), and neither a
+bound of it (Sabour et al. 2024, Xue et al. 2024) nor a sum over steps (Watson et al. 2021). A search begins at the best of the
+usual plans.
 """
 
 from __future__ import annotations
@@ -85,27 +86,35 @@ class Search:
         self.check(steps)
         self.tell(f"pictures of the fine plan {self.how.steps}, {self.count} to fit and {self.apart} apart")
         targets = [self.ends(asked, self.how.steps or FINE) for asked in (self.fitted, self.held)]
-        return [self._optimum(count, *targets) for count in steps]
+        found = list[Optimum]()
+        for count in sorted(steps):
+            found.append(self._optimum(count, *targets, found[-1] if found else None))
+        return found
 
     def ends(self, asked: Request, plan: str) -> Tensor:
         """Ends of sampling by a plan, before they become pictures: float32 [N, C, H, W]."""
         prepared = self.model.prepare(asked.replace(settings=asked.settings.replace(steps=plan)), self.guides)
         return torch.cat([frame.x for frame in prepared.frames(self.batch_size) if frame.final])
 
-    def _optimum(self, count: int, target: Tensor, held: Tensor) -> Optimum:
-        errors = {}
-        for usual in (text.format(count) for text in USUAL):
-            errors[usual] = _mean_square(self.ends(self.fitted, usual) - target)
-        start = min(errors, key=lambda plan: errors[plan])
-        self.tell(f"{count} steps: {start} is the best of the usual plans, error {errors[start] ** 0.5:.4f}")
+    def _optimum(self, count: int, target: Tensor, held: Tensor, fewer: Optimum | None) -> Optimum:
+        """The optimised plan of `count` steps; fewer: that of the number before, which the search may begin at as well."""
+
+        def error_of(plan: str, asked: Request = self.fitted, target: Tensor = target) -> float:
+            return _mean_square(self.ends(asked, plan) - target) ** 0.5
+
+        errors = {plan: error_of(plan) for plan in (text.format(count) for text in USUAL)}
+        start = usual = min(errors, key=lambda plan: errors[plan])
+        self.tell(f"{count} steps: {usual} is the best of the usual plans, error {errors[usual]:.4f}")
+        if fewer is not None and error_of(more := _text(_stretched(self._logs(fewer.plan), count))) < errors[usual]:
+            start = more
         plan = self._descend(start, target)
-        error, usual_error = (_mean_square(self.ends(self.held, each) - held) ** 0.5 for each in (plan, start))
+        error, usual_error = (error_of(each, self.held, held) for each in (plan, usual))
         if error > usual_error:  # by the seeds apart there is nothing to gain
-            plan, error = _text(self._logs(start)), usual_error
+            plan, error = _text(self._logs(usual)), usual_error
         how = self.model.complete(self.how)
         assert how.sampler is not None
         return Optimum(
-            steps=count, plan=plan, sampler=how.sampler, guidance=how.guidance, error=error, usual=start,
+            steps=count, plan=plan, sampler=how.sampler, guidance=how.guidance, error=error, usual=usual,
             usual_error=usual_error, fine=self.how.steps or FINE, pictures=self.count,
         )  # fmt: skip
 
@@ -167,6 +176,13 @@ class Search:
         """log σ/α of the chain's cleanest and noisiest levels."""
         high, low = map(math.log, bounds(self.model.config.schedule))
         return low, high
+
+
+def _stretched(logs: Tensor, count: int) -> Tensor:
+    """Levels of a longer plan, linear in log σ/α between those of a shorter one."""
+    place = torch.linspace(0, len(logs) - 1, count, dtype=logs.dtype)
+    below = place.floor().long().clamp(max=len(logs) - 2)
+    return torch.lerp(logs[below], logs[below + 1], place - below)
 
 
 def _damped(slopes: Tensor, now: Tensor, damping: float) -> Tensor:
