@@ -85,10 +85,10 @@ class Search:
         """An optimised plan for each of these numbers of steps. Raises Problem."""
         self.check(steps)
         self.tell(f"pictures of the fine plan {self.how.steps}, {self.count} to fit and {self.apart} apart")
-        targets = [self.ends(asked, self.how.steps or FINE) for asked in (self.fitted, self.held)]
+        target, held = (self.ends(asked, self.how.steps or FINE) for asked in (self.fitted, self.held))
         found = list[Optimum]()
         for count in sorted(steps):
-            found.append(self._optimum(count, *targets, found[-1] if found else None))
+            found.append(self._optimum(count, target, held, found[-1] if found else None))
         return found
 
     def ends(self, asked: Request, plan: str) -> Tensor:
@@ -100,7 +100,7 @@ class Search:
         """The optimised plan of `count` steps; fewer: that of the number before, which the search may begin at as well."""
 
         def error_of(plan: str, asked: Request = self.fitted, target: Tensor = target) -> float:
-            return _mean_square(self.ends(asked, plan) - target) ** 0.5
+            return math.sqrt(_mean_square(self.ends(asked, plan) - target))
 
         errors = {plan: error_of(plan) for plan in (text.format(count) for text in USUAL)}
         start = usual = min(errors, key=lambda plan: errors[plan])
