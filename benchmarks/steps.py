@@ -1,6 +1,6 @@
 """Write docs/steps.md and docs/steps.png: Fréchet distance against seconds a picture, of diffusers' defaults and of ours.
 
-    python benchmarks/steps.py --count 2000 [--model cifar10] [--fast cifar10_fast] [--only "optimised trailing"] [--kept out/steps]
+    python benchmarks/steps.py --count 2000 [--model cifar10] [--fast runs/fast] [--only "optimised trailing"]
 
 The rows of diffusers are the model's own network as `lodestar export --to diffusers` writes it, as a UNet2DModel in float32
 under DDPMScheduler (1000 steps) and DDIMScheduler (50); they need ``pip install diffusers``. Of these only a few steps are timed,
@@ -204,11 +204,11 @@ def page(options: argparse.Namespace, rows: list[tuple[Point, float, float]], pi
             "# Fewer steps",
             "",
             f"Made by `python benchmarks/steps.py --count {options.count}`: Fréchet distance of {options.count} pictures of",
-            f"`{options.model}` (of {options.slow or options.count} for the rows of diffusers), without guidance, all of the same",
-            f"seeds, and the seconds that a picture takes on one thread of {processor().name}, in batches of {options.batch_size}.",
-            f"Our rows are in {loaded(options.model, None).precision} unless they say float32. The network of the rows of diffusers",
-            f"is the same one, exported; {FEW} of their steps were timed, and their distances are those of our samplers of the same",
-            "equations.",
+            f"`{options.model}` (of {options.slow or options.count} for the rows of diffusers), without guidance, the same seeds",
+            f"for all, and the seconds that a picture takes on one thread of {processor().name}, in batches of",
+            f"{options.batch_size}. Our rows are in {loaded(options.model, None).precision} unless they say float32. The network",
+            f"in the rows of diffusers is the same one, exported; {FEW} of their steps were timed, and their distances are those",
+            "of our samplers of the same equations.",
             "",
             f"![Fréchet distance against seconds a picture; the numbers are steps]({picture})",
             "",
