@@ -134,7 +134,7 @@ def test_a_card_with_something_else_in_the_place_of_plans_is_refused() -> None:
 
 
 def test_levels_stay_in_their_order_and_in_the_chain() -> None:
-    search = Search(tiny.diffusion(), settings(sampler=DPMpp(), steps="trailing:40"), count=2)
+    search = Search(tiny.diffusion(), settings(sampler=DPMpp(), steps="trailing:40"), print, count=2)
     logs = search._logs("logsnr:4")
     wild = search._ordered(logs, torch.tensor([99.0, -99.0, 99.0, -99.0], dtype=torch.float64))
     low, high = search._range

@@ -35,7 +35,7 @@ NUDGE, LEAST, MOST = 0.1, 0.02, 0.2
 """A derivative is a difference quotient over this share of the gap below a level, within these bounds, in log σ/α."""
 DAMPING, EASE, TRIALS = 1e-2, 5.0, 4
 """Damping at first, its change by success and failure, and the trials of one derivative."""
-ENOUGH = 0.005
+ENOUGH = 0.02
 """A round that lowers the mean square by a smaller fraction is the last."""
 
 
@@ -46,13 +46,13 @@ class Search:
     model: Diffusion
     how: Settings
     """Settings with the sampler; its steps are those of the fine plan."""
+    tell: Callable[[str], None]
+    """Told of every round, in a line."""
     guides: Guides = field(default_factory=dict)
     count: int = 64
     """Number of pictures to fit; half as many more are held apart, to measure."""
     seed: int = SEED
     batch_size: int = 32
-    tell: Callable[[str], None] = lambda _: None
-    """Told of every round, in a line."""
 
     def __post_init__(self) -> None:
         self.apart = max(self.count // 2, 1)

@@ -81,8 +81,9 @@ def plan(
         _check(Path(out))
     console = Console(stderr=True)
     search = Search(
-        network, asked, chosen(asked.guidance, guides or {}, network.companions), checked("count", count, Count), seed,
-        checked("batch size", batch_size, BatchSize), lambda line: console.print(line, markup=False, highlight=False),
+        network, asked, lambda line: console.print(line, markup=False, highlight=False),
+        chosen(asked.guidance, guides or {}, network.companions), checked("count", count, Count), seed,
+        checked("batch size", batch_size, BatchSize),
     )  # fmt: skip
     found = tuple(search.run(sorted(set(wanted))))
     network.provenance = noted(network.provenance, found)

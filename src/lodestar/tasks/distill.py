@@ -4,9 +4,10 @@ Salimans and Ho 2022, "Progressive Distillation for Fast Sampling of Diffusion M
 the levels of the plan ``trailing:N``; its teacher also stops halfway between them. The student's target follows in closed form
 from the end of the teacher's two steps (`two_steps`).
 
-A student that jumps is a consistency model (Song et al. 2023, algorithm 2): from any of the N levels it says the clean picture
-at the end of the teacher's path, which is what it says one step of the path later. It begins as its teacher, and its own weights
-of the moment give the target, without an average (Geng et al. 2024). One such student takes 1, 2 or 4 steps.
+A student that jumps is a consistency model (Song et al. 2023, algorithm 2): at any of the N levels its estimate is the clean
+picture at the end of the teacher's path, and its target is its own estimate one step of the path later. The student begins as its
+teacher, and targets are of the weights of the moment, without an average (Geng et al. 2024). One such student takes 1, 2 or 4
+steps.
 """
 
 from __future__ import annotations
