@@ -182,7 +182,7 @@ class Bound:
         self.every, self._calls, self._asked, self._kept = 1, 0, "", Kept()
 
     def reusing(self, every: int) -> Self:
-        """The denoiser for one run of sampling, in which one of `every` evaluations is whole and the others reuse its deep features.
+        """The denoiser for one run of sampling: one in so many evaluations is whole, and the others reuse its deep features.
 
         The first evaluation inside of an interval of guidance, and the first one outside, is whole as well, whatever its batch.
         """

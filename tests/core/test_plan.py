@@ -71,9 +71,9 @@ def test_levels_are_named_by_their_ratio() -> None:
     assert [level.ratio for level in levels[1:-1]] == pytest.approx([20.5, 1.0])
     assert levels[-1] == CLEAN
     for wrong in ("sigmas:20,20", "sigmas:1,2", "sigmas:1e9,1e8", "sigmas:1,0.001,0.0001"):
-        with pytest.raises(Problem, match="steps 'sigmas': .* follows .*: they fall, to 0.01 at the cleanest"):
+        with pytest.raises(Problem, match=r"steps 'sigmas': .* follows .*: they fall, to 0.01 at the cleanest"):
             parse_plan(wrong).levels(schedule)
-    with pytest.raises(Problem, match="steps 'optimized:8': such a plan is a model's own"):
+    with pytest.raises(Problem, match="such a plan is a model's own, and here is no model"):
         parse_plan("optimized:8").levels(schedule)
 
 

@@ -111,6 +111,7 @@ class Search:
         error, usual_error = (error_of(each, self.held, held) for each in (plan, usual))
         if error > usual_error:  # by the seeds apart there is nothing to gain
             plan, error = _text(self._logs(usual)), usual_error
+        self.tell(f"{count} steps: {plan}, error {error:.4f} apart, and {usual_error:.4f} of {usual}")
         how = self.model.complete(self.how)
         assert how.sampler is not None
         return Optimum(
