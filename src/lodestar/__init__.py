@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lodestar.python import edit, save
     from lodestar.python.convert import convert
     from lodestar.python.evaluate import bpd, evaluate
+    from lodestar.python.plan import plan
     from lodestar.python.quantize import quantize
     from lodestar.python.sweep import sweep
     from lodestar.python.train import train
@@ -50,7 +51,7 @@ _HOME = {
     **dict.fromkeys(("from_pretrained", "load", "push_to_hub"), "lodestar.library"),
     **dict.fromkeys(("edit", "save"), "lodestar.python"),
     **dict.fromkeys(("bpd", "evaluate"), "lodestar.python.evaluate"),
-    **{name: f"lodestar.python.{name}" for name in ("convert", "quantize", "sweep", "train")},
+    **{name: f"lodestar.python.{name}" for name in ("convert", "plan", "quantize", "sweep", "train")},
     **dict.fromkeys(("Note", "Problem"), "lodestar.config"),
     **dict.fromkeys(
         ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Clamp", "Classifier", "Interval", "Threshold"), "lodestar.guidance"
@@ -75,7 +76,7 @@ __all__ = [
     "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint",
     "Interpolate", "Interval", "Invert", "Note", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample",
     "bpd", "bundle", "convert", "data", "edit", "edits", "evaluate", "from_pretrained", "guidance", "load", "metrics", "nets",
-    "push_to_hub", "quantize", "samplers", "save", "sweep", "train",
+    "plan", "push_to_hub", "quantize", "samplers", "save", "sweep", "train",
 ]  # fmt: skip
 
 

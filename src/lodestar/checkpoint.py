@@ -153,6 +153,13 @@ def load(path: str | Path, kind: str | None = None) -> tuple[Header, dict[str, T
     return header, tensors
 
 
+def annotate(source: str | Path, path: str | Path, provenance: Mapping[str, Any]) -> Path:
+    """Write a file's model with another provenance, in place where both paths are one; returns the path. Raises Problem."""
+    header, tensors = load(source)
+    save(path, header.kind, header.config, tensors, provenance)
+    return Path(path)
+
+
 def fill(module: torch.nn.Module, tensors: Mapping[str, Tensor], where: str | Path) -> None:
     """Copy tensors into a module, strictly, in the module's own precision. Raises Problem naming the first misfit.
 

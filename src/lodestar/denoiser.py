@@ -18,6 +18,7 @@ from lodestar.core.prediction import AnyPrediction, Epsilon, Output
 from lodestar.guidance.composition import Composition
 from lodestar.nets import AnyNetwork, Part, UNetConfig
 from lodestar.nets.attention import Gather, Watch, stay
+from lodestar.nets.base import Kept
 
 Variance = Literal["fixed", "learned", "learned_range"]
 """Kind of reverse variance predicted by the network: none, its logarithm, or a fraction between its bounds (Improved DDPM)."""
@@ -127,22 +128,27 @@ class Denoiser(nn.Module):
         assert isinstance(encoder, Encoder)
         return encoder
 
-    def output(self, x: Tensor, level: Level, signals: Signals, gather: Mapping[Part, Gather] | None = None) -> Output:
-        """The network's output at x [B, C, H, W]. gather: attention overrides by part (PAG, SAG)."""
+    def output(
+        self, x: Tensor, level: Level, signals: Signals, gather: Mapping[Part, Gather] | None = None, kept: Kept | None = None
+    ) -> Output:
+        """The network's output at x [B, C, H, W]. gather: attention overrides by part (PAG, SAG). kept: deep features."""
         scale = self.config.prediction.input_scale(level)
         time = level.time
         times = time.to(x) if isinstance(time, Tensor) else torch.full((len(x),), time, device=x.device)
         seen = x if isinstance(scale, float) and scale == 1.0 else spread(scale, x) * x
         seen = seen if signals.planes is None else beside(seen, signals.planes)
-        value = self.network(seen, times, signals.emb, self.dtype, gather)
+        # Networks that keep nothing need not know of it.
+        value = self.network(seen, times, signals.emb, self.dtype, gather, **({} if kept is None else {"kept": kept}))
         if self.config.variance == "fixed":
             return Output(value)
         value, variance = value.chunk(2, dim=1)
         return Output(value, frac=variance) if self.config.variance == "learned_range" else Output(value, logvar=variance)
 
-    def forward(self, x: Tensor, level: Level, signals: Signals, gather: Mapping[Part, Gather] | None = None) -> Estimate:
+    def forward(
+        self, x: Tensor, level: Level, signals: Signals, gather: Mapping[Part, Gather] | None = None, kept: Kept | None = None
+    ) -> Estimate:
         """The estimate at x [B, C, H, W]."""
-        return self.output(x, level, signals, gather).estimate(x, level, self.config.prediction)
+        return self.output(x, level, signals, gather, kept).estimate(x, level, self.config.prediction)
 
     def bind(
         self, cond: Cond, keep: Mapping[str, Tensor] | None = None, null: Signals | None = None,
@@ -173,11 +179,29 @@ class Bound:
         gather: Mapping[Part, Gather] | None = None,
     ) -> None:
         self.denoiser, self.signals, self.null, self.composition, self.gather = denoiser, signals, null, composition, gather
+        self.every, self._calls, self._asked, self._kept = 1, 0, "", Kept()
+
+    def reusing(self, every: int) -> Self:
+        """The denoiser for one run of sampling: one in so many evaluations is whole, and the others reuse its deep features.
+
+        The first evaluation inside of an interval of guidance, and the first one outside, is whole as well, whatever its batch.
+        """
+        self.every = every
+        return self
+
+    def _reused(self, asked: str) -> Kept | None:
+        """The deep features for an evaluation, empty for a whole one; None without reuse. asked: "plain", or a "pair"."""
+        if self.every == 1:
+            return None
+        if self._calls % self.every == 0 or asked != self._asked:
+            self._kept = Kept()
+        self._asked, self._calls = asked, self._calls + 1
+        return self._kept
 
     def __call__(self, x: Tensor, level: Level) -> Estimate:
         if self.composition is not None:
-            return self.pair(x, level)[0]
-        estimate: Estimate = self.denoiser(x, level, self.signals, self.gather)
+            return self._both(x, level, "plain")[0]
+        estimate: Estimate = self.denoiser(x, level, self.signals, self.gather, self._reused("plain"))
         return estimate
 
     def toward(self, other: Bound, weight: Tensor) -> Bound:
@@ -191,9 +215,13 @@ class Bound:
 
     def pair(self, x: Tensor, level: Level) -> tuple[Estimate, Estimate]:
         """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch; of T labels, from T + B."""
+        return self._both(x, level, "pair")
+
+    def _both(self, x: Tensor, level: Level, asked: str) -> tuple[Estimate, Estimate]:
         assert self.null is not None, "this model was never trained without its conditions"
         each = x if self.composition is None else x[self.composition.rows]
-        both = self.denoiser.output(torch.cat([each, x]), level, self.signals.beside(self.null), self.gather)
+        signals = self.signals.beside(self.null)
+        both = self.denoiser.output(torch.cat([each, x]), level, signals, self.gather, self._reused(asked))
         count, prediction = len(each), self.denoiser.config.prediction
         conditional, unconditional = (
             Output(

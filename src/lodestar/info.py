@@ -16,6 +16,7 @@ from lodestar import bundle, checkpoint, library
 from lodestar.bundle import MAIN, Found
 from lodestar.config import from_json
 from lodestar.files import read_json, reading, regular
+from lodestar.generators.optima import CARD, optima
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import listed
@@ -76,7 +77,11 @@ def _checkpoint(table: Table, file: Path) -> None:
     else:
         _model(table, header, file, size)
     for key, value in header.provenance.items():
-        _row(table, key.replace("_", " "), _text(value))
+        if key != CARD:
+            _row(table, key.replace("_", " "), _text(value))
+    for each in optima(header.provenance, str(file)):
+        named = " ".join([each.sampler.kind, *(guide.kind for guide in each.guidance)])
+        _row(table, f"optimized:{each.steps}", f"{named}, error {each.error:.3g} ({each.usual}: {each.usual_error:.3g})")
     _row(table, "sha256", header.digest)
 
 

@@ -11,6 +11,7 @@ from lodestar.config import Problem, decode
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.plan import (
     AnyPlan,
+    AtSteps,
     DDIMStride,
     Fast27,
     Indexed,
@@ -18,8 +19,10 @@ from lodestar.core.plan import (
     Leading,
     Linspace,
     LogSNR,
+    Optimized,
     Plan,
     Sections,
+    Sigmas,
     Trailing,
     parse_plan,
 )
@@ -41,17 +44,37 @@ TEXTS: dict[str, Plan] = {
 }
 
 
+NAMED: dict[str, Plan] = {
+    "sigmas:80,20.5,1e0": Sigmas(ratios=(80.0, 20.5, 1.0)),
+    "at:39,17": AtSteps(kept=(39, 17)),
+    "optimized:8": Optimized(count=8),
+}
+
+
 def indices(text: str, timesteps: int) -> list[int]:
     plan = parse_plan(text)
     assert isinstance(plan, Indexed)
     return plan.indices(timesteps)
 
 
-@pytest.mark.parametrize(("text", "plan"), TEXTS.items())
+@pytest.mark.parametrize(("text", "plan"), (TEXTS | NAMED).items())
 def test_a_text_means_a_plan_that_survives_json(text: str, plan: Plan) -> None:
     assert parse_plan(text) == plan
     assert parse_plan(f" {text} ") == plan
     assert decode(AnyPlan, plan.to_json()) == plan
+
+
+def test_levels_are_named_by_their_ratio() -> None:
+    schedule = Linear()
+    levels = parse_plan("sigmas:1e9,20.5,1").levels(schedule)
+    assert levels[0] == schedule.table[1000], "beyond the chain is its noisiest level"
+    assert [level.ratio for level in levels[1:-1]] == pytest.approx([20.5, 1.0])
+    assert levels[-1] == CLEAN
+    for wrong in ("sigmas:20,20", "sigmas:1,2", "sigmas:1e9,1e8", "sigmas:1,0.001,0.0001"):
+        with pytest.raises(Problem, match=r"steps 'sigmas': .* follows .*: they fall, to 0.01 at the cleanest"):
+            parse_plan(wrong).levels(schedule)
+    with pytest.raises(Problem, match="such a plan is a model's own, and here is no model"):
+        parse_plan("optimized:8").levels(schedule)
 
 
 @pytest.mark.parametrize("text", TEXTS)
@@ -129,6 +152,9 @@ def test_a_chain_that_ends_in_pure_noise_begins_at_its_noisiest_finite_level() -
         ("kerras:20", "did you mean 'karras'?"),
         ("fast72", "did you mean 'fast27'?"),
         ("karras", "steps karras count: a value is missing"),
+        ("sigmas:80,,1", "steps 'sigmas:80,,1' is '{\"ratios\": [80,,1]}': invalid JSON"),
+        ("sigmas:80,0", "steps 'sigmas:80,0' ratios.1 is 0: input should be greater than 0"),
+        ("optimised:8", "did you mean 'optimized'?"),
         ("karras:x", "steps karras count is 'x': input should be a valid integer"),
         ("karras:20,rho=0", "steps karras rho is 0: input should be greater than or equal to 0.1"),
         ("karras:20,1e-308", "steps karras rho is 1e-308: input should be greater than or equal to 0.1"),
@@ -153,6 +179,7 @@ def test_a_wrong_text_is_a_problem_of_one_line(text: str, message: str) -> None:
         ("leading:100,skip_zero=true", "steps 'leading': 101 of them"),
         ("trailing:200", "steps 'trailing': 200 of them"),
         ("linspace:200,whole=true", "steps 'linspace': 200 of them"),
+        ("sigmas:" + ",".join(f"{200 - k}" for k in range(101)), "steps 'sigmas': 101 of them, and the schedule has only 100"),
         ("at:3,100", "steps 'at': there is no 100, the schedule's are 0 to 99"),
     ],
 )

@@ -17,9 +17,11 @@ from lodestar.core.schedule import Cosine, Linear, Schedule
 from lodestar.core.transition import transitions
 from lodestar.data import Batch, DataFacts
 from lodestar.denoiser import DenoiserConfig, conditions
+from lodestar.guidance import CFG, Context, Interval, compose
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
-from lodestar.samplers import DDIM
+from lodestar.samplers import DDIM, Consistency
+from lodestar.samplers.algebra import combine, follow
 from lodestar.samplers.base import last
 from lodestar.tasks import AnyTask, Distill, Export, Frozen, Rng
 from lodestar.tasks.distill import DistillLearner, stops, two_steps
@@ -131,6 +133,64 @@ def test_the_weight_is_the_signal_to_noise_ratio_and_at_least_one() -> None:
     assert len(drawn[0].time.unique()) == 4, "all steps are drawn"  # type: ignore[union-attr]
 
 
+def test_a_student_that_jumps_to_the_end_of_the_teachers_path_has_no_loss() -> None:
+    made = learner(jump=True)
+    levels = [level.to("cpu") for level in stops(made.task.model.schedule, 4)]
+
+    class Perfect(torch.nn.Module):
+        """The student as a map: the end of the teacher's steps of two, from any stop on."""
+
+        config, label = made.model.denoiser.config, made.model.denoiser.label
+
+        def encode(self, cond: Any, keep: Any) -> Any:
+            return cond, keep
+
+        def forward(self, x: torch.Tensor, level: Level, signals: Any) -> Estimate:
+            assert isinstance(level.time, torch.Tensor)
+            cond, keep = signals
+            return Estimate(
+                x,
+                level,
+                torch.cat(
+                    [
+                        self.end(x[k : k + 1], float(time), cond["label"][k : k + 1], keep["label"][k : k + 1])
+                        for k, time in enumerate(level.time)
+                    ]
+                ),
+            )
+
+        def end(self, x: torch.Tensor, time: float, label: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:
+            bound = made.teacher.denoiser.bind({"label": label}, {"label": keep})
+            clamped: Denoise = lambda x, level: Estimate(x, level, bound(x, level).x0.clamp(-1, 1))  # noqa: E731
+            for k in [k for k, begin in enumerate(levels[0].time.tolist()) if begin <= time]:  # type: ignore[union-attr]
+                t, halfway, s = (each[torch.tensor([k])] for each in levels)
+                of_x0, of_x = follow(t, s)
+                x = combine((of_x0, two_steps(clamped, x, t, halfway, s)), (of_x, x))
+            return x
+
+    before = made.loss(batch(), rng())
+    assert before.total.mean() > 1e-2
+    made.model.denoiser = Perfect()
+    after = made.loss(batch(), rng())
+    assert after.total.max() < 1e-4 and after.terms["mse"].max() < 1e-8
+
+
+def test_the_teacher_may_be_guided_in_an_interval_of_levels() -> None:
+    scale, low, high = 3.0, 0.5, 2.0
+    made = learner(scale=scale, low=low, high=high)
+    cond, keep = {"label": torch.arange(4) % 3}, {"label": torch.tensor([True, True, True, False])}
+    levels, x = [made.task.model.schedule.table[k] for k in (2, 10, 20, 30)], torch.randn(4, 1, 8, 8)
+    assert [low < float(level.ratio) <= high for level in levels] == [False, True, True, False]
+    values = torch.tensor([(level.time, level.alpha, level.sigma) for level in levels], dtype=torch.float64)
+    each = made._guided(cond, keep)(x, Level(*values.unbind(1))).x0
+    bound = made.teacher.denoiser.bind(cond, keep, made.teacher.denoiser.null({}, 4))
+    context = Context(plain=bound, null=bound.unconditional(), pair=bound.pair)
+    guided = compose([CFG(scale=scale), Interval(low=low, high=high)], context)
+    for row, level in enumerate(levels):
+        torch.testing.assert_close(each[row], guided(x, level).x0[row], rtol=1e-4, atol=1e-5)
+        assert torch.allclose(each[row], bound(x, level).x0[row], atol=1e-4) == (row in (0, 3))
+
+
 def test_the_student_learns_and_the_teacher_does_not() -> None:
     made = learner()
     made.module.train()
@@ -164,6 +224,9 @@ def test_the_student_is_the_teacher_with_its_own_sampler_and_plan() -> None:
     assert made.exports() == {"model": Export(made.module, "diffusion", resolved.model.to_json())}
     bare = task(model=task().model.replace(droppable=False)).resolve(FACTS)
     assert bare.label_drop == 0
+    jumps = task(steps=8, jump=True).resolve(FACTS)
+    assert (jumps.model.sampler, jumps.model.steps) == (Consistency(), "trailing:4")
+    assert jumps.resolve(FACTS) == jumps
 
 
 def test_what_cannot_be_distilled_is_refused() -> None:
@@ -178,6 +241,8 @@ def test_what_cannot_be_distilled_is_refused() -> None:
         task(model=model.replace(names=None)).resolve(DataFacts(1, (8, 8), ("0", "5")))
     with pytest.raises(Problem, match="knows other classes"):
         task().resolve(DataFacts(1, (8, 8), None))
+    with pytest.raises(Problem, match="scale is 2, and teacher t was not trained without its classes as well"):
+        task(model=model.replace(droppable=False), scale=2.0).resolve(FACTS)
     with pytest.raises(Problem, match="64 of them, and the schedule has only 32"):
         task(steps=32).resolve(FACTS)
 

@@ -25,7 +25,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.request import request
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.progress import Forecast
-from lodestar.samplers import DDIM
+from lodestar.samplers import DDIM, Consistency
 from lodestar.tasks import Distill
 from lodestar.training.distill import TABLE, distill, measure, settings, stages
 from lodestar.training.run import Run
@@ -137,10 +137,28 @@ def test_stages_that_are_done_are_left_alone_and_another_teacher_is_refused(
         staged(str(whole / "stage-2"), pictures, tmp_path / "d", first=2)
 
 
+def test_a_student_that_jumps_is_one_stage_measured_by_one_two_and_four_jumps(
+    teacher: str, pictures: str, tmp_path: Path
+) -> None:
+    folder = staged(teacher, pictures, tmp_path / "d", first=8, last=4, **{"task.jump": "true", "task.scale": "2"})
+    model = library.load(folder / "stage-4")
+    assert (model.config.sampler, model.config.steps) == (Consistency(), "trailing:4")
+    assert [frame.steps for frame in model.stream(request([0, 1]))] == [4] * 4
+    rows = measure(folder, teacher, 8, 4, tiny.reference(), tiny.extractor(), count=4, run=Measurement(console=QUIET))
+    assert [row["steps"] for row in rows] == [4, 2, 1]
+    assert len({row["frechet"] for row in rows}) == 3
+    with pytest.raises(Problem, match="such a student is no teacher of DDIM steps, so --to 2 has to be 4"):
+        staged(teacher, pictures, tmp_path / "e", first=8, last=2, **{"task.jump": "true"})
+    # Guidance is the first teacher's alone: its student has it.
+    staged(teacher, pictures, tmp_path / "f", first=8, last=2, **{"task.scale": "2"})
+    tasks = [Run.model_validate_json((tmp_path / "f" / f"stage-{steps}" / "run.json").read_text()).task for steps in (4, 2)]
+    assert [task.scale for task in tasks if isinstance(task, Distill)] == [2.0, 1.0]
+
+
 def test_what_makes_no_sense_is_refused(teacher: str, pictures: str, whole: Path, tmp_path: Path) -> None:
     with pytest.raises(Problem, match=r"--from 64: the chain of .* has 32 steps; try --from 32"):
         staged(teacher, pictures, tmp_path / "d", first=64)
-    with pytest.raises(Problem, match=r"a student is what its teacher .* is: of task, only label_drop may be changed"):
+    with pytest.raises(Problem, match="of task, only label_drop, jump, scale, low, high may be changed"):
         settings(teacher, 8, ["task.steps=3"])
     with pytest.raises(Problem, match="holds a classifier, and a diffusion is needed here"):
         settings("cifar10_features", 8)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli import convert, data, demo, edit, evaluate, export, info, quantize, reproduce, sample, train, upsample
+from lodestar.cli import convert, data, demo, edit, evaluate, export, info, plan, quantize, reproduce, sample, train, upsample
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -40,6 +40,7 @@ _COMMANDS = (
     evaluate.evaluate,
     evaluate.stats,
     evaluate.sweep,
+    plan.plan,
     reproduce.reproduce,
     convert.convert,
     quantize.quantize,

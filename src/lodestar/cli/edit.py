@@ -135,7 +135,9 @@ def make(
     network = load_diffusion(model, options.device, options.precision)
     guides = options.guides(model, how_made.guidance)
     material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or ())
-    asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides).replace(settings=how_made)
+    asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides).replace(
+        settings=network.resolved(how_made)
+    )
     frames = network.prepare_edit(asked, material, guides).frames(options.batch_size)
     made_by = network.origin(guides)
     album = Album(options.out or free_folder("out", how.kind), Manifest.of(asked, made_by), made_by.names, material)

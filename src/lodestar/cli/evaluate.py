@@ -104,7 +104,7 @@ def _guided(sampling: Sampling, seeds: int) -> dict[str, object]:
     """The options of guidance and of noise, and whether each is given."""
     return {
         "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak, "--guide": sampling.guide,
-        "--temperature": sampling.temperature != 1, "--seeds": seeds > 1,
+        "--temperature": sampling.temperature != 1, "--reuse": sampling.reuse != 1, "--seeds": seeds > 1,
     }  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def sweep(
         typer.Option(
             "--over",
             help="A setting to go through, or two: scale=0,1,5; steps=5,10,20; sampler=ddim,heun; guidance='cfg:2 "
-            "cfg:2+interval:0.3,5'; clamp; temperature; a field such as interval.low=0.1,0.3 or sampler.eta=0,1.",
+            "cfg:2+interval:0.3,5'; clamp; temperature; reuse=1,2,3; a field such as interval.low=0.1,0.3 or sampler.eta=0,1.",
         ),
     ] = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,

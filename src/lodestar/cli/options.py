@@ -36,7 +36,7 @@ Steps = Annotated[
     typer.Option(
         "--steps",
         help="Sampling plan: 250, 90,60,60,20,20, ddim25, fast27, leading:20, trailing:20, linspace:20, karras:20, logsnr:20, "
-        "at:39,17.",
+        "at:39,17, sigmas:14.6,3.9,0.9, optimized:8 (of the model's card, see lodestar plan).",
     ),
 ]
 SamplerText = Annotated[
@@ -79,6 +79,12 @@ Precision = Annotated[
     str | None,
     typer.Option(
         "--precision", help="Number format of the network: float32, bfloat16 or int8; default the fastest here, measured once."
+    ),
+]
+Reuse = Annotated[
+    int,
+    typer.Option(
+        "--reuse", min=1, help="The whole network in every so many steps, its finest resolution in the others (DeepCache)."
     ),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default a GPU where there is one.")]
@@ -184,9 +190,10 @@ class Sampling(Solving):
 
     seed: Seed = 0
     temperature: Temperature = 1.0
+    reuse: Reuse = 1
 
     def asked(self) -> Asked:
-        return super().asked() | {"temperature": self.temperature}
+        return super().asked() | {"temperature": self.temperature, "reuse": self.reuse}
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:

@@ -52,7 +52,7 @@ def sample(
     guides = sampling.guides(model, how.guidance)
     judging = load_judge(model, judge, best_of, sampling)
     labels = candidates(network.labels(ask(label, count), count, guides), best_of)
-    asked = request(labels, sampling.seed, how)
+    asked = request(labels, sampling.seed, network.resolved(how))
     frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
     origin = network.origin(guides)
     album = Album(sampling.out or free_folder("out", Path(model).stem), Manifest.of(asked, origin), origin.names)

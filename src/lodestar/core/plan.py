@@ -3,7 +3,8 @@
 In text (command line, `parse_plan`): ``250`` or ``90,60,60,20,20`` (numbers of steps in equal sections of the chain, as in
 Improved DDPM and ADM), ``ddim25`` (every N-th), ``fast27`` (GLIDE's), and ``leading:20``, ``trailing:20``, ``linspace:20``,
 ``karras:20``, ``logsnr:20``. Further settings follow by name: ``leading:20,skip_zero=true``. With ``clean=false`` the last step
-leads to the cleanest noisy level of the chain, where the picture is taken. ``at:39,17`` names steps of the chain itself.
+leads to the cleanest noisy level of the chain, where the picture is taken. ``at:39,17`` names steps of the chain itself,
+``sigmas:14.6,3.9,0.9`` noise levels by their σ/α, and ``optimized:8`` the model's own plan of so many steps.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import abc
 import math
 import re
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from lodestar.config import TIMESTEPS, Config, Problem, kinds, nearest, parse, short
+from lodestar.config import TIMESTEPS, Config, Problem, decode, kinds, nearest, parse, short
 from lodestar.core import sigmas
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.schedule import Respaced, Schedule
@@ -169,6 +171,37 @@ class AtSteps(Indexed):
         return sorted(set(self.kept))
 
 
+LARGEST_RATIO = 1e12
+"""σ/α at which nothing is left of a picture."""
+
+
+class Sigmas(Plan):
+    """Named noise levels, σ/α from the noisiest to the cleanest, as optimised plans are published (Sabour et al. 2024)."""
+
+    kind: Literal["sigmas"] = "sigmas"
+    ratios: tuple[Annotated[float, Field(gt=0, le=LARGEST_RATIO)], ...] = Field(min_length=1, max_length=TIMESTEPS)
+    """σ/α of the levels; a first one above the chain's range is the chain's noisiest level."""
+
+    def noisy(self, schedule: Schedule) -> list[Level]:
+        _check(len(self.ratios), schedule.timesteps, "sigmas")
+        levels = [schedule.at_ratio(ratio) for ratio in self.ratios]
+        for (before, level), ratio in zip(pairwise(levels), self.ratios[1:], strict=True):
+            if level.ratio >= before.ratio:
+                low, high = float(schedule.table[1].ratio), float(before.ratio)
+                raise Problem(f"steps 'sigmas': {ratio:g} follows {high:.4g}: they fall, to {low:.3g} at the cleanest")
+        return levels
+
+
+class Optimized(Plan):
+    """The plan of so many steps that was optimised for a model (`lodestar plan`); the model puts its levels in the place."""
+
+    kind: Literal["optimized"] = "optimized"
+    count: int = Field(ge=1, le=TIMESTEPS)
+
+    def noisy(self, schedule: Schedule) -> list[Level]:
+        raise Problem(f"steps 'optimized:{self.count}': such a plan is a model's own, and here is no model to ask")
+
+
 class Linspace(Ended):
     """Evenly spaced times, both ends included; fractional times are kept."""
 
@@ -202,7 +235,7 @@ class Karras(Ended):
     """Round the network time to a whole number (diffusers' DPM-Solver); σ/α stays unrounded."""
 
     def noisy(self, schedule: Schedule) -> list[Level]:
-        high, low = _range(schedule)
+        high, low = bounds(schedule)
         return _at_ratios(schedule, sigmas.karras(self.count, low, high, self.rho), self.whole)
 
 
@@ -216,12 +249,13 @@ class LogSNR(Ended):
     """Round the network time to a whole number; see `Karras`."""
 
     def noisy(self, schedule: Schedule) -> list[Level]:
-        high, low = _range(schedule)
+        high, low = bounds(schedule)
         return _at_ratios(schedule, sigmas.exponential(self.count, low, high), self.whole)
 
 
 AnyPlan = Annotated[
-    Sections | DDIMStride | Fast27 | Leading | Trailing | AtSteps | Linspace | Karras | LogSNR, Field(discriminator="kind")
+    Sections | DDIMStride | Fast27 | Leading | Trailing | AtSteps | Sigmas | Optimized | Linspace | Karras | LogSNR,
+    Field(discriminator="kind"),
 ]
 
 
@@ -241,12 +275,16 @@ def parse_plan(text: str | int) -> Plan:
         text = f"ddim:{match[1]}"
     if match := re.fullmatch(r"at:(\d+(?:,\d+)*)", text):
         return AtSteps(kept=tuple(int(step) for step in match[1].split(",")))
+    if match := re.fullmatch(r"sigmas:([\d.,e+-]+)", text):
+        return decode(Sigmas, f'{{"ratios": [{match[1]}]}}', f"steps {text!r}")
     if text.split(":")[0] in _NAMES:
         plan: Plan = parse("steps", text, AnyPlan)
         return plan
-    spaced = [f"{name}:N" for name in _NAMES if name not in ("ddim", "fast27", "at")]
+    spaced = [f"{name}:N" for name in _NAMES if name not in ("ddim", "fast27", "at", "sigmas")]
     close = nearest(text.split(":")[0], _NAMES)
-    raise Problem(f"steps {text!r}: write a number (250), numbers (90,60,60), ddimN, fast27, {', '.join(spaced)}, at:N,N{close}")
+    raise Problem(
+        f"steps {text!r}: write a number (250), numbers (90,60,60), ddimN, fast27, {', '.join(spaced)}, at:N,N, sigmas:S,S{close}"
+    )
 
 
 def _check(count: int, timesteps: int, name: str) -> None:
@@ -259,7 +297,7 @@ def _at_ratios(schedule: Schedule, ratios: list[float], whole: bool) -> list[Lev
     return [replace(level, time=float(round(float(level.time)))) for level in levels] if whole else levels
 
 
-def _range(schedule: Schedule) -> tuple[float, float]:
+def bounds(schedule: Schedule) -> tuple[float, float]:
     """The largest and the smallest σ/α of a schedule. Pure noise has none; there the next level serves."""
     table = schedule.table
     last = table[schedule.timesteps]

@@ -20,7 +20,7 @@ from lodestar.samplers import AnySampler
 
 C = TypeVar("C", bound=Config)
 
-_WHOLE = ("guidance", "sampler", "steps", "clamp", "temperature")
+_WHOLE = ("guidance", "sampler", "steps", "clamp", "temperature", "reuse")
 """Whole settings of a request, in the order of effect: fields of guidance and sampler are set afterwards."""
 
 
@@ -61,7 +61,7 @@ class Axis:
                 return how.replace(sampler=parse("sampler", value, AnySampler))
             case "steps":
                 return how.replace(steps=value)
-            case "clamp" | "temperature":
+            case "clamp" | "temperature" | "reuse":
                 return edit(how, [f"{self.name}={value}"])
         owner, _, field = self.name.rpartition(".")
         if owner == "sampler":

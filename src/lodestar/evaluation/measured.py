@@ -29,12 +29,14 @@ def measured(
     seed: int = 0,
     how: Settings | None = None,
     device: str | None = None,
+    dtype: library.Dtype = None,
     run: Measurement | None = None,
 ) -> Mapping[str, Any]:
     """The report (`lodestar.evaluation.report.Report`, as data) kept at `path`, or else made now and kept there.
 
-    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps and sampler. run: how it is made.
-    One of other settings, or of other weights, is made again. Raises Problem.
+    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps, sampler, guidance, reuse. device,
+    dtype: as for `lodestar.library.load`. run: how it is made. One of other settings, or of other weights, is made again. Raises
+    Problem.
     """
     how, config, found = how or Settings(), library.config(name), library.find(name)
     asked = {
@@ -43,6 +45,8 @@ def measured(
         "seed": seed,
         "steps": how.steps or config.steps,
         "sampler": short(how.sampler or config.sampler),
+        "guidance": " ".join(short(each) for each in how.guidance),
+        "reuse": how.reuse,
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
         "reference_fingerprint": reference.fingerprint,
@@ -52,7 +56,7 @@ def measured(
         return there
     check_writable(path)
     report = evaluate(
-        library.load_diffusion(name, device),
+        library.load_diffusion(name, device, dtype),
         reference,
         extractor,
         how,

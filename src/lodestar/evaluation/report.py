@@ -72,6 +72,8 @@ class Report(Document):
     """Guidance in the order of application, separated by spaces; empty for none."""
     clamp: bool | None = None
     temperature: float | None = None
+    reuse: int | None = None
+    """Number of steps from one whole evaluation of the network to the next; 1 is no reuse."""
     seconds: float | None = None
     """Time of sampling and feature extraction, in seconds."""
     images_per_second: float | None = None

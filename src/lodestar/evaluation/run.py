@@ -166,6 +166,7 @@ def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]
         "guidance": " ".join(short(each) for each in how.guidance),
         "clamp": how.clamp,
         "temperature": how.temperature,
+        "reuse": how.reuse,
     }
 
 

@@ -177,6 +177,7 @@ def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
         "guidance": " ".join(told(each) for each in plain.guidance),
         "clamp": str(plain.clamp),
         "temperature": f"{plain.temperature:g}",
+        "reuse": str(plain.reuse),
         "steps": plain.steps,
     }
     kept = {name: text for name, text in settings.items() if name not in swept}

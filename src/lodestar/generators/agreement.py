@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
 
 from lodestar.config import Note, Problem
 from lodestar.core import prediction
+from lodestar.core.estimate import Estimate
+from lodestar.core.level import Level
 from lodestar.core.plan import parse_plan
+from lodestar.core.transition import Transition
+from lodestar.guidance import Guidance
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import check_classes
+from lodestar.nets.base import DenoiserNetworkConfig
 from lodestar.samplers import Consistency, Sampler
 
 
@@ -29,6 +38,40 @@ def check_rival(model: DiffusionConfig, rival: DiffusionConfig) -> None:
             f"this weaker model makes pictures of {theirs.channels} channels and size {rival.size}, "
             f"the model {ours.channels} and {model.size}"
         )
+
+
+def check_reuse(
+    every: int, network: DenoiserNetworkConfig, sampler: Sampler, steps: Sequence[Transition], guidance: Sequence[Guidance]
+) -> None:
+    """Raise Problem unless deep features can be reused, in all but one of `every` steps."""
+    if every == 1:
+        return
+    if not network.reuses:
+        raise Problem(f"reuse is {every}: this network ({network.summary}) has no deeper resolutions to be kept")
+    for each in guidance:
+        if each.active and not each.reuses:
+            raise Problem(
+                f"reuse is {every}, and guidance {each.kind} evaluates the network more than once a step, or its gradient: "
+                "leave one of them out"
+            )
+    if sampler.adaptive or not _once(sampler, steps):
+        raise Problem(
+            f"reuse is {every}, and sampler {sampler.kind} does not evaluate the network once a step, at the step's level: "
+            "use one that does, such as dpmpp, unipc or ddim"
+        )
+
+
+def _once(sampler: Sampler, steps: Sequence[Transition]) -> bool:
+    """True if a sampler evaluates a denoiser at the levels of the steps, once each and in their order: it is tried out."""
+    levels: list[Level] = []
+
+    def denoise(x: Tensor, level: Level) -> Estimate:
+        levels.append(level)
+        return Estimate(x, level, torch.zeros_like(x))
+
+    for _ in sampler(denoise, torch.zeros(1, 1), steps, torch.zeros_like):
+        pass
+    return levels == [step.t for step in steps]
 
 
 def note_sampler(model: DiffusionConfig, sampler: Sampler) -> None:

@@ -108,7 +108,7 @@ class Generator(abc.ABC):
         its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge" keeps the
         surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
-        with each `Frame`. how: steps, sampler, guidance, clamp, temperature, see `settings`. Raises Problem.
+        with each `Frame`. how: steps, sampler, guidance, clamp, temperature, reuse, see `settings`. Raises Problem.
         """
         best_of = checked("best of", best_of, Candidates)
         checked("callback", callback, Callable | None)
@@ -117,7 +117,7 @@ class Generator(abc.ABC):
         guiding = chosen(chosen_settings.guidance, given, self.companions)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
         labels = self.labels(listed(label), count, guiding)
-        asked = request(candidates(labels, best_of), _first_seed(seed), chosen_settings)
+        asked = request(candidates(labels, best_of), _first_seed(seed), self.resolved(chosen_settings))
         frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
         if best_of > 1:
             images, asked = self.surest(frames, asked, best_of, judge)
@@ -158,9 +158,13 @@ class Generator(abc.ABC):
         every = (self.known, *(guide.known for guide in (guides or {}).values()))
         return next((known for known in every if known[1] is not None), self.known)
 
+    def resolved(self, how: Settings) -> Settings:
+        """Settings with the levels of the generator's own plan in the place of its name, for a request."""
+        return how
+
     def complete(self, how: Settings) -> Settings:
         """Settings completed by the generator's own steps and sampler."""
-        own = self.defaults
+        own, how = self.defaults, self.resolved(how)
         return how.replace(steps=how.steps or own.steps, sampler=how.sampler or own.sampler)
 
     def origin(self, guides: Guides | None = None) -> Origin:

@@ -16,10 +16,10 @@ from lodestar.config import BatchSize, Count, Problem, checked, parse
 from lodestar.core.estimate import check_shifting
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise, seeds_from
-from lodestar.core.plan import parse_plan
+from lodestar.core.plan import Optimized, parse_plan
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.agreement import check_rival, note_sampler
+from lodestar.generators.agreement import check_reuse, check_rival, note_sampler
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
@@ -27,6 +27,7 @@ from lodestar.generators.edits.editing import PreparedEdit, check_material, low_
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Critic, Guides, check_given, chosen
 from lodestar.generators.guided import Guided, bind, check_intervals
+from lodestar.generators.optima import best
 from lodestar.generators.request import Asked, AskedLabel, Frame, Request, Settings, listed, settings
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Guidance, Interval, Sees, Steering
@@ -89,6 +90,13 @@ class Diffusion(DiffusionModel, Generator):
     def defaults(self) -> Settings:
         return Settings(steps=self.config.steps, sampler=self.config.sampler)
 
+    def resolved(self, how: Settings) -> Settings:
+        plan = parse_plan(how.steps or self.config.steps)
+        if not isinstance(plan, Optimized):
+            return how
+        found = best(self.provenance, plan.count, how.sampler or self.config.sampler, how.guidance, self.name)
+        return how.replace(steps=found.plan)
+
     def agree(self, guide: Critic, sees: Sees) -> None:
         guide.agree(self.config, sees)
 
@@ -121,7 +129,7 @@ class Diffusion(DiffusionModel, Generator):
         how = self.complete(asked.settings)
         steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None
-        guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions))
+        guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions), how.reuse)
         few = [Ask(label=label) for label in dict.fromkeys(asked.labels)]
         for ask in few:
             self.check_label(ask.label, guided.guides)
@@ -130,6 +138,7 @@ class Diffusion(DiffusionModel, Generator):
         renoising = next((f"guidance {each.kind}" for each in guidance if each.renoises), None)
         learned = self.config.denoiser.variance != "fixed"
         sampler.check(steps, renoiser=renoising, shifted=_shifted(guidance, steps[0].t), learned=learned)
+        check_reuse(how.reuse, self.config.denoiser.network, sampler, steps, guidance)
         note_sampler(self.config, sampler)
         return guided, sampler, steps
 
@@ -167,6 +176,8 @@ class Diffusion(DiffusionModel, Generator):
         if asked.settings.temperature != 1 and not how.draws(len(asked.pictures)):
             given = asked.settings.temperature
             raise Problem(f"temperature is {given:g}: {how.kind} of pictures draws no noise that it could change")
+        if asked.settings.reuse != 1 and not how.reuses:
+            raise Problem(f"reuse is {asked.settings.reuse}: {how.kind} does not go once from noise to clean data: leave it out")
         sampler = sampler_of(self.config, asked)
         settled = asked.replace(settings=asked.settings.replace(sampler=sampler))
         guided, sampler, steps = self.check(settled, guides, low_res_of(asked, material))
@@ -205,7 +216,7 @@ class Diffusion(DiffusionModel, Generator):
         guiding = chosen(chosen_settings.guidance, guides or {}, self.companions)
         material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask)
         asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding)
-        asked = asked.replace(settings=chosen_settings)
+        asked = asked.replace(settings=self.resolved(chosen_settings))
         frames = self.prepare_edit(asked, material, guiding).frames(batch_size)
         images = torch.cat([frame.images for frame in frames if frame.final])
         return Samples(images, asked, self.origin(guiding), material)

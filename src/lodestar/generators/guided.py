@@ -29,6 +29,8 @@ class Guided:
     model: DiffusionModel
     guidance: Sequence[Guidance] = ()
     guides: Guides = field(default_factory=dict)
+    reuse: int = 1
+    """Number of steps from one whole evaluation of the network to the next."""
 
     def denoise(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Denoise:
         """The `Denoise` of one batch, for one sampling run: some guidance has memory.
@@ -68,7 +70,7 @@ class Guided:
             )
         # Ordinary tensors: gradients of a classifier, and through the model, are taken inside of inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            bound = bind(model, asks, low_res)
+            bound = bind(model, asks, low_res).reusing(self.reuse)
             return Context(
                 plain=bound,
                 null=None if bound.null is None else bound.unconditional(),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Label
-from lodestar.config import COUNT, Config, Problem, kinds, nearest, parse, shown
+from lodestar.config import COUNT, TIMESTEPS, Config, Problem, kinds, nearest, parse, shown
 from lodestar.core.noise import seeds_from
 from lodestar.core.plan import PlanText, parse_plan
 from lodestar.guidance import AnyGuidance, Guidance, Limit, Steering
@@ -33,6 +33,10 @@ class Settings(Config):
     """Limit x̂₀ by the model's own `limit`, before a classifier's gradient and after, unless the guidance limits it."""
     temperature: float = Field(default=1.0, gt=0, le=1_000)
     """Standard deviation of all noise, initial and during sampling; below 1 gives likelier and less diverse pictures."""
+
+    reuse: int = Field(default=1, ge=1, le=TIMESTEPS)
+    """The whole network runs in every so many steps, and in the others its finest resolution alone, with the deep features of the
+    last whole step (DeepCache, Ma et al. 2024); 1 is no reuse."""
 
     @field_validator("steps")
     @classmethod
@@ -72,6 +76,7 @@ class Asked(TypedDict, total=False):
     guidance: Any
     clamp: bool
     temperature: float
+    reuse: int
 
 
 def settings(**given: Any) -> Settings:

@@ -73,6 +73,11 @@ class Guidance(Config, abc.ABC):
         """True if a step adds back another estimate's noise (`Estimate.renoise`), which not all samplers support."""
         return False
 
+    @property
+    def reuses(self) -> bool:
+        """True if a step evaluates the model once, at its own x and without gradients, so that deep features can be reused."""
+        return False
+
     def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
         """Reason why this guidance cannot follow the guidance listed before, or lacks something; None if valid."""
         return None
@@ -80,6 +85,10 @@ class Guidance(Config, abc.ABC):
 
 class Blend(Guidance):
     """A guidance by a blend of the conditional and the unconditional estimate of the bare model."""
+
+    @property
+    def reuses(self) -> bool:
+        return True
 
     def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
         if blends := [each.kind for each in before if isinstance(each, Blend)]:
@@ -111,6 +120,10 @@ class Comparison(Guidance):
 class Limit(Guidance):
     """A guidance that keeps x̂₀ within limits."""
 
+    @property
+    def reuses(self) -> bool:
+        return True
+
     def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
         if any(isinstance(each, Limit) for each in before):
             return "clamp and threshold limit the same estimate: give one of them, once"
@@ -124,6 +137,10 @@ class Steering(Guidance):
 
     Neighbours in the order of guidance whose gradients are applied alike share one backward pass.
     """
+
+    @property
+    def reuses(self) -> bool:
+        return self.looks_at == "noisy"
 
     @property
     @abc.abstractmethod

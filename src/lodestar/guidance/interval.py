@@ -27,6 +27,10 @@ class Interval(Guidance):
             raise ValueError(f"low {self.low:g} has to be below high {self.high:g}")
         return self
 
+    @property
+    def reuses(self) -> bool:
+        return True
+
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
         def denoise(x: Tensor, level: Level) -> Estimate:
             return inner(x, level) if self.holds(level) else context.plain(x, level)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar, Literal, Self
 
 import torch
@@ -17,6 +18,14 @@ from lodestar.nets.attention import Gather
 
 Part = Literal["down", "middle", "up"]
 """A part of a network in which attention can be replaced."""
+
+
+@dataclass
+class Kept:
+    """Deep features of a network's last whole evaluation, in the place of the next ones' (DeepCache, Ma et al. 2024)."""
+
+    deep: Tensor | None = None
+    """The features; without them an evaluation is whole, and keeps its own here."""
 
 
 class Network(nn.Module, abc.ABC):
@@ -94,12 +103,14 @@ class DenoiserNetwork(Network):
         emb: Tensor | None = None,
         dtype: torch.dtype | None = None,
         gather: Mapping[Part, Gather] | None = None,
+        kept: Kept | None = None,
     ) -> Tensor:
         """Predict from noisy data.
 
         x: float32 [B, in_channels, H, W], of a size that `check_size` passes. time: [B], fractional too. emb: float32
         [B, emb_width], the sum of the conditions' embeddings; None is zero. dtype: the precision of the torso (default: x's).
-        gather: replacements of attention, by part (PAG, SAG). Returns float32 [B, out_channels, H, W].
+        gather: replacements of attention, by part (PAG, SAG). kept: deep features to keep or to use, of a network that `reuses`.
+        Returns float32 [B, out_channels, H, W].
         """
 
 
@@ -118,6 +129,11 @@ class DenoiserNetworkConfig(NetworkConfig):
     def attending(self) -> tuple[Part, ...]:
         """The parts in which attention runs, for PAG and SAG; the map of the middle is smaller than x by `divisor`."""
         return ()
+
+    @property
+    def reuses(self) -> bool:
+        """True if deep features can be kept across evaluations (`Kept`)."""
+        return False
 
     @abc.abstractmethod
     def build(self) -> DenoiserNetwork:

@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from lodestar.config import Channels, Problem
 from lodestar.nets.attention import Attention, Gather, Layout
-from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, NetworkConfig, Part
+from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, Kept, NetworkConfig, Part
 from lodestar.nets.int8 import Grid, Grids, between
 from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, timestep_embedding, zero
 
@@ -144,6 +144,10 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
     def attending(self) -> tuple[Part, ...]:
         # The middle always has attention.
         return ("down", "middle", "up") if self.attended else ("middle",)
+
+    @property
+    def reuses(self) -> bool:
+        return len(self.multipliers) > 1
 
     @model_validator(mode="after")
     def _up_heads_divide(self) -> Self:
@@ -297,24 +301,30 @@ class UNet(DenoiserNetwork):
         emb: Tensor | None = None,
         dtype: torch.dtype | None = None,
         gather: Mapping[Part, Gather] | None = None,
+        kept: Kept | None = None,
     ) -> Tensor:
-        """Predict from a noisy picture; see `DenoiserNetwork.forward`. In 8 bits where there is no gradient."""
+        """Predict from a noisy picture; see `DenoiserNetwork.forward`. Deep are all resolutions but the finest.
+
+        In 8 bits where there is no gradient.
+        """
         if dtype == torch.int8:
             if not torch.is_grad_enabled():
-                return self._in_8_bits(x, time, emb, gather)
+                return self._in_8_bits(x, time, emb, gather, kept)
             dtype = between()
-        return self._forward(x, time, emb, dtype, gather)
+        return self._forward(x, time, emb, dtype, gather, kept)
 
-    def _in_8_bits(self, x: Tensor, time: Tensor, emb: Tensor | None, gather: Mapping[Part, Gather] | None) -> Tensor:
+    def _in_8_bits(
+        self, x: Tensor, time: Tensor, emb: Tensor | None, gather: Mapping[Part, Gather] | None, kept: Kept | None
+    ) -> Tensor:
         """Predict pictures of the same time together, since ranges depend on it."""
         times = time.unique()
         if len(times) == 1:
-            return self._forward(x, time, emb, between(), gather, self._grids(float(times)))
-        assert gather is None, "attention is replaced in pictures of one time"
+            return self._forward(x, time, emb, between(), gather, kept, self._grids(float(times)))
+        assert gather is None and kept is None, "attention is replaced, and features are kept, in pictures of one time"
         out = x.new_empty(len(x), self.config.out_channels, *x.shape[2:])
         for each in times:
             rows = time == each
-            out[rows] = self._in_8_bits(x[rows], time[rows], None if emb is None else emb[rows], None)
+            out[rows] = self._in_8_bits(x[rows], time[rows], None if emb is None else emb[rows], None, None)
         return out
 
     def _grids(self, time: float) -> Grids:
@@ -333,20 +343,35 @@ class UNet(DenoiserNetwork):
         emb: Tensor | None,
         dtype: torch.dtype | None,
         gather: Mapping[Part, Gather] | None,
+        kept: Kept | None,
         grids: Grids | None = None,
     ) -> Tensor:
         gather = gather or {}
+        finest = len(self.up) if kept is None else self.config.depths[0] + 1
+        down, up = [*self.down], [*self.up]
         e = self.time(time)
         e = F.silu(e if emb is None else e + emb).to(dtype or x.dtype)
         h = self.stem(x.to(dtype=dtype or x.dtype, memory_format=torch.channels_last))
         handed = [h]
-        checkpointing = self.config.checkpointing
-        for stage in self.down:
-            handed.append(h := run(stage, h, e, gather.get("down"), grids, checkpointing=checkpointing))
-        for stage in self.middle:
-            h = run(stage, h, e, gather.get("middle"), grids, checkpointing=checkpointing)
-        for stage in self.up:
-            h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), grids, checkpointing=checkpointing)
+
+        def through(stage: nn.Module, h: Tensor, part: Part) -> Tensor:
+            return run(stage, h, e, gather.get(part), grids, checkpointing=self.config.checkpointing)
+
+        for stage in down[: finest - 1]:
+            handed.append(h := through(stage, h, "down"))
+        if kept is None or kept.deep is None:
+            for stage in down[finest - 1 :]:
+                handed.append(h := through(stage, h, "down"))
+            for stage in self.middle:
+                h = through(stage, h, "middle")
+            for stage in up[:-finest]:
+                h = through(stage, torch.cat([h, handed.pop()], dim=1), "up")
+            if kept is not None:
+                kept.deep = h
+        else:
+            h = kept.deep
+        for stage in up[-finest:]:
+            h = through(stage, torch.cat([h, handed.pop()], dim=1), "up")
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
         out: Tensor = self.head(self.norm(h, silu=True, wide=True))
         return out

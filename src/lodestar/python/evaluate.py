@@ -96,7 +96,7 @@ def bpd(
     """
     asked = settings(**how)
     checked("batch size", batch_size, BatchSize)
-    for name in ("guidance", "temperature"):
+    for name in ("guidance", "temperature", "reuse"):
         if settled(asked)[name]:
             raise Problem(f"{name} has no effect on bits per dimension: leave it out")
     if out is not None:

@@ -25,12 +25,18 @@ from lodestar.files import check_writable, is_temporary, write_csv
 from lodestar.generators.request import Settings
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.progress import Foretold
-from lodestar.samplers import DDIM
+from lodestar.samplers import DDIM, Consistency
 from lodestar.tasks import Distill, OptimizerConfig
 from lodestar.training.ema import HalfLife
 from lodestar.training.loop import train
 from lodestar.training.run import DataConfig, Run, TrainConfig
 from lodestar.training.table import Row, laid_out
+
+_FREE = ("label_drop", "jump", "scale", "low", "high")
+"""Settings of a stage that are not its teacher's."""
+
+JUMPS = (4, 2, 1)
+"""Numbers of steps by which a student that jumps is measured."""
 
 TABLE = "distill.csv"
 """File of every stage's Fréchet distance, in the folder of the stages."""
@@ -68,8 +74,8 @@ def settings(teacher: str, first: int, overrides: Iterable[str | Mapping[str, An
     )
     changed = edit(run, overrides)
     assert isinstance(changed.task, Distill)
-    if changed.task != task.replace(label_drop=changed.task.label_drop):
-        raise Problem(f"a student is what its teacher {teacher} is: of task, only label_drop may be changed")
+    if changed.task != task.replace(**{name: getattr(changed.task, name) for name in _FREE}):
+        raise Problem(f"a student is what its teacher {teacher} is: of task, only {', '.join(_FREE)} may be changed")
     return changed
 
 
@@ -85,8 +91,12 @@ def distill(run: Run, teacher: str, first: int, last: int, folder: Path, console
         most = 2 ** (limit.bit_length() - 1)
         raise Problem(f"--from {first}: the chain of {teacher} has {limit} steps; try --from {most}")
     assert isinstance(run.task, Distill)
+    if run.task.jump and len(todo) > 1:
+        raise Problem(f"task.jump is true: such a student is no teacher of DDIM steps, so --to {last} has to be {first // 2}")
     for number, steps in enumerate(todo):
-        task = _task(teacher, steps).replace(label_drop=run.task.label_drop)
+        free = {name: getattr(run.task, name) for name in _FREE}
+        # The students of a guided teacher have its guidance in them.
+        task = _task(teacher, steps).replace(**free if number == 0 else free | {"scale": 1.0})
         stage = run.replace(task=task, train=run.train.replace(init=teacher))
         teacher = str(train(stage, _stage(folder, steps), console, device, following=len(todo) - 1 - number))
 
@@ -105,15 +115,20 @@ def measure(
 ) -> list[Row]:
     """Measure every stage, and the first teacher in as many DDIM steps; writes distill.csv. run: how. Raises Problem."""
     run, todo, rows = run or Measurement(), stages(first, last), list[Row]()
+    students = [(_stage(folder, steps), steps, f"trailing:{steps}") for steps in todo]
+    jumps = isinstance(library.config(str(students[0][0])).sampler, Consistency)
+    if jumps:
+        students = [(students[0][0], steps, f"trailing:{steps}") for steps in JUMPS]
     console = run.console or Console(stderr=True)
-    foretold, before = Foretold(console, 2 * count * sum(todo)), 0  # in steps of pictures
-    for steps in todo:
-        stage, settings = _stage(folder, steps), Settings(steps=f"trailing:{steps}", sampler=DDIM())
+    foretold, before = Foretold(console, 2 * count * sum(steps for _, steps, _ in students)), 0  # in steps of pictures
+    for stage, steps, plan in students:
         distances = []
-        for name, kept in ((str(stage), "report.json"), (teacher, "report-teacher.json")):
+        for name, kept, sampler in ((str(stage), "report", None), (teacher, "report-teacher", DDIM())):
             title, tick = f"measuring {name} in {steps} steps", foretold.within(before, steps)
             how = replace(run, title=title, console=console, tick=tick)
-            report = measured(stage / kept, name, reference, extractor, count=count, how=settings, device=device, run=how)
+            path = stage / (f"{kept}-{steps}.json" if jumps else f"{kept}.json")
+            settings = Settings(steps=plan, sampler=sampler)
+            report = measured(path, name, reference, extractor, count=count, how=settings, device=device, run=how)
             distances.append(report["numbers"]["frechet"])
             before += count * steps
         rows.append({"steps": steps, "frechet": distances[0], "frechet_of_teacher": distances[1]})

@@ -105,6 +105,11 @@ class Edit(Config, abc.ABC):
         return True
 
     @property
+    def reuses(self) -> bool:
+        """True if each result is sampled once, from noise to clean data, so that deep features can be reused."""
+        return False
+
+    @property
     def usual(self) -> Sampler | None:
         """The sampler where none is asked for; None is the model's own."""
         return None

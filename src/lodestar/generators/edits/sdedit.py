@@ -22,6 +22,10 @@ class SDEdit(Edit):
     """The part of the steps that is taken, the last ones and at least one: t₀ of the paper where the steps are even in time.
     Near 0 the picture comes back; 1 is all the steps from noise alone, which ignores it."""
 
+    @property
+    def reuses(self) -> bool:
+        return True
+
     def length(self, steps: Sequence[Transition]) -> int:
         return max(round(self.strength * len(steps)), 1)
 

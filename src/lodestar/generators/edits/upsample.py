@@ -19,6 +19,10 @@ class Upsample(Edit):
     kind: Literal["upsample"] = "upsample"
 
     @property
+    def reuses(self) -> bool:
+        return True
+
+    @property
     def enlarges(self) -> bool:
         return True
 

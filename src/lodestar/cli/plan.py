@@ -1,0 +1,50 @@
+"""`plan`: the levels to visit in a few steps, optimised for a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lodestar.cli.options import Model, Solving, flattened, show
+from lodestar.config import COUNT
+
+
+@dataclass(frozen=True)
+class Planning(Solving):
+    """Options of `plan`."""
+
+    steps: Annotated[str | None, typer.Option("--steps", help="Numbers of steps, a plan for each.")] = "6,8,10,12"
+    fine: Annotated[str, typer.Option("--fine", help="The plan of many steps whose pictures few steps are to end at.")] = (
+        "trailing:100"
+    )
+    count: Annotated[int, typer.Option("--count", min=1, max=COUNT, help="How many pictures the plans are optimised for.")] = 64
+    out: Annotated[
+        Path | None, typer.Option("--out", help="A model's file to write instead of the model's own, NAME.safetensors.")
+    ] = None
+
+
+@flattened
+def plan(model: Model, planning: Planning = Planning()) -> None:
+    """Optimise the plans of few steps for a model and a sampler, and put them into the model's card, for --steps optimized:8."""
+    from lodestar import library
+    from lodestar.config import Problem
+    from lodestar.generators.request import settings
+    from lodestar.python.plan import plan as optimise
+
+    numbers = [part.strip() for part in (planning.steps or "").split(",")]
+    if not all(part.isdecimal() and len(part) < 10 for part in numbers):
+        raise Problem(f"--steps {planning.steps!r}: numbers of steps, such as 6,8,10,12")
+    if model.startswith("hf:") and planning.out is None:
+        raise Problem(f"{model} is a file of the hub: name a file of your own with --out")
+    guides = planning.guides(model, settings(guidance=planning.guidance or ()).guidance)
+    network = library.load_diffusion(model, planning.device, planning.precision)
+    found = optimise(
+        network, [int(part) for part in numbers], guides=guides, fine=planning.fine, count=planning.count,
+        batch_size=planning.batch_size, out=planning.out or library.find(model),
+        sampler=planning.sampler, guidance=planning.guidance or (), clamp=planning.clamp,
+    )  # fmt: skip
+    show(found.table())
+    print(found.file)

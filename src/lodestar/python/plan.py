@@ -1,0 +1,102 @@
+"""`lodestar.plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from rich.console import Console
+
+from lodestar import checkpoint, library
+from lodestar.config import BatchSize, Count, Problem, checked
+from lodestar.evaluation.optimize import FINE, SEED, Search
+from lodestar.evaluation.report import Tabular
+from lodestar.files import check_writable
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.guide import Guides, check_given, chosen
+from lodestar.generators.optima import Optimum, noted
+from lodestar.generators.request import settings
+from lodestar.training.table import Row, laid_out
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+STEPS = (6, 8, 10, 12)
+"""Default numbers of steps."""
+PICTURES = 64
+"""Default number of pictures in a search."""
+
+
+@dataclass(frozen=True)
+class Planned(Tabular):
+    """Optimised plans of a model."""
+
+    plans: tuple[Optimum, ...]
+    """A plan for each number of steps."""
+    file: Path | None = None
+    """The model's file with the plans in its card; None where none was written."""
+
+    def table(self) -> Table:
+        """For a person: the plans and their errors, beside those of the usual plans."""
+        headings = {"steps": "steps", "plan": "plan", "error": "error", "usual": "best usual plan", "usual_error": "its error"}
+        cells: list[Row] = [{name: getattr(each, name) for name in headings} for each in self.plans]
+        return laid_out(cells, headings)
+
+
+class Solved(TypedDict, total=False):
+    """Settings of `plan`, as those of `sample`."""
+
+    sampler: Any
+    guidance: Any
+    clamp: bool
+
+
+def plan(
+    model: str | Path | Diffusion,
+    steps: int | Sequence[int] = STEPS,
+    *,
+    guides: Guides | None = None,
+    fine: str = FINE,
+    count: int = PICTURES,
+    seed: int = SEED,
+    batch_size: int = 32,
+    out: str | Path | None = None,
+    **how: Unpack[Solved],
+) -> Planned:
+    """Optimise a model's plans of few steps: the noise levels to visit (`lodestar.evaluation.optimize`).
+
+    model: loaded, or its name, run or file; a loaded one then samples with ``steps="optimized:8"``. steps: numbers of steps.
+    guides, how: as in `sample`; each sampler and guidance has plans of its own. fine: the plan of many steps whose pictures few
+    steps are to end at. count: pictures in the search, whose seeds begin at `seed`; half as many more measure the result. out: a
+    file to write, the model with the plans in its card; the model's own file is allowed. Progress goes to standard error. Raises
+    Problem.
+    """
+    wanted = [checked("steps", each, int) for each in ([steps] if isinstance(steps, int) else steps)]
+    asked = settings(**how, steps=fine)
+    check_given(guides or {}, asked.guidance)
+    network = model if isinstance(model, Diffusion) else library.load_diffusion(model)
+    if out is not None:
+        _check(Path(out))
+    console = Console(stderr=True)
+    search = Search(
+        network, asked, lambda line: console.print(line, markup=False, highlight=False),
+        chosen(asked.guidance, guides or {}, network.companions), checked("count", count, Count), seed,
+        checked("batch size", batch_size, BatchSize),
+    )  # fmt: skip
+    found = tuple(search.run(sorted(set(wanted))))
+    network.provenance = noted(network.provenance, found)
+    return Planned(found, None if out is None else _written(network, Path(out)))
+
+
+def _check(path: Path) -> None:
+    if path.suffix != ".safetensors":
+        raise Problem(f"{path}: the name of a model's file ends in .safetensors")
+    check_writable(path)
+
+
+def _written(network: Diffusion, path: Path) -> Path:
+    if network.digest:
+        return checkpoint.annotate(library.find(network.name), path, network.provenance)
+    return network.save(path)
