@@ -288,7 +288,8 @@ class UNet(DenoiserNetwork):
         for stage in self.middle:
             h = run(stage, h, e, gather.get("middle"), checkpointing=checkpointing)
         for stage in self.up:
-            h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), checkpointing=checkpointing)
+            h = torch.cat([h, handed.pop()], dim=1)  # by itself, so that what was joined is not kept while the stage runs
+            h = run(stage, h, e, gather.get("up"), checkpointing=checkpointing)
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
         out: Tensor = self.head(self.norm(h.to(x.dtype), silu=True))
         return out
