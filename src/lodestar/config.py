@@ -107,7 +107,6 @@ class Config(BaseModel, metaclass=_Meta):
         validate_default=True,
         allow_inf_nan=False,
         protected_namespaces=(),
-        use_attribute_docstrings=True,
     )
     in_text: ClassVar[bool] = True
     """True if the short form can be written (`parse`)."""

@@ -128,6 +128,24 @@ def test_a_cache_that_cannot_be_written_to_is_done_without(monkeypatch: pytest.M
     assert probe.probe().fastest("float32", "bfloat16") == "float32"
 
 
+@pytest.mark.parametrize("home", ["read-only", "nowhere"])
+def test_a_home_that_takes_nothing_is_done_without(home: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in ("LODESTAR_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(variable, raising=False)
+    if home == "nowhere":  # as that of accounts of services; also for a superuser, who may write into what is read-only
+        monkeypatch.setenv("HOME", "/dev/null")
+    else:
+        (tmp_path / "home").mkdir(mode=0o500)
+        monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    clock = Fake(monkeypatch, lambda name, channels: 0.5 if name == "bfloat16" else 1.0, FORMATS)
+    monkeypatch.setattr(probe, "measure", lambda purpose, measure=probe.measure: measure(purpose, clock))
+    assert probe.probe().fastest == "bfloat16"
+    made = clock.calls
+    assert precision.choose_dtype(None, CPU) == torch.bfloat16
+    if home == "nowhere":
+        assert clock.calls == 2 * made, "nothing is kept"
+
+
 def test_two_processes_may_measure_at_once(fresh: Path) -> None:
     code = "from lodestar.nets import probe; probe.SHAPES = probe.SHAPES[2:3]; probe.probe()"
     both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lodestar.cli import convert, data, demo, edit, evaluate, export, info, plan, quantize, reproduce, sample, train, upsample
+from lodestar.cli.options import ready
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -48,5 +49,5 @@ _COMMANDS = (
     info.info,
 )
 for _command in _COMMANDS:
-    app.command()(_command)
+    app.command()(ready(_command))
 app.add_typer(edit.app, name="edit")

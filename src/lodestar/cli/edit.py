@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import LAST_SEED, Count, Model, Sampling, Solving, ask, flattened
+from lodestar.cli.options import LAST_SEED, Count, Model, Sampling, Solving, ask, flattened, ready
 
 if TYPE_CHECKING:
     from lodestar.generators.edits import AnyEdit
@@ -150,4 +150,4 @@ def make(
 
 
 for _command in (sdedit, invert, interpolate, inpaint):
-    app.command()(_command)
+    app.command()(ready(_command))

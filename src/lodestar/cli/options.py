@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -224,6 +226,26 @@ def flattened(command: Callable[..., None]) -> Callable[..., None]:
     whole.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     whole.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return whole
+
+
+def ready(command: Callable[..., None]) -> Callable[..., None]:
+    """The command, with the libraries that it needs loaded first, and without looks for garbage among their million objects.
+
+    They live as long as the process: neither the collections of the work nor those of Python's end go through them.
+    """
+
+    @wraps(command)
+    def run(**given: Any) -> None:
+        gc.disable()
+        try:
+            import lodestar.library  # noqa: F401
+        finally:
+            gc.freeze()
+            gc.enable()
+        atexit.register(gc.freeze)
+        command(**given)
+
+    return run
 
 
 def ask(labels: list[str] | None, count: int | None) -> list[str] | None:

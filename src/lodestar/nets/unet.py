@@ -348,7 +348,7 @@ class UNet(DenoiserNetwork):
     ) -> Tensor:
         gather = gather or {}
         finest = len(self.up) if kept is None else self.config.depths[0] + 1
-        down, up = [*self.down], [*self.up]
+        down, ups = [*self.down], [*self.up]
         e = self.time(time)
         e = F.silu(e if emb is None else e + emb).to(dtype or x.dtype)
         h = self.stem(x.to(dtype=dtype or x.dtype, memory_format=torch.channels_last))
@@ -357,6 +357,12 @@ class UNet(DenoiserNetwork):
         def through(stage: nn.Module, h: Tensor, part: Part) -> Tensor:
             return run(stage, h, e, gather.get(part), grids, checkpointing=self.config.checkpointing)
 
+        def up(stages: Sequence[nn.Module], h: Tensor) -> Tensor:
+            for stage in stages:
+                h = torch.cat([h, handed.pop()], dim=1)  # by itself, so that what was joined is not kept while the stage runs
+                h = through(stage, h, "up")
+            return h
+
         for stage in down[: finest - 1]:
             handed.append(h := through(stage, h, "down"))
         if kept is None or kept.deep is None:
@@ -364,14 +370,12 @@ class UNet(DenoiserNetwork):
                 handed.append(h := through(stage, h, "down"))
             for stage in self.middle:
                 h = through(stage, h, "middle")
-            for stage in up[:-finest]:
-                h = through(stage, torch.cat([h, handed.pop()], dim=1), "up")
+            h = up(ups[:-finest], h)
             if kept is not None:
                 kept.deep = h
         else:
             h = kept.deep
-        for stage in up[-finest:]:
-            h = through(stage, torch.cat([h, handed.pop()], dim=1), "up")
+        h = up(ups[-finest:], h)
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
         out: Tensor = self.head(self.norm(h, silu=True, wide=True))
         return out

@@ -1,0 +1,123 @@
+"""Forward passes and training steps against those of other projects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from common import CPU, FORMATS, Goal, Setting, chosen, seconds
+from networks import CIFAR_SIZE, adm64, ours, published, theirs
+from rich.table import Table
+from torch import Tensor, nn
+
+from lodestar.nets.precision import PRECISIONS, choose_dtype
+from lodestar.nets.unet import UNetConfig
+
+FORWARD = {"float32": (1.0, 1.0), "bfloat16": (2.2, 6.5), "int8": (3.3, 6.5)}
+"""Targets of forward passes by format, without and with matrix tiles; by itself, those of the format with the highest."""
+
+Call = Callable[[Tensor, Tensor], Tensor]
+
+
+def formats(config: UNetConfig) -> Iterator[tuple[str, Call]]:
+    """Our network in every format."""
+    for name in FORMATS:
+        network, dtype = ours(name, config), PRECISIONS[name]
+        yield name, lambda x, t, network=network, dtype=dtype: network(x, t, None, dtype)
+
+
+def compared(
+    other: Call | None, against: str, config: UNetConfig, size: int, batch: int, repeats: int
+) -> Iterator[tuple[str, ...]]:
+    """Rows of pictures a second, times as fast as the other network, and the error against our float32, by format."""
+    x, t = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,)).float()
+    networks = dict(formats(config))
+    with torch.inference_mode():
+        all_ = {**({} if other is None else {against: other}), **networks}
+        took = seconds({name: lambda call=call: call(x, t) for name, call in all_.items()}, repeats)
+        exact = networks["float32"](x, t)
+        base = took.get(against, took["float32"])
+        for name, each in took.items():
+            error = ((networks[name](x, t) - exact).norm() / exact.norm()).item() if name in networks else None
+            yield name, str(batch), f"{batch / each:.2f}", f"{base / each:.2f}", "" if error is None else f"{error:.1e}"
+
+
+def _goals(rows: list[tuple[str, ...]], what: str, targets: dict[str, tuple[float, float]]) -> Iterator[Goal]:
+    ratios = {name: float(ratio) for name, _, _, ratio, _ in rows}
+    yield Goal(f"{what}, by itself ({chosen()})", ratios[chosen()], *max(targets.values()))
+    for name in FORMATS:
+        if name in targets and name != "float32":
+            yield Goal(f"{what}, {name}", ratios[name], *targets[name])
+
+
+def forward(setting: Setting) -> Iterator[Table | Goal]:
+    """A forward pass at batch 8 and 32 against diffusers' in float32."""
+    table = Table("network", "batch", "pictures/s", "× diffusers", "error against our float32", title="forward pass, 32×32")
+    network = theirs().eval().requires_grad_(False)
+    for batch in (8, 32):
+        other = lambda x, t: network(x, t).sample  # noqa: E731
+        rows = list(compared(other, "diffusers, float32", CIFAR_SIZE, 32, batch, setting.repeats))
+        for row in rows:
+            table.add_row(*row)
+        yield from _goals(rows, f"forward, batch {batch}, against diffusers", FORWARD)
+    yield table
+
+
+def adm(setting: Setting) -> Iterator[Table | Goal]:
+    """A forward pass of the published ADM at 64×64, batch 4, against guided-diffusion's in float32."""
+    other, against = None, "guided-diffusion, float32"
+    if setting.guided_diffusion is not None:
+        other = published(setting.guided_diffusion).eval().requires_grad_(False)
+    title = (
+        "ADM at 64×64" if other is not None else "ADM at 64×64; guided-diffusion skipped (--guided-diffusion PATH): × our float32"
+    )
+    table = Table("network", "batch", "pictures/s", "times", "error against our float32", title=title)
+    rows = list(compared(other, against, adm64(), 64, 4, max(setting.repeats // 2, 2)))
+    for row in rows:
+        table.add_row(*row)
+    if other is not None:
+        yield from _goals(rows, "ADM at 64×64, batch 4, against guided-diffusion", {chosen(): (4.0, 6.0)})
+    yield table
+
+
+def stepper(network: nn.Module, call: Call, batch: int, fused: bool = True) -> Callable[[], None]:
+    """A training step: forward, backward, AdamW, one average."""
+    x, t, target = torch.randn(batch, 3, 32, 32), torch.rand(batch) * 1000, torch.randn(batch, 6, 32, 32)
+    parameters = list(network.parameters())
+    average = [parameter.detach().clone() for parameter in parameters]
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=fused)
+
+    def step() -> None:
+        optimizer.zero_grad(set_to_none=True)
+        (call(x, t) - target).square().mean().backward()
+        optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 1e-3)
+
+    return step
+
+
+def our_step(batch: int) -> Callable[[], None]:
+    """A training step of ours, in the format that is chosen by itself."""
+    network, dtype = ours(chosen(True), training=True), choose_dtype(None, CPU, "training")
+    return stepper(network, lambda x, t: network(x, t, None, dtype), batch)
+
+
+def train(setting: Setting) -> Iterator[Table | Goal]:
+    """A training step: forward, backward, AdamW, one average; against diffusers' in float32."""
+    table = Table("training step", "batch", "pictures/s", "× diffusers", title="training, 32×32")
+    against = "diffusers, float32"
+    for batch in (8, 32):
+        other = theirs()
+        took = seconds(
+            {
+                against: stepper(other, lambda x, t, other=other: other(x, t).sample, batch, fused=False),
+                f"ours, {chosen(True)}": our_step(batch),
+            },
+            max(setting.repeats // 2, 3),
+        )
+        for name, each in took.items():
+            table.add_row(name, str(batch), f"{batch / each:.1f}", f"{took[against] / each:.2f}")
+        if batch == 32:
+            yield Goal("training step, batch 32, against diffusers", took[against] / took[f"ours, {chosen(True)}"], 2.2, 5.0)
+    yield table

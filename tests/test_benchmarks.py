@@ -1,0 +1,43 @@
+"""The benchmarks that nobody runs every day: that they run at all, and what they leave."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parents[1] / "benchmarks"
+
+
+def gpu(*arguments: str) -> str:
+    command = [sys.executable, str(FOLDER / "gpu.py"), "--device", "cpu", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+
+def test_without_a_gpu_its_benchmark_says_so_and_in_small_fills_its_tables(tmp_path: Path) -> None:
+    assert "there is no GPU here" in gpu() and "nothing is measured" in gpu()
+    printed = gpu("--tiny", "--out", str(tmp_path / "gpu.json"))
+    told = json.loads((tmp_path / "gpu.json").read_text())
+    assert told["gpu"] is None and not told["left_out"]
+    tables = told["tables"]
+    assert {row["network"] for row in tables["sampling"]} == {row["network"] for row in tables["training"]}
+    assert {row["how"] for row in tables["sampling"]} == {"eager, float32", "eager, bfloat16"}
+    assert all(row["pictures a second"] > 0 and row["% of the peak"] > 0 for row in tables["sampling"] + tables["training"])
+    assert all(f"### {name}" in printed for name in tables)
+
+
+def test_the_gpus_benchmark_stops_when_its_time_is_over(tmp_path: Path) -> None:
+    printed = gpu("--tiny", "--seconds", "1", "--out", str(tmp_path / "gpu.json"))
+    told = json.loads((tmp_path / "gpu.json").read_text())
+    assert set(told["tables"]) == {"peak"} and len(told["left_out"]) >= 4 and "left out: " in printed
+
+
+@pytest.mark.parametrize(("part", "said"), [("nonsense", "unknown part 'nonsense'"), ("loop", "")])
+def test_parts_are_chosen_by_name(part: str, said: str) -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), part, "--repeats", "1"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert said in done.stderr and (done.returncode == 0) == (not said)
+    assert said or ("sampling loop" in done.stdout and "dpmpp" in done.stdout)
