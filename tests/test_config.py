@@ -299,3 +299,23 @@ class Mixed(Config):
 def test_a_union_of_models_without_kinds_has_a_path_too() -> None:
     with pytest.raises(Problem, match=r"^either\.pages is 0: input should be"):
         decode(Mixed, {"either": {"pages": 0}})
+
+
+class Described(Box):
+    kind: Literal["described"] = "described"  # type: ignore[assignment]
+    depth: float = 1.0
+    """Depth, in metres,
+    from the front."""
+    width: float = 1.0
+    ignored: str = ""
+
+
+class Narrower(Described):
+    kind: Literal["narrower"] = "narrower"  # type: ignore[assignment]
+    height: float = 0.5
+    """Height of the narrow one."""
+
+
+def test_settings_are_described_by_the_docstrings_under_them() -> None:
+    expected = {"depth": "Depth, in metres,\nfrom the front.", "height": "Height of the narrow one."}
+    assert Narrower.descriptions() == expected

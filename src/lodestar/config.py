@@ -10,10 +10,13 @@ This module imports neither torch nor any other module of the package, so the co
 
 from __future__ import annotations
 
+import ast
+import inspect
 import itertools
 import json
 import operator
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Collection, Iterable, Mapping
@@ -118,6 +121,22 @@ class Config(BaseModel, metaclass=_Meta):
             return type(self).model_validate(fields | {name: _frozen(value) for name, value in changes.items()})
         except ValidationError as error:
             raise Problem(_one_line(error, type(self), "")) from None
+
+    @classmethod
+    def descriptions(cls) -> dict[str, str]:
+        """Descriptions of the settings, by name: the docstrings under them, of base classes too.
+
+        Read from the source when asked for, which takes a millisecond a class: a program's start is not the time for that.
+        """
+        found: dict[str, str] = {}
+        for each in reversed(cls.__mro__[: cls.__mro__.index(Config)]):
+            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+            assert isinstance(tree, ast.ClassDef)
+            for field, text in itertools.pairwise(tree.body):
+                match field, text:
+                    case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(said))):
+                        found[name] = inspect.cleandoc(said)
+        return {name: text for name, text in found.items() if name in cls.model_fields}
 
     def to_json(self) -> str:
         """Compact JSON, keys in the order of the fields; `decode` reads it back to an equal configuration."""

@@ -52,7 +52,7 @@ class Probe(Config):
         return max(ratios) if len(ratios) == len(self.seconds) else None
 
     def fastest(self, *names: str) -> str:
-        """The format of these with the least part of float32's time where it does worst; float32 if one class is slower in it."""
+        """The fastest of the named formats, compared by their slowest class of shapes; float32 where none gains in every class."""
         ratios = {name: ratio for name in names if (ratio := self.ratio(name)) is not None and ratio <= MARGIN}
         return min(ratios, key=lambda name: ratios[name], default="float32")
 
