@@ -52,7 +52,7 @@ class Probe(Config):
         return max(ratios) if len(ratios) == len(self.seconds) else None
 
     def fastest(self, *names: str) -> str:
-        """The fastest of the named formats, compared by their slowest class of shapes; float32 where none gains in every class."""
+        """The fastest of the named formats, compared where each does worst; float32 where none gains in every class."""
         ratios = {name: ratio for name in names if (ratio := self.ratio(name)) is not None and ratio <= MARGIN}
         return min(ratios, key=lambda name: ratios[name], default="float32")
 
