@@ -57,7 +57,7 @@ def has(ability: str) -> bool:
 
 def chosen(training: bool = False) -> str:
     """The format that is chosen by itself here."""
-    dtype = choose_dtype(None, CPU, "training" if training else "sampling")
+    dtype = choose_dtype(None, CPU, "training" if training else "sampling", ranged=True)
     return next(name for name, each in PRECISIONS.items() if each == dtype)
 
 

@@ -8,13 +8,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from lodestar.nets.base import DenoiserNetwork
+from lodestar.evaluation.ranges import Spread, watched
 from lodestar.nets.precision import PRECISIONS, choose_dtype
-from lodestar.nets.unet import UNetConfig
+from lodestar.nets.unet import UNet, UNetConfig
 from lodestar.presets.adm import imagenet64
 
 CIFAR_SIZE = UNetConfig(width=64, multipliers=(1, 2, 2), blocks=2, attention=(2, 4), head_channels=32, out_channels=6)
 """A CIFAR-size ADM: 64 channels, two blocks, attention at 16 and 8."""
+
+
+TIME = 500.0
+"""Network time of all pictures, as in sampling."""
 
 
 def adm64() -> UNetConfig:
@@ -24,18 +28,30 @@ def adm64() -> UNetConfig:
     return config.replace(out_channels=6)
 
 
-def ours(format: str, config: UNetConfig = CIFAR_SIZE, training: bool = False) -> DenoiserNetwork:
+def ours(format: str, config: UNetConfig = CIFAR_SIZE, training: bool = False) -> UNet:
     """Our network in a format; its zero-initialised layers are filled, so that errors show."""
     torch.manual_seed(0)
-    network = config.build().to(memory_format=torch.channels_last)
+    network = config.replace(ranges=(0.0, 1000.0) if format == "int8" else ()).build().to(memory_format=torch.channels_last)
     for parameter in network.parameters():
         if not parameter.any():
             nn.init.normal_(parameter, std=0.02)
     if not training:
         choose_dtype(None, torch.device("cpu"))  # which also says where Winograd's convolutions are used
         network.eval().requires_grad_(False)
+        if format == "int8":
+            find(network)
         network.lower(PRECISIONS[format])
     return network
+
+
+@torch.inference_mode()
+def find(network: UNet) -> None:
+    """The ranges of a network's activations at one time, for all times."""
+    size, spreads = 8 * network.config.divisor, [(Spread(), Spread()) for _ in network.blocks]
+    with watched(network, spreads):
+        network(torch.randn(4, network.config.in_channels, size, size), torch.full((4,), TIME))
+    ranges = torch.tensor([[spread.best() for spread in pair] for pair in spreads])
+    network.get_buffer("ranges").copy_(ranges[..., None])
 
 
 def theirs() -> nn.Module:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from lodestar import library
 from lodestar.bundle import embedded
+from lodestar.nets.int8 import Grid, between
 from lodestar.nets.layers import Conv2d, GroupNorm
 from lodestar.nets.precision import PRECISIONS, choose_dtype
 
@@ -108,15 +109,18 @@ def calls(shape: Shape, batch: int, format: str) -> dict[str, Callable[[], objec
 
         return call
 
-    dtype = PRECISIONS[format]
+    coded = format == "int8" and shape.groups and shape.stride == 1
+    dtype, grid = between() if format == "int8" else PRECISIONS[format], Grid.to(4.0) if coded else None
     fast = Conv2d(shape.channels, shape.outputs, shape.kernel, stride=shape.stride, padding=shape.padding)
     fast.load_state_dict(conv.state_dict())
     fast.to(dtype, memory_format=torch.channels_last)
+    if coded:
+        fast.pack()
     given = x.to(dtype, memory_format=torch.channels_last)
     scale, shift = (each.to(dtype) for each in lines)
 
     def ours() -> Tensor:
-        return fast(norm(given, scale, shift, silu=True) if shape.groups else given)
+        return fast(norm(given, scale, shift, silu=True, grid=grid) if shape.groups else given, grid, dtype)
 
     return {"contiguous": plain(torch.contiguous_format), "channels-last": plain(torch.channels_last), "ours": ours}
 

@@ -6,12 +6,14 @@ from collections.abc import Callable, Iterator
 
 import torch
 from common import CPU, FORMATS, Goal, Setting, chosen, seconds
-from networks import CIFAR_SIZE, adm64, ours, published, theirs
+from networks import CIFAR_SIZE, TIME, adm64, ours, published, theirs
 from rich.table import Table
 from torch import Tensor, nn
 
 from lodestar.nets.precision import PRECISIONS, choose_dtype
 from lodestar.nets.unet import UNetConfig
+from lodestar.training.ema import Average, Decay
+from lodestar.training.update import Move, update
 
 FORWARD = {"float32": (1.0, 1.0), "bfloat16": (2.2, 6.5), "int8": (3.3, 6.5)}
 """Targets of forward passes by format, without and with matrix tiles; by itself, those of the format with the highest."""
@@ -30,7 +32,7 @@ def compared(
     other: Call | None, against: str, config: UNetConfig, size: int, batch: int, repeats: int
 ) -> Iterator[tuple[str, ...]]:
     """Rows of pictures a second, times as fast as the other network, and the error against our float32, by format."""
-    x, t = torch.randn(batch, 3, size, size), torch.randint(0, 1000, (batch,)).float()
+    x, t = torch.randn(batch, 3, size, size), torch.full((batch,), TIME)
     networks = dict(formats(config))
     with torch.inference_mode():
         all_ = {**({} if other is None else {against: other}), **networks}
@@ -80,19 +82,21 @@ def adm(setting: Setting) -> Iterator[Table | Goal]:
     yield table
 
 
-def stepper(network: nn.Module, call: Call, batch: int, fused: bool = True) -> Callable[[], None]:
-    """A training step: forward, backward, AdamW, one average."""
+def stepper(network: nn.Module, call: Call, batch: int, ours: bool = True) -> Callable[[], None]:
+    """A training step: forward, backward, AdamW, one average; the last two by our kernel, or as PyTorch does by default."""
     x, t, target = torch.randn(batch, 3, 32, 32), torch.rand(batch) * 1000, torch.randn(batch, 6, 32, 32)
     parameters = list(network.parameters())
-    average = [parameter.detach().clone() for parameter in parameters]
-    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=fused)
+    average = Average(Decay(decay=0.999), parameters)
+    optimizer = torch.optim.AdamW(parameters, lr=1e-4, fused=ours)
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
         (call(x, t) - target).square().mean().backward()
-        optimizer.step()
-        with torch.no_grad():
-            torch._foreach_lerp_(average, [parameter.detach() for parameter in parameters], 1e-3)
+        if ours:
+            update(Move(optimizer, None, torch.tensor(0.0)), parameters, [(average, 1e-3)])
+        else:
+            optimizer.step()
+            average.toward(parameters, 1e-3)
 
     return step
 
@@ -111,7 +115,7 @@ def train(setting: Setting) -> Iterator[Table | Goal]:
         other = theirs()
         took = seconds(
             {
-                against: stepper(other, lambda x, t, other=other: other(x, t).sample, batch, fused=False),
+                against: stepper(other, lambda x, t, other=other: other(x, t).sample, batch, ours=False),
                 f"ours, {chosen(True)}": our_step(batch),
             },
             max(setting.repeats // 2, 3),

@@ -69,7 +69,7 @@ def find_ranges(
     done = 0
     for batch in batches(model, source, count, seed, batch_size):
         for level, into in zip(levels, spreads, strict=True):
-            with _watched(network, into):
+            with watched(network, into):
                 _estimates(model, batch, level, seed, done)
         tick(done := done + len(batch))
     ranges = torch.tensor([[[each.best() for each in pair] for pair in blocks] for blocks in spreads])
@@ -124,8 +124,8 @@ def _estimates(model: Diffusion, batch: Batch, level: Level, seed: int, first: i
 
 
 @contextmanager
-def _watched(network: UNet, into: Sequence[tuple[Spread, Spread]]) -> Iterator[None]:
-    """Count what the convolutions of the residual blocks are given."""
+def watched(network: UNet, into: Sequence[tuple[Spread, Spread]]) -> Iterator[None]:
+    """Count the inputs of the convolutions of the residual blocks, while the context lasts."""
 
     def watch(spread: Spread) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
         return lambda module, given: spread.add(given[0][..., ::2, ::2] if given[0].shape[-1] > 8 else given[0])
