@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lodestar.config import CLASSES, Side
 from lodestar.nets.attention import AttentionPool
 from lodestar.nets.base import Network
-from lodestar.nets.layers import Conv2d, GroupNorm, Linear, zero
+from lodestar.nets.layers import Conv2d, GroupNorm, Linear, lower, zero
 from lodestar.nets.unet import BackboneConfig, Builder, TimeEmbedding, run
 
 Pool = Literal["adaptive", "attention", "spatial", "spatial_v2"]
@@ -103,4 +103,4 @@ class Classifier(Network):
 
     def lower(self, dtype: torch.dtype) -> None:
         for part in (self.stem, *self.hidden):
-            part.to(dtype)
+            lower(part, dtype)

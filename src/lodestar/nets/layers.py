@@ -86,6 +86,14 @@ class GroupNorm(nn.GroupNorm):
         return F.silu(y, inplace=not y.requires_grad) if silu else y
 
 
+def lower(part: nn.Module, dtype: torch.dtype) -> None:
+    """Keep a part's weights in `dtype`, for inference, but not those of norms, which compute in float32."""
+    for module in part.modules():
+        if not isinstance(module, GroupNorm):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(dtype)
+
+
 def timestep_embedding(time: Tensor, width: int, max_period: float = 10000.0, *, closed: bool = False) -> Tensor:
     """Sinusoids of times [B] (fractional ones too) as float32 [B, width]: cosines first, then sines (ADM's order).
 

@@ -20,7 +20,7 @@ from lodestar.config import Channels, Problem
 from lodestar.nets.attention import Attention, Gather, Layout
 from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, Kept, NetworkConfig, Part
 from lodestar.nets.int8 import Grid, Grids, between
-from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, timestep_embedding, zero
+from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, lower, timestep_embedding, zero
 
 Depth = Annotated[int, Field(ge=0, le=100)]
 """Residual blocks of a resolution."""
@@ -386,7 +386,7 @@ class UNet(DenoiserNetwork):
 
     def lower(self, dtype: torch.dtype) -> None:
         for part in (self.stem, *self.hidden):
-            part.to(between() if dtype == torch.int8 else dtype)
+            lower(part, between() if dtype == torch.int8 else dtype)
         if dtype == torch.int8:
             for block in self.blocks:
                 block.pack()
