@@ -139,7 +139,7 @@ def test_a_home_that_takes_nothing_is_done_without(home: str, monkeypatch: pytes
         monkeypatch.setenv("HOME", str(tmp_path / "home"))
     clock = Fake(monkeypatch, lambda name, channels: 0.5 if name == "bfloat16" else 1.0, FORMATS)
     monkeypatch.setattr(probe, "measure", lambda purpose, measure=probe.measure: measure(purpose, clock))
-    assert probe.probe().fastest == "bfloat16"
+    assert probe.probe().fastest("float32", "bfloat16") == "bfloat16"
     made = clock.calls
     assert precision.choose_dtype(None, CPU) == torch.bfloat16
     if home == "nowhere":
