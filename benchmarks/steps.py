@@ -166,7 +166,7 @@ def distance(point: Point, count: int, kept: Path, batch_size: int, reference: A
 def draw(path: Path, title: str, rows: list[tuple[Point, float, float]]) -> None:
     """The curves, as a PNG."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
     axes = figure.add_subplot()
@@ -182,6 +182,7 @@ def draw(path: Path, title: str, rows: list[tuple[Point, float, float]]) -> None
     axes.set_yscale("log")
     for each in (axes.xaxis, axes.yaxis):
         each.set_major_formatter(plain)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_minor_formatter(plain)
     axes.set_xlabel("seconds a picture, on one core")
     axes.set_ylabel("Fréchet distance")
