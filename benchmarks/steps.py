@@ -33,6 +33,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.optima import optima
 from lodestar.generators.request import Settings, request, settings
 from lodestar.nets.native import processor
+from lodestar.samplers import Ancestral
 
 FEW = 4
 """Steps of diffusers' that are timed."""
@@ -114,7 +115,7 @@ def theirs(point: Point, size: int) -> Callable[[], object]:
     import diffusers
 
     with tempfile.TemporaryDirectory() as folder:
-        form.export(library.load_diffusion(point.model, "cpu", "float32"), Path(folder), point.how.sampler, None)
+        form.export(library.load_diffusion(point.model, "cpu", "float32"), Path(folder), Ancestral(), None)
         unet = diffusers.UNet2DModel.from_pretrained(folder, subfolder="unet").eval()
         ddpm = diffusers.DDPMScheduler.from_pretrained(folder, subfolder="scheduler")
     scheduler = getattr(diffusers, point.theirs).from_config(ddpm.config)
@@ -126,7 +127,9 @@ def theirs(point: Point, size: int) -> Callable[[], object]:
         sample = x
         for time in scheduler.timesteps[:FEW]:
             output = unet(sample, time, class_labels=labels).sample
-            sample = scheduler.step(output[:, : output.shape[1]], time, sample).prev_sample
+            # Of the schedulers, DDPM's alone knows of a learned variance.
+            output = output if point.theirs == "DDPMScheduler" else output[:, : sample.shape[1]]
+            sample = scheduler.step(output, time, sample).prev_sample
         return sample
 
     return call
@@ -163,7 +166,7 @@ def distance(point: Point, count: int, kept: Path, batch_size: int, reference: A
 def draw(path: Path, title: str, rows: list[tuple[Point, float, float]]) -> None:
     """The curves, as a PNG."""
     from matplotlib.figure import Figure
-    from matplotlib.ticker import FuncFormatter
+    from matplotlib.ticker import FuncFormatter, NullFormatter
 
     figure = Figure(figsize=(9, 6), dpi=110, layout="constrained")
     axes = figure.add_subplot()
@@ -179,6 +182,7 @@ def draw(path: Path, title: str, rows: list[tuple[Point, float, float]]) -> None
     axes.set_yscale("log")
     for each in (axes.xaxis, axes.yaxis):
         each.set_major_formatter(plain)
+    axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_minor_formatter(plain)
     axes.set_xlabel("seconds a picture, on one core")
     axes.set_ylabel("Fréchet distance")

@@ -46,5 +46,7 @@ def plan(model: Model, planning: Planning = Planning()) -> None:
         batch_size=planning.batch_size, out=planning.out or library.find(model),
         sampler=planning.sampler, guidance=planning.guidance or (), clamp=planning.clamp,
     )  # fmt: skip
+    for each in found.plans:
+        print(f"optimized:{each.steps} is {each.plan}")
     show(found.table())
     print(found.file)

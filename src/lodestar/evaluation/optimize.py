@@ -180,10 +180,12 @@ class Search:
 
 
 def _stretched(logs: Tensor, count: int) -> Tensor:
-    """Levels of a longer plan, linear in log σ/α between those of a shorter one."""
-    place = torch.linspace(0, len(logs) - 1, count, dtype=logs.dtype)
-    below = place.floor().long().clamp(max=len(logs) - 2)
-    return torch.lerp(logs[below], logs[below + 1], place - below)
+    """Levels of a longer plan, linear in log σ/α between those of a shorter one; its wide first step stays one step."""
+    first, rest = logs[:1], logs[1:] if len(logs) > 2 else logs
+    place = torch.linspace(0, len(rest) - 1, count - 1 if len(logs) > 2 else count, dtype=logs.dtype)
+    below = place.floor().long().clamp(max=len(rest) - 2)
+    between = torch.lerp(rest[below], rest[below + 1], place - below)
+    return torch.cat([first, between]) if len(logs) > 2 else between
 
 
 def _damped(slopes: Tensor, now: Tensor, damping: float) -> Tensor:

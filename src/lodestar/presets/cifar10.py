@@ -61,7 +61,7 @@ def cifar10_weak() -> Run:
 def cifar10_fast() -> Run:
     """The student of 1, 2 and 4 steps: a consistency model of the embedded `cifar10`, whose guidance it has learned."""
     guided = {"task.jump": True, "task.scale": 1.5, "task.low": 0.3, "task.high": 5.0}
-    loop = {"train.images": 400_000, "train.batch_size": 64, "train.optimizer.warmup_images": 4_000}
+    loop = {"train.images": 200_000, "train.optimizer.warmup_images": 4_000}
     data = {"data.source": "cifar10-train.parquet", "data.transforms.flip": True}
     return settings("cifar10", 32, [guided, loop, data])
 

@@ -39,8 +39,8 @@ class Planned(Tabular):
     """The model's file with the plans in its card; None where none was written."""
 
     def table(self) -> Table:
-        """For a person: the plans and their errors, beside those of the usual plans."""
-        headings = {"steps": "steps", "plan": "plan", "error": "error", "usual": "best usual plan", "usual_error": "its error"}
+        """For a person: the errors of the plans, beside those of the usual plans."""
+        headings = {"steps": "steps", "error": "error", "usual": "best usual plan", "usual_error": "its error"}
         cells: list[Row] = [{name: getattr(each, name) for name in headings} for each in self.plans]
         return laid_out(cells, headings)
 
