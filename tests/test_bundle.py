@@ -257,7 +257,7 @@ def test_it_tells_what_it_is(folder: Path) -> None:
     ):
         assert fact in text
     bundle.save(folder / "two.bundle.json", {"prior": folder / "main.safetensors", "decoder": "cifar10_weak"})
-    assert "decoder: cifar10_weak (diffusion, SHA-256 d6420f037c3ab840…)" in lines("two.bundle.json")
+    assert "decoder: cifar10_weak (diffusion, SHA-256 2734df3b3731837c…)" in lines("two.bundle.json")
 
 
 def test_embedded_models_are_named_in_bundles_of_the_package() -> None:
