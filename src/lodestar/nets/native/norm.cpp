@@ -1,6 +1,6 @@
 // Group normalization of channels-last activations [B, P, C] with scale, shift and SiLU: forward and backward in two readings each.
 //
-// Sums are taken over chunks of places in float and joined in double in a fixed order, so that a picture's result depends neither
+// Sums are taken over chunks of rows in float and joined in double in a fixed order, so that a picture's result depends neither
 // on its batch nor on the number of threads.
 
 #include <algorithm>
@@ -14,6 +14,7 @@
 namespace {
 
 constexpr int64_t CHUNK = 256;
+constexpr int64_t WIDTH = 128;
 
 // What a value is stored as; 8 bits hold round(value / step) + zero.
 struct Grid {
@@ -49,21 +50,45 @@ struct Norm {
 
 namespace {
 
-int64_t chunks_of(const Norm& norm) { return (norm.places + CHUNK - 1) / CHUNK; }
+// How a picture is gone through: in rows of several places if these have few channels, for which loops would be too short.
+struct Rows {
+    int64_t repeat = 1, width, count, chunks;  // places and values of a row, rows, and chunks of CHUNK rows
 
-// Calls body(chunk, image, first value, places) for every chunk of every picture.
+    explicit Rows(const Norm& norm) {
+        while (2 * repeat * norm.channels <= WIDTH && norm.places % (2 * repeat) == 0) repeat *= 2;
+        width = repeat * norm.channels;
+        count = norm.places / repeat;
+        chunks = (count + CHUNK - 1) / CHUNK;
+    }
+};
+
+// Calls body(chunk, image, first value, rows) for every chunk of every picture.
 template <class Body>
-void each_chunk(const Norm& norm, Body body) {
-    int64_t chunks = chunks_of(norm);
+void each_chunk(const Norm& norm, const Rows& rows, Body body) {
 #pragma omp parallel for num_threads(norm.threads) schedule(static)
-    for (int64_t chunk = 0; chunk < norm.batch * chunks; chunk++) {
-        int64_t image = chunk / chunks, first = chunk % chunks * CHUNK;
-        body(chunk, image, (image * norm.places + first) * norm.channels, std::min(CHUNK, norm.places - first));
+    for (int64_t chunk = 0; chunk < norm.batch * rows.chunks; chunk++) {
+        int64_t image = chunk / rows.chunks, first = chunk % rows.chunks * CHUNK;
+        body(chunk, image, (image * rows.count + first) * rows.width, std::min(CHUNK, rows.count - first));
     }
 }
 
-// One picture's norm as y = slopes x + offsets [C].
-void as_lines(const Norm& norm, int64_t image, const float* mean, const float* rstd, float* slopes, float* offsets) {
+// The sum of a channel's values [chunks, 2, width] over its places in a row and over a picture's chunks; `second` of the two.
+double total(const Norm& norm, const Rows& rows, const float* sums, int64_t channel, bool second) {
+    double sum = 0;
+    for (int64_t chunk = 0; chunk < rows.chunks; chunk++)
+        for (int64_t place = 0; place < rows.repeat; place++)
+            sum += sums[(chunk * 2 + second) * rows.width + place * norm.channels + channel];
+    return sum;
+}
+
+// A value of each channel for every place of a row.
+void repeat(const Norm& norm, const Rows& rows, float* values) {
+    for (int64_t place = 1; place < rows.repeat; place++)
+        std::copy(values, values + norm.channels, values + place * norm.channels);
+}
+
+// One picture's norm as y = slopes x + offsets [width].
+void as_lines(const Norm& norm, const Rows& rows, int64_t image, const float* mean, const float* rstd, float* slopes, float* offsets) {
     int64_t each = norm.channels / norm.groups;
     for (int64_t channel = 0; channel < norm.channels; channel++) {
         int64_t group = image * norm.groups + channel / each;
@@ -76,20 +101,19 @@ void as_lines(const Norm& norm, int64_t image, const float* mean, const float* r
         slopes[channel] = slope;
         offsets[channel] = offset;
     }
+    repeat(norm, rows, slopes);
+    repeat(norm, rows, offsets);
 }
 
-// One picture's means and inverse deviations [G] from its chunks' sums and sums of squares [chunks, 2, C].
-void moments(const Norm& norm, const float* sums, float* mean, float* rstd) {
+// One picture's means and inverse deviations [G] from its chunks' sums and sums of squares [chunks, 2, width].
+void moments(const Norm& norm, const Rows& rows, const float* sums, float* mean, float* rstd) {
     int64_t each = norm.channels / norm.groups;
     double count = double(each) * norm.places;
     for (int64_t group = 0; group < norm.groups; group++) {
         double sum = 0, square = 0;
-        for (int64_t chunk = 0; chunk < chunks_of(norm); chunk++) {
-            const float* part = sums + chunk * 2 * norm.channels + group * each;
-            for (int64_t channel = 0; channel < each; channel++) {
-                sum += part[channel];
-                square += part[norm.channels + channel];
-            }
+        for (int64_t channel = group * each; channel < (group + 1) * each; channel++) {
+            sum += total(norm, rows, sums, channel, false);
+            square += total(norm, rows, sums, channel, true);
         }
         double middle = sum / count, variance = square / count - middle * middle;
         mean[group] = float(middle);
@@ -99,97 +123,96 @@ void moments(const Norm& norm, const float* sums, float* mean, float* rstd) {
 
 template <class In, class Out>
 int forward(const Norm& norm, const In* x, Out* y, float* mean, float* rstd, Grid grid) {
-    int64_t chunks = chunks_of(norm), channels = norm.channels;
-    float* sums = static_cast<float*>(std::malloc(sizeof(float) * 2 * channels * norm.batch * (chunks + 1)));
+    const Rows rows(norm);
+    const int64_t chunks = rows.chunks, width = rows.width;
+    float* sums = static_cast<float*>(std::malloc(sizeof(float) * 2 * width * norm.batch * (chunks + 1)));
     if (!sums) return 1;
-    float* lines = sums + 2 * channels * norm.batch * chunks;
-    each_chunk(norm, [&](int64_t chunk, int64_t, int64_t begin, int64_t places) {
-        float *__restrict sum = sums + chunk * 2 * channels, *__restrict square = sum + channels;
-        std::fill(sum, sum + 2 * channels, 0.0f);
-        for (const In* from = x + begin; from < x + begin + places * channels; from += channels)
-            for (int64_t channel = 0; channel < channels; channel++) {
-                float value = load(from[channel]);
-                sum[channel] += value;
-                square[channel] += value * value;
+    float* lines = sums + 2 * width * norm.batch * chunks;
+    each_chunk(norm, rows, [&](int64_t chunk, int64_t, int64_t begin, int64_t count) {
+        float *__restrict sum = sums + chunk * 2 * width, *__restrict square = sum + width;
+        std::fill(sum, sum + 2 * width, 0.0f);
+        for (const In* from = x + begin; from < x + begin + count * width; from += width)
+            for (int64_t index = 0; index < width; index++) {
+                float value = load(from[index]);
+                sum[index] += value;
+                square[index] += value * value;
             }
     });
     for (int64_t image = 0; image < norm.batch; image++) {
-        moments(norm, sums + image * chunks * 2 * channels, mean + image * norm.groups, rstd + image * norm.groups);
-        as_lines(norm, image, mean, rstd, lines + image * 2 * channels, lines + (image * 2 + 1) * channels);
+        moments(norm, rows, sums + image * chunks * 2 * width, mean + image * norm.groups, rstd + image * norm.groups);
+        as_lines(norm, rows, image, mean, rstd, lines + image * 2 * width, lines + (image * 2 + 1) * width);
     }
-    each_chunk(norm, [&](int64_t, int64_t image, int64_t begin, int64_t places) {
-        const float *__restrict slopes = lines + image * 2 * channels, *__restrict offsets = slopes + channels;
+    each_chunk(norm, rows, [&](int64_t, int64_t image, int64_t begin, int64_t count) {
+        const float *__restrict slopes = lines + image * 2 * width, *__restrict offsets = slopes + width;
         // Copies, since bytes that are written might belong to whatever is referred to.
-        const int64_t count = channels;
+        const int64_t each = width;
         const Grid own = grid;
         const bool silu = norm.silu;
         const In* __restrict from = x + begin;
         Out* __restrict to = y + begin;
-        for (int64_t place = 0; place < places; place++, from += count, to += count) {
+        for (int64_t row = 0; row < count; row++, from += each, to += each) {
             if (silu)
-                for (int64_t channel = 0; channel < count; channel++) {
-                    float z = load(from[channel]) * slopes[channel] + offsets[channel];
-                    put(to[channel], z * sigmoid(z), own);
+                for (int64_t index = 0; index < each; index++) {
+                    float z = load(from[index]) * slopes[index] + offsets[index];
+                    put(to[index], z * sigmoid(z), own);
                 }
             else
-                for (int64_t channel = 0; channel < count; channel++)
-                    put(to[channel], load(from[channel]) * slopes[channel] + offsets[channel], own);
+                for (int64_t index = 0; index < each; index++)
+                    put(to[index], load(from[index]) * slopes[index] + offsets[index], own);
         }
     });
     std::free(sums);
     return 0;
 }
 
-// One place's gradients of z (before SiLU), added to sums, and to those of their products with x.
+// One row's gradients of z (before SiLU), added to sums, and to those of their products with x.
 template <class In, class Grad>
 void slope_and_sum(const In* __restrict x, const Grad* __restrict dy, In* __restrict g, const float* __restrict slopes,
-                   const float* __restrict offsets, float* __restrict plain, float* __restrict times, int64_t channels) {
-    for (int64_t channel = 0; channel < channels; channel++) {
-        float value = load(x[channel]), grad = load(dy[channel]) * silu_slope(value * slopes[channel] + offsets[channel]);
-        plain[channel] += grad;
-        times[channel] += grad * value;
-        store(g[channel], grad);
+                   const float* __restrict offsets, float* __restrict plain, float* __restrict times, int64_t width) {
+    for (int64_t index = 0; index < width; index++) {
+        float value = load(x[index]), grad = load(dy[index]) * silu_slope(value * slopes[index] + offsets[index]);
+        plain[index] += grad;
+        times[index] += grad * value;
+        store(g[index], grad);
     }
 }
 
 // dx, in which g, the gradient of z (before SiLU), is kept on the way; and own [B, 2, C]: the sums over places of g and of g times the normalized x.
 template <class In, class Grad>
 int backward(const Norm& norm, const In* x, const Grad* dy, In* dx, const float* mean, const float* rstd, float* own) {
-    int64_t chunks = chunks_of(norm), channels = norm.channels, each = channels / norm.groups;
-    float* sums = static_cast<float*>(std::malloc(sizeof(float) * 2 * channels * norm.batch * (chunks + 2)));
+    const Rows rows(norm);
+    const int64_t chunks = rows.chunks, width = rows.width, channels = norm.channels, each = channels / norm.groups;
+    float* sums = static_cast<float*>(std::malloc(sizeof(float) * 2 * width * norm.batch * (chunks + 2)));
     if (!sums) return 1;
-    float* lines = sums + 2 * channels * norm.batch * chunks;  // [B, 4, C]: z = slopes x + offsets; dx = slopes g + backs x + means
+    float* lines = sums + 2 * width * norm.batch * chunks;  // [B, 4, width]: z = slopes x + offsets; dx = slopes g + backs x + means
     for (int64_t image = 0; image < norm.batch; image++)
-        as_lines(norm, image, mean, rstd, lines + image * 4 * channels, lines + (image * 4 + 1) * channels);
-    each_chunk(norm, [&](int64_t chunk, int64_t image, int64_t begin, int64_t places) {
-        const float *__restrict slopes = lines + image * 4 * channels, *__restrict offsets = slopes + channels;
-        float *__restrict plain = sums + chunk * 2 * channels, *__restrict times = plain + channels;
-        std::fill(plain, plain + 2 * channels, 0.0f);
-        for (int64_t place = 0; place < places; place++) {
-            const In* __restrict from = x + begin + place * channels;
-            const Grad* __restrict given = dy + begin + place * channels;
-            In* __restrict to = dx + begin + place * channels;
+        as_lines(norm, rows, image, mean, rstd, lines + image * 4 * width, lines + (image * 4 + 1) * width);
+    each_chunk(norm, rows, [&](int64_t chunk, int64_t image, int64_t begin, int64_t count) {
+        const float *__restrict slopes = lines + image * 4 * width, *__restrict offsets = slopes + width;
+        float *__restrict plain = sums + chunk * 2 * width, *__restrict times = plain + width;
+        std::fill(plain, plain + 2 * width, 0.0f);
+        for (int64_t row = 0; row < count; row++) {
+            const In* __restrict from = x + begin + row * width;
+            const Grad* __restrict given = dy + begin + row * width;
+            In* __restrict to = dx + begin + row * width;
             if (norm.silu)
-                slope_and_sum(from, given, to, slopes, offsets, plain, times, channels);
+                slope_and_sum(from, given, to, slopes, offsets, plain, times, width);
             else
-                for (int64_t channel = 0; channel < channels; channel++) {
-                    float value = load(from[channel]), grad = load(given[channel]);
-                    plain[channel] += grad;
-                    times[channel] += grad * value;
+                for (int64_t index = 0; index < width; index++) {
+                    float value = load(from[index]), grad = load(given[index]);
+                    plain[index] += grad;
+                    times[index] += grad * value;
                 }
         }
     });
     for (int64_t image = 0; image < norm.batch; image++) {
-        float *backs = lines + (image * 4 + 2) * channels, *means = backs + channels;
+        float *backs = lines + (image * 4 + 2) * width, *means = backs + width;
         for (int64_t group = 0; group < norm.groups; group++) {
             double middle = mean[image * norm.groups + group], inverse = rstd[image * norm.groups + group];
             double first = 0, second = 0;
             for (int64_t channel = group * each; channel < (group + 1) * each; channel++) {
-                double plain = 0, times = 0;
-                for (int64_t chunk = image * chunks; chunk < (image + 1) * chunks; chunk++) {
-                    plain += sums[chunk * 2 * channels + channel];
-                    times += sums[(chunk * 2 + 1) * channels + channel];
-                }
+                const float* part = sums + image * chunks * 2 * width;
+                double plain = total(norm, rows, part, channel, false), times = total(norm, rows, part, channel, true);
                 times = (times - middle * plain) * inverse;
                 own[image * 2 * channels + channel] = float(plain);
                 own[(image * 2 + 1) * channels + channel] = float(times);
@@ -201,20 +224,22 @@ int backward(const Norm& norm, const In* x, const Grad* dy, In* dx, const float*
             std::fill(backs + group * each, backs + (group + 1) * each, float(back));
             std::fill(means + group * each, means + (group + 1) * each, float(-inverse * first / count - back * middle));
         }
+        repeat(norm, rows, backs);
+        repeat(norm, rows, means);
     }
-    each_chunk(norm, [&](int64_t, int64_t image, int64_t begin, int64_t places) {
-        const float *__restrict slopes = lines + image * 4 * channels;
-        const float *__restrict backs = slopes + 2 * channels, *__restrict means = backs + channels;
-        for (int64_t place = 0; place < places; place++) {
-            const In* __restrict from = x + begin + place * channels;
-            const Grad* __restrict given = dy + begin + place * channels;
-            In* __restrict to = dx + begin + place * channels;
+    each_chunk(norm, rows, [&](int64_t, int64_t image, int64_t begin, int64_t count) {
+        const float *__restrict slopes = lines + image * 4 * width;
+        const float *__restrict backs = slopes + 2 * width, *__restrict means = backs + width;
+        for (int64_t row = 0; row < count; row++) {
+            const In* __restrict from = x + begin + row * width;
+            const Grad* __restrict given = dy + begin + row * width;
+            In* __restrict to = dx + begin + row * width;
             if (norm.silu)
-                for (int64_t channel = 0; channel < channels; channel++)
-                    store(to[channel], slopes[channel] * load(to[channel]) + backs[channel] * load(from[channel]) + means[channel]);
+                for (int64_t index = 0; index < width; index++)
+                    store(to[index], slopes[index] * load(to[index]) + backs[index] * load(from[index]) + means[index]);
             else
-                for (int64_t channel = 0; channel < channels; channel++)
-                    store(to[channel], slopes[channel] * load(given[channel]) + backs[channel] * load(from[channel]) + means[channel]);
+                for (int64_t index = 0; index < width; index++)
+                    store(to[index], slopes[index] * load(given[index]) + backs[index] * load(from[index]) + means[index]);
         }
     });
     std::free(sums);
