@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from lodestar.config import Problem
 from lodestar.data.shapes.render import AREA, coverage
 from lodestar.data.shapes.scene import COLOURS, SIZES
 
@@ -54,7 +55,7 @@ class Seen:
 
 
 def look(picture: np.ndarray) -> tuple[Seen, ...]:
-    """The things in a picture, uint8 [H, W, 3] or [3, H, W], the largest first."""
+    """The things in a picture, uint8 [H, W, 3] or [3, H, W], the largest first. Raises Problem for what is no picture."""
     colours = _channels_last(picture).astype(np.float32) @ _AXES
     side = min(colours.shape[:2])
     labels, boxes = _parts((colours[:, :, 1:] ** 2).sum(2) > _COLOURFUL**2)
@@ -72,7 +73,7 @@ def look(picture: np.ndarray) -> tuple[Seen, ...]:
 def _channels_last(picture: np.ndarray) -> np.ndarray:
     picture = np.asarray(picture)
     if picture.dtype != np.uint8 or picture.ndim != 3 or 3 not in (picture.shape[0], picture.shape[2]):
-        raise ValueError(f"the picture is {picture.dtype} {list(picture.shape)}, and not uint8 [3, H, W] or [H, W, 3]")
+        raise Problem(f"the picture is {picture.dtype} {list(picture.shape)}, and not uint8 [3, H, W] or [H, W, 3]")
     return picture if picture.shape[2] == 3 else picture.transpose(1, 2, 0)
 
 
