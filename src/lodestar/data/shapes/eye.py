@@ -28,7 +28,7 @@ _UNLIKE = 0.35
 """Squared difference from a shape, relative to its area, from which on a thing has no shape."""
 _MIDDLE = math.sqrt(SIZES["small"][1] * SIZES["large"][0])
 _SMALLEST, _LARGEST = 0.75 * SIZES["small"][0], 1.25 * SIZES["large"][1]
-"""Radii between which a thing is small or large, and beyond which it is neither."""
+"""Limits of the radius; a thing beyond them is neither small nor large."""
 _CORE = 0.8
 """Pixels with this share of a thing's colourfulness show its colour."""
 
@@ -36,7 +36,8 @@ _AROUND = 3
 """Pixels around a thing that are looked at with it."""
 _TRUST = np.array([4, 1, 1], np.float32)
 """Weights of the differences from the ground in grey and in colour, which photographs blur."""
-_BLURS = (0.1, 0.3)
+_BLURS = (0.2, 0.33)
+"""Shares of a pixel given to each of its neighbours in blurred pictures; sharp ones give none."""
 
 _NAMES = tuple(COLOURS)
 _NAMED = (np.array(list(COLOURS.values()), np.float32) @ _AXES)[:, 1:]
@@ -87,7 +88,8 @@ def _thing(colours: np.ndarray, labels: np.ndarray, number: int, corner: tuple[i
     around = colours[(labels == 0) & ~near][:, 0]
     ground = np.array([np.median(around) if len(around) else 0, 0, 0], np.float32)
     weighted = (colour - ground) * _TRUST
-    share = ((colours - ground) @ weighted) / ((colour - ground) @ weighted) * (_grown(near) & (inside | (labels == 0)))
+    whole = max(float((colour - ground) @ weighted), 1.0)  # of colours that cancel, as in noise, nothing is left
+    share = (colours - ground) @ weighted / whole * (_grown(near) & (inside | (labels == 0)))
     area = max(float(share.sum()), 1.0)
     lines, columns = np.arange(len(share)) + 0.5, np.arange(share.shape[1]) + 0.5
     y, x = float(share.sum(1) @ lines) / area, float(share.sum(0) @ columns) / area
