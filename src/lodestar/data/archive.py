@@ -126,7 +126,7 @@ class TarRows(ArchiveRows):
         listing.files = list(names)
         if all(name in self._places for name in names.values()):
             self._archive.members.clear()  # type: ignore[attr-defined]
-            if file.name == self._path:  # it was not packed
+            if str(file.name) == str(self._path):  # it was not packed
                 file.close()
                 self._file = None
         return names, listing
