@@ -12,6 +12,7 @@ import threading
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -44,8 +45,8 @@ class ArchiveRows(ABC):
             with reading(f"{name} in {spec}"):
                 return self._read(self._names[name])
 
-        tree = read_tree(listing, read, spec, asked.labels is not False, archive=stem)
-        self._files, self.names, self.labels = tree.files, tree.names, tree.labels
+        tree = read_tree(listing, read, spec, asked, archive=stem)
+        self._files, self.names, self.labels, self.texts = tree.files, tree.names, tree.labels, tree.reader()
 
     @abstractmethod
     def _open(self) -> tuple[dict[str, str], Listing]:
@@ -98,11 +99,16 @@ class ZipRows(ArchiveRows):
 
 
 class TarRows(ArchiveRows):
-    """See ArchiveRows. A compressed tar is unpacked into a temporary file without a name, for reading at random."""
+    """See ArchiveRows. A compressed tar is unpacked into a temporary file without a name, for reading at random.
+
+    Of a file, its place in the tar is kept, and no more: a set of many tars has millions. Nor does a tar stay open.
+    """
 
     def _open(self) -> tuple[dict[str, str], Listing]:
         self._lock = threading.Lock()
-        file = _plain(self._path)
+        self._file: _Bounded | None = (file := _plain(self._path))
+        self._places: dict[str, tuple[int, int]] = {}
+        """Offset and size of the contents by the tar's own name, of files whose contents are in one piece."""
         self._archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (open as long as the rows are)
         names: dict[str, str] = {}
         listing = Listing()
@@ -112,21 +118,35 @@ class TarRows(ArchiveRows):
                 listing.folders.append(path)
             elif member.isreg() or member.islnk():
                 names[path] = member.name
+                self._places.pop(member.name, None)
+                if member.isreg() and not member.issparse():
+                    self._places[member.name] = member.offset_data, member.size
             else:
                 listing.strange.append(path)
         listing.files = list(names)
+        if all(name in self._places for name in names.values()):
+            self._archive.members.clear()  # type: ignore[attr-defined]
+            if str(file.name) == str(self._path):  # it was not packed
+                file.close()
+                self._file = None
         return names, listing
 
     def _read(self, name: str) -> bytes:
         with self._lock:
-            file = self._archive.extractfile(name)
-            if file is None:
+            if name in self._places:
+                offset, size = self._places[name]
+                check_unpacked(size, self._path.stat().st_size, LARGEST)
+                with open(self._path, "rb") if self._file is None else nullcontext(self._file) as file:
+                    file.seek(offset)
+                    return file.read(size)
+            member = self._archive.extractfile(name)
+            if member is None:
                 raise ValueError("it is a link to what is no file")
-            with file:
+            with member:
                 # What is sparse may claim any size.
-                check_unpacked(file.seek(0, os.SEEK_END), self._path.stat().st_size, LARGEST)
-                file.seek(0)
-                return file.read()
+                check_unpacked(member.seek(0, os.SEEK_END), self._path.stat().st_size, LARGEST)
+                member.seek(0)
+                return member.read()
 
 
 def _forward(archive: tarfile.TarFile, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:
