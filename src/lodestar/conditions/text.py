@@ -61,12 +61,16 @@ class TextCondition(Condition):
     def check(self, text: str, name: str = "prompt") -> None:
         """Raise Problem for a text that is too long, or not valid Unicode."""
         if not _valid(text):
-            raise Problem(f"{name} {shown(text)} is not valid Unicode (UTF-8)")
+            raise Problem(f"{name} {text!a} is not valid Unicode (UTF-8)")
         if not self.tokenizer.fits(text, self.network.context):
             raise Problem(
                 f"{name} {shown(text)} has more than this model's {self.network.context} tokens: shorten it, or --cut-prompt "
                 f"(cut_prompt=True in Python) keeps {self.tokenizer.cut(text, self.network.context)!r}"
             )
+
+    def cut(self, text: str) -> str:
+        """A text, or its longest beginning that is not too long."""
+        return text if not _valid(text) else self.tokenizer.cut(text, self.network.context)
 
 
 class TextEncoder(Encoder):

@@ -10,7 +10,7 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lodestar.conditions import Ask, Label
+from lodestar.conditions import Ask
 from lodestar.config import COUNT, Config, Count, Problem, checked
 from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise, seeds_from
@@ -109,16 +109,16 @@ class Edit(Config, abc.ABC):
         """The sampler where none is asked for; None is the model's own."""
         return None
 
-    def asks(self, pictures: int, labels: Sequence[Label], count: int | None, seed: int) -> tuple[Ask, ...]:
-        """Every picture under every label, once, or over again until there are `count` results, each with a seed of its own.
+    def asks(self, pictures: int, wanted: Sequence[Ask], count: int | None, seed: int) -> tuple[Ask, ...]:
+        """Every picture as everything wanted, once, or over again until there are `count` results, each with a seed of its own.
 
         Raises Problem where that makes none.
         """
         if not pictures:
             raise Problem(f"{self.kind} needs a picture to start from, and none is given")
-        each = len(labels)
+        each = len(wanted)
         seeds = seeds_from(seed, checked("count", pictures * each if count is None else count, Count))
-        return tuple(Ask(seed=own, label=labels[k % each], source=k // each % pictures) for k, own in enumerate(seeds))
+        return tuple(asking(wanted[k % each], own, source=k // each % pictures) for k, own in enumerate(seeds))
 
     @abc.abstractmethod
     def length(self, steps: Sequence[Transition]) -> int:
@@ -138,6 +138,11 @@ class Edit(Config, abc.ABC):
         """Raise Problem where this cannot be done with this sampler, or without a mask or with one."""
         if mask is not None:
             raise Problem(f"a mask has no effect on {self.kind}: leave it out, or inpaint")
+
+
+def asking(wanted: Ask, seed: int, **place: int | float) -> Ask:
+    """The ask of one result: what is wanted, with its seed, and its place among the pictures (source, or weight)."""
+    return wanted.model_copy(update={"seed": seed, **place})
 
 
 def _there(pictures: int) -> str:
