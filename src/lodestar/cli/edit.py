@@ -100,7 +100,12 @@ def inpaint(
     mask: Annotated[
         Path, typer.Option("--mask", help="PNG of the pictures' size, or the model's: any place with white in it is filled in.")
     ],
-    resamples: Annotated[int, typer.Option("--resamples", help="RePaint's r: how often each stretch of steps is taken.")] = 10,
+    resamples: Annotated[
+        int | None,
+        typer.Option(
+            "--resamples", help="RePaint's r: how often each stretch of steps is taken; default 10, 1 for a model that inpaints."
+        ),
+    ] = None,
     jump: Annotated[int, typer.Option("--jump", help="RePaint's j: how many steps long a stretch is.")] = 10,
     picture: Chosen = None,
     label: Labels = None,

@@ -24,9 +24,9 @@ from lodestar.generators.agreement import check_rival, note_sampler
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
-from lodestar.generators.edits.editing import PreparedEdit, check_material, low_res_of, sampler_of, shape_of
+from lodestar.generators.edits.editing import PreparedEdit, check_material, handed_of, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import Critic, Guides, check_given, chosen
+from lodestar.generators.guide import NOTHING, Critic, Guides, Handed, check_given, chosen
 from lodestar.generators.guided import Guided, bind, check_intervals
 from lodestar.generators.request import AskedLabel, Frame, Request, Settings, Wanted, listed, settings, taken
 from lodestar.generators.samples import Samples
@@ -108,11 +108,11 @@ class Diffusion(DiffusionModel, Generator):
         return PreparedSampling(guided, asked, sampler, steps)
 
     def check(
-        self, asked: Request, guides: Guides | None = None, low_res: Tensor | None = None
+        self, asked: Request, guides: Guides | None = None, handed: Handed = NOTHING
     ) -> tuple[Guided, Sampler, list[Transition]]:
         """The guided model, the sampler and the steps for a request. Raises Problem if it cannot be answered.
 
-        low_res: the pictures uint8 [N, C, h, w] that an upsampler enlarges, one for each of the request.
+        handed: the conditions' pictures, one for each of the request.
         """
         checked("request", asked, InstanceOf[Request])
         if asked.later:
@@ -128,7 +128,7 @@ class Diffusion(DiffusionModel, Generator):
             self.check_label(ask.label, guided.guides)
         for text in dict.fromkeys(ask.text for ask in asked.asks):
             self.check_text(text)
-        guided.denoise(few, None if low_res is None else low_res[: len(few)])
+        guided.denoise(few, {name: pictures[: len(few)] for name, pictures in handed.items()})
         check_intervals(guidance, sampler, steps, f"those of plan {how.steps!r}")
         renoising = next((f"guidance {each.kind}" for each in guidance if each.renoises), None)
         learned = self.config.denoiser.variance != "fixed"
@@ -195,7 +195,7 @@ class Diffusion(DiffusionModel, Generator):
             raise Problem(f"temperature is {given:g}: {how.kind} of pictures draws no noise that it could change")
         sampler = sampler_of(self.config, asked)
         settled = asked.replace(settings=asked.settings.replace(sampler=sampler))
-        guided, sampler, steps = self.check(settled, guides, low_res_of(asked, material))
+        guided, sampler, steps = self.check(settled, guides, handed_of(asked, material))
         how.check(asked, sampler, steps, material.mask)
         return PreparedEdit(guided, asked, material, sampler, steps)
 
@@ -246,10 +246,10 @@ class Diffusion(DiffusionModel, Generator):
         for text in dict.fromkeys(ask.text for ask in asks):
             self.check_text(text)
 
-    def bound(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
+    def bound(self, asks: Sequence[Ask], handed: Handed = NOTHING) -> Bound:
         """The denoiser of the asks, for inference; see `lodestar.generators.guided.bind`."""
         self.eval()
-        return bind(self, asks, low_res)
+        return bind(self, asks, handed)
 
 
 def _shifted(guidance: Sequence[Guidance], level: Level) -> bool:

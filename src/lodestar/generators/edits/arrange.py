@@ -20,7 +20,7 @@ from lodestar.generators.edits import AnyEdit, Interpolate
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Guides
 from lodestar.generators.request import AskedLabel, Prompts
-
+from lodestar.models.diffusion import DiffusionModel
 
 _NONE = Prompts()
 
@@ -76,7 +76,7 @@ def arrange(
     count: int | None, seed: int, guides: Guides | None = None, prompts: Prompts = _NONE,
 ) -> EditRequest:  # fmt: skip
     """The request for what is asked, with the sampling settings of the model. Raises Problem."""
-    pictures = len(material.pictures)
+    pictures, how = len(material.pictures), _settled(model, how)
     if isinstance(how, Interpolate):
         ends = [model.labels(first or second or ["none"], None, guides) for first, second in ((origin, label), (label, origin))]
         if any(len(end) != 1 for end in ends):
@@ -103,6 +103,10 @@ def arrange(
         mask=material.mask_digest,
         origins=origins,
     )
+
+
+def _settled(model: Generator, how: AnyEdit) -> AnyEdit:
+    return how.settled(model.config) if isinstance(model, DiffusionModel) else how
 
 
 def _told(model: Generator, material: Material) -> Sequence[str] | None:

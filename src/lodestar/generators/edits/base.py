@@ -15,8 +15,10 @@ from lodestar.config import COUNT, Config, Count, Problem, checked
 from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.transition import Transition
+from lodestar.generators.guide import Handed
 from lodestar.generators.guided import Guided
 from lodestar.generators.request import Request
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import Sampler, State
 
 
@@ -58,8 +60,8 @@ class EditJob:
     """For these results alone."""
     pictures: Tensor
     """All the pictures that the request is made of, float32 [P, C, H, W] in [−1, 1]."""
-    low_res: Tensor | None
-    """The one that each result is enlarged from, uint8 [B, C, h, w]; None where none is."""
+    handed: Handed
+    """Pictures handed over to the model's conditions, one for each result."""
     mask: Tensor | None
     """bool [H, W], True where something is to be made."""
     noise: SeededNoise
@@ -81,14 +83,18 @@ class EditJob:
         """A `Denoise` of what is asked, with the guidance of the request or without."""
         if not guidance:
             model = self.guided.model
-            return Guided(model, self.request.settings.replace(guidance=()).complete(model.limit)).denoise(asks, self.low_res)
-        return self.guided.denoise(asks, self.low_res)
+            return Guided(model, self.request.settings.replace(guidance=()).complete(model.limit)).denoise(asks, self.handed)
+        return self.guided.denoise(asks, self.handed)
 
 
 class Edit(Config, abc.ABC):
     """A way of making pictures of pictures. It is its own configuration."""
 
     kind: str
+
+    def settled(self, model: DiffusionConfig) -> Self:
+        """The edit with settings that depend on the model's training."""
+        return self
 
     @property
     def inverts(self) -> bool:
