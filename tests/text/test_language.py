@@ -1,4 +1,4 @@
-"""A frozen language model as the encoder of text: states kept on disk, known by a digest. With a small real one, if it is there."""
+"""A frozen language model as the encoder of text: states kept on disk, known by a digest; with a small real one where it is."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ def test_a_missing_model_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     pytest.importorskip("transformers")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
-    with pytest.raises(Problem, match="^language model 'nobody/nothing' cannot be loaded: ") as caught:
+    with pytest.raises(Problem, match=r"^language model 'nobody/nothing' cannot be loaded: ") as caught:
         LanguageModel(model="nobody/nothing").settled()
     assert "\n" not in str(caught.value)
