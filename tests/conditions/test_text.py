@@ -60,6 +60,11 @@ def test_a_text_is_encoded_once_while_the_weights_stay(encoder: TextEncoder) -> 
         assert not torch.equal(encoder(TEXT.read(["xy"])).emb[0], again.emb[0])
         encoder.load_state_dict(encoder.state_dict())
     assert rows == [2, 1, 1]
+    with torch.inference_mode():
+        encoder(TEXT.read(["new"]))
+    with torch.no_grad():
+        assert not encoder(TEXT.read(["new"])).tokens.is_inference()
+    assert rows.pop() == 1 and rows == [2, 1, 1]
     encoder(TEXT.read(["xy"]))
     assert rows == [2, 1, 1, 1]  # with a gradient, nothing is kept
 

@@ -168,5 +168,7 @@ def test_a_model_that_inpaints_is_told_what_it_keeps() -> None:
     assert torch.equal(seen[-1][0, 3:6], ours.codec.centre(other)[0] * ~mask)
     assert len(ours.sample(prompt="cat")) == 1  # of nothing else
     assert (seen[-1][:, 3:] == 0).all()
+    weak = ours.edit("inpaint", picture, prompt="cat", mask=mask, steps=4, guidance="autoguidance:2", guides={"weak": MODEL})
+    assert torch.equal(weak.images[..., ~mask], picture[..., ~mask]) and not torch.equal(weak.images, made.images)
     plain = MODEL.edit("inpaint:2,1", picture, prompt="cat", mask=mask, steps=4)
     assert plain.request.edit.resamples == 2 and torch.equal(plain.images[..., ~mask], picture[..., ~mask])

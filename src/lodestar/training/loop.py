@@ -53,8 +53,8 @@ def train(
     source, held_out = open_data(run, given)
     run = given.named(run, source, held_out)
     transforms = run.data.transforms
-    size = transforms.result_size(source.size)
-    facts = DataFacts(source.channels, size, source.names, "caption" in (source.row(0) or {}), partial(captions, source))
+    size, told = transforms.result_size(source.size), run.task.captions and "caption" in (source.row(0) or {})
+    facts = DataFacts(source.channels, size, source.names, told, partial(captions, source))
     run = run.replace(task=run.task.resolve(facts))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):
