@@ -18,6 +18,8 @@ _EXTRA = {
     "matplotlib.pyplot": "eval",
     "transformers": "features",
     "scipy.optimize": "train",
+    "ftfy": "text",
+    "tokenizers": "text",
     "sklearn": "digits",
     "sklearn.cluster": "train",
     "sklearn.metrics": "train",

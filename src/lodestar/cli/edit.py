@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import LAST_SEED, Count, Model, Sampling, Solving, ask, flattened, ready
+from lodestar.cli.options import LAST_SEED, Count, Model, Prompting, Sampling, Solving, ask, flattened, ready
 
 if TYPE_CHECKING:
     from lodestar.generators.edits import AnyEdit
@@ -43,12 +43,13 @@ def sdedit(
     picture: Chosen = None,
     label: Labels = None,
     count: Count = None,
+    prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
     """Noise pictures part of the way and sample from there (SDEdit)."""
     from lodestar.generators.edits import SDEdit
 
-    make(model, SDEdit(strength=strength), pictures, sampling, picture=picture, label=label, count=count)
+    make(model, SDEdit(strength=strength), pictures, sampling, picture=picture, content=(label, prompting), count=count)
 
 
 @flattened
@@ -59,12 +60,13 @@ def invert(
     guided: Guided = False,
     picture: Chosen = None,
     label: Labels = None,
+    prompting: Prompting = Prompting(),
     solving: Solving = Solving(),
 ) -> None:
     """Find the noise that pictures are made of, and sample from it under another label (DDIM inversion)."""
     from lodestar.generators.edits import Invert
 
-    make(model, Invert(guided=guided), pictures, solving, origin=origin, picture=picture, label=label)
+    make(model, Invert(guided=guided), pictures, solving, origin=origin, picture=picture, content=(label, prompting))
 
 
 @flattened
@@ -79,14 +81,15 @@ def interpolate(
     ] = None,
     guided: Guided = False,
     picture: Chosen = None,
+    prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Interpolate between two pictures, two seeds, two labels, or several of these."""
+    """Interpolate between two pictures, two seeds, two labels, two prompts, or several of these."""
     from lodestar.generators.edits import Interpolate
 
     make(
         model, Interpolate(points=points, to_seed=to_seed, guided=guided), pictures or [], sampling,
-        picture=picture, origin=None if origin is None else [origin], label=None if to is None else [to],
+        picture=picture, origin=None if origin is None else [origin], content=(None if to is None else [to], prompting),
     )  # fmt: skip
 
 
@@ -97,18 +100,24 @@ def inpaint(
     mask: Annotated[
         Path, typer.Option("--mask", help="PNG of the pictures' size, or the model's: any place with white in it is filled in.")
     ],
-    resamples: Annotated[int, typer.Option("--resamples", help="RePaint's r: how often each stretch of steps is taken.")] = 10,
+    resamples: Annotated[
+        int | None,
+        typer.Option(
+            "--resamples", help="RePaint's r: how often each stretch of steps is taken; default 10, 1 for a model that inpaints."
+        ),
+    ] = None,
     jump: Annotated[int, typer.Option("--jump", help="RePaint's j: how many steps long a stretch is.")] = 10,
     picture: Chosen = None,
     label: Labels = None,
     count: Count = None,
+    prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
     """Fill in the white places of a mask and keep the rest (RePaint); the usual sampler is ancestral."""
     from lodestar.generators.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)
-    make(model, how, pictures, sampling, mask=mask, picture=picture, label=label, count=count)
+    make(model, how, pictures, sampling, mask=mask, picture=picture, content=(label, prompting), count=count)
 
 
 def make(
@@ -120,10 +129,13 @@ def make(
     mask: Path | None = None,
     origin: list[str] | None = None,
     picture: list[int] | None = None,
-    label: list[str] | None = None,
+    content: tuple[list[str] | None, Prompting] = (None, Prompting()),
     count: int | None = None,
 ) -> None:
-    """Make the pictures of an edit, and save them with their grid and manifest; prints where. Raises Problem."""
+    """Make the pictures of an edit, and save them with their grid and manifest; prints where. content: labels and prompts.
+
+    Raises Problem.
+    """
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.edits.arrange import arrange, gather
     from lodestar.generators.edits.editing import shape_of
@@ -135,7 +147,8 @@ def make(
     network = load_diffusion(model, options.device, options.precision)
     guides = options.guides(model, how_made.guidance)
     material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or ())
-    asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides).replace(
+    prompts = content[1].prompts()
+    asked = arrange(network, how, material, ask(content[0], count), origin, count, seed, guides, prompts).replace(
         settings=network.resolved(how_made)
     )
     frames = network.prepare_edit(asked, material, guides).frames(options.batch_size)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import Count, Device, Model, Out, Sampling, ask, flattened, load_judge
+from lodestar.cli.options import Count, Device, Model, Out, Prompting, Sampling, ask, flattened, load_judge
 from lodestar.config import CANDIDATES
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def sample(
         str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
+    prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
     """Sample pictures: numbered PNG files, a grid, and a manifest."""
@@ -41,7 +42,7 @@ def sample(
     from lodestar.config import Problem
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.rejection import candidates
-    from lodestar.generators.request import request
+    from lodestar.generators.request import seeded
     from lodestar.library import load_diffusion
     from lodestar.progress import progress
 
@@ -51,12 +52,12 @@ def sample(
     network = load_diffusion(model, sampling.device, sampling.precision)
     guides = sampling.guides(model, how.guidance)
     judging = load_judge(model, judge, best_of, sampling)
-    labels = candidates(network.labels(ask(label, count), count, guides), best_of)
-    asked = request(labels, sampling.seed, network.resolved(how))
+    wanted = candidates(network.wanted(ask(label, count), prompting.prompts(), count, guides), best_of)
+    asked = seeded(wanted, sampling.seed, network.resolved(how))
     frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
     origin = network.origin(guides)
     album = Album(sampling.out or free_folder("out", Path(model).stem), Manifest.of(asked, origin), origin.names)
-    with progress("sampling", len(labels)) as done, album.npz() if npz else nullcontext(album.add) as add:
+    with progress("sampling", len(wanted)) as done, album.npz() if npz else nullcontext(album.add) as add:
 
         def counted() -> Iterator[Frame]:
             for frame in frames:

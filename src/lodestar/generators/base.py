@@ -11,14 +11,14 @@ import torch
 from pydantic import InstanceOf
 from torch import Tensor
 
-from lodestar.conditions import Label
+from lodestar.conditions import Ask, Label
 from lodestar.config import BatchSize, Candidates, Count, Problem, checked, shown
 from lodestar.core.noise import seeds_from
 from lodestar.files import reading
 from lodestar.generators.guide import Companions, Critic, Guide, Guides, check_given, chosen
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest
-from lodestar.generators.request import Asked, Frame, Request, Settings, listed, request, settings
+from lodestar.generators.request import Frame, Prompts, Request, Settings, Wanted, listed, seeded, settings, taken
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
 from lodestar.nets.precision import Precision
@@ -98,7 +98,7 @@ class Generator(abc.ABC):
         best_of: int = 1,
         start: Tensor | None = None,
         callback: Callable[[Frame], None] | None = None,
-        **how: Unpack[Asked],
+        **how: Unpack[Wanted],
     ) -> Samples:
         """Sample pictures.
 
@@ -107,17 +107,19 @@ class Generator(abc.ABC):
         the batch size; a generator of torch draws the first seed. guides: the models that guidance asks for, by role; default
         its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge" keeps the
         surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
+        prompt: a text, or several in turn; `cut_prompt=True` shortens those that are too long.
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
         with each `Frame`. how: steps, sampler, guidance, clamp, temperature, reuse, see `settings`. Raises Problem.
         """
         best_of = checked("best of", best_of, Candidates)
         checked("callback", callback, Callable | None)
-        given, chosen_settings = guides or {}, settings(**how)
+        prompts, others = taken(how)
+        given, chosen_settings = guides or {}, settings(**others)
         check_given(given, chosen_settings.guidance, best_of)
         guiding = chosen(chosen_settings.guidance, given, self.companions)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
-        labels = self.labels(listed(label), count, guiding)
-        asked = request(candidates(labels, best_of), _first_seed(seed), self.resolved(chosen_settings))
+        wanted = self.wanted(listed(label), prompts, count, guiding)
+        asked = seeded(candidates(wanted, best_of), _first_seed(seed), self.resolved(chosen_settings))
         frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
         if best_of > 1:
             images, asked = self.surest(frames, asked, best_of, judge)
@@ -152,6 +154,27 @@ class Generator(abc.ABC):
         if not numbers:
             raise Problem(f"label is {shown(asked)}: give at least one, or None for every class in turn")
         return tuple(numbers[k % len(numbers)] for k in range(len(numbers) if count is None else count))
+
+    def wanted(
+        self, asked: Sequence[str | int | None] | None, prompts: Prompts, count: int | None, guides: Guides | None = None
+    ) -> tuple[Ask, ...]:
+        """Asks for `count` pictures, without seeds: with `labels`, and the prompts in turn. Raises Problem."""
+        texts = self.texts(prompts)
+        if asked is None and prompts.texts and count is None:
+            count = len(texts)
+        labels = self.labels(asked, count, guides)
+        total = max(len(labels), len(texts)) if count is None else count
+        return tuple(Ask(label=labels[k % len(labels)], text=texts[k % len(texts)]) for k in range(total))
+
+    def texts(self, prompts: Prompts) -> list[str | None]:
+        """The prompts as they are to be asked for, at least one: None without any. Raises Problem."""
+        return [self.prompt(text, prompts.cut) for text in prompts.texts or (None,)]
+
+    def prompt(self, asked: str | None, cut: bool = False) -> str | None:
+        """A prompt as it is to be asked for; None is none. cut: shorten one that is too long. Raises Problem."""
+        if asked is not None:
+            raise Problem(f"prompt {shown(asked)}: this model knows no text")
+        return None
 
     def classes(self, guides: Guides | None = None) -> tuple[tuple[str, ...], int | None]:
         """The names of the supported classes, and their number: the generator's own, or a guide's for an unconditional model."""

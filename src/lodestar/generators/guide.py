@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -14,6 +15,15 @@ from lodestar.config import Problem, checked, nearest, shown
 from lodestar.denoiser import Bound
 from lodestar.guidance import Guidance, LogP, Sees
 from lodestar.models.diffusion import DiffusionConfig
+
+Handed = Mapping[str, Tensor]
+"""Pictures handed over to conditions, by the conditions' names, a row for each ask.
+
+"low_res" are to be enlarged, uint8 [B, C, h, w]; "masked" are known parts, float32 [B, C + 1, H, W], as by
+`lodestar.conditions.masked.known`.
+"""
+
+NOTHING: Handed = MappingProxyType({})
 
 
 class Guide(Protocol):
@@ -47,8 +57,8 @@ class Rival(Guide, Protocol):
     def stand_beside(self, model: DiffusionConfig, asks: Sequence[Ask]) -> None:
         """Raise Problem unless this model's asks can be answered."""
 
-    def bound(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
-        """The denoiser of the asks; low_res: uint8 [B, C, h, w], an upsampler's input."""
+    def bound(self, asks: Sequence[Ask], handed: Handed = NOTHING) -> Bound:
+        """The denoiser of the asks, with the pictures that are handed over."""
 
 
 Guides = Mapping[str, Guide]

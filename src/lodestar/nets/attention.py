@@ -19,34 +19,54 @@ Layout = Literal["heads_first", "qkv_first"]
 
 
 Gather = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""q, k and v [B, heads, N, head channels] to what every place gathers from all of them, of v's shape."""
+"""q [B, heads, N, d], and k and v [B, heads, M, d], to what every query gathers [B, heads, N, d].
+
+The last N keys are the places of the queries; those before them are of a text.
+"""
 
 
-def attend(qkv: Tensor, heads: int, layout: Layout, gather: Gather | None = None) -> Tensor:
-    """Multi-head attention of [B, N, 3·C] with itself, giving [B, N, C]; `gather` takes the place of softmax(q·kᵀ/√d)·v."""
-    split = partial(_split, heads=heads, layout=layout)
+def attend(qkv: Tensor, heads: int, layout: Layout, gather: Gather | None = None, text: Tensor | None = None) -> Tensor:
+    """Multi-head attention of [B, N, 3·C] with itself, giving [B, N, C]; `gather` takes the place of softmax(q·kᵀ/√d)·v.
+
+    text: keys and values [B, L, 2·C] of a text, which stand before those of the places.
+    """
+    batch, places, _ = qkv.shape
+    if text is not None:
+        qkv = torch.cat([_without_queries(text, heads, layout), qkv], dim=1)
+    split = partial(_split, heads=heads, layout=layout, queries=places)
     if gather is None and fused.attends(qkv):
         return fused.attention(qkv, split)
     if gather is None:
         # In bfloat16 on CPUs PyTorch's fused kernel has the slower backward pass; in float32 it has the faster one.
         plain = qkv.requires_grad and qkv.dtype == torch.bfloat16 and not qkv.is_cuda
         gather = _plain if plain else F.scaled_dot_product_attention
-    gathered = gather(*split(qkv))
-    return gathered.transpose(1, 2).reshape(*qkv.shape[:2], -1)
+    return gather(*split(qkv)).transpose(1, 2).reshape(batch, places, -1)
 
 
-def _split(qkv: Tensor, heads: int, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
-    """The views q, k and v [B, heads, N, head channels] of [B, N, 3·C]."""
-    batch, places, width = qkv.shape
+def _split(qkv: Tensor, heads: int, layout: Layout, queries: int) -> tuple[Tensor, Tensor, Tensor]:
+    """The views q [B, heads, queries, d] of the last rows, and k and v [B, heads, N, d] of all, of [B, N, 3·C]."""
+    q, k, v = _heads(qkv, heads, layout, 3).unbind(0)
+    return q[:, :, -queries:], k, v
+
+
+def _without_queries(text: Tensor, heads: int, layout: Layout) -> Tensor:
+    """Keys and values [B, L, 2·C] as rows [B, L, 3·C], their queries zero."""
+    batch, length, width = text.shape
+    shape = (2, heads) if layout == "qkv_first" else (heads, 2)
+    apart = text.view(batch, length, *shape, width // 2 // heads)
+    return F.pad(apart, (0, 0, 0, 0, 1, 0) if layout == "qkv_first" else (0, 0, 1, 0)).view(batch, length, -1)
+
+
+def _heads(projected: Tensor, heads: int, layout: Layout, parts: int) -> Tensor:
+    """A projection [B, N, parts·C] as a view [parts, B, heads, N, head channels]."""
+    batch, places, width = projected.shape
     if layout == "qkv_first":
-        q, k, v = qkv.view(batch, places, 3, heads, width // 3 // heads).permute(2, 0, 3, 1, 4).unbind(0)
-    else:
-        q, k, v = qkv.view(batch, places, heads, 3, width // 3 // heads).permute(3, 0, 2, 1, 4).unbind(0)
-    return q, k, v
+        return projected.view(batch, places, parts, heads, width // parts // heads).permute(2, 0, 3, 1, 4)
+    return projected.view(batch, places, heads, parts, width // parts // heads).permute(3, 0, 2, 1, 4)
 
 
 def _weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q·kᵀ/√d) [B, heads, N, N]."""
+    """softmax(q·kᵀ/√d) [B, heads, N, M]."""
     return torch.softmax((q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1), dim=-1)
 
 
@@ -56,7 +76,7 @@ def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 
 def stay(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """A `Gather` in which every place attends to itself alone: the identity for a map (perturbed attention)."""
-    return v
+    return v[:, :, -q.shape[2] :]
 
 
 class Watch:
@@ -67,7 +87,9 @@ class Watch:
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         weights = _weights(q, k)
-        self.seen = weights.float().mean(dim=1).sum(dim=1)
+        places = q.shape[2]
+        seen = weights[..., -places:].float().mean(dim=1).sum(dim=1)
+        self.seen = seen if k.shape[2] == places else seen / seen.mean(dim=1, keepdim=True)
         return weights @ v
 
 
@@ -75,19 +97,26 @@ class Attention(nn.Module):
     """Residual multi-head self-attention over the H·W places of a picture."""
 
     def __init__(
-        self, channels: int, heads: int, *, layout: Layout, groups: int, eps: float = 1e-5, rescale: bool = False
-    ) -> None:
+        self, channels: int, heads: int, *, layout: Layout, groups: int, eps: float = 1e-5, rescale: bool = False,
+        context: int | None = None,
+    ) -> None:  # fmt: skip
+        """context: width of the states of a text; None for attention that is told none."""
         super().__init__()
         self.heads, self.layout, self.rescale = heads, layout, rescale
         self.norm = GroupNorm(channels, groups, eps)
         self.qkv = Linear(channels, 3 * channels)
+        self.text = None if context is None else Linear(context, 2 * channels)
         self.out = zero(Linear(channels, channels))
 
-    def forward(self, x: Tensor, gather: Gather | None = None) -> Tensor:
-        """x [B, C, H, W]; channels-last in memory, so its places are rows without a copy. gather: see `attend`."""
+    def forward(self, x: Tensor, gather: Gather | None = None, tokens: Tensor | None = None) -> Tensor:
+        """x [B, C, H, W]; channels-last in memory, so its places are rows without a copy. gather: see `attend`.
+
+        tokens: states of a text [B, L, context].
+        """
         batch, channels, height, width = x.shape
         places = self.norm(x).permute(0, 2, 3, 1).reshape(batch, height * width, channels)
-        y = self.out(attend(self.qkv(places), self.heads, self.layout, gather))
+        text = None if self.text is None or tokens is None else self.text(tokens)
+        y = self.out(attend(self.qkv(places), self.heads, self.layout, gather, text))
         y = x + y.view(batch, height, width, channels).permute(0, 3, 1, 2)
         out: Tensor = y * math.sqrt(0.5) if self.rescale else y
         return out

@@ -104,13 +104,15 @@ class DenoiserNetwork(Network):
         dtype: torch.dtype | None = None,
         gather: Mapping[Part, Gather] | None = None,
         kept: Kept | None = None,
+        tokens: Tensor | None = None,
     ) -> Tensor:
         """Predict from noisy data.
 
         x: float32 [B, in_channels, H, W], of a size that `check_size` passes. time: [B], fractional too. emb: float32
         [B, emb_width], the sum of the conditions' embeddings; None is zero. dtype: the precision of the torso (default: x's).
         gather: replacements of attention, by part (PAG, SAG). kept: deep features to keep or to use, of a network that `reuses`.
-        Returns float32 [B, out_channels, H, W].
+        tokens: states of a text, float32 [B, L, context], exactly where the network is `told` one. Returns float32 [B,
+        out_channels, H, W].
         """
 
 
@@ -124,6 +126,15 @@ class DenoiserNetworkConfig(NetworkConfig):
     @abc.abstractmethod
     def emb_width(self) -> int:
         """Width of the conditions' embedding."""
+
+    @property
+    def told(self) -> int | None:
+        """Width of the states of a text, for a network that takes one; None for others."""
+        return None
+
+    def listening(self, width: int | None) -> Self:
+        """The network for a text of states of this width, or for none. Raises Problem for a network that takes no text."""
+        raise Problem(f"a network of kind {self.kind!r} takes no text")
 
     @property
     def attending(self) -> tuple[Part, ...]:

@@ -71,6 +71,10 @@ class Distill(Task):
     def conditions(self) -> bool:
         return self.model.denoiser.classes is not None
 
+    @property
+    def captions(self) -> bool:
+        return self.model.denoiser.text is not None
+
     def resolve(self, facts: DataFacts) -> Self:
         model, channels = self.model, self.model.denoiser.channels
         if model.denoiser.prediction.kind not in STABLE:
@@ -107,7 +111,9 @@ class DistillLearner(DenoiseLearner):
         conditional = task.model.denoiser.classes is not None
         network = task.model.denoiser.network.without_ranges()
         student = task.model.replace(denoiser=task.model.denoiser.replace(network=network))
-        super().__init__(TrainDenoiser(model=student, conditional=conditional, label_drop=task.label_drop), device, dtype)
+        drop = task.label_drop
+        training = TrainDenoiser(model=student, conditional=conditional, label_drop=drop, caption_drop=drop)
+        super().__init__(training, device, dtype)
         self.how = task
         self.steps = [level.to(device) for level in stops(task.model.schedule, task.steps)]
         self.teacher = place(Diffusion(task.model).requires_grad_(False).eval(), device)
