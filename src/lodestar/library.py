@@ -21,6 +21,7 @@ from lodestar.generators.album import Manifest
 from lodestar.generators.base import Generator
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guide
+from lodestar.guidance import REFERENCE
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.first import upgraded
@@ -187,19 +188,23 @@ def load_guides(names: Mapping[str, str], device: str | torch.device | None = No
 
 
 def load_origin(manifest: Manifest, device: str | None = None) -> tuple[Generator, dict[str, Guide]]:
-    """The generator of a manifest's pictures, and its guides, by role. Raises Problem if they have changed since."""
+    """The generator of a manifest's pictures, and its guides, by role, but for reference pictures, which are beside a manifest.
+
+    Raises Problem if they have changed since.
+    """
+    models = {role: each for role, each in manifest.guides.items() if role != REFERENCE}
     dtype = None if manifest.dtype is None else PRECISIONS[manifest.dtype]
     for what, name in (
         ("diffusion model", manifest.model),
-        *((f"{role} model", each.name) for role, each in manifest.guides.items()),
+        *((f"{role} model", each.name) for role, each in models.items()),
     ):
         if name == "":
             raise Problem(f"the {what} of these pictures was built in code, and not loaded by a name that could be loaded again")
     model = load(manifest.model, device, dtype=dtype)
     if not isinstance(model, Generator):
         raise Problem(f"{manifest.model} holds no generator of pictures")
-    guides = load_guides({role: each.name for role, each in manifest.guides.items()}, device, dtype)
-    known = {role: each.digest for role, each in manifest.guides.items()}
+    guides = load_guides({role: each.name for role, each in models.items()}, device, dtype)
+    known = {role: each.digest for role, each in models.items()}
     for loaded, digest in ((model, manifest.model_digest), *((guides[role], digest) for role, digest in known.items())):
         if loaded.digest != digest:
             raise Problem(f"{loaded.name} is not the model that made these pictures: its weights have changed since")

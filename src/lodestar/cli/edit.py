@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import LAST_SEED, Count, Model, Sampling, Solving, ask, flattened
+from lodestar.cli.options import LAST_SEED, Count, Model, ReferencePicture, Sampling, Solving, ask, flattened
 
 if TYPE_CHECKING:
     from lodestar.generators.edits import AnyEdit
@@ -43,12 +43,13 @@ def sdedit(
     picture: Chosen = None,
     label: Labels = None,
     count: Count = None,
+    reference: ReferencePicture = None,
     sampling: Sampling = Sampling(),
 ) -> None:
     """Noise pictures part of the way and sample from there (SDEdit)."""
     from lodestar.generators.edits import SDEdit
 
-    make(model, SDEdit(strength=strength), pictures, sampling, picture=picture, label=label, count=count)
+    make(model, SDEdit(strength=strength), pictures, sampling, picture=picture, label=label, count=count, reference=reference)
 
 
 @flattened
@@ -59,12 +60,13 @@ def invert(
     guided: Guided = False,
     picture: Chosen = None,
     label: Labels = None,
+    reference: ReferencePicture = None,
     solving: Solving = Solving(),
 ) -> None:
     """Find the noise that pictures are made of, and sample from it under another label (DDIM inversion)."""
     from lodestar.generators.edits import Invert
 
-    make(model, Invert(guided=guided), pictures, solving, origin=origin, picture=picture, label=label)
+    make(model, Invert(guided=guided), pictures, solving, origin=origin, picture=picture, label=label, reference=reference)
 
 
 @flattened
@@ -79,6 +81,7 @@ def interpolate(
     ] = None,
     guided: Guided = False,
     picture: Chosen = None,
+    reference: ReferencePicture = None,
     sampling: Sampling = Sampling(),
 ) -> None:
     """Interpolate between two pictures, two seeds, two labels, or several of these."""
@@ -87,6 +90,7 @@ def interpolate(
     make(
         model, Interpolate(points=points, to_seed=to_seed, guided=guided), pictures or [], sampling,
         picture=picture, origin=None if origin is None else [origin], label=None if to is None else [to],
+        reference=reference,
     )  # fmt: skip
 
 
@@ -102,13 +106,14 @@ def inpaint(
     picture: Chosen = None,
     label: Labels = None,
     count: Count = None,
+    reference: ReferencePicture = None,
     sampling: Sampling = Sampling(),
 ) -> None:
     """Fill in the white places of a mask and keep the rest (RePaint); the usual sampler is ancestral."""
     from lodestar.generators.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)
-    make(model, how, pictures, sampling, mask=mask, picture=picture, label=label, count=count)
+    make(model, how, pictures, sampling, mask=mask, picture=picture, label=label, count=count, reference=reference)
 
 
 def make(
@@ -122,23 +127,28 @@ def make(
     picture: list[int] | None = None,
     label: list[str] | None = None,
     count: int | None = None,
+    reference: list[str] | None = None,
 ) -> None:
     """Make the pictures of an edit, and save them with their grid and manifest; prints where. Raises Problem."""
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.edits.arrange import arrange, gather
     from lodestar.generators.edits.editing import shape_of
+    from lodestar.generators.guide import referring
+    from lodestar.guidance import REFERENCE
     from lodestar.library import load_diffusion
     from lodestar.progress import progress
 
     seed = options.seed if isinstance(options, Sampling) else 0
     how_made = options.settings()
     network = load_diffusion(model, options.device, options.precision)
-    guides = options.guides(model, how_made.guidance)
+    guides = options.guides(model, how_made.guidance, network.reference(reference) if reference else None)
     material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or ())
     asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides).replace(settings=how_made)
+    asked = referring(asked, guides)
     frames = network.prepare_edit(asked, material, guides).frames(options.batch_size)
     made_by = network.origin(guides)
-    album = Album(options.out or free_folder("out", how.kind), Manifest.of(asked, made_by), made_by.names, material)
+    folder, manifest = options.out or free_folder("out", how.kind), Manifest.of(asked, made_by)
+    album = Album(folder, manifest, made_by.names, material, guides.get(REFERENCE))
     with progress("enlarging" if how.enlarges else "editing", len(asked.asks)) as done:
         for frame in frames:
             done(frame.done)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import Count, Device, Model, Out, Sampling, ask, flattened, load_judge
+from lodestar.cli.options import Count, Device, Model, Out, ReferencePicture, Sampling, ask, flattened, load_judge
 from lodestar.config import CANDIDATES
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def sample(
     judge: Annotated[
         str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
     ] = None,
+    reference: ReferencePicture = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
     sampling: Sampling = Sampling(),
 ) -> None:
@@ -40,8 +41,10 @@ def sample(
 
     from lodestar.config import Problem
     from lodestar.generators.album import Album, Manifest, free_folder
+    from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
     from lodestar.generators.request import request
+    from lodestar.guidance import REFERENCE
     from lodestar.library import load_diffusion
     from lodestar.progress import progress
 
@@ -49,13 +52,14 @@ def sample(
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
     network = load_diffusion(model, sampling.device, sampling.precision)
-    guides = sampling.guides(model, how.guidance)
+    guides = sampling.guides(model, how.guidance, network.reference(reference) if reference else None)
     judging = load_judge(model, judge, best_of, sampling)
     labels = candidates(network.labels(ask(label, count), count, guides), best_of)
-    asked = request(labels, sampling.seed, how)
+    asked = referring(request(labels, sampling.seed, how), guides, best_of)
     frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
     origin = network.origin(guides)
-    album = Album(sampling.out or free_folder("out", Path(model).stem), Manifest.of(asked, origin), origin.names)
+    folder = sampling.out or free_folder("out", Path(model).stem)
+    album = Album(folder, Manifest.of(asked, origin), origin.names, reference=guides.get(REFERENCE))
     with progress("sampling", len(labels)) as done, album.npz() if npz else nullcontext(album.add) as add:
 
         def counted() -> Iterator[Frame]:
@@ -83,9 +87,10 @@ def remake(
     """Make one picture of a manifest again, alone."""
     from lodestar.config import Problem
     from lodestar.files import check_writable
-    from lodestar.generators.album import Manifest, free_folder, read_material
+    from lodestar.generators.album import Manifest, free_folder, read_material, read_reference
     from lodestar.generators.diffusion import Diffusion
     from lodestar.generators.edits.request import EditRequest
+    from lodestar.guidance import REFERENCE
     from lodestar.images import save_png
     from lodestar.library import load_origin
 
@@ -95,6 +100,8 @@ def remake(
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
     check_writable(path)
     network, guides = load_origin(known, device)
+    if REFERENCE in known.guides:
+        guides[REFERENCE] = read_reference(manifest, known.guides[REFERENCE])
     asked = known.request.only(picture)
     if isinstance(asked, EditRequest):
         if not isinstance(network, Diffusion):

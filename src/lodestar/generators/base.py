@@ -15,7 +15,17 @@ from lodestar.conditions import Label
 from lodestar.config import BatchSize, Candidates, Count, Problem, checked, shown
 from lodestar.core.noise import seeds_from
 from lodestar.files import reading
-from lodestar.generators.guide import Companions, Critic, Guide, Guides, check_given, chosen
+from lodestar.generators.guide import (
+    Companions,
+    Critic,
+    Guide,
+    Guides,
+    Reference,
+    check_given,
+    chosen,
+    given_guides,
+    referring,
+)
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest
 from lodestar.generators.request import Asked, Frame, Request, Settings, listed, request, settings
@@ -79,6 +89,11 @@ class Generator(abc.ABC):
     def prepare(self, asked: Request, guides: Guides | None = None) -> Prepared:
         """Check a request, before any work is done. guides: by role; default its own. Raises Problem if it cannot be answered."""
 
+    def reference(self, pictures: Any) -> Reference:
+        """Reference pictures for guidance by likeness, from files, folders, PIL pictures or arrays, brought to the size of those
+        that are made here. Raises Problem."""
+        raise Problem(f"{self.name or 'this generator'} takes no reference pictures")
+
     @abc.abstractmethod
     def agree(self, guide: Critic, sees: Sees) -> None:
         """Raise Problem unless a critic knows what is made here; sees "noisy": also what is made on the way."""
@@ -95,6 +110,7 @@ class Generator(abc.ABC):
         seed: int | torch.Generator = 0,
         batch_size: int = 32,
         guides: Guides | None = None,
+        reference: Any = None,
         best_of: int = 1,
         start: Tensor | None = None,
         callback: Callable[[Frame], None] | None = None,
@@ -105,19 +121,22 @@ class Generator(abc.ABC):
         label: a class by name or number, several ("dog+ship", "not cat"), or one for each picture; None takes the classes in
         turn. count: how many pictures (default: as many as labels). Picture k has the seed `seed` + k and is the same whatever
         the batch size; a generator of torch draws the first seed. guides: the models that guidance asks for, by role; default
-        its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge" keeps the
-        surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
+        its own, where it has them. reference: the pictures to which guidance by content, structure or style compares, as files,
+        PIL pictures or arrays: one for all, or several in turn. best_of: number of candidates for a picture, of which the guide
+        "judge" keeps the surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
         with each `Frame`. how: steps, sampler, guidance, clamp, temperature, see `settings`. Raises Problem.
         """
         best_of = checked("best of", best_of, Candidates)
         checked("callback", callback, Callable | None)
-        given, chosen_settings = guides or {}, settings(**how)
+        given = given_guides(guides, None if reference is None else self.reference(reference))
+        chosen_settings = settings(**how)
         check_given(given, chosen_settings.guidance, best_of)
         guiding = chosen(chosen_settings.guidance, given, self.companions)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
         labels = self.labels(listed(label), count, guiding)
         asked = request(candidates(labels, best_of), _first_seed(seed), chosen_settings)
+        asked = referring(asked, guiding, best_of)
         frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
         if best_of > 1:
             images, asked = self.surest(frames, asked, best_of, judge)

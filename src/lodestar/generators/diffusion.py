@@ -25,7 +25,7 @@ from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
 from lodestar.generators.edits.editing import PreparedEdit, check_material, low_res_of, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import Critic, Guides, check_given, chosen
+from lodestar.generators.guide import Critic, Guides, Reference, check_given, chosen, given_guides, referring
 from lodestar.generators.guided import Guided, bind, check_intervals
 from lodestar.generators.request import Asked, AskedLabel, Frame, Request, Settings, listed, settings
 from lodestar.generators.samples import Samples
@@ -106,6 +106,14 @@ class Diffusion(DiffusionModel, Generator):
         guided, sampler, steps = self.check(asked, guides)
         return PreparedSampling(guided, asked, sampler, steps)
 
+    def reference(self, pictures: Any) -> Reference:
+        if isinstance(pictures, Reference):
+            return pictures
+        read = gather(self.shape, self.config.size, pictures)
+        if not len(read.pictures):
+            raise Problem("reference: no picture is given")
+        return Reference(read.pictures, ", ".join(read.names))
+
     def check(
         self, asked: Request, guides: Guides | None = None, low_res: Tensor | None = None
     ) -> tuple[Guided, Sampler, list[Transition]]:
@@ -122,7 +130,7 @@ class Diffusion(DiffusionModel, Generator):
         steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None
         guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions))
-        few = [Ask(label=label) for label in dict.fromkeys(asked.labels)]
+        few = list({(ask.label, ask.reference, repr(ask.others)): ask for ask in asked.asks}.values())
         for ask in few:
             self.check_label(ask.label, guided.guides)
         guided.denoise(few, None if low_res is None else low_res[: len(few)])
@@ -185,6 +193,7 @@ class Diffusion(DiffusionModel, Generator):
         seed: int = 0,
         batch_size: int = 32,
         guides: Guides | None = None,
+        reference: Any = None,
         **given: Unpack[Asked],
     ) -> Samples:
         """Make pictures of pictures.
@@ -201,11 +210,12 @@ class Diffusion(DiffusionModel, Generator):
         count, batch_size = checked("count", count, Count | None), checked("batch size", batch_size, BatchSize)
         (seed,) = seeds_from(seed, 1)
         chosen_settings = settings(**given)
-        check_given(guides or {}, chosen_settings.guidance)
-        guiding = chosen(chosen_settings.guidance, guides or {}, self.companions)
+        guides = given_guides(guides, None if reference is None else self.reference(reference))
+        check_given(guides, chosen_settings.guidance)
+        guiding = chosen(chosen_settings.guidance, guides, self.companions)
         material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask)
         asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding)
-        asked = asked.replace(settings=chosen_settings)
+        asked = referring(asked.replace(settings=chosen_settings), guiding)
         frames = self.prepare_edit(asked, material, guiding).frames(batch_size)
         images = torch.cat([frame.images for frame in frames if frame.final])
         return Samples(images, asked, self.origin(guiding), material)
