@@ -24,7 +24,7 @@ ROOT = Path(lodestar.__file__).parent
 # at the bottom for all.
 LAYERS: tuple[set[str], ...] = (
     {"config", "files", "download", "extras", "images", "moved", "progress", "__version__"},
-    {"core", "nets", "data", "checkpoint"},
+    {"core", "nets", "data", "text", "checkpoint"},
     {"guidance", "samplers", "objectives"},
     {"denoiser", "conditions", "codecs"},
     {"models", "generators", "tasks"},
@@ -39,6 +39,7 @@ ONLY: dict[str, set[str]] = {
     "core": {"config"},
     "nets": {"config", "files"},
     "data": {"config", "extras", "files", "progress"},
+    "text": {"checkpoint", "config", "extras", "files"},
     "guidance": {"config", "core"},
     "samplers": {"config", "core"},
     "objectives": {"config", "core"},

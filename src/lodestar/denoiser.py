@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lodestar.conditions import AnyCondition, Cond, Condition, Encoder, LabelCondition, LowRes, Signals
+from lodestar.conditions import AnyCondition, Cond, Condition, Encoder, LabelCondition, LowRes, Signals, TextCondition
 from lodestar.conditions.low_res import beside
 from lodestar.config import Channels, Config, Problem
 from lodestar.core.estimate import Estimate
@@ -44,6 +44,8 @@ class DenoiserConfig(Config):
         planes = sum(condition.planes(channels) for condition in self.conditions)
         outputs = channels * (1 if self.variance == "fixed" else 2)
         network = self.network.replace(in_channels=channels + planes, out_channels=outputs)
+        if network.told != (self.text.network.width if self.text is not None else None):
+            network = network.listening(None if self.text is None else self.text.network.width)
         # The only place where a configuration is completed: it is frozen once this returns.
         object.__setattr__(self, "channels", channels)
         object.__setattr__(self, "network", network)
@@ -66,6 +68,12 @@ class DenoiserConfig(Config):
         """Number of classes, or None for an unconditional network."""
         label = self.condition("label")
         return label.classes if isinstance(label, LabelCondition) else None
+
+    @property
+    def text(self) -> TextCondition | None:
+        """The condition on texts, or None."""
+        text = self.condition("text")
+        return text if isinstance(text, TextCondition) else None
 
     @property
     def low_res(self) -> tuple[int, int] | None:
@@ -99,19 +107,23 @@ class Denoiser(nn.Module):
         self.dtype = torch.float32
         """Precision of the network's torso; in- and outputs are float32."""
 
-    def encode(self, cond: Cond, keep: Mapping[str, Tensor] | None = None) -> Signals:
+    def encode(self, cond: Cond, keep: Mapping[str, Tensor] | None = None, count: int | None = None) -> Signals:
         """Encode conditions as signals, once per sample.
 
-        cond: by name, [B, …] each; conditions may be missing, except an upsampler's picture. keep: bool [B] by name, False where
-        a sample loses its condition.
+        cond: by name, [B, …] each; conditions may be missing, except pictures that are handed over. keep: bool [B] by name, False
+        where a sample loses its condition. count: B, where no condition tells.
         """
         known = {condition.kind: condition for condition in self.config.conditions}
         assert not set(cond) - set(known), f"this denoiser takes no condition {sorted(set(cond) - set(known))}"
         lacking = [name for name, condition in known.items() if not condition.optional and name not in cond]
         assert not lacking, f"this denoiser cannot do without {lacking}"
+        count = next((len(given) for given in cond.values()), count)
         signals = Signals()
-        for name, given in cond.items():
-            signals = signals + self._encoder(name)(given, (keep or {}).get(name))
+        for name in known:
+            if name in cond:
+                signals = signals + self._encoder(name)(cond[name], (keep or {}).get(name))
+            elif count is not None:
+                signals = signals + self._encoder(name).null(count)
         return signals
 
     def null(self, cond: Cond, count: int) -> Signals:
@@ -134,7 +146,9 @@ class Denoiser(nn.Module):
         times = time.to(x) if isinstance(time, Tensor) else torch.full((len(x),), time, device=x.device)
         seen = x if isinstance(scale, float) and scale == 1.0 else spread(scale, x) * x
         seen = seen if signals.planes is None else beside(seen, signals.planes)
-        value = self.network(seen, times, signals.emb, self.dtype, gather)
+        # Networks that are told no text need not know of it.
+        text = {} if signals.tokens is None else {"tokens": signals.tokens}
+        value = self.network(seen, times, signals.emb, self.dtype, gather, **text)
         if self.config.variance == "fixed":
             return Output(value)
         value, variance = value.chunk(2, dim=1)

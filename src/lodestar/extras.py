@@ -17,6 +17,8 @@ _EXTRA = {
     "matplotlib": "eval",
     "matplotlib.pyplot": "eval",
     "transformers": "features",
+    "ftfy": "text",
+    "tokenizers": "text",
     "sklearn": "digits",
     "sklearn.cluster": "train",
     "sklearn.metrics": "train",

@@ -38,7 +38,6 @@ _TEXT = "a later issue: GLIDE, CLIP and Karlo with their networks"
 
 # Kinds that are due later. This is the only place that excuses a kind from having an adapter.
 LATER: dict[str, str] = {
-    "manifest glide-text2im": _TEXT,
     "manifest CLIP": _TEXT,
     "manifest karlo": _TEXT,
     "cfg_karlo_prior": _TEXT,
@@ -48,15 +47,10 @@ LATER: dict[str, str] = {
     "degradation_bsrgan": _TEXT,
     "clip": _TEXT,
     "gl_clip": _TEXT,
-    "gl_inp": _TEXT,
-    "gl_sr": _TEXT,
-    "gl_srinp": _TEXT,
-    "gl_t2i": _TEXT,
     "ka_dec": _TEXT,
     "ka_prior": _TEXT,
     "ka_sr": _TEXT,
     "ka_srnet": _TEXT,
-    "tokenizers": _TEXT,
 }
 
 
@@ -87,6 +81,8 @@ class Case:
     def tensors(self) -> dict[str, Tensor]:
         if "checkpoint" in self.meta:
             return {f"out/{name}": torch.tensor(self.meta[name]) for name in ("tensors", "params_total")}
+        if "cases" in self.meta:
+            return _strings(self.meta)
         return load_file(self.path.with_suffix(".safetensors"))
 
     @property
@@ -120,6 +116,19 @@ class Case:
 
     def _part(self, prefix: str) -> dict[str, Tensor]:
         return {name.removeprefix(prefix): tensor for name, tensor in self.tensors.items() if name.startswith(prefix)}
+
+
+def _strings(meta: dict[str, Any]) -> dict[str, Tensor]:
+    """The recorded tokens of a case of tokenizers, as the tensors of other cases."""
+    found: dict[str, Tensor] = {}
+    for number, each in enumerate(meta["cases"]):
+        own, clip = each["glide"], each["clip"]
+        found[f"out/{number}/glide"] = torch.tensor(own["ids"], dtype=torch.int64)
+        found[f"out/{number}/glide_128"] = torch.tensor([own["padded_128"], own["mask_128"]])
+        found[f"out/{number}/clip"] = torch.tensor(clip["ids"], dtype=torch.int64)
+        found[f"out/{number}/clip_77"] = torch.tensor([*clip["tokenize_77_truncate"], clip["karlo_mask_77_true_count"]])
+        found[f"out/{number}/clip_long"] = torch.tensor(int(clip["tokenize_77_raises_without_truncate"]))
+    return found
 
 
 @dataclass(frozen=True)

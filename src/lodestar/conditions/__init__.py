@@ -12,16 +12,18 @@ from lodestar.conditions.base import Condition, Encoder, Fields
 from lodestar.conditions.composed import Composed, Label, signs
 from lodestar.conditions.label import LabelCondition, LabelEncoder, sign_table
 from lodestar.conditions.low_res import LowRes
+from lodestar.conditions.masked import Masked
 from lodestar.conditions.signals import Signals
+from lodestar.conditions.text import TextCondition
 from lodestar.config import Kinds
 
 Cond = Mapping[str, Tensor]
 """Conditions by name, as from `Condition.asked` and `Condition.seen`; a missing name means unconditional."""
 
-KINDS = Kinds(LabelCondition, LowRes)
+KINDS = Kinds(LabelCondition, LowRes, TextCondition, Masked)
 AnyCondition = Annotated[Condition, KINDS]
 
 __all__ = [
     "KINDS", "AnyCondition", "Ask", "Composed", "Cond", "Condition", "Encoder", "Fields", "Label", "LabelCondition",
-    "LabelEncoder", "LowRes", "Signals", "sign_table", "signs",
+    "LabelEncoder", "LowRes", "Masked", "Signals", "TextCondition", "sign_table", "signs",
 ]  # fmt: skip

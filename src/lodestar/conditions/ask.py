@@ -16,6 +16,8 @@ class Ask(Config):
     seed: Seed = 0
     label: Label = None
     """A class, several composed, or None for unconditional."""
+    text: str | None = Field(default=None, max_length=100_000)
+    """A prompt; None for unconditional."""
     source: int | None = Field(default=None, ge=0, lt=COUNT)
     """Number of the source picture of an edit; None without."""
     reference: int = Field(default=0, ge=0, lt=COUNT)

@@ -14,18 +14,13 @@ from torch import Tensor
 
 from lodestar.conditions.ask import Ask
 from lodestar.conditions.base import Condition, Encoder, Fields
-from lodestar.conditions.signals import Signals
+from lodestar.conditions.signals import Signals, enlarged
 from lodestar.config import Side
 
 
 def beside(x: Tensor, planes: Tensor) -> Tensor:
     """Input of the network [B, C + P, H, W]: x [B, C, H, W], then planes [B, P, h, w], enlarged."""
     return torch.cat([x, enlarged(planes, x.shape[-2:])], dim=1)
-
-
-def enlarged(planes: Tensor, size: Sequence[int]) -> Tensor:
-    """Planes [B, P, h, w] at this height and width, resized bilinearly as published; as they are where they have them."""
-    return planes if planes.shape[-2:] == tuple(size) else F.interpolate(planes, size=tuple(size), mode="bilinear")
 
 
 def shrink(x: Tensor, size: tuple[int, int]) -> Tensor:

@@ -5,9 +5,10 @@ from dataclasses import replace
 from lodestar.conversion import adm, flags
 from lodestar.conversion.ddpm import DDPM
 from lodestar.conversion.family import Family
+from lodestar.conversion.glide import GLIDE
 
 ADM = replace(adm.ADM, own=flags.own)
 
-FAMILIES: tuple[Family, ...] = (ADM, DDPM)
+FAMILIES: tuple[Family, ...] = (ADM, DDPM, GLIDE)
 
-__all__ = ["ADM", "DDPM", "FAMILIES", "Family"]
+__all__ = ["ADM", "DDPM", "FAMILIES", "GLIDE", "Family"]

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Composed, signs
-from lodestar.conditions.low_res import enlarged
+from lodestar.conditions.signals import enlarged
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level

@@ -112,7 +112,7 @@ class DiffusionModel(nn.Module):
         """
         several = isinstance(time, Tensor) and time.ndim > 0
         level = _levels(self.config, time) if several else self.config.schedule.at(float(time))  # type: ignore[arg-type]
-        estimate: Estimate = self.denoiser(x, level, self.denoiser.encode(cond or {}))
+        estimate: Estimate = self.denoiser(x, level, self.denoiser.encode(cond or {}, count=len(x)))
         return estimate
 
 

@@ -89,12 +89,14 @@ class DenoiserNetwork(Network):
         emb: Tensor | None = None,
         dtype: torch.dtype | None = None,
         gather: Mapping[Part, Gather] | None = None,
+        tokens: Tensor | None = None,
     ) -> Tensor:
         """Predict from noisy data.
 
         x: float32 [B, in_channels, H, W], of a size that `check_size` passes. time: [B], fractional too. emb: float32
         [B, emb_width], the sum of the conditions' embeddings; None is zero. dtype: the precision of the torso (default: x's).
-        gather: replacements of attention, by part (PAG, SAG). Returns float32 [B, out_channels, H, W].
+        gather: replacements of attention, by part (PAG, SAG). tokens: states of a text, float32 [B, L, context], exactly where
+        the network is `told` one. Returns float32 [B, out_channels, H, W].
         """
 
 
@@ -108,6 +110,15 @@ class DenoiserNetworkConfig(NetworkConfig):
     @abc.abstractmethod
     def emb_width(self) -> int:
         """Width of the conditions' embedding."""
+
+    @property
+    def told(self) -> int | None:
+        """Width of the states of a text, for a network that takes one; None for others."""
+        return None
+
+    def listening(self, width: int | None) -> Self:
+        """The network for a text of states of this width, or for none. Raises Problem for a network that takes no text."""
+        raise Problem(f"a network of kind {self.kind!r} takes no text")
 
     @property
     def attending(self) -> tuple[Part, ...]:

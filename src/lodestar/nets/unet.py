@@ -128,6 +128,8 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
     kind: Literal["unet"] = "unet"
     up_heads: Channels | None = None
     """Heads on the way up, where they differ (ADM's deprecated num_heads_upsample)."""
+    context: Channels | None = None
+    """Width of the states of a text, whose keys and values stand before the places' in every attention; None for no text."""
     stem: Channels | None = None
     """Channels of the first convolution where they are not those of the finest resolution."""
     ranges: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = Field(default=(), max_length=1_000)
@@ -139,6 +141,13 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
 
     def without_ranges(self) -> Self:
         return self.replace(ranges=())
+
+    @property
+    def told(self) -> int | None:
+        return self.context
+
+    def listening(self, width: int | None) -> Self:
+        return self.replace(context=width)
 
     @property
     def attending(self) -> tuple[Part, ...]:
@@ -165,18 +174,21 @@ class Stage(nn.Module):
         super().__init__()
         self.block, self.attention, self.resample = block, attention, resample
 
-    def forward(self, x: Tensor, emb: Tensor, gather: Gather | None = None, grids: Grids | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, emb: Tensor, gather: Gather | None = None, grids: Grids | None = None, tokens: Tensor | None = None
+    ) -> Tensor:
         x = self.block(x, emb, grids)
         if self.attention is not None:
-            x = self.attention(x, gather)
+            x = self.attention(x, gather, tokens)
         return x if self.resample is None else self.resample(x, emb, grids)
 
 
 class Builder:
     """Makes the parts of a backbone in the order in which they stand, and remembers what the way down hands over."""
 
-    def __init__(self, config: BackboneConfig) -> None:
-        self.config = config
+    def __init__(self, config: BackboneConfig, context: int | None = None) -> None:
+        """context: width of the states of a text, for attention that is told one."""
+        self.config, self.context = config, context
 
     def block(self, channels: int, out_channels: int, direction: Literal["up", "down"] | None = None) -> nn.Module:
         """A residual block, resampling or not."""
@@ -204,6 +216,7 @@ class Builder:
             groups=config.norm_groups,
             eps=config.norm_eps,
             rescale=config.rescale_residuals,
+            context=self.context,
         )
 
     def resampling(self, channels: int, direction: Literal["up", "down"]) -> nn.Module:
@@ -272,7 +285,7 @@ class UNet(DenoiserNetwork):
     def __init__(self, config: UNetConfig) -> None:
         super().__init__()
         self.config = config
-        builder, stem = Builder(config), config.stem or config.widths[0]
+        builder, stem = Builder(config, config.context), config.stem or config.widths[0]
         self.time = TimeEmbedding(config.width, config.emb_width, config.closed_frequencies)
         self.stem = Conv2d(config.in_channels, stem, 3, padding=1)
         self.down, handed = builder.down(stem)
@@ -297,24 +310,29 @@ class UNet(DenoiserNetwork):
         emb: Tensor | None = None,
         dtype: torch.dtype | None = None,
         gather: Mapping[Part, Gather] | None = None,
+        tokens: Tensor | None = None,
     ) -> Tensor:
         """Predict from a noisy picture; see `DenoiserNetwork.forward`. In 8 bits where there is no gradient."""
+        assert (tokens is None) == (self.config.context is None), "a network is told a text exactly if it takes one"
         if dtype == torch.int8:
             if not torch.is_grad_enabled():
-                return self._in_8_bits(x, time, emb, gather)
+                return self._in_8_bits(x, time, emb, gather, tokens)
             dtype = between()
-        return self._forward(x, time, emb, dtype, gather)
+        return self._forward(x, time, emb, dtype, gather, tokens)
 
-    def _in_8_bits(self, x: Tensor, time: Tensor, emb: Tensor | None, gather: Mapping[Part, Gather] | None) -> Tensor:
+    def _in_8_bits(
+        self, x: Tensor, time: Tensor, emb: Tensor | None, gather: Mapping[Part, Gather] | None, tokens: Tensor | None
+    ) -> Tensor:
         """Predict pictures of the same time together, since ranges depend on it."""
         times = time.unique()
         if len(times) == 1:
-            return self._forward(x, time, emb, between(), gather, self._grids(float(times)))
+            return self._forward(x, time, emb, between(), gather, tokens, self._grids(float(times)))
         assert gather is None, "attention is replaced in pictures of one time"
         out = x.new_empty(len(x), self.config.out_channels, *x.shape[2:])
         for each in times:
             rows = time == each
-            out[rows] = self._in_8_bits(x[rows], time[rows], None if emb is None else emb[rows], None)
+            of_emb, of_text = (None if each is None else each[rows] for each in (emb, tokens))
+            out[rows] = self._in_8_bits(x[rows], time[rows], of_emb, None, of_text)
         return out
 
     def _grids(self, time: float) -> Grids:
@@ -333,6 +351,7 @@ class UNet(DenoiserNetwork):
         emb: Tensor | None,
         dtype: torch.dtype | None,
         gather: Mapping[Part, Gather] | None,
+        tokens: Tensor | None = None,
         grids: Grids | None = None,
     ) -> Tensor:
         gather = gather or {}
@@ -341,12 +360,13 @@ class UNet(DenoiserNetwork):
         h = self.stem(x.to(dtype=dtype or x.dtype, memory_format=torch.channels_last))
         handed = [h]
         checkpointing = self.config.checkpointing
+        tokens = None if tokens is None else tokens.to(h.dtype)
         for stage in self.down:
-            handed.append(h := run(stage, h, e, gather.get("down"), grids, checkpointing=checkpointing))
+            handed.append(h := run(stage, h, e, gather.get("down"), grids, tokens, checkpointing=checkpointing))
         for stage in self.middle:
-            h = run(stage, h, e, gather.get("middle"), grids, checkpointing=checkpointing)
+            h = run(stage, h, e, gather.get("middle"), grids, tokens, checkpointing=checkpointing)
         for stage in self.up:
-            h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), grids, checkpointing=checkpointing)
+            h = run(stage, torch.cat([h, handed.pop()], dim=1), e, gather.get("up"), grids, tokens, checkpointing=checkpointing)
         # The last convolution is kept in float32: it has few channels, and its rounding would be seen in the picture.
         out: Tensor = self.head(self.norm(h.to(x.dtype), silu=True))
         return out

@@ -1,0 +1,131 @@
+"""Frozen language models of `transformers` as encoders of text (Imagen, Saharia et al. 2022). Their states are kept on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from lodestar import checkpoint
+from lodestar.config import Problem, first_line
+from lodestar.extras import need
+from lodestar.files import cache_folder
+from lodestar.text.base import Tokenizer
+
+
+class LanguageModel(Tokenizer):
+    """A language model with its tokenizer. The states of its last layer, not its tokens, are what a network is told."""
+
+    kind: Literal["language"] = "language"
+    model: str
+    """Folder of the model, or its name on the hub."""
+    digest: str | None = None
+    """SHA-256 of the model's weights; None before they are looked at."""
+    width: int | None = Field(default=None, ge=1, le=2**20)
+    """Channels of the states; None before the model is looked at."""
+
+    @property
+    def vocabulary(self) -> int:
+        return len(self._tokenizer)
+
+    @property
+    def pad(self) -> int:
+        return int(self._tokenizer.pad_token_id or 0)
+
+    def encode(self, text: str) -> list[int]:
+        return [int(token) for token in self._tokenizer(text).input_ids]
+
+    def settled(self) -> Self:
+        """The configuration with digest and width of the model. Raises Problem if it cannot be loaded, or has changed."""
+        found = _network(self.model)
+        if self.digest not in (None, found.digest):
+            raise Problem(
+                f"language model {self.model!r} is not the one that this model was trained with: "
+                f"its SHA-256 is {found.digest}, not {self.digest}"
+            )
+        return self.replace(digest=found.digest, width=found.width)
+
+    def states(self, texts: Sequence[str], context: int, cut: bool = False) -> Tensor:
+        """States float32 [B, L, D] of texts' tokens, L = `context`, 0 after a text.
+
+        Every caption runs through the model alone, and once: its states are kept in the cache folder. Raises Problem.
+        """
+        model = self if self.digest is not None else self.settled()
+        tokens, mask = self.batch(texts, context, cut)
+        assert model.digest is not None and model.width is not None
+        out = torch.zeros(len(texts), context, model.width)
+        with closing(_open(cache_folder() / "text" / f"{model.digest}.sqlite")) as kept:
+            for row, length in enumerate(mask.sum(1).tolist()):
+                out[row, :length] = self._state(kept, tokens[row, :length], model.width)
+        return out
+
+    def _state(self, kept: sqlite3.Connection, tokens: Tensor, width: int) -> Tensor:
+        key = hashlib.sha256(tokens.numpy().tobytes()).digest()
+        row = kept.execute("SELECT state FROM states WHERE tokens = ?", (key,)).fetchone()
+        if row is not None:
+            return torch.from_numpy(np.frombuffer(row[0], np.float32).copy()).view(-1, width)
+        self.settled()
+        with torch.inference_mode():
+            state = _network(self.model).network(tokens[None]).last_hidden_state[0].float()
+        with kept:
+            kept.execute("INSERT OR REPLACE INTO states VALUES (?, ?)", (key, state.numpy().tobytes()))
+        return torch.tensor(state.numpy())
+
+    @property
+    def _tokenizer(self) -> Any:
+        return _tokenizer(self.model)
+
+
+@dataclass(frozen=True)
+class _Network:
+    """A loaded model."""
+
+    network: Any
+    digest: str
+    width: int
+
+
+@lru_cache(maxsize=2)
+def _network(model: str) -> _Network:
+    transformers = need("transformers")
+    network = _loaded(transformers.AutoModel, model)
+    if network.config.is_encoder_decoder:
+        network = network.get_encoder()
+    network = network.requires_grad_(False).float().eval()
+    digest = checkpoint.content_digest({"kind": "transformers", "config": network.config.model_type}, network.state_dict())
+    return _Network(network, digest, int(network.config.hidden_size))
+
+
+@lru_cache(maxsize=2)
+def _tokenizer(model: str) -> Any:
+    return _loaded(need("transformers").AutoTokenizer, model)
+
+
+def _loaded(kind: Any, model: str) -> Any:
+    folder = Path(model).expanduser()
+    try:
+        return kind.from_pretrained(folder if folder.is_dir() else model)
+    # The hub, the network, the cache and the model's files each raise exceptions of their own.
+    except Exception as error:
+        raise Problem(f"language model {model!r} cannot be loaded: {first_line(error)}") from None
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """The file with states by their tokens. Raises Problem if it cannot be written."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        kept = sqlite3.connect(path, timeout=60)
+        kept.execute("CREATE TABLE IF NOT EXISTS states (tokens BLOB PRIMARY KEY, state BLOB NOT NULL)")
+    except (OSError, sqlite3.Error) as error:
+        raise Problem(f"cannot keep states of texts in {path}: {error}") from None
+    return kept
