@@ -23,6 +23,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guide
 from lodestar.guidance import REFERENCE
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
+from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.first import upgraded
 from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
@@ -43,6 +44,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "diffusion": Kind(DiffusionConfig, Diffusion),
     "classifier": Kind(ClassifierModelConfig, PictureClassifier),
+    "clip": Kind(ClipModelConfig, PictureClip),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 

@@ -84,7 +84,7 @@ class PictureClassifier(nn.Module):
 
     def logits(self, x: Tensor, level: Level = CLEAN) -> Tensor:
         """Unnormalised log-probabilities of the classes [B, classes]."""
-        logits: Tensor = self.network(x, _times(x, level), self.dtype)
+        logits: Tensor = self.network(x, network_times(x, level), self.dtype)
         return logits
 
     def log_probability(self, x: Tensor, level: Level, signs: Tensor) -> Tensor:
@@ -133,13 +133,13 @@ class PictureClassifier(nn.Module):
 
     def told(self, x: Tensor, level: Level = CLEAN) -> Told:
         """`features`, `logits` and maps, from one pass."""
-        given = self.network.features(x, _times(x, level), self.dtype)
+        given = self.network.features(x, network_times(x, level), self.dtype)
         logits = self.network.classify(given)
         return Told(given.mean(dim=(2, 3)), logits, given) if given.ndim == 4 else Told(given, logits)
 
     def observe(self, x: Tensor, level: Level) -> Observed:
         """Features and the maps of every resolution, differentiable in x."""
-        given, maps = self.network.maps(x, _times(x, level), self.dtype)
+        given, maps = self.network.maps(x, network_times(x, level), self.dtype)
         return Observed(given.mean(dim=(2, 3)) if given.ndim == 4 else given, maps)
 
     def save(self, path: str | Path) -> Path:
@@ -160,7 +160,7 @@ class PictureClassifier(nn.Module):
         return self
 
 
-def _times(x: Tensor, level: Level) -> Tensor:
+def network_times(x: Tensor, level: Level) -> Tensor:
     """Network times [B]: clean pictures have no time in the chain; the first step's is used."""
     if isinstance(level.time, Tensor):
         return torch.where(torch.as_tensor(level.sigma) == 0, 0.0, level.time).to(x)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -47,7 +47,8 @@ class TextTower(nn.Module):
     def __init__(self, config: TextTowerConfig, embed: int) -> None:
         super().__init__()
         self.config = config
-        self.token = nn.Embedding(config.vocabulary, config.width, _weight=learned(config.vocabulary, config.width, deviation=0.02))
+        table = learned(config.vocabulary, config.width, deviation=0.02)
+        self.token = nn.Embedding(config.vocabulary, config.width, _weight=table)
         self.position = learned(config.context, config.width, deviation=0.01)
         self.blocks = blocks(config.width, config.layers, config.heads, config.activation, config.key_bias)
         self.norm = LayerNorm(config.width)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lodestar.config import TIMESTEPS, Channels, Kinds, Problem, Side
 from lodestar.nets.attention import AttentionPool
-from lodestar.nets.base import NetworkConfig
+from lodestar.nets.base import Network, NetworkConfig
 from lodestar.nets.blocks import Activation, LayerNorm, blocks, learned
 from lodestar.nets.layers import Conv2d, Linear, zero
 from lodestar.nets.unet import TimeEmbedding
@@ -24,7 +24,7 @@ MAPS = 4
 """Number of maps of a vision transformer, after equal parts of its blocks."""
 
 
-class ImageTower(nn.Module, abc.ABC):
+class ImageTower(Network):
     """An image tower."""
 
     @abc.abstractmethod
@@ -33,10 +33,6 @@ class ImageTower(nn.Module, abc.ABC):
 
         x: float32 [B, C, H, W], normalised. time: network times [B], of noise-aware towers. dtype: precision of the torso.
         """
-
-    @abc.abstractmethod
-    def lower(self, dtype: torch.dtype) -> None:
-        """Keep the torso's weights in `dtype`, for inference."""
 
 
 class ImageTowerConfig(NetworkConfig, abc.ABC):
@@ -71,8 +67,8 @@ class ViTConfig(ImageTowerConfig):
     activation: Activation = "quick_gelu"
     key_bias: bool = True
     time: Literal["none", "table", "sinusoid"] = "none"
-    """Noise level: not told; a vector for each step of the chain in the place of the class token (GLIDE); or a sinusoid through two
-    affine maps added to the class token, zero at first, so that a clean tower can be trained on."""
+    """Noise level: not told; a vector for each step of the chain in the place of the class token (GLIDE); or a sinusoid through
+    two affine maps added to the class token, zero at first, so that a clean tower can be trained on."""
     timesteps: Annotated[int, Field(ge=1, le=TIMESTEPS)] = 1_000
     """Number of vectors in the table."""
 
@@ -83,6 +79,10 @@ class ViTConfig(ImageTowerConfig):
     @property
     def noised(self) -> bool:
         return self.time != "none"
+
+    @property
+    def summary(self) -> str:
+        return f"vision transformer: patches of {self.patch}, width {self.width}, {self.layers} blocks of {self.heads} heads"
 
     def build(self) -> ViT:
         self.check_size(self.size)
@@ -132,7 +132,8 @@ class ViT(ImageTower):
             return start.expand(batch, -1)
         assert time is not None, "a noise-aware tower is told the time"
         if self.time is not None:
-            return start + self.time(time)
+            told: Tensor = self.time(time)
+            return start + told
         # Between two steps of the chain, between their vectors.
         time = time.clamp(0, len(start) - 1)
         below = time.long()
@@ -160,6 +161,10 @@ class ResNetConfig(ImageTowerConfig):
     def noised(self) -> bool:
         return self.time != "none"
 
+    @property
+    def summary(self) -> str:
+        return f"CLIP's ResNet: width {self.width}, {', '.join(map(str, self.layers))} blocks"
+
     def build(self) -> ResNet:
         self.check_size(self.size)
         if self.width % 2:
@@ -167,16 +172,21 @@ class ResNetConfig(ImageTowerConfig):
         return ResNet(self)
 
 
-class BatchNorm(nn.BatchNorm2d):
-    """Batch normalisation, computed in float32."""
+class BatchNorm(nn.Module):
+    """Batch normalisation, computed in float32; unlike PyTorch's it counts no batches."""
+
+    running_mean: Tensor
+    running_var: Tensor
 
     def __init__(self, channels: int) -> None:
-        super().__init__(channels)
-        self.num_batches_tracked = None  # a counter that nothing asks for
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = super().forward(x.float())
-        return out.to(x.dtype)
+        y = F.batch_norm(x.float(), self.running_mean, self.running_var, self.weight, self.bias, self.training)
+        return y.to(x.dtype)
 
 
 class Bottleneck(nn.Module):
