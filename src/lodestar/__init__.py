@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lodestar import bundle, data, guidance, nets, samplers
     from lodestar.config import Note, Problem
+    from lodestar.data import shapes
     from lodestar.evaluation import metrics
     from lodestar.generators import edits
     from lodestar.generators.edits import Inpaint, Interpolate, Invert, SDEdit, Upsample
@@ -67,7 +68,7 @@ _HOME = {
 _SPACES = {
     "bundle": "lodestar.bundle", "data": "lodestar.data", "edits": "lodestar.generators.edits",
     "guidance": "lodestar.guidance", "metrics": "lodestar.evaluation.metrics", "nets": "lodestar.nets",
-    "samplers": "lodestar.samplers",
+    "samplers": "lodestar.samplers", "shapes": "lodestar.data.shapes",
 }  # fmt: skip
 
 __all__ = [
@@ -75,7 +76,7 @@ __all__ = [
     "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint",
     "Interpolate", "Interval", "Invert", "Note", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample",
     "bpd", "bundle", "convert", "data", "edit", "edits", "evaluate", "from_pretrained", "guidance", "load", "metrics", "nets",
-    "push_to_hub", "quantize", "samplers", "save", "sweep", "train",
+    "push_to_hub", "quantize", "samplers", "save", "shapes", "sweep", "train",
 ]  # fmt: skip
 
 

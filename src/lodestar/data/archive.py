@@ -44,8 +44,8 @@ class ArchiveRows(ABC):
             with reading(f"{name} in {spec}"):
                 return self._read(self._names[name])
 
-        tree = read_tree(listing, read, spec, asked.labels is not False, archive=stem)
-        self._files, self.names, self.labels = tree.files, tree.names, tree.labels
+        tree = read_tree(listing, read, spec, asked, archive=stem)
+        self._files, self.names, self.labels, self.texts = tree.files, tree.names, tree.labels, tree.reader()
 
     @abstractmethod
     def _open(self) -> tuple[dict[str, str], Listing]:
@@ -98,27 +98,42 @@ class ZipRows(ArchiveRows):
 
 
 class TarRows(ArchiveRows):
-    """See ArchiveRows. A compressed tar is unpacked into a temporary file without a name, for reading at random."""
+    """See ArchiveRows. A compressed tar is unpacked into a temporary file without a name, for reading at random.
+
+    Of a file, its place in the tar is kept, and no more: a set of many tars has millions.
+    """
 
     def _open(self) -> tuple[dict[str, str], Listing]:
         self._lock = threading.Lock()
-        file = _plain(self._path)
-        self._archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (open as long as the rows are)
+        self._file = _plain(self._path)
+        self._places: dict[str, tuple[int, int]] = {}
+        """Offset and size of the contents by the tar's own name, of files whose contents are in one piece."""
+        self._archive = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115 (open as long as the rows are)
         names: dict[str, str] = {}
         listing = Listing()
-        for member in _forward(self._archive, file):
+        for member in _forward(self._archive, self._file):
             path = _clean(member.name)
             if member.isdir():
                 listing.folders.append(path)
             elif member.isreg() or member.islnk():
                 names[path] = member.name
+                self._places.pop(member.name, None)
+                if member.isreg() and not member.issparse():
+                    self._places[member.name] = member.offset_data, member.size
             else:
                 listing.strange.append(path)
         listing.files = list(names)
+        if all(name in self._places for name in names.values()):
+            self._archive.members.clear()  # type: ignore[attr-defined]
         return names, listing
 
     def _read(self, name: str) -> bytes:
         with self._lock:
+            if name in self._places:
+                offset, size = self._places[name]
+                check_unpacked(size, self._path.stat().st_size, LARGEST)
+                self._file.seek(offset)
+                return self._file.read(size)
             file = self._archive.extractfile(name)
             if file is None:
                 raise ValueError("it is a link to what is no file")

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 import numpy as np
 from PIL import Image
 
+from lodestar.data.captions import Reader
 from lodestar.data.columns import Asked
 from lodestar.data.transforms import to_png
 from lodestar.extras import need
@@ -17,6 +18,7 @@ class ArrayRows:
     """Pictures uint8 [N,H,W] (grey) or [N,H,W,3], with labels [N] in 0..len(names)-1, or without."""
 
     packed = False
+    texts: Reader | None = None
 
     def __init__(self, images: np.ndarray, labels: np.ndarray | None = None, names: tuple[str, ...] | None = None):
         assert images.dtype == np.uint8 and images.ndim in (3, 4)

@@ -15,7 +15,8 @@ from lodestar.config import Problem
 Row = Mapping[str, Any]
 """One example by the names of its fields (image, label, caption, embedding, codes …): arrays, numbers or texts.
 
-A picture is uint8 [C, H, W] in "image", its class an int in "label". A field that an example lacks is left out.
+A picture is uint8 [C, H, W] in "image", its class an int in "label". A field that an example lacks is left out. A tuple of texts
+is several of which one is drawn: a picture's captions in several languages, for instance.
 """
 
 
@@ -28,6 +29,8 @@ class DataFacts:
     """Height and width of the pictures."""
     names: tuple[str, ...] | None
     """Names of the classes by number; None where there are no labels."""
+    captions: bool = False
+    """True if every picture has a caption."""
 
 
 @dataclass(frozen=True)

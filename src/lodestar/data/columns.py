@@ -7,7 +7,7 @@ set as its features, a parquet file in its schema's ``huggingface`` key.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,12 @@ class Asked:
     """The column of classes; None: the column "label", or the first of classes."""
     labels: bool | None = True
     """Read the classes. None: if possible; otherwise without classes, and a Note says why."""
+    captions: bool = False
+    """Read the captions."""
+    caption: str | None = None
+    """The columns of captions, with commas between them; None: the column "caption", or "text"."""
+    style: str | None = None
+    """The column of styles, each a text or a class, to be read as a field and as a word of the captions; None: neither."""
 
 
 def if_asked(asked: Asked, read: Callable[[], Labels]) -> Labels:
@@ -47,15 +53,15 @@ def if_asked(asked: Asked, read: Callable[[], Labels]) -> Labels:
         return None, None
 
 
-def image_column(features: Features, spec: str, asked: Asked) -> str:
+def image_column(features: Features, spec: str, asked: Asked, texts: Collection[str] = ()) -> str:
     """The column of pictures: the one asked for, or the first of type Image. Raises Problem listing the columns.
 
-    Columns that are neither pictures nor labels are named in a Note.
+    Columns that are neither pictures nor labels nor among `texts` are named in a Note.
     """
     images = [name for name in features if _type(features, name) == "Image"]
     if asked.image in images or (asked.image is None and images):
         chosen = asked.image or images[0]
-        if unread := [name for name in features if name not in (chosen, _label_column(features, asked))]:
+        if unread := [name for name in features if name not in (chosen, _label_column(features, asked), *texts)]:
             warnings.warn(Note(f"{spec}: columns that are not read: {', '.join(unread)}"), stacklevel=2)
         return chosen
     wanted = f"no column of pictures {asked.image!r}" if asked.image else "no column of pictures (struct of bytes and path)"
@@ -78,13 +84,20 @@ def read_labels(features: Features, spec: str, asked: Asked, read: Callable[[str
 
     def found() -> Labels:
         if _type(features, column) == "ClassLabel":
-            names = features[column].get("names")
-            if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-                raise Problem(f"{spec}: the classes of column {column!r} are {shown(names)}, and not a list of names")
-            return _named(tuple(names), spec, column, read)
+            names = class_names(features, column)
+            if names is None:
+                told = shown(features[column].get("names"))
+                raise Problem(f"{spec}: the classes of column {column!r} are {told}, and not a list of names")
+            return _named(names, spec, column, read)
         return _distinct(spec, column, read, asked.label is not None)
 
     return if_asked(asked, found)
+
+
+def class_names(features: Features, column: str) -> tuple[str, ...] | None:
+    """The names of the classes in a column of class numbers; None for another, or where they are no names."""
+    names = features[column].get("names") if _type(features, column) == "ClassLabel" else None
+    return tuple(names) if isinstance(names, list) and all(isinstance(name, str) for name in names) else None
 
 
 def _type(features: Features, column: str) -> Any:

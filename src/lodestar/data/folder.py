@@ -26,8 +26,8 @@ class FolderRows:
         self._folder = folder
         with reading(spec):
             listing = _listing(folder)
-        tree = read_tree(listing, self._read, spec, asked.labels is not False)
-        self._files, self.names, self.labels = tree.files, tree.names, tree.labels
+        tree = read_tree(listing, self._read, spec, asked)
+        self._files, self.names, self.labels, self.texts = tree.files, tree.names, tree.labels, tree.reader()
         tables = [name for name in listing.files if name.endswith(".parquet") and "/" not in name]
         if tables and not self._files:
             raise Problem(f"{spec} holds no pictures but tables: name one, such as {folder / min(tables)}")

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lodestar.config import Problem, first_line
+from lodestar.data.captions import Reader, Texts, text_columns
 from lodestar.data.columns import Asked, image_column, read_labels
 from lodestar.extras import need
 from lodestar.files import regular
@@ -38,10 +39,14 @@ class HubRows:
         table = table.with_format(None)  # what is stored, whatever a user has it turned into
         features = table.features.to_dict()
         self._spec = spec
-        self._image = image_column(features, spec, asked)
+        self._columns = text_columns(features, spec, asked)
+        texts = self._columns.all if self._columns else ()
+        self._image = image_column(features, spec, asked, texts)
+        self.texts: Reader | None = self._texts if self._columns else None
         self.names, self.labels = read_labels(features, spec, asked, table.__getitem__)
         # Decoding is ours, so that a picture that fails is named.
         self._table = table.select_columns([self._image]).cast_column(self._image, need("datasets").Image(decode=False))
+        self._told = table.select_columns(list(texts)) if texts else None
 
     def __len__(self) -> int:
         return len(self._table)
@@ -60,6 +65,10 @@ class HubRows:
         if not cell:
             raise ValueError("it holds no picture")
         return cell["bytes"] or regular(Path(cell["path"])).read_bytes()
+
+    def _texts(self, index: int) -> Texts:
+        assert self._columns is not None and self._told is not None
+        return self._columns.read(self._told[index])
 
     def fingerprint(self) -> str:
         return str(self._table._fingerprint)

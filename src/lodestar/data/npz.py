@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from lodestar.config import Problem
+from lodestar.data.captions import Reader
 from lodestar.data.classes import numbered
 from lodestar.data.columns import Asked, Labels, if_asked
 from lodestar.data.transforms import to_png
@@ -37,6 +38,7 @@ class NpzRows:
     """The pictures of an .npz file. Of a compressed one they are read in their order, and not at random."""
 
     packed = False
+    texts: Reader | None = None
 
     def __init__(self, path: Path, spec: str, asked: Asked = Asked()):  # noqa: B008 (it is frozen)
         self._path, self._spec, self._lock = path, spec, threading.Lock()

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from lodestar.config import Problem
+from lodestar.data.captions import CAPTION, Reader, Texts, text_columns
 from lodestar.data.classes import numbered
 from lodestar.data.colour import convert, in_colour
 from lodestar.data.columns import Asked, Labels, if_asked
@@ -33,6 +34,7 @@ class ObjectRows:
 
     def __init__(self, data: Any, spec: str, asked: Asked = Asked()):  # noqa: B008 (it is frozen)
         self._data, self._spec, self._asked, self._lock = data, spec, asked, threading.Lock()
+        self.texts: Reader | None = self._texts if asked.captions or asked.style is not None else None
         self.names, self.labels = if_asked(asked, self._labels)
 
     def __len__(self) -> int:
@@ -60,8 +62,17 @@ class ObjectRows:
             digest.update(f"{picture.size}".encode() + picture.tobytes())
         return digest.hexdigest()
 
+    def _texts(self, index: int) -> Texts:
+        with self._lock:
+            item = self._data[index]
+        if not isinstance(item, Mapping):
+            item = {CAPTION: item[1]} if isinstance(item, tuple | list) and len(item) == 2 else {}
+        columns = text_columns({str(name): None for name in item}, self.where(index), self._asked)
+        assert columns is not None, "texts are asked for"
+        return columns.read(item)
+
     def _item(self, index: int) -> tuple[Any, Any]:
-        """A picture, and its label or None."""
+        """A picture, and its label or None. Where captions are asked for, the second part of a pair is one, and no label."""
         with self._lock:
             item = self._data[index]
         if isinstance(item, Mapping):
@@ -72,7 +83,7 @@ class ObjectRows:
         if isinstance(item, tuple | list):
             if len(item) not in (1, 2):
                 raise ValueError(f"it has {len(item)} parts, and an item is a picture, or a picture and a label")
-            return item[0], item[1] if len(item) == 2 else None
+            return item[0], item[1] if len(item) == 2 and self.texts is None else None
         return item, None
 
     def _labels(self) -> Labels:

@@ -10,15 +10,16 @@ import io
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem, from_json, shown
-from lodestar.data.columns import Asked, image_column, read_labels
+from lodestar.config import Problem, from_json, nearest, shown
+from lodestar.data.captions import Reader, Texts, text_columns
+from lodestar.data.columns import Asked, class_names, image_column, read_labels
 from lodestar.extras import need
 from lodestar.files import atomic, reading, sha256
 
@@ -39,8 +40,12 @@ class ParquetRows:
         self._path, self._spec, self._lock = path, spec, threading.Lock()
         with reading(spec, "cannot be read as parquet"):
             self._file = need("pyarrow.parquet").ParquetFile(path)
-            features = _features(self._file.schema_arrow)
-        self._image = image_column(features, spec, asked)
+            features = self._features = _features(self._file.schema_arrow)
+        self._columns = text_columns(features, spec, asked)
+        told = self._columns.all if self._columns else ()
+        self.texts: Reader | None = self._texts if self._columns else None
+        self._image = image_column(features, spec, asked, told)
+        self._needed = list(dict.fromkeys((self._image, *told)))
         kind = self._file.schema_arrow.field(self._image).type
         if not _holds_pictures(kind):
             raise Problem(f"{spec}: column {self._image!r} is {kind}, and pictures are a struct of bytes (binary) and path")
@@ -86,8 +91,7 @@ class ParquetRows:
         return Image.open(io.BytesIO(self.encoded(index)))
 
     def encoded(self, index: int) -> bytes:
-        group = int(np.searchsorted(self._starts, index, side="right")) - 1
-        cell = self._pictures(group)[index - int(self._starts[group])].as_py()
+        cell = self._cell(self._image, index)
         data: bytes | None = cell and cell["bytes"]
         if not data:
             raise ValueError("it holds no bytes")
@@ -97,27 +101,44 @@ class ParquetRows:
         with reading(self._spec):
             return f"{sha256(self._path)} {self._image}"
 
-    def _pictures(self, group: int) -> Any:
-        """The pictures of a row group, from those held or from the file."""
+    def column(self, column: str) -> list[Any]:
+        """The cells of a column, of classes by their names. Raises Problem."""
+        if column not in self._features:
+            columns = ", ".join(self._features)
+            raise Problem(f"{self._spec}: no column {column!r}; the columns are {columns}{nearest(column, self._features)}")
+        names = class_names(self._features, column)
+        return [names[cell] if names and isinstance(cell, int) else cell for cell in self._column(column)]
+
+    def _texts(self, index: int) -> Texts:
+        assert self._columns is not None
+        return self._columns.read({column: self._cell(column, index) for column in self._columns.all})
+
+    def _cell(self, column: str, index: int) -> Any:
+        group = int(np.searchsorted(self._starts, index, side="right")) - 1
+        return self._group(group)[column][index - int(self._starts[group])].as_py()
+
+    def _group(self, group: int) -> Mapping[str, Any]:
+        """The needed columns of a row group, from those held or from the file."""
         with self._lock:
             if group not in self._held:
                 while self._held and sum(self._bytes[held] for held in self._held) + self._bytes[group] > HELD_BYTES:
                     self._held.popitem(last=False)
-                self._held[group] = self._read(group, self._image)
+                self._held[group] = self._read(group, self._needed)
             self._held.move_to_end(group)
-            return self._held[group]
+            held: Mapping[str, Any] = self._held[group]
+            return held
 
     def _column(self, column: str) -> Iterator[Any]:
         for group in range(self._file.metadata.num_row_groups):
-            yield from self._read(group, column).to_pylist()
+            yield from self._read(group, [column])[column].to_pylist()
 
-    def _read(self, group: int, column: str) -> Any:
-        """A column of a row group as one array."""
+    def _read(self, group: int, columns: Sequence[str]) -> dict[str, Any]:
+        """Columns of a row group, each as one array."""
         with reading(f"row group {group} of {self._spec}"):
-            cells = self._file.read_row_group(group, columns=[column], use_threads=False)[column].combine_chunks()
-            if len(cells) != self._starts[group + 1] - self._starts[group]:
-                raise ValueError(f"it has {len(cells):,} rows, and others are told")
-            return cells
+            table = self._file.read_row_group(group, columns=list(columns), use_threads=False)
+            if len(table) != self._starts[group + 1] - self._starts[group]:
+                raise ValueError(f"it has {len(table):,} rows, and others are told")
+            return {column: table[column].combine_chunks() for column in columns}
 
 
 def write_parquet(path: Path, pictures: Iterable[tuple[bytes, int]], names: Sequence[str]) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from PIL import Image
@@ -16,6 +16,7 @@ from lodestar.config import Problem, nearest, shown
 from lodestar.data.archive import TARS, TarRows, ZipRows
 from lodestar.data.arrays import digits
 from lodestar.data.batch import Row, good_row
+from lodestar.data.captions import Texts
 from lodestar.data.channels import stored_channels
 from lodestar.data.colour import convert
 from lodestar.data.columns import Asked
@@ -24,12 +25,20 @@ from lodestar.data.hub import HubRows, load
 from lodestar.data.npz import NpzRows
 from lodestar.data.objects import ObjectRows
 from lodestar.data.parquet import ParquetRows
-from lodestar.data.rows import PartRows, Rows
+from lodestar.data.rows import JoinedRows, PartRows, Rows
+from lodestar.data.selection import selected, shards
+from lodestar.data.shapes import SPLITS, ShapeRows
 from lodestar.data.transforms import Size, fit, pair, show, to_array
 from lodestar.files import reading, regular
+from lodestar.progress import progress
 
 _KEPT_BYTES = 256 * 2**20
 """A data set whose decoded pictures need no more than this is decoded once; a larger one every epoch."""
+
+
+_MADE = ("digits", *SPLITS)
+"""Names of the data sets that need no file."""
+T = TypeVar("T")
 
 
 class Pictures(Protocol):
@@ -68,6 +77,8 @@ class Source:
                 raise Problem(f"{spec}: class {shown(name)} is no text that can be written (UTF-8): give it another name")
         channels = channels or stored_channels(rows, spec)
         self.spec, self.rows, self.names, self.channels, self.skip_bad = spec, rows, rows.names, channels, skip_bad
+        self.captioned = rows.texts is not None
+        """Whether rows have texts."""
         self.bad: dict[int, str] = {}
         """Why a picture could not be decoded, by index, of those met so far; only with `skip_bad`."""
         self.fits = size is not None
@@ -115,14 +126,16 @@ class Source:
         return image
 
     def row(self, index: int) -> Row | None:
-        """Picture and, where there are labels, class by the names of their fields; None where the picture is bad and `skip_bad`.
+        """Picture and, where there are such, class and texts by the names of their fields; None where it is bad and `skip_bad`.
 
         Raises Problem.
         """
-        image, label = self.image(index), self.label(index)
-        if image is None:
+        texts = self._texts(index)
+        image = None if texts is None else self.image(index)
+        if texts is None or image is None:
             return None
-        return {"image": image} if label is None else {"image": image, "label": label}
+        label = self.label(index)
+        return {"image": image, **({} if label is None else {"label": label}), **texts}
 
     def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
         """See `Rows`."""
@@ -138,6 +151,8 @@ class Source:
         digest = hashlib.sha256(f"{self.rows.fingerprint()} {self.channels} {self.fits} {self.size} {self.names}".encode())
         if self.rows.labels is not None:
             digest.update(self.rows.labels.tobytes())
+        for index in range(len(self)) if self.captioned else ():
+            digest.update(f"{self._texts(index)}".encode())
         return digest.hexdigest()
 
     def _first_size(self) -> Size:
@@ -152,16 +167,27 @@ class Source:
         """The picture in the channels asked for; None where it is bad and `skip_bad`. Raises Problem."""
         if index in self.bad:
             return None
+        return self._good(index, "cannot be decoded", lambda: convert(self.rows.picture(index), self.channels))
+
+    def _texts(self, index: int) -> Texts | None:
+        """The texts of a row, none where none are asked for; None where they are bad and `skip_bad`. Raises Problem."""
+        texts = self.rows.texts
+        if texts is None:
+            return {}
+        return None if index in self.bad else self._good(index, "has no caption that can be read", lambda: texts(index))
+
+    def _good(self, index: int, failure: str, read: Callable[[], T]) -> T | None:
+        """What is read of a row; None, and the reason kept, where it is bad and `skip_bad`. Raises Problem."""
         hint = "" if self.skip_bad else " (--skip-bad leaves such pictures out)"
         try:
-            with reading(self.rows.where(index), "cannot be decoded", hint):
-                return convert(self.rows.picture(index), self.channels)
+            with reading(self.rows.where(index), failure, hint):
+                return read()
         except Problem as problem:
             if not self.skip_bad:
                 raise
             self.bad[index] = str(problem)
             if len(self.bad) == len(self):
-                raise Problem(f"{self.spec}: none of the {len(self):,} pictures can be decoded ({problem})") from None
+                raise Problem(f"{self.spec}: none of the {len(self):,} pictures can be read ({problem})") from None
             return None
 
 
@@ -173,35 +199,42 @@ def open_source(
     image_column: str | None = None,
     label_column: str | None = None,
     labels: bool | None = True,
+    captions: bool = False,
+    caption_column: str | None = None,
+    style_column: str | None = None,
     skip_bad: bool = False,
 ) -> Source:
     """Open what ``--data`` names, or pictures that are there in Python, for training or to compare with.
 
-    spec: ``digits``, a .parquet, .npz, .zip or tar file, a folder (by class, or not), a data set of the hub: ``owner/name`` where
-    there is no such path, or ``hf:name``; a split other than ``train`` comes after an @, as in ``owner/name@test``. Or an object:
-    a `datasets.Dataset`, read as stored; any object with ``__len__`` and ``__getitem__``, whose items are pictures, pairs
-    (picture, label) or dicts of ``image`` and ``label``; or a `Source`, returned unchanged unless other settings are given. A
-    picture is a PIL one, an array [H, W] or [H, W, C] or a tensor [H, W] or [C, H, W], C = 1 to 4, uint8, uint16, or floats in
-    [0, 1]; a label is a whole number, a name or None. An item is the same at every access: random changes belong to `Transforms`.
+    spec: ``digits``, ``shapes``, a .parquet, .npz, .zip or tar file, tars by a pattern (``{00..31}.tar``, ``shard-*.tar``), a
+    folder (by class, or not), a data set of the hub: ``owner/name`` where there is no such path, or ``hf:name``; a split other
+    than ``train`` comes after an @, as in ``owner/name@test``. After the @ of a parquet file comes a value of its column "split",
+    or others as in ``t.parquet@train,style!=openmoji``. Or an object: a `datasets.Dataset`, read as stored; any object with
+    ``__len__`` and ``__getitem__``, whose items are pictures, pairs (picture, label or caption) or dicts of ``image``, ``label``
+    and ``caption``; or a `Source`, returned unchanged unless other settings are given. A picture is a PIL one, an array [H, W] or
+    [H, W, C] or a tensor [H, W] or [C, H, W], C = 1 to 4, uint8, uint16, or floats in [0, 1]; a label is a whole number, a name
+    or None. An item is the same at every access: random changes belong to `Transforms`.
 
-    size: a number or (height, width), to which every picture is resized and cropped; without it all must agree. channels: 1 or
-    3, to convert to; by default 1 where all pictures are stored as grey, and 3 where any is in colour. The columns are the
-    tables'. labels: False leaves classes out, unread; None reads them where they can be read. skip_bad: leave out pictures that
-    cannot be decoded. Files that are no pictures, and columns that are not read, are named in a `lodestar.config.Note`. Raises
-    Problem.
+    size: a number or (height, width), to which every picture is resized and cropped; without it all must agree. channels: 1 or 3,
+    to convert to; by default 1 where all pictures are stored as grey, and 3 where any is in colour. The columns are the tables'.
+    labels: False leaves classes out, unread; None reads them where they can be read. captions: read the captions too, of tables
+    (caption_column: their columns, with commas and patterns, such as "caption*"; default "caption" or "text") and beside files
+    (`lodestar.data.beside`). style_column: a column of texts or classes, read as the field "style" and as a word of every second
+    caption. skip_bad: leave out pictures that cannot be decoded, or have no caption. Files that are no pictures, and columns that
+    are not read, are named in a `lodestar.config.Note`. Raises Problem.
     """
+    asked = Asked(image_column, label_column, labels, captions or caption_column is not None, caption_column, style_column)
     if isinstance(spec, Source):
-        return _again(spec, size, channels, Asked(image_column, label_column, labels), skip_bad)
-    asked = Asked(image_column, label_column, labels)
-    if isinstance(spec, str | Path):
-        return Source(_named(str(spec), asked), str(spec), channels=channels, size=size, skip_bad=skip_bad)
-    rows, name = _given(spec, asked)
+        return _again(spec, size, channels, asked, skip_bad)
+    rows, name = (_named(str(spec), asked, size), str(spec)) if isinstance(spec, str | Path) else _given(spec, asked)
+    _check_captions(rows.texts is not None, name, asked)
     return Source(rows, name, channels=channels, size=size, skip_bad=skip_bad)
 
 
 def _again(source: Source, size: int | Size | None, channels: int | None, asked: Asked, skip_bad: bool) -> Source:
     """The source, or one of the same pictures in another size or other channels, or without labels."""
     _no_columns(source.spec, asked)
+    _check_captions(source.captioned, source.spec, asked)
     unlabelled = asked.labels is False and source.names is not None
     if size is None and channels in (None, source.channels) and skip_bad <= source.skip_bad and not unlabelled:
         return source
@@ -209,6 +242,14 @@ def _again(source: Source, size: int | Size | None, channels: int | None, asked:
     size = size if size is not None else source.size if source.fits else None
     skip_bad = skip_bad or source.skip_bad
     return Source(rows, source.spec, channels=channels or source.channels, size=size, skip_bad=skip_bad)
+
+
+def _check_captions(captioned: bool, spec: str, asked: Asked) -> None:
+    if (asked.captions or asked.style is not None) and not captioned:
+        raise Problem(
+            f"{spec} has no captions: they are in columns of a table (parquet, the hub), in files beside pictures, or in "
+            "items of a data set in Python; a source that is open already was opened with captions=True, or has none"
+        )
 
 
 def _given(data: Pictures, asked: Asked) -> tuple[Rows, str]:
@@ -226,7 +267,7 @@ def _given(data: Pictures, asked: Asked) -> tuple[Rows, str]:
     return ObjectRows(data, name, asked), name
 
 
-def _named(spec: str, asked: Asked) -> Rows:
+def _named(spec: str, asked: Asked, size: int | Size | None) -> Rows:
     """The rows of what ``--data`` names. Raises Problem."""
     name, _, split = spec.removeprefix("hf:").partition("@")
     if spec.startswith("hf:") or _is_hub_name(name):
@@ -236,13 +277,33 @@ def _named(spec: str, asked: Asked) -> Rows:
         reader = _FILES.get(ending(path), ParquetRows) if path.is_file() else FolderRows if path.is_dir() else None
         if reader is None and path.exists():
             regular(path)
-    if spec == "digits" or reader is not ParquetRows:
+        table, _, told = spec.rpartition("@")
+        if reader is None and table and (whole := Path(table).expanduser()).is_file() and ending(whole) in (".parquet", ""):
+            return selected(ParquetRows(whole, spec, asked), told, spec)
+    if spec in _MADE or reader is not ParquetRows:
         _no_columns(spec, asked)
+    if reader is None and (parts := shards(spec)):
+        return _joined(parts, spec, asked)
     if spec == "digits":
         return digits(asked)
+    if spec in SPLITS:
+        return ShapeRows(SPLITS[spec], size, asked.captions)
     if reader is None:
         raise _no_such(path, spec)
     return reader(path, spec, asked)
+
+
+def _joined(parts: Sequence[Path], spec: str, asked: Asked) -> Rows:
+    """The rows of several archives as those of one."""
+    for path in parts:
+        if ending(path) not in (".zip", *TARS):
+            raise Problem(f"{spec}: {path} is no archive: a pattern names shards that are tar or zip files")
+    opened: list[Rows] = []
+    with progress(f"shards of {spec}", len(parts)) as done:
+        for number, path in enumerate(parts, 1):
+            opened.append(_FILES[ending(path)](path, str(path), asked))
+            done(number)
+    return JoinedRows(opened)
 
 
 def ending(path: Path) -> str:
@@ -264,10 +325,10 @@ def _is_hub_name(name: str) -> bool:
 def _no_such(path: Path, spec: str) -> Problem:
     beside = path.parent
     hub = "a data set of the hub as owner/name or owner/name@split"
-    allowed = f"a .parquet, .npz, .zip or .tar file, a folder of pictures, 'digits', or {hub}"
+    allowed = f"a .parquet, .npz, .zip or .tar file, a folder of pictures, 'digits', 'shapes', or {hub}"
     if not beside.is_dir():
         return Problem(f"no folder {str(beside)!r}, so no data {spec!r}: give {allowed}")
-    guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *(["digits"] if spec == path.name else [])])
+    guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *(_MADE if spec == path.name else [])])
     return Problem(f"no data {spec!r}: give {allowed}{guess}")
 
 

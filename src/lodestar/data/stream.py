@@ -1,13 +1,14 @@
 """Batches of a source: in a shuffled order that is a function of (seed, images seen) for training, and in its own order.
 
 Picture n of a training run (n = images seen before it) is element n mod N of the permutation of epoch n div N, and is cropped and
-flipped by the generator seeded (seed, n). So a run that starts at n = k continues exactly like an uninterrupted run.
+flipped, and one of its captions drawn, by generators seeded (seed, n). So a run that starts at n = k continues exactly like an
+uninterrupted run.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +18,8 @@ import numpy as np
 from lodestar.data.batch import Batch, Examples, Row, good_row, share
 from lodestar.data.transforms import Transforms
 
-_ORDER, _TRANSFORM = 0, 1
-"""The two uses of randomness, so that neither repeats the other's numbers."""
+_ORDER, _TRANSFORM, _TEXT = 0, 1, 2
+"""The uses of randomness, so that none repeats another's numbers."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,7 @@ class Shuffled:
             rows = []
             for position in range(start + mine.start, start + mine.stop):
                 epoch, place = divmod(position, len(self.source))
-                rows.append(self._transformed(good_row(self.source, int(order(epoch)[place])), (seed, _TRANSFORM, position)))
+                rows.append(self._drawn(good_row(self.source, int(order(epoch)[place])), seed, position))
             return Batch.collate(rows)
 
         if self.workers == 0:
@@ -59,19 +60,26 @@ class Shuffled:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _transformed(self, row: Row, seed: tuple[int, ...]) -> Row:
-        return {**row, "image": self.transforms(row["image"], np.random.default_rng(seed))} if "image" in row else row
+    def _drawn(self, row: Row, seed: int, position: int) -> Row:
+        if "image" in row:
+            row = {**row, "image": self.transforms(row["image"], np.random.default_rng((seed, _TRANSFORM, position)))}
+        return _of_several(row, lambda count: int(np.random.default_rng((seed, _TEXT, position)).integers(count)))
 
 
 def sequential(source: Examples, batch_size: int) -> Iterator[Batch]:
     """Every row once, in the source's order; those that are bad are left out where the source leaves them out. Raises Problem.
 
-    The last batch may be smaller, and one with bad rows is.
+    The last batch may be smaller, and one with bad rows is. Of several texts the first is taken.
     """
     for start in range(0, len(source), batch_size):
         found = [source.row(index) for index in range(start, min(start + batch_size, len(source)))]
         if rows := [row for row in found if row is not None]:
-            yield Batch.collate(rows)
+            yield Batch.collate([_of_several(row, lambda count: 0) for row in rows])
+
+
+def _of_several(row: Row, draw: Callable[[int], int]) -> Row:
+    """The row with one text in the place of several, by its number as drawn of their count."""
+    return {name: value[draw(len(value))] if isinstance(value, tuple) else value for name, value in row.items()}
 
 
 def permutation(source: Examples, seed: int, epoch: int) -> np.ndarray:

@@ -9,12 +9,15 @@ import posixpath
 import re
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from lodestar.config import Note, Problem, from_json, shown
+from lodestar.data.beside import Beside
+from lodestar.data.captions import Reader, Texts
 from lodestar.data.classes import in_order, numbered
+from lodestar.data.columns import Asked
 from lodestar.files import reading
 
 ALBUM, EDM = "manifest.json", "dataset.json"
@@ -49,15 +52,28 @@ class Tree:
     names: tuple[str, ...] | None = None
     labels: np.ndarray | None = None
     """Class numbers int64 [N]; None, as `names`, where there are no classes."""
+    texts: Callable[[str], Texts] | None = None
+    """The texts of a picture by its path, where texts are asked for."""
+
+    def reader(self) -> Reader | None:
+        """The texts of a picture by its number."""
+        texts = self.texts
+        return None if texts is None else lambda index: texts(self.files[index])
 
 
-def read_tree(listing: Listing, read: Callable[[str], bytes], spec: str, labels: bool = True, archive: str = "") -> Tree:
+def read_tree(listing: Listing, read: Callable[[str], bytes], spec: str, asked: Asked, archive: str = "") -> Tree:
     """The pictures of what is listed. What else is listed is named in a Note, hidden files apart.
 
-    read: gives a file's contents. labels: whether classes are wanted. archive: the name, without its ending, of the archive that
-    holds all of this: a folder of the same name, in which everything is, is the data set and no class. Raises Problem.
+    read: gives a file's contents. archive: the name, without its ending, of the archive that holds all of this: a folder of the
+    same name, in which everything is, is the data set and no class. Raises Problem.
     """
     files, folders, strange = (list(filter(visible, paths)) for paths in (listing.files, listing.folders, listing.strange))
+    if asked.captions or asked.style is not None:
+        beside = Beside(files, read, spec, asked)
+        used = beside.used(list(filter(is_picture, files)))
+        others = Listing([path for path in files if path not in used], folders, strange)
+        return replace(read_tree(others, read, spec, replace(asked, captions=False, style=None), archive), texts=beside.texts)
+    labels = asked.labels is not False
     pictures = sorted(filter(is_picture, files), key=_place)
     outer, inner = _roots(pictures, archive)
     for root in dict.fromkeys(("", outer, inner, _common(pictures))):

@@ -106,6 +106,11 @@ class Task(Config, abc.ABC):
         """True if the classes of the pictures are needed."""
         return True
 
+    @property
+    def captions(self) -> bool:
+        """True if the captions of the pictures are needed."""
+        return False
+
     @abc.abstractmethod
     def resolve(self, facts: DataFacts) -> Self:
         """The task completed by facts of the data (sizes, channels, classes). Raises Problem if they do not fit."""

@@ -48,6 +48,10 @@ class TrainDenoiser(Task):
     def conditions(self) -> bool:
         return self.conditional
 
+    @property
+    def captions(self) -> bool:
+        return any(condition.kind == "text" for condition in self.model.denoiser.conditions)
+
     def resolve(self, facts: DataFacts) -> Self:
         if self.conditional and facts.names is None:
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")

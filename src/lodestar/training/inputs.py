@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
-from lodestar.config import Problem
+from lodestar.config import Note, Problem
 from lodestar.data import Pictures, Source, divide, open_source, part
 from lodestar.data.transforms import Size, show
 from lodestar.training.run import DataConfig, Run
@@ -38,14 +39,18 @@ def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:
     data, transforms = run.data, run.data.transforms
     if not run.task.conditions:
         data = data.replace(labels=False)
-    source = _open(data, data.source if given.source is None else given.source, transforms.source_size, data.channels)
+    captions = run.task.captions
+    source = _open(data, data.source if given.source is None else given.source, transforms.source_size, data.channels, captions)
+    if source.captioned and transforms.flip:
+        told = f"{source.spec}: data.transforms.flip mirrors pictures, and not the left and right of their captions"
+        warnings.warn(Note(told), stacklevel=2)
     size = transforms.result_size(source.size)
     fitted = None if transforms.size is None else size
     if data.held_out:
         kept, apart = divide(len(source), data.held_out)
         source, held_out = part(source, kept, transforms.source_size), part(source, apart, fitted)
     elif (validation := data.validation if given.validation is None else given.validation) is not None:
-        held_out = _open(data, validation, fitted, source.channels)
+        held_out = _open(data, validation, fitted, source.channels, captions)
     else:
         return source, None
     if held_out.size != size:
@@ -60,7 +65,7 @@ def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:
     return source, held_out
 
 
-def _open(data: DataConfig, spec: str | Source | Pictures, size: Size | None, channels: int | None) -> Source:
+def _open(data: DataConfig, spec: str | Source | Pictures, size: Size | None, channels: int | None, captions: bool) -> Source:
     return open_source(
         spec,
         size=size,
@@ -68,6 +73,9 @@ def _open(data: DataConfig, spec: str | Source | Pictures, size: Size | None, ch
         image_column=data.image_column,
         label_column=data.label_column,
         labels=data.labels,
+        captions=captions,
+        caption_column=data.caption_column,
+        style_column=data.style_column,
         skip_bad=data.skip_bad,
     )
 

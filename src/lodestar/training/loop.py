@@ -52,7 +52,8 @@ def train(
     source, held_out = open_data(run, given)
     run = given.named(run, source, held_out)
     transforms = run.data.transforms
-    run = run.replace(task=run.task.resolve(DataFacts(source.channels, transforms.result_size(source.size), source.names)))
+    facts = DataFacts(source.channels, transforms.result_size(source.size), source.names, source.captioned)
+    run = run.replace(task=run.task.resolve(facts))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):
         state = start(run, folder, device, console)
@@ -65,7 +66,7 @@ def train(
         if counters.images_seen < config.images:
             Loop(run, state, folder, console, following)(source, held_out)
     for count, what in (
-        (len(source.bad), "pictures that could not be decoded"),
+        (len(source.bad), "pictures that could not be read"),
         (counters.skipped, "steps whose loss or gradient was not finite"),
     ):
         if count:

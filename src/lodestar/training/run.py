@@ -17,7 +17,7 @@ class DataConfig(Config):
     """Source and preprocessing of the pictures."""
 
     source: str = "digits"
-    """A parquet, .npz, .zip or tar file, a folder, a hub data set (its split after an @: ``owner/name@test``), or "digits"."""
+    """A parquet, .npz, .zip or tar file, tars by a pattern, a folder, a hub data set, "digits", "shapes"; a split after an @."""
     validation: str | None = None
     """Source of validation pictures, specified like `source`."""
     held_out: float = Field(default=0.0, ge=0, lt=1)
@@ -26,13 +26,18 @@ class DataConfig(Config):
     """Column of the pictures in a table; None: the first column of pictures."""
     label_column: str | None = None
     """Column of the classes in a table; None: the column "label", or the first column of classes."""
+    caption_column: str | None = None
+    """Columns of the captions in a table, with commas and patterns (``caption*``), one being drawn each time; None: the column
+    "caption", or "text". Captions are read for tasks that need them, or if their column is named."""
+    style_column: str | None = None
+    """Column of texts or classes in a table that is the field "style", and a word of every second caption; None: none."""
     labels: bool = True
     """Read the classes. Otherwise, or for an unconditional task, the column of classes is not looked at."""
     transforms: Transforms = Transforms()
     channels: Literal[1, 3] | None = None
     """Channels to convert to, grey or RGB; None: grey where all pictures are stored as grey, RGB where any is in colour."""
     skip_bad: bool = False
-    """Skip and count pictures that cannot be decoded, instead of stopping."""
+    """Skip and count pictures that cannot be decoded, or have no caption, instead of stopping."""
     workers: int = Field(default=1, ge=0, le=1_024)
 
     @model_validator(mode="after")
