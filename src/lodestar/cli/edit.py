@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import LAST_SEED, Count, Model, ReferencePicture, Sampling, Solving, ask, flattened
+from lodestar.cli.options import LAST_SEED, Count, Model, Prompting, Sampling, Solving, ask, flattened
 
 if TYPE_CHECKING:
     from lodestar.generators.edits import AnyEdit
@@ -43,13 +43,13 @@ def sdedit(
     picture: Chosen = None,
     label: Labels = None,
     count: Count = None,
-    reference: ReferencePicture = None,
+    prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
     """Noise pictures part of the way and sample from there (SDEdit)."""
     from lodestar.generators.edits import SDEdit
 
-    make(model, SDEdit(strength=strength), pictures, sampling, picture=picture, label=label, count=count, reference=reference)
+    make(model, SDEdit(strength=strength), pictures, sampling, picture=picture, content=(label, prompting), count=count)
 
 
 @flattened
@@ -60,13 +60,13 @@ def invert(
     guided: Guided = False,
     picture: Chosen = None,
     label: Labels = None,
-    reference: ReferencePicture = None,
+    prompting: Prompting = Prompting(),
     solving: Solving = Solving(),
 ) -> None:
     """Find the noise that pictures are made of, and sample from it under another label (DDIM inversion)."""
     from lodestar.generators.edits import Invert
 
-    make(model, Invert(guided=guided), pictures, solving, origin=origin, picture=picture, label=label, reference=reference)
+    make(model, Invert(guided=guided), pictures, solving, origin=origin, picture=picture, content=(label, prompting))
 
 
 @flattened
@@ -81,16 +81,15 @@ def interpolate(
     ] = None,
     guided: Guided = False,
     picture: Chosen = None,
-    reference: ReferencePicture = None,
+    prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Interpolate between two pictures, two seeds, two labels, or several of these."""
+    """Interpolate between two pictures, two seeds, two labels, two prompts, or several of these."""
     from lodestar.generators.edits import Interpolate
 
     make(
         model, Interpolate(points=points, to_seed=to_seed, guided=guided), pictures or [], sampling,
-        picture=picture, origin=None if origin is None else [origin], label=None if to is None else [to],
-        reference=reference,
+        picture=picture, origin=None if origin is None else [origin], content=(None if to is None else [to], prompting),
     )  # fmt: skip
 
 
@@ -101,19 +100,24 @@ def inpaint(
     mask: Annotated[
         Path, typer.Option("--mask", help="PNG of the pictures' size, or the model's: any place with white in it is filled in.")
     ],
-    resamples: Annotated[int, typer.Option("--resamples", help="RePaint's r: how often each stretch of steps is taken.")] = 10,
+    resamples: Annotated[
+        int | None,
+        typer.Option(
+            "--resamples", help="RePaint's r: how often each stretch of steps is taken; default 10, 1 for a model that inpaints."
+        ),
+    ] = None,
     jump: Annotated[int, typer.Option("--jump", help="RePaint's j: how many steps long a stretch is.")] = 10,
     picture: Chosen = None,
     label: Labels = None,
     count: Count = None,
-    reference: ReferencePicture = None,
+    prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
     """Fill in the white places of a mask and keep the rest (RePaint); the usual sampler is ancestral."""
     from lodestar.generators.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)
-    make(model, how, pictures, sampling, mask=mask, picture=picture, label=label, count=count, reference=reference)
+    make(model, how, pictures, sampling, mask=mask, picture=picture, content=(label, prompting), count=count)
 
 
 def make(
@@ -125,30 +129,33 @@ def make(
     mask: Path | None = None,
     origin: list[str] | None = None,
     picture: list[int] | None = None,
-    label: list[str] | None = None,
+    content: tuple[list[str] | None, Prompting] = (None, Prompting()),
     count: int | None = None,
-    reference: list[str] | None = None,
 ) -> None:
-    """Make the pictures of an edit, and save them with their grid and manifest; prints where. Raises Problem."""
+    """Make the pictures of an edit, and save them with their grid and manifest; prints where. content: labels and prompts.
+
+    Raises Problem.
+    """
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.edits.arrange import arrange, gather
     from lodestar.generators.edits.editing import shape_of
-    from lodestar.generators.guide import referring
-    from lodestar.guidance import REFERENCE
     from lodestar.library import load_diffusion
     from lodestar.progress import progress
 
     seed = options.seed if isinstance(options, Sampling) else 0
     how_made = options.settings()
     network = load_diffusion(model, options.device, options.precision)
-    guides = options.guides(model, how_made.guidance, network.reference(reference) if reference else None)
+    reference = network.reference(content[1].reference) if content[1].reference else None
+    guides = options.guides(model, how_made.guidance, reference)
     material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or ())
-    asked = arrange(network, how, material, ask(label, count), origin, count, seed, guides).replace(settings=how_made)
-    asked = referring(asked, guides)
+    prompts = content[1].prompts()
+    asked = arrange(network, how, material, ask(content[0], count), origin, count, seed, guides, prompts).replace(
+        settings=how_made
+    )
     frames = network.prepare_edit(asked, material, guides).frames(options.batch_size)
     made_by = network.origin(guides)
     folder, manifest = options.out or free_folder("out", how.kind), Manifest.of(asked, made_by)
-    album = Album(folder, manifest, made_by.names, material, guides.get(REFERENCE))
+    album = Album(folder, manifest, made_by.names, material, reference)
     with progress("enlarging" if how.enlarges else "editing", len(asked.asks)) as done:
         for frame in frames:
             done(frame.done)

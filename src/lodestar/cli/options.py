@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from lodestar.evaluation.report import Report
     from lodestar.generators.guide import Guide
-    from lodestar.generators.request import Asked, Settings
+    from lodestar.generators.request import Asked, Prompts, Settings
     from lodestar.guidance import Guidance
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
@@ -70,13 +70,6 @@ WeakName = Annotated[
     str | None,
     typer.Option(
         "--weak", help="The weaker model that autoguidance leads away from (a name, run or file); default the model's own."
-    ),
-]
-ReferencePicture = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--reference",
-        help="The picture that content, structure and style compare with: a file or a folder. Repeatable; several take turns.",
     ),
 ]
 Temperature = Annotated[
@@ -203,6 +196,34 @@ class Sampling(Solving):
 
     def asked(self) -> Asked:
         return super().asked() | {"temperature": self.temperature}
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """Options of the commands that take prompts and reference pictures."""
+
+    prompt: Annotated[
+        list[str] | None,
+        typer.Option("--prompt", help="A text to make a picture of, for models that know texts. Repeatable: in turn."),
+    ] = None
+    cut_prompt: Annotated[
+        bool, typer.Option("--cut-prompt", help="Cut a prompt that is longer than the model's context, instead of refusing it.")
+    ] = False
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            help="The picture that content, structure and style compare with: a file or a folder. Repeatable: in turn.",
+        ),
+    ] = None
+
+    def prompts(self) -> Prompts:
+        """The prompts. Raises Problem."""
+        from lodestar.generators.request import Prompts
+
+        if self.cut_prompt and not self.prompt:
+            raise Problem("--cut-prompt has no effect without --prompt")
+        return Prompts.of(self.prompt or None, self.cut_prompt)
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:

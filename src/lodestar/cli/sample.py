@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import Count, Device, Model, Out, ReferencePicture, Sampling, ask, flattened, load_judge
+from lodestar.cli.options import Count, Device, Model, Out, Prompting, Sampling, ask, flattened, load_judge
 from lodestar.config import CANDIDATES
 
 if TYPE_CHECKING:
@@ -32,8 +32,8 @@ def sample(
     judge: Annotated[
         str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
     ] = None,
-    reference: ReferencePicture = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
+    prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
     """Sample pictures: numbered PNG files, a grid, and a manifest."""
@@ -43,8 +43,7 @@ def sample(
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
-    from lodestar.generators.request import request
-    from lodestar.guidance import REFERENCE
+    from lodestar.generators.request import seeded
     from lodestar.library import load_diffusion
     from lodestar.progress import progress
 
@@ -52,15 +51,16 @@ def sample(
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
     network = load_diffusion(model, sampling.device, sampling.precision)
-    guides = sampling.guides(model, how.guidance, network.reference(reference) if reference else None)
+    reference = network.reference(prompting.reference) if prompting.reference else None
+    guides = sampling.guides(model, how.guidance, reference)
     judging = load_judge(model, judge, best_of, sampling)
-    labels = candidates(network.labels(ask(label, count), count, guides), best_of)
-    asked = referring(request(labels, sampling.seed, how), guides, best_of)
+    wanted = candidates(network.wanted(ask(label, count), prompting.prompts(), count, guides), best_of)
+    asked = referring(seeded(wanted, sampling.seed, how), guides, best_of)
     frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
     origin = network.origin(guides)
     folder = sampling.out or free_folder("out", Path(model).stem)
-    album = Album(folder, Manifest.of(asked, origin), origin.names, reference=guides.get(REFERENCE))
-    with progress("sampling", len(labels)) as done, album.npz() if npz else nullcontext(album.add) as add:
+    album = Album(folder, Manifest.of(asked, origin), origin.names, reference=reference)
+    with progress("sampling", len(wanted)) as done, album.npz() if npz else nullcontext(album.add) as add:
 
         def counted() -> Iterator[Frame]:
             for frame in frames:

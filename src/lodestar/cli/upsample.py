@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from lodestar.cli.edit import Chosen, Pictures, make
-from lodestar.cli.options import Count, Model, Sampling, flattened
+from lodestar.cli.options import Count, Model, Prompting, Sampling, flattened
 
 
 @flattened
@@ -24,9 +24,10 @@ def upsample(
     ] = None,
     picture: Chosen = None,
     count: Count = None,
+    prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(batch_size=8),
 ) -> None:
     """Enlarge pictures with an upsampler: numbered PNG files, a grid, and a manifest. Other sizes are brought to the model's."""
     from lodestar.generators.edits import Upsample
 
-    make(model, Upsample(), pictures, sampling, picture=picture, label=label, count=count)
+    make(model, Upsample(), pictures, sampling, picture=picture, content=(label, prompting), count=count)

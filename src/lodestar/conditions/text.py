@@ -6,11 +6,10 @@ text in a whole sampling run.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Iterable, Sequence
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
 from lodestar.conditions.ask import Ask
@@ -32,8 +31,6 @@ class TextCondition(Condition):
     kind: Literal["text"] = "text"
     tokenizer: AnyTokenizer = OwnTokenizer()
     network: TextTransformerConfig = TextTransformerConfig()
-    drop: float = Field(default=0.2, ge=0, le=1)
-    """Probability of dropping a picture's text in training, for classifier-free guidance (GLIDE: 20 %)."""
 
     def build(self, width: int) -> TextEncoder:
         return TextEncoder(self, width)
@@ -51,22 +48,39 @@ class TextCondition(Condition):
         """Texts as tokens int64 [B, L], `NOTHING` after each; with a language model its states float32 [B, L, D + 1], whose last
         channel is 1 at the text. A blank text has no tokens. Raises Problem for a text that is too long, unless it may be cut.
         """
+        if isinstance(self.tokenizer, LanguageModel):
+            return self.tokenizer.states(texts, self.network.context, cut)
         tokens, mask = self.tokenizer.batch(texts, self.network.context, cut)
         mask &= torch.tensor([bool(text.strip()) for text in texts])[:, None]
-        if isinstance(self.tokenizer, LanguageModel):
-            states = self.tokenizer.states(texts, self.network.context, cut)
-            return torch.cat([states * mask[..., None], mask[..., None].float()], dim=-1)
         return tokens.where(mask, NOTHING)
+
+    def settled(self, captions: Callable[[], Iterable[str]] | None) -> Self:
+        """The condition with a tokenizer that is learned from captions, or a language model that is known by its digest.
+
+        Raises Problem without captions to learn from, or without the model.
+        """
+        tokenizer = self.tokenizer
+        if isinstance(tokenizer, OwnTokenizer) and tokenizer.merges is None:
+            if captions is None:
+                raise Problem("captions are missing: this run's tokenizer learns from them, and its data has none")
+            tokenizer = tokenizer.learned(captions())
+        elif isinstance(tokenizer, LanguageModel):
+            tokenizer = tokenizer.settled()
+        return self.replace(tokenizer=tokenizer)
 
     def check(self, text: str, name: str = "prompt") -> None:
         """Raise Problem for a text that is too long, or not valid Unicode."""
         if not _valid(text):
-            raise Problem(f"{name} {shown(text)} is not valid Unicode (UTF-8)")
+            raise Problem(f"{name} {text!a} is not valid Unicode (UTF-8)")
         if not self.tokenizer.fits(text, self.network.context):
             raise Problem(
                 f"{name} {shown(text)} has more than this model's {self.network.context} tokens: shorten it, or --cut-prompt "
                 f"(cut_prompt=True in Python) keeps {self.tokenizer.cut(text, self.network.context)!r}"
             )
+
+    def cut(self, text: str) -> str:
+        """A text, or its longest beginning that is not too long."""
+        return text if not _valid(text) else self.tokenizer.cut(text, self.network.context)
 
 
 class TextEncoder(Encoder):

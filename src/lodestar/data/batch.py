@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
@@ -31,6 +31,8 @@ class DataFacts:
     """Names of the classes by number; None where there are no labels."""
     captions: bool = False
     """True if every picture has a caption."""
+    texts: Callable[[], Iterable[str]] | None = None
+    """Captions of some of the pictures, the same each time, for a tokenizer to learn from; None without."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import torch
 from pydantic import InstanceOf
 from torch import Tensor
 
-from lodestar.conditions import Label
+from lodestar.conditions import Ask, Label
 from lodestar.config import BatchSize, Candidates, Count, Problem, checked, shown
 from lodestar.core.noise import seeds_from
 from lodestar.files import reading
@@ -20,6 +20,7 @@ from lodestar.generators.guide import (
     Critic,
     Guide,
     Guides,
+    Reader,
     Reference,
     check_given,
     chosen,
@@ -28,7 +29,7 @@ from lodestar.generators.guide import (
 )
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest
-from lodestar.generators.request import Asked, Frame, Request, Settings, listed, request, settings
+from lodestar.generators.request import Frame, Prompts, Request, Settings, Wanted, listed, seeded, settings, taken
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
 from lodestar.nets.precision import Precision
@@ -110,32 +111,34 @@ class Generator(abc.ABC):
         seed: int | torch.Generator = 0,
         batch_size: int = 32,
         guides: Guides | None = None,
-        reference: Any = None,
         best_of: int = 1,
         start: Tensor | None = None,
         callback: Callable[[Frame], None] | None = None,
-        **how: Unpack[Asked],
+        **how: Unpack[Wanted],
     ) -> Samples:
         """Sample pictures.
 
         label: a class by name or number, several ("dog+ship", "not cat"), or one for each picture; None takes the classes in
         turn. count: how many pictures (default: as many as labels). Picture k has the seed `seed` + k and is the same whatever
         the batch size; a generator of torch draws the first seed. guides: the models that guidance asks for, by role; default
-        its own, where it has them. reference: the pictures to which guidance by content, structure or style compares, as files,
-        PIL pictures or arrays: one for all, or several in turn. best_of: number of candidates for a picture, of which the guide
-        "judge" keeps the surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
+        its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge" keeps the
+        surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
+        prompt: a text, or several in turn; `cut_prompt=True` shortens those that are too long. reference: the pictures to which
+        guidance by content, structure or style compares, as files, PIL pictures or arrays: one for all, or several in turn.
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
         with each `Frame`. how: steps, sampler, guidance, clamp, temperature, see `settings`. Raises Problem.
         """
         best_of = checked("best of", best_of, Candidates)
         checked("callback", callback, Callable | None)
+        reference = how.pop("reference", None)
+        prompts, others = taken(how)
         given = given_guides(guides, None if reference is None else self.reference(reference))
-        chosen_settings = settings(**how)
+        chosen_settings = settings(**others)
         check_given(given, chosen_settings.guidance, best_of)
         guiding = chosen(chosen_settings.guidance, given, self.companions)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
-        labels = self.labels(listed(label), count, guiding)
-        asked = request(candidates(labels, best_of), _first_seed(seed), chosen_settings)
+        wanted = self.wanted(listed(label), prompts, count, guiding)
+        asked = seeded(candidates(wanted, best_of), _first_seed(seed), chosen_settings)
         asked = referring(asked, guiding, best_of)
         frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
         if best_of > 1:
@@ -171,6 +174,35 @@ class Generator(abc.ABC):
         if not numbers:
             raise Problem(f"label is {shown(asked)}: give at least one, or None for every class in turn")
         return tuple(numbers[k % len(numbers)] for k in range(len(numbers) if count is None else count))
+
+    def wanted(
+        self, asked: Sequence[str | int | None] | None, prompts: Prompts, count: int | None, guides: Guides | None = None
+    ) -> tuple[Ask, ...]:
+        """Asks for `count` pictures, without seeds: with `labels`, and the prompts in turn. Raises Problem."""
+        texts = self.texts(prompts, guides)
+        if asked is None and prompts.texts and count is None:
+            count = len(texts)
+        labels = self.labels(asked, count, guides)
+        total = max(len(labels), len(texts)) if count is None else count
+        return tuple(Ask(label=labels[k % len(labels)], text=texts[k % len(texts)]) for k in range(total))
+
+    def texts(self, prompts: Prompts, guides: Guides | None = None) -> list[str | None]:
+        """The prompts as they are to be asked for, at least one: None without any. Raises Problem."""
+        return [self.prompt(text, prompts.cut, guides) for text in prompts.texts or (None,)]
+
+    def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
+        """A prompt as it is to be asked for; None is none. cut: shorten one that is too long. Raises Problem.
+
+        A model that knows no text leaves it to its guides.
+        """
+        if asked is None:
+            return None
+        readers = [guide for guide in (guides or {}).values() if isinstance(guide, Reader)]
+        if not readers:
+            raise Problem(f"prompt {shown(asked)}: this model knows no text")
+        for reader in readers:
+            asked = reader.prompt(asked, cut)
+        return asked
 
     def classes(self, guides: Guides | None = None) -> tuple[tuple[str, ...], int | None]:
         """The names of the supported classes, and their number: the generator's own, or a guide's for an unconditional model."""

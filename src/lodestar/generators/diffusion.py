@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from pydantic import InstanceOf
 from torch import Tensor
 
 from lodestar.conditions import Ask, Composed, Label, signs
-from lodestar.config import BatchSize, Count, Problem, checked, parse
+from lodestar.config import BatchSize, Count, Note, Problem, checked, parse, shown
 from lodestar.core.estimate import check_shifting
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise, seeds_from
@@ -23,11 +24,21 @@ from lodestar.generators.agreement import check_rival, note_sampler
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
-from lodestar.generators.edits.editing import PreparedEdit, check_material, low_res_of, sampler_of, shape_of
+from lodestar.generators.edits.editing import PreparedEdit, check_material, handed_of, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import Critic, Guides, Reference, check_given, chosen, given_guides, referring
+from lodestar.generators.guide import (
+    NOTHING,
+    Critic,
+    Guides,
+    Handed,
+    Reference,
+    check_given,
+    chosen,
+    given_guides,
+    roles,
+)
 from lodestar.generators.guided import Guided, bind, check_intervals
-from lodestar.generators.request import Asked, AskedLabel, Frame, Request, Settings, listed, settings
+from lodestar.generators.request import AskedLabel, Frame, Request, Settings, Wanted, listed, settings, taken
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Guidance, Interval, Sees, Steering
 from lodestar.models.diffusion import DiffusionModel
@@ -115,11 +126,11 @@ class Diffusion(DiffusionModel, Generator):
         return Reference(read.pictures, ", ".join(read.names))
 
     def check(
-        self, asked: Request, guides: Guides | None = None, low_res: Tensor | None = None
+        self, asked: Request, guides: Guides | None = None, handed: Handed = NOTHING
     ) -> tuple[Guided, Sampler, list[Transition]]:
         """The guided model, the sampler and the steps for a request. Raises Problem if it cannot be answered.
 
-        low_res: the pictures uint8 [N, C, h, w] that an upsampler enlarges, one for each of the request.
+        handed: the conditions' pictures, one for each of the request.
         """
         checked("request", asked, InstanceOf[Request])
         if asked.later:
@@ -130,10 +141,14 @@ class Diffusion(DiffusionModel, Generator):
         steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None
         guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions))
-        few = list({(ask.label, ask.reference, repr(ask.others)): ask for ask in asked.asks}.values())
+        # A CLIP reads every prompt; to a model alone, all prompts are alike.
+        read = "clip" in roles(guidance)
+        few = list({(ask.label, ask.reference, ask.text if read else None): ask for ask in reversed(asked.asks)}.values())
         for ask in few:
             self.check_label(ask.label, guided.guides)
-        guided.denoise(few, None if low_res is None else low_res[: len(few)])
+        for text in dict.fromkeys(ask.text for ask in asked.asks):
+            self.check_text(text)
+        guided.denoise(few, {name: pictures[: len(few)] for name, pictures in handed.items()})
         check_intervals(guidance, sampler, steps, f"those of plan {how.steps!r}")
         renoising = next((f"guidance {each.kind}" for each in guidance if each.renoises), None)
         learned = self.config.denoiser.variance != "fixed"
@@ -152,6 +167,29 @@ class Diffusion(DiffusionModel, Generator):
             raise Problem(
                 f"label {spell(label, names)!r}: composed labels need a model that was also trained without its classes"
             )
+
+    def check_text(self, text: str | None) -> None:
+        """Raise Problem unless the model supports a prompt, or sampling without any."""
+        knows = self.config.denoiser.text
+        if knows is None:
+            super().prompt(text)
+        elif text is not None:
+            knows.check(text)
+        elif not self.config.droppable:
+            raise Problem("prompt none: this model was never trained without texts: give one")
+
+    def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
+        knows = self.config.denoiser.text
+        if asked is None or knows is None:
+            return super().prompt(asked, cut, guides)
+        if not asked.strip():
+            warnings.warn(Note(f"prompt {asked!r} is empty, and asks for nothing: its pictures are unconditional"), stacklevel=2)
+            return None
+        if cut:
+            whole, asked = asked, knows.cut(asked)
+            if asked != whole:
+                warnings.warn(Note(f"prompt {shown(whole)} is cut to {asked!r}"), stacklevel=2)
+        return asked
 
     def transitions(self, how: Settings) -> list[Transition]:
         """The steps of settings. Raises Problem if they begin at a level with hardly any noise, where noise is no picture."""
@@ -177,7 +215,7 @@ class Diffusion(DiffusionModel, Generator):
             raise Problem(f"temperature is {given:g}: {how.kind} of pictures draws no noise that it could change")
         sampler = sampler_of(self.config, asked)
         settled = asked.replace(settings=asked.settings.replace(sampler=sampler))
-        guided, sampler, steps = self.check(settled, guides, low_res_of(asked, material))
+        guided, sampler, steps = self.check(settled, guides, handed_of(asked, material))
         how.check(asked, sampler, steps, material.mask)
         return PreparedEdit(guided, asked, material, sampler, steps)
 
@@ -193,8 +231,7 @@ class Diffusion(DiffusionModel, Generator):
         seed: int = 0,
         batch_size: int = 32,
         guides: Guides | None = None,
-        reference: Any = None,
-        **given: Unpack[Asked],
+        **given: Unpack[Wanted],
     ) -> Samples:
         """Make pictures of pictures.
 
@@ -204,18 +241,21 @@ class Diffusion(DiffusionModel, Generator):
         but `Upsample` pairs picture k with label k (default: what an album says). origin: the class of the pictures, or of each,
         which inversion goes up under; from origin to label goes an interpolation. mask: of `Inpaint`, a file that is white where
         something is to be made, or bool [H, W]. count: how many results, instead of one for each picture and label. The rest is
-        `sample`'s; a temperature is refused where no noise is drawn. Raises Problem.
+        `sample`'s (two prompts are the ends of an interpolation); a temperature is refused where no noise is drawn. Raises
+        Problem.
         """
         way: AnyEdit = checked("how", parse("edit", how, AnyEdit) if isinstance(how, str) else how, InstanceOf[Edit])
         count, batch_size = checked("count", count, Count | None), checked("batch size", batch_size, BatchSize)
         (seed,) = seeds_from(seed, 1)
-        chosen_settings = settings(**given)
+        reference = given.pop("reference", None)
+        prompts, others = taken(given)
+        chosen_settings = settings(**others)
         guides = given_guides(guides, None if reference is None else self.reference(reference))
         check_given(guides, chosen_settings.guidance)
         guiding = chosen(chosen_settings.guidance, guides, self.companions)
         material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask)
-        asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding)
-        asked = referring(asked.replace(settings=chosen_settings), guiding)
+        asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding, prompts)
+        asked = asked.replace(settings=chosen_settings)
         frames = self.prepare_edit(asked, material, guiding).frames(batch_size)
         images = torch.cat([frame.images for frame in frames if frame.final])
         return Samples(images, asked, self.origin(guiding), material)
@@ -225,11 +265,13 @@ class Diffusion(DiffusionModel, Generator):
         check_rival(model, self.config)
         for label in dict.fromkeys(ask.label for ask in asks):
             self.check_label(label)
+        for text in dict.fromkeys(ask.text for ask in asks):
+            self.check_text(text)
 
-    def bound(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
+    def bound(self, asks: Sequence[Ask], handed: Handed = NOTHING) -> Bound:
         """The denoiser of the asks, for inference; see `lodestar.generators.guided.bind`."""
         self.eval()
-        return bind(self, asks, low_res)
+        return bind(self, asks, handed)
 
 
 def _shifted(guidance: Sequence[Guidance], level: Level) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
@@ -19,6 +20,15 @@ from lodestar.guidance import REFERENCE, Guidance, LogP, Observed, Sees
 from lodestar.models.diffusion import DiffusionConfig
 
 R = TypeVar("R", bound=Request)
+
+Handed = Mapping[str, Tensor]
+"""Pictures handed over to conditions, by the conditions' names, a row for each ask.
+
+"low_res" are to be enlarged, uint8 [B, C, h, w]; "masked" are known parts, float32 [B, C + 1, H, W], as by
+`lodestar.conditions.masked.known`.
+"""
+
+NOTHING: Handed = MappingProxyType({})
 
 
 class Guide(Protocol):
@@ -57,14 +67,22 @@ class Featured(Guide, Protocol):
 
 
 @runtime_checkable
+class Reader(Guide, Protocol):
+    """A guide that reads prompts."""
+
+    def prompt(self, asked: str, cut: bool = False) -> str:
+        """A prompt as it is to be asked for. cut: shorten one that is too long. Raises Problem."""
+
+
+@runtime_checkable
 class Rival(Guide, Protocol):
     """A guide that generates the steered model's pictures."""
 
     def stand_beside(self, model: DiffusionConfig, asks: Sequence[Ask]) -> None:
         """Raise Problem unless this model's asks can be answered."""
 
-    def bound(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
-        """The denoiser of the asks; low_res: uint8 [B, C, h, w], an upsampler's input."""
+    def bound(self, asks: Sequence[Ask], handed: Handed = NOTHING) -> Bound:
+        """The denoiser of the asks, with the pictures that are handed over."""
 
 
 class Reference:

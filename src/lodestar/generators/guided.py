@@ -17,7 +17,7 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.guide import Critic, Featured, Guide, Guides, Reference, Rival
+from lodestar.generators.guide import NOTHING, Critic, Featured, Guide, Guides, Handed, Reference, Rival
 from lodestar.guidance import (
     REFERENCE,
     Composition,
@@ -43,12 +43,12 @@ class Guided:
     guidance: Sequence[Guidance] = ()
     guides: Guides = field(default_factory=dict)
 
-    def denoise(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Denoise:
+    def denoise(self, asks: Sequence[Ask], handed: Handed = NOTHING) -> Denoise:
         """The `Denoise` of one batch, for one sampling run: some guidance has memory.
 
-        low_res: an upsampler's input uint8 [B, C, h, w]. Raises Problem for models that cannot guide.
+        handed: the conditions' pictures. Raises Problem for models that cannot guide.
         """
-        return compose(self.guidance, self.context(asks, low_res))
+        return compose(self.guidance, self.context(asks, handed))
 
     def between(self, ends: tuple[Ask, Ask], weights: Sequence[float]) -> Denoise:
         """The `Denoise` of a batch between two asks: weight 0 is the first, 1 the second.
@@ -71,23 +71,23 @@ class Guided:
         )
         return compose(self.guidance, context)
 
-    def context(self, asks: Sequence[Ask], low_res: Tensor | None = None) -> Context:
+    def context(self, asks: Sequence[Ask], handed: Handed = NOTHING) -> Context:
         """The context of the guidance, bound to one batch's asks. Raises Problem for models that cannot guide."""
         model = self.model
         small = model.config.denoiser.low_res
-        if small is not None and low_res is None:
+        if small is not None and "low_res" not in handed:
             raise Problem(
                 f"this model enlarges pictures of {small[0]}×{small[1]}, and is given none: lodestar upsample gives it some"
             )
         # Ordinary tensors: gradients of a classifier, and through the model, are taken inside of inference mode.
         with torch.inference_mode(False), torch.no_grad():
-            bound = bind(model, asks, low_res)
+            bound = bind(model, asks, handed)
             return Context(
                 plain=bound,
                 null=None if bound.null is None else bound.unconditional(),
                 pair=None if bound.null is None else bound.pair,
                 critics=self._critics(asks),
-                denoisers=self._rivals(asks, low_res),
+                denoisers=self._rivals(asks, handed),
                 perturbed=bound.perturbed(),
                 attended=bound.watched(),
                 observers=self._observers(asks),
@@ -134,7 +134,7 @@ class Guided:
                 critics[each.role, each.looks_at] = guide.logp(asks, each.looks_at, self.model.device)
         return critics
 
-    def _rivals(self, asks: Sequence[Ask], low_res: Tensor | None) -> dict[str, Denoise]:
+    def _rivals(self, asks: Sequence[Ask], handed: Handed) -> dict[str, Denoise]:
         rivals: dict[str, Denoise] = {}
         for each in self.guidance:
             guide = self.guides.get(each.role or "")
@@ -142,7 +142,7 @@ class Guided:
                 if not isinstance(guide, Rival):
                     raise Problem(f"guidance {each.kind}: {_called(guide)} makes no pictures: give a diffusion model")
                 guide.stand_beside(self.model.config, asks)
-                rivals[each.role] = guide.bound(asks, low_res)
+                rivals[each.role] = guide.bound(asks, handed)
         return rivals
 
 
@@ -163,27 +163,37 @@ def check_intervals(guidance: Sequence[Guidance], sampler: Sampler, steps: Seque
             )
 
 
-def bind(model: DiffusionModel, asks: Sequence[Ask], low_res: Tensor | None = None) -> Bound:
-    """The denoiser bound to the asks of one batch and, of an upsampler, to the small pictures, uint8 [B, C, h, w]."""
-    # Resized here, once for the batch, and not in every step.
-    size = model.space[1:]
-    handed = {} if low_res is None else {"low_res": enlarged(pixels.encode(low_res.to(model.device)), size)}
+def bind(model: DiffusionModel, asks: Sequence[Ask], handed: Handed = NOTHING) -> Bound:
+    """The denoiser bound to the asks of one batch, and to the pictures that its conditions are handed."""
+    pictures = _pictures(model, len(asks), handed)
     free = model.config.droppable and any(condition.optional for condition in model.config.denoiser.conditions)
-    null = model.denoiser.null(handed, len(asks)) if free else None
+    null = model.denoiser.null(pictures, len(asks)) if free else None
     composition = _composition(model, asks)
     if composition is not None:
         rows, labels = composition
         asks = [asks[row].replace(label=number) for row, number in zip(rows.rows.tolist(), labels, strict=True)]
-        handed = {name: picture[rows.rows] for name, picture in handed.items()}
-    cond, keep = dict(handed), {}
+        pictures = {name: picture[rows.rows] for name, picture in pictures.items()}
+    cond, keep = dict(pictures), {}
     for condition in model.config.denoiser.conditions:
-        if condition.kind in handed:
+        if condition.kind in pictures:
             continue
         given, kept = condition.asked(asks)
         cond[condition.kind] = given.to(model.device)
         if kept is not None:
             keep[condition.kind] = kept.to(model.device)
     return model.denoiser.bind(cond, keep, null, None if composition is None else composition[0])
+
+
+def _pictures(model: DiffusionModel, count: int, handed: Handed) -> dict[str, Tensor]:
+    """The pictures that the conditions are handed, as their encoders take them."""
+    channels, *size = model.space
+    pictures = {name: picture.to(model.device) for name, picture in handed.items()}
+    if "low_res" in pictures:
+        # Resized here, once for the batch, and not in every step.
+        pictures["low_res"] = enlarged(pixels.encode(pictures["low_res"]), size)
+    if model.config.denoiser.condition("masked") is not None and "masked" not in pictures:
+        pictures["masked"] = torch.zeros(count, channels + 1, *size, device=model.device)
+    return pictures
 
 
 def _composition(model: DiffusionModel, asks: Sequence[Ask]) -> tuple[Composition, list[int]] | None:

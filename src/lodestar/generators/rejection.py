@@ -11,18 +11,18 @@ import torch
 from torch import Tensor
 
 from lodestar.codecs import pixels
-from lodestar.conditions import Label
+from lodestar.conditions import Ask
 from lodestar.config import COUNT, Problem
 from lodestar.core.level import CLEAN
 from lodestar.generators.guide import Critic, Guide
 from lodestar.generators.request import Frame, Request
 
 
-def candidates(labels: Sequence[Label], best_of: int) -> tuple[Label, ...]:
-    """Every label so many times in a row. Raises Problem where these are more than a request may have."""
-    if (every := len(labels) * best_of) > COUNT:
-        raise Problem(f"best of {best_of}: {len(labels):,} pictures have {every:,} candidates then, and {COUNT:,} is the most")
-    return tuple(label for label in labels for _ in range(best_of))
+def candidates(wanted: Sequence[Ask], best_of: int) -> tuple[Ask, ...]:
+    """Every ask so many times in a row. Raises Problem where these are more than a request may have."""
+    if (every := len(wanted) * best_of) > COUNT:
+        raise Problem(f"best of {best_of}: {len(wanted):,} pictures have {every:,} candidates then, and {COUNT:,} is the most")
+    return tuple(ask for ask in wanted for _ in range(best_of))
 
 
 def check_judge(judge: Guide | None, asked: Request, best_of: int) -> Critic:

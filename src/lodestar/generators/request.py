@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Label
-from lodestar.config import COUNT, Config, Problem, kinds, nearest, parse, shown
+from lodestar.config import COUNT, Config, Problem, checked, kinds, nearest, parse, shown
 from lodestar.core.noise import seeds_from
 from lodestar.core.plan import PlanText, parse_plan
 from lodestar.guidance import AnyGuidance, Guidance, Limit, Steering
@@ -74,6 +74,46 @@ class Asked(TypedDict, total=False):
     temperature: float
 
 
+class Wanted(Asked, total=False):
+    """Settings as they are given in Python, with prompts and reference pictures."""
+
+    prompt: str | Iterable[str | None] | None
+    """A text, or one for each picture, in turn."""
+    cut_prompt: bool
+    """Cut a prompt that is longer than the model's context, instead of refusing it."""
+    reference: Any
+    """Pictures that guidance by content, structure or style compares with: one for all, or several in turn."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts as they are given."""
+
+    texts: tuple[str | None, ...] = ()
+    """A text for each picture, in turn; none for pictures without."""
+    cut: bool = False
+    """Cut texts that are too long."""
+
+    @classmethod
+    def of(cls, given: Any = None, cut: bool = False) -> Self:
+        """One prompt or several. Raises Problem for anything but texts."""
+        several = [given] if given is None or isinstance(given, str) else given
+        if not isinstance(several, Iterable) or isinstance(several, bytes | Mapping):
+            raise Problem(f"prompt {shown(given)}: a text, or a list of texts")
+        texts = tuple(several)
+        if odd := [each for each in texts if not isinstance(each, str | None)]:
+            raise Problem(f"prompt {shown(odd[0])}: a text, or a list of texts")
+        if not texts:
+            raise Problem(f"prompt is {shown(given)}: give at least one text, or None for none")
+        return cls(() if texts == (None,) else texts, checked("cut_prompt", cut, bool))
+
+
+def taken(given: Wanted) -> tuple[Prompts, Asked]:
+    """The prompts among settings as they are given, and the others. Raises Problem."""
+    others: Any = {name: value for name, value in given.items() if name not in ("prompt", "cut_prompt")}
+    return Prompts.of(given.get("prompt"), given.get("cut_prompt", False)), others
+
+
 def settings(**given: Any) -> Settings:
     """Settings from values by name: ``settings(steps=20, sampler="ddim", guidance="cfg:3")``.
 
@@ -130,8 +170,13 @@ class Request(Config):
 
 def request(labels: Sequence[Label], seed: int = 0, how: Settings | None = None) -> Request:
     """A request for pictures with these labels; picture k has the seed `seed` + k. Raises Problem."""
-    seeds = seeds_from(seed, len(labels))
-    asks = tuple(Ask(seed=own, label=label) for own, label in zip(seeds, labels, strict=True))
+    return seeded([Ask(label=label) for label in labels], seed, how)
+
+
+def seeded(wanted: Sequence[Ask], seed: int = 0, how: Settings | None = None) -> Request:
+    """A request for what these asks want; picture k has the seed `seed` + k. Raises Problem."""
+    seeds = seeds_from(seed, len(wanted))
+    asks = tuple(ask.model_copy(update={"seed": own}) for own, ask in zip(seeds, wanted, strict=True))
     return Request(asks=asks, settings=how or Settings())
 
 

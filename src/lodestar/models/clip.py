@@ -128,6 +128,16 @@ class PictureClip(nn.Module):
         longest = max(1, int(mask.sum(dim=1).max()))
         return tokens[:, :longest].to(self.device), mask[:, :longest].to(self.device)
 
+    def prompt(self, asked: str, cut: bool = False) -> str:
+        """A prompt as it is to be asked for. cut: shorten one that is too long. Raises Problem."""
+        tokenizer, context = self.config.tokenizer, self.config.network.text.context
+        if not cut and not tokenizer.fits(asked, context):
+            raise Problem(
+                f"prompt {shown(asked)} has more than this CLIP's {context} tokens: shorten it, or --cut-prompt "
+                f"(cut_prompt=True in Python) keeps {tokenizer.cut(asked, context)!r}"
+            )
+        return tokenizer.cut(asked, context)
+
     def text_features(self, texts: Sequence[str], cut: bool = False) -> Tensor:
         """Embeddings [B, E] of texts, of any length. Raises Problem for a text that is too long, unless it may be cut."""
         features: Tensor = self.network.text(*self.read(texts, cut), self.dtype)

@@ -12,17 +12,18 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.conditions import LabelCondition, LowRes
+from lodestar.conditions import Ask, Masked, TextCondition
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.data.batch import Batch, DataFacts
 from lodestar.denoiser import conditions
 from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.request import request
+from lodestar.generators.request import seeded
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
 from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
+from lodestar.tasks.holes import holes
 from lodestar.tasks.rng import Rng
 
 PREVIEWS = 40
@@ -44,6 +45,9 @@ class TrainDenoiser(Task):
     label_drop: float = Field(default=0.1, ge=0, le=1)
     """Probability of dropping a picture's class in training, for classifier-free guidance; 0 if not conditional."""
 
+    caption_drop: float = Field(default=0.2, ge=0, le=1)
+    """Probability of dropping a picture's caption in training, for classifier-free guidance; without effect without captions."""
+
     @property
     def conditions(self) -> bool:
         return self.conditional
@@ -63,12 +67,27 @@ class TrainDenoiser(Task):
         # An upsampler keeps its factor: the data's size is that of the large pictures.
         small = None if denoiser.low_res is None else _scaled(denoiser.low_res, self.model.size, facts.size)
         names = facts.names if self.conditional else None
-        others = [each for each in denoiser.conditions if not isinstance(each, LabelCondition | LowRes)]
-        usual = conditions(None if names is None else len(names), small)
-        denoiser = denoiser.replace(channels=facts.channels, conditions=(*usual, *others))
+        usual = {each.kind: each for each in conditions(None if names is None else len(names), small)}
+        if self.captions:
+            usual["text"] = self._text(facts)
+        given = {each.kind: each for each in denoiser.conditions if each.kind != "label" or names is not None}
+        # A condition that is there keeps its place, since planes follow each other in this order.
+        new = [each for kind, each in usual.items() if kind not in given]
+        kept = [usual.get(kind, each) for kind, each in given.items()]
+        denoiser = denoiser.replace(channels=facts.channels, conditions=(*new, *kept))
         label_drop = 0.0 if names is None else self.label_drop
-        model = self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=label_drop > 0)
+        drops = [drop for drop, used in ((label_drop, names is not None), (self.caption_drop, self.captions)) if used]
+        droppable = bool(drops) and min(drops) > 0
+        model = self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=droppable)
         return self.replace(model=model, label_drop=label_drop)
+
+    def _text(self, facts: DataFacts) -> TextCondition:
+        """The condition on captions, ready for this data. Raises Problem."""
+        text = self.model.denoiser.text
+        assert text is not None
+        if not facts.captions:
+            raise Problem("captions are missing: this run is told texts, and its data has none")
+        return text.settled(facts.texts)
 
     def _check_loss(self) -> None:
         """Raise Problem where objective, levels, prediction and variance mean nothing together."""
@@ -93,6 +112,8 @@ class DenoiseLearner(Learner):
         self.task, self.device = task, device
         self.module = self.model = place(Diffusion(task.model), device)
         self.model.denoiser.dtype = dtype
+        self._captions: tuple[str, ...] = ()
+        """Captions that previews are made of: those of the last batch."""
         self._memory = task.levels.memory(task.model.schedule)
 
     def phases(self) -> list[Phase]:
@@ -129,20 +150,28 @@ class DenoiseLearner(Learner):
         """The conditions of a batch, encoded as x0, and masks of those kept, drawn from rng: as for `Denoiser.encode`."""
         known = self.model.denoiser.config.conditions
         keep = rng.uniform() >= self.task.label_drop
-        cond = {condition.kind: condition.seen(batch.fields, x0) for condition in known}
-        return cond, {condition.kind: keep for condition in known if condition.optional}
+        fields, keeps = dict(batch.fields), {condition.kind: keep for condition in known if condition.optional}
+        if "text" in keeps:
+            keeps["text"] = rng.uniform() >= self.task.caption_drop
+            self._captions = tuple(map(str, batch.fields["caption"]))
+        if any(isinstance(condition, Masked) for condition in known):
+            fields["mask"] = rng.draw(partial(holes, size=(x0.shape[2], x0.shape[3])))
+        return {condition.kind: condition.seen(fields, x0) for condition in known}, keeps
 
     def check(self) -> None:
         """Raise Problem where the model cannot be sampled as its own settings say."""
-        asked, small = request(self.model.labels(None, PREVIEWS)), self.task.model.denoiser.low_res
-        pictures = None if small is None else torch.zeros(PREVIEWS, self.model.shape[0], *small, dtype=torch.uint8)
+        text, small = "" if self.task.captions else None, self.task.model.denoiser.low_res
+        asked = seeded([Ask(label=label, text=text) for label in self.model.labels(None, PREVIEWS)])
+        handed = {} if small is None else {"low_res": torch.zeros(PREVIEWS, self.model.shape[0], *small, dtype=torch.uint8)}
         try:
-            self.model.check(asked, None, pictures)
+            self.model.check(asked, None, handed)
         except Problem as problem:
             raise Problem(f"{problem}: previews are made with task.model.steps and task.model.sampler") from None
 
     def preview(self) -> Tensor | None:
-        return None if self.task.model.denoiser.low_res else self.model.sample(count=PREVIEWS).images
+        if self.task.model.denoiser.low_res:
+            return None
+        return self.model.sample(count=PREVIEWS, prompt=self._captions[:PREVIEWS] or None, cut_prompt=True).images
 
     def validate(self, batches: Callable[[], Iterable[Batch]]) -> Mapping[str, float]:
         """Means of the objective's terms; levels, noise and dropped labels are the same in every validation."""

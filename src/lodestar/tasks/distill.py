@@ -53,6 +53,10 @@ class Distill(Task):
     def conditions(self) -> bool:
         return self.model.denoiser.classes is not None
 
+    @property
+    def captions(self) -> bool:
+        return self.model.denoiser.text is not None
+
     def resolve(self, facts: DataFacts) -> Self:
         model, channels = self.model, self.model.denoiser.channels
         if model.denoiser.prediction.kind not in STABLE:
@@ -85,7 +89,11 @@ class DistillLearner(DenoiseLearner):
         conditional = task.model.denoiser.classes is not None
         network = task.model.denoiser.network.without_ranges()
         student = task.model.replace(denoiser=task.model.denoiser.replace(network=network))
-        super().__init__(TrainDenoiser(model=student, conditional=conditional, label_drop=task.label_drop), device, dtype)
+        super().__init__(
+            TrainDenoiser(model=student, conditional=conditional, label_drop=task.label_drop, caption_drop=task.label_drop),
+            device,
+            dtype,
+        )
         self.steps = [level.to(device) for level in stops(task.model.schedule, task.steps)]
         self.teacher = place(Diffusion(task.model).requires_grad_(False).eval(), device)
         self.teacher.denoiser.lower(dtype)

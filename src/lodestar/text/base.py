@@ -63,6 +63,8 @@ class Tokenizer(Config, abc.ABC):
 
     def cut(self, text: str, context: int) -> str:
         """The longest beginning of a text that needs no more than `context` tokens."""
+        if self.fits(text, context):
+            return text
         low, high = 0, len(text)
         while low < high:
             middle = (low + high + 1) // 2

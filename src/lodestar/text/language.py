@@ -56,25 +56,31 @@ class LanguageModel(Tokenizer):
         return self.replace(digest=found.digest, width=found.width)
 
     def states(self, texts: Sequence[str], context: int, cut: bool = False) -> Tensor:
-        """States float32 [B, L, D] of texts' tokens, L = `context`, 0 after a text.
+        """States of texts float32 [B, L, D + 1], L = `context`: 1 in the last channel at a text's tokens, 0 after them.
 
-        Every caption runs through the model alone, and once: its states are kept in the cache folder. Raises Problem.
+        A blank text has no tokens. Any other runs through the model alone, and once: states are kept in the cache folder. Raises
+        Problem.
         """
         model = self if self.digest is not None else self.settled()
-        tokens, mask = self.batch(texts, context, cut)
         assert model.digest is not None and model.width is not None
-        out = torch.zeros(len(texts), context, model.width)
+        out = torch.zeros(len(texts), context, model.width + 1)
         with closing(_open(cache_folder() / "text" / f"{model.digest}.sqlite")) as kept:
-            for row, length in enumerate(mask.sum(1).tolist()):
-                out[row, :length] = self._state(kept, tokens[row, :length], model.width)
+            for row, text in enumerate(texts):
+                if text.strip():
+                    state = model._state(kept, text, context, cut)
+                    out[row, : len(state), :-1] = state
+                    out[row, : len(state), -1] = 1
         return out
 
-    def _state(self, kept: sqlite3.Connection, tokens: Tensor, width: int) -> Tensor:
-        key = hashlib.sha256(tokens.numpy().tobytes()).digest()
-        row = kept.execute("SELECT state FROM states WHERE tokens = ?", (key,)).fetchone()
+    def _state(self, kept: sqlite3.Connection, text: str, context: int, cut: bool) -> Tensor:
+        assert self.width is not None
+        key = hashlib.sha256(f"{context} {text}".encode()).digest()
+        row = kept.execute("SELECT state FROM states WHERE text = ?", (key,)).fetchone()
         if row is not None:
-            return torch.from_numpy(np.frombuffer(row[0], np.float32).copy()).view(-1, width)
-        self.settled()
+            return torch.from_numpy(np.frombuffer(row[0], np.float32).copy()).view(-1, self.width)
+        self.settled()  # raises for another model of this name
+        tokens, mask = (each[0] for each in self.batch([text], context, cut))
+        tokens = tokens[mask]
         with torch.inference_mode():
             state = _network(self.model).network(tokens[None]).last_hidden_state[0].float()
         with kept:
@@ -121,11 +127,11 @@ def _loaded(kind: Any, model: str) -> Any:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """The file with states by their tokens. Raises Problem if it cannot be written."""
+    """The file with states by the hashes of their texts. Raises Problem if it cannot be written."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         kept = sqlite3.connect(path, timeout=60)
-        kept.execute("CREATE TABLE IF NOT EXISTS states (tokens BLOB PRIMARY KEY, state BLOB NOT NULL)")
+        kept.execute("CREATE TABLE IF NOT EXISTS states (text BLOB PRIMARY KEY, state BLOB NOT NULL)")
     except (OSError, sqlite3.Error) as error:
         raise Problem(f"cannot keep states of texts in {path}: {error}") from None
     return kept

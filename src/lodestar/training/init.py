@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lodestar import checkpoint, library
@@ -14,6 +15,8 @@ from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import class_number
 from lodestar.tasks import Learner
+
+_STEM = "denoiser.network.stem.weight"
 
 
 def initialize(learner: Learner, name: str) -> str:
@@ -40,6 +43,10 @@ def initialize(learner: Learner, name: str) -> str:
         if pairs:
             fitting[key] = _rows(ours[key], tensors[key], pairs)
             missing += (len(ours[key]) - len(pairs)) * ours[key][0].numel()
+    if (widened := _inputs(there, here, tensors, ours)) is not None:
+        fitting[_STEM], new = widened
+        missing += sum(new.values()) * ours[_STEM][:, 0].numel()
+        notes = [*notes, f"inputs for {', '.join(new)} begin at zero"]
     if not any(tensor.ndim > 1 for tensor in fitting.values()):
         raise Problem(f"--init {name}: none of its weights fits this run: {_differences(tensors, ours, fitting, shown=2)}")
     made.module.load_state_dict({**ours, **fitting})
@@ -48,6 +55,29 @@ def initialize(learner: Learner, name: str) -> str:
     told = f"begins with {len(fitting)} of {name}'s {len(tensors)} tensors, which are {share:.1%} of the parameters here"
     whole = len(fitting) == len(ours) == len(tensors)
     return "; ".join([told, *notes, *_meanings(there, here), *([] if whole else [_differences(tensors, ours, fitting)])])
+
+
+def _inputs(there: Any, here: Any, theirs: dict[str, Tensor], ours: dict[str, Any]) -> tuple[Tensor, dict[str, int]] | None:
+    """The first convolution with zero weights for further planes, so that the network begins as the other one, and the planes.
+
+    None where there are no further planes.
+    """
+    if not isinstance(there, DiffusionConfig) or _STEM not in theirs or theirs[_STEM].shape == ours[_STEM].shape:
+        return None
+    before, now = _planes(there), _planes(here)
+    if not before.items() <= now.items() or theirs[_STEM][:, :1].shape != ours[_STEM][:, :1].shape:
+        return None
+    taken = dict(zip(before, theirs[_STEM].split(list(before.values()), dim=1), strict=True))
+    rooms = zip(now, ours[_STEM].split(list(now.values()), dim=1), strict=True)
+    weights = [taken[name].to(room) if name in taken else torch.zeros_like(room) for name, room in rooms]
+    return torch.cat(weights, dim=1), {name: count for name, count in now.items() if name not in before}
+
+
+def _planes(config: DiffusionConfig) -> dict[str, int]:
+    """The input channels of the network: of the picture, and of each condition with planes."""
+    channels = config.denoiser.channels
+    conditions = {each.kind: each.planes(channels) for each in config.denoiser.conditions}
+    return {"x": channels, **{kind: count for kind, count in conditions.items() if count}}
 
 
 def match_classes(there: Any, here: Any) -> tuple[dict[int, int], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lodestar.config import Note, Problem
@@ -10,6 +11,8 @@ from lodestar.data import Pictures, Source, divide, open_source, part
 from lodestar.data.transforms import Size, show
 from lodestar.training.run import DataConfig, Run
 
+_CAPTIONS = 10_000
+"""Number of pictures whose captions a tokenizer learns from, at most twice as many."""
 _DIGITS = 16
 """Digits of a fingerprint in the name of pictures given in Python."""
 
@@ -63,6 +66,13 @@ def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:
             f"to validate on, {held_out.spec} has {classes(held_out)}, {source.spec} has {classes(source)}: they must be the same"
         )
     return source, held_out
+
+
+def captions_of(source: Source) -> Iterator[str]:
+    """Captions of pictures of a source, evenly over all of it, for a tokenizer to learn from."""
+    for index in range(0, len(source), max(len(source) // _CAPTIONS, 1)):
+        told = (source.row(index) or {}).get("caption", ())
+        yield from (told,) if isinstance(told, str) else told
 
 
 def _open(data: DataConfig, spec: str | Source | Pictures, size: Size | None, channels: int | None, captions: bool) -> Source:

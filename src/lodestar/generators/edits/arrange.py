@@ -9,16 +9,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lodestar.conditions import Ask, Label
+from lodestar.conditions import Ask
 from lodestar.config import Problem
 from lodestar.data.mask import read_mask
 from lodestar.data.pictures import Picture, read_pictures
-from lodestar.files import reading
+from lodestar.files import read_json, reading
+from lodestar.generators.album import MANIFEST
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Interpolate
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import Guides
-from lodestar.generators.request import AskedLabel
+from lodestar.generators.guide import Guides, referring
+from lodestar.generators.request import AskedLabel, Prompts
+from lodestar.models.diffusion import DiffusionModel
+
+_NONE = Prompts()
 
 
 def gather(
@@ -44,7 +48,19 @@ def gather(
         _mask(mask, size, read),
         tuple(picture.name for picture in read),
         labels if len(labels) == len(read) else (),
+        _texts([picture.name for picture in read]),
     )
+
+
+def _texts(pictures: Sequence[str]) -> tuple[str | None, ...]:
+    """The prompt of each picture, where it is one of an album that tells it; none where none does."""
+    albums: dict[Path, dict[str, Any]] = {}
+    for manifest in {Path(picture).with_name(MANIFEST) for picture in pictures}:
+        if manifest.is_file():
+            with reading(manifest, "is no manifest of pictures"):
+                albums[manifest.parent] = {each.get("file"): each.get("text") for each in read_json(manifest)["pictures"]}
+    texts = tuple(albums.get((path := Path(picture)).parent, {}).get(path.name) for picture in pictures)
+    return texts if any(text is not None for text in texts) else ()
 
 
 def _mask(given: Any, size: tuple[int, int], pictures: Sequence[Picture]) -> Tensor | None:
@@ -57,29 +73,41 @@ def _mask(given: Any, size: tuple[int, int], pictures: Sequence[Picture]) -> Ten
 
 def arrange(
     model: Generator, how: AnyEdit, material: Material, label: Sequence[AskedLabel] | None, origin: Sequence[AskedLabel] | None,
-    count: int | None, seed: int, guides: Guides | None = None,
+    count: int | None, seed: int, guides: Guides | None = None, prompts: Prompts = _NONE,
 ) -> EditRequest:  # fmt: skip
     """The request for what is asked, with the sampling settings of the model. Raises Problem."""
-    pictures = len(material.pictures)
+    pictures, how = len(material.pictures), _settled(model, how)
     if isinstance(how, Interpolate):
         ends = [model.labels(first or second or ["none"], None, guides) for first, second in ((origin, label), (label, origin))]
         if any(len(end) != 1 for end in ends):
             raise Problem("interpolate goes from one label to one label: give one at each end")
-        labels = origins = (*ends[0], *ends[1])
+        if len(prompts.texts) > 2:
+            raise Problem(f"interpolate goes from one prompt to one prompt, and {len(prompts.texts)} are given")
+        texts = model.texts(prompts, guides)
+        wanted = origins = tuple(
+            Ask(label=each, text=text) for each, text in zip((*ends[0], *ends[1]), (texts[0], texts[-1]), strict=True)
+        )
     else:
         if how.enlarges and label is None and model.classes(guides)[1] is not None:
             label = _told(model, material)
-        labels = model.labels(label or ["none"], None, guides)
+        if how.enlarges and not prompts.texts:
+            prompts = Prompts(material.texts, cut=True)
+        wanted = model.wanted(label or ["none"], prompts, None, guides)
         origins = _origins(model, how, origin, pictures, guides)
     if seed and not how.draws(pictures):
         raise Problem(f"seed is {seed}: {how.kind} of pictures draws no noise that it could change")
-    return EditRequest(
-        asks=how.asks(pictures, labels, count, seed),
+    asked = EditRequest(
+        asks=how.asks(pictures, wanted, count, seed),
         edit=how,
         pictures=material.digests,
         mask=material.mask_digest,
-        origins=tuple(Ask(label=each) for each in origins),
+        origins=origins,
     )
+    return referring(asked, guides or {})
+
+
+def _settled(model: Generator, how: AnyEdit) -> AnyEdit:
+    return how.settled(model.config) if isinstance(model, DiffusionModel) else how
 
 
 def _told(model: Generator, material: Material) -> Sequence[str] | None:
@@ -97,7 +125,7 @@ def _told(model: Generator, material: Material) -> Sequence[str] | None:
 
 def _origins(
     model: Generator, how: AnyEdit, origin: Sequence[AskedLabel] | None, pictures: int, guides: Guides | None
-) -> tuple[Label, ...]:
+) -> tuple[Ask, ...]:
     """The class of each picture, where they are inverted. Raises Problem."""
     if not how.inverts:
         if origin:
@@ -108,4 +136,4 @@ def _origins(
         origins *= pictures
     if len(origins) != pictures:
         raise Problem(f"{len(origins)} classes are given for {pictures} pictures: give one for all of them, or one for each")
-    return origins
+    return tuple(Ask(label=each) for each in origins)

@@ -10,13 +10,15 @@ from typing import Self
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lodestar.conditions import Ask, Label
+from lodestar.conditions import Ask
 from lodestar.config import COUNT, Config, Count, Problem, checked
 from lodestar.core.estimate import Denoise
 from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.transition import Transition
+from lodestar.generators.guide import Handed
 from lodestar.generators.guided import Guided
 from lodestar.generators.request import Request
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import Sampler, State
 
 
@@ -58,8 +60,8 @@ class EditJob:
     """For these results alone."""
     pictures: Tensor
     """All the pictures that the request is made of, float32 [P, C, H, W] in [−1, 1]."""
-    low_res: Tensor | None
-    """The one that each result is enlarged from, uint8 [B, C, h, w]; None where none is."""
+    handed: Handed
+    """Pictures handed over to the model's conditions, one for each result."""
     mask: Tensor | None
     """bool [H, W], True where something is to be made."""
     noise: SeededNoise
@@ -81,14 +83,18 @@ class EditJob:
         """A `Denoise` of what is asked, with the guidance of the request or without."""
         if not guidance:
             model = self.guided.model
-            return Guided(model, self.request.settings.replace(guidance=()).complete(model.limit)).denoise(asks, self.low_res)
-        return self.guided.denoise(asks, self.low_res)
+            return Guided(model, self.request.settings.replace(guidance=()).complete(model.limit)).denoise(asks, self.handed)
+        return self.guided.denoise(asks, self.handed)
 
 
 class Edit(Config, abc.ABC):
     """A way of making pictures of pictures. It is its own configuration."""
 
     kind: str
+
+    def settled(self, model: DiffusionConfig) -> Self:
+        """The edit with settings that depend on the model's training."""
+        return self
 
     @property
     def inverts(self) -> bool:
@@ -109,16 +115,16 @@ class Edit(Config, abc.ABC):
         """The sampler where none is asked for; None is the model's own."""
         return None
 
-    def asks(self, pictures: int, labels: Sequence[Label], count: int | None, seed: int) -> tuple[Ask, ...]:
-        """Every picture under every label, once, or over again until there are `count` results, each with a seed of its own.
+    def asks(self, pictures: int, wanted: Sequence[Ask], count: int | None, seed: int) -> tuple[Ask, ...]:
+        """Every picture as everything wanted, once, or over again until there are `count` results, each with a seed of its own.
 
         Raises Problem where that makes none.
         """
         if not pictures:
             raise Problem(f"{self.kind} needs a picture to start from, and none is given")
-        each = len(labels)
+        each = len(wanted)
         seeds = seeds_from(seed, checked("count", pictures * each if count is None else count, Count))
-        return tuple(Ask(seed=own, label=labels[k % each], source=k // each % pictures) for k, own in enumerate(seeds))
+        return tuple(asking(wanted[k % each], own, source=k // each % pictures) for k, own in enumerate(seeds))
 
     @abc.abstractmethod
     def length(self, steps: Sequence[Transition]) -> int:
@@ -138,6 +144,11 @@ class Edit(Config, abc.ABC):
         """Raise Problem where this cannot be done with this sampler, or without a mask or with one."""
         if mask is not None:
             raise Problem(f"a mask has no effect on {self.kind}: leave it out, or inpaint")
+
+
+def asking(wanted: Ask, seed: int, **place: int | float) -> Ask:
+    """The ask of one result: what is wanted, with its seed, and its place among the pictures (source, or weight)."""
+    return wanted.model_copy(update={"seed": seed, **place})
 
 
 def _there(pictures: int) -> str:

@@ -14,6 +14,7 @@ from lodestar.core.transition import Transition
 from lodestar.generators.edits import AnyEdit
 from lodestar.generators.edits.base import EditJob
 from lodestar.generators.edits.request import EditRequest, Material
+from lodestar.generators.guide import NOTHING, Handed
 from lodestar.generators.guided import Guided
 from lodestar.generators.request import Frame
 from lodestar.models.diffusion import DiffusionConfig, DiffusionModel
@@ -46,7 +47,7 @@ class PreparedEdit:
         for first in range(0, len(asked.asks), size):
             part = asked.only(*range(first, min(first + size, len(asked.asks))))
             noise = SeededNoise(part.seeds, part.settings.temperature)
-            job = EditJob(self.guided, part, pictures, low_res_of(part, material), mask, noise, self.steps, self.sampler)
+            job = EditJob(self.guided, part, pictures, handed_of(part, material), mask, noise, self.steps, self.sampler)
             for state in asked.edit.states(job):
                 done = state.index + 1
                 x = state.x if done == self.length else state.estimate.x0
@@ -78,6 +79,6 @@ def sampler_of(model: DiffusionConfig, asked: EditRequest) -> Sampler:
     return asked.settings.sampler or asked.edit.usual or model.sampler
 
 
-def low_res_of(asked: EditRequest, material: Material) -> Tensor | None:
-    """The picture that each result of a request is enlarged from, uint8 [B, C, h, w]; None where none is."""
-    return material.pictures[asked.sources] if asked.edit.enlarges else None
+def handed_of(asked: EditRequest, material: Material) -> Handed:
+    """The picture that each result of a request is enlarged from; nothing where none is."""
+    return {"low_res": material.pictures[asked.sources]} if asked.edit.enlarges else NOTHING

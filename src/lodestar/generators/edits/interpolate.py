@@ -14,12 +14,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.conditions import Ask, Composed, Label
+from lodestar.conditions import Ask, Composed
 from lodestar.config import Problem, Seed
 from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.slerp import slerp
 from lodestar.core.transition import Transition
-from lodestar.generators.edits.base import Edit, EditJob, Sourced
+from lodestar.generators.edits.base import Edit, EditJob, Sourced, asking
 from lodestar.samplers import Sampler, State, last
 from lodestar.samplers.inversion import check_invertible, invert
 
@@ -35,12 +35,12 @@ class Interpolate(Edit):
     guided: bool = False
     """Guide the inversion of pictures too."""
 
-    def asks(self, pictures: int, labels: Sequence[Label], count: int | None, seed: int) -> tuple[Ask, ...]:
+    def asks(self, pictures: int, wanted: Sequence[Ask], count: int | None, seed: int) -> tuple[Ask, ...]:
         if count is not None:
             raise Problem(f"count is {count}: an interpolation makes as many pictures as it has points, {self.points}")
         weights = tuple(k / (self.points - 1) for k in range(self.points))
         (first,) = seeds_from(seed, 1)
-        return tuple(Ask(seed=first, label=labels[round(weight)], weight=weight) for weight in weights)
+        return tuple(asking(wanted[round(weight)], first, weight=weight) for weight in weights)
 
     def draws(self, pictures: int) -> bool:
         return not pictures
@@ -86,4 +86,4 @@ class Interpolate(Edit):
             if sampler.stochastic:
                 raise Problem(f"sampler {sampler.kind}: a path between two noises needs a sampler that draws none on the way")
         elif request.origins[0] == request.origins[1]:
-            raise Problem("interpolate has the same at both ends: give two pictures, two seeds or two labels")
+            raise Problem("interpolate has the same at both ends: give two pictures, two seeds, two labels or two prompts")

@@ -31,6 +31,8 @@ class Material:
     """Sources of the pictures, if from files."""
     labels: tuple[str, ...] = ()
     """The class that each is known to have, where that is told of all of them."""
+    texts: tuple[str | None, ...] = ()
+    """The prompt that each was made of, where an album tells it."""
 
     def __post_init__(self) -> None:
         """Raise Problem where pictures or mask are of another type."""

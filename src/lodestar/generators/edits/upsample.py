@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from lodestar.conditions import Ask, Label
+from lodestar.conditions import Ask
 from lodestar.config import Count, Problem, checked
 from lodestar.core.noise import seeds_from
 from lodestar.core.transition import Transition
-from lodestar.generators.edits.base import Edit, EditJob
+from lodestar.generators.edits.base import Edit, EditJob, asking
 from lodestar.samplers import State
 
 
@@ -22,12 +22,12 @@ class Upsample(Edit):
     def enlarges(self) -> bool:
         return True
 
-    def asks(self, pictures: int, labels: Sequence[Label], count: int | None, seed: int) -> tuple[Ask, ...]:
-        """Every picture once, or over again until there are `count` results, each with the next of the labels."""
+    def asks(self, pictures: int, wanted: Sequence[Ask], count: int | None, seed: int) -> tuple[Ask, ...]:
+        """Every picture once, or over again until there are `count` results, each with the next of what is wanted."""
         if not pictures:
             raise Problem("upsample needs a picture to enlarge, and none is given")
         seeds = seeds_from(seed, checked("count", pictures if count is None else count, Count))
-        return tuple(Ask(seed=own, label=labels[k % len(labels)], source=k % pictures) for k, own in enumerate(seeds))
+        return tuple(asking(wanted[k % len(wanted)], own, source=k % pictures) for k, own in enumerate(seeds))
 
     def length(self, steps: Sequence[Transition]) -> int:
         return len(steps)
