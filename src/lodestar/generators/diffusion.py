@@ -31,11 +31,11 @@ from lodestar.generators.guide import (
     Critic,
     Guides,
     Handed,
+    Reader,
     Reference,
     check_given,
     chosen,
     given_guides,
-    roles,
 )
 from lodestar.generators.guided import Guided, bind, check_intervals
 from lodestar.generators.request import AskedLabel, Frame, Request, Settings, Wanted, listed, settings, taken
@@ -141,13 +141,11 @@ class Diffusion(DiffusionModel, Generator):
         steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None
         guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions))
-        # A CLIP reads every prompt; to a model alone, all prompts are alike.
-        read = "clip" in roles(guidance)
-        few = list({(ask.label, ask.reference, ask.text if read else None): ask for ask in reversed(asked.asks)}.values())
+        few = list({(ask.label, ask.reference, ask.text is None): ask for ask in reversed(asked.asks)}.values())
         for ask in few:
             self.check_label(ask.label, guided.guides)
         for text in dict.fromkeys(ask.text for ask in asked.asks):
-            self.check_text(text)
+            self.check_text(text, guided.guides)
         guided.denoise(few, {name: pictures[: len(few)] for name, pictures in handed.items()})
         check_intervals(guidance, sampler, steps, f"those of plan {how.steps!r}")
         renoising = next((f"guidance {each.kind}" for each in guidance if each.renoises), None)
@@ -168,12 +166,14 @@ class Diffusion(DiffusionModel, Generator):
                 f"label {spell(label, names)!r}: composed labels need a model that was also trained without its classes"
             )
 
-    def check_text(self, text: str | None) -> None:
-        """Raise Problem unless the model supports a prompt, or sampling without any."""
+    def check_text(self, text: str | None, guides: Guides | None = None) -> None:
+        """Raise Problem unless the model, and every guide that reads prompts, supports a prompt, or sampling without any."""
         knows = self.config.denoiser.text
+        if knows is None or any(isinstance(guide, Reader) for guide in (guides or {}).values()):
+            super().prompt(text, guides=guides)
         if knows is None:
-            super().prompt(text)
-        elif text is not None:
+            return
+        if text is not None:
             knows.check(text)
         elif not self.config.droppable:
             raise Problem("prompt none: this model was never trained without texts: give one")

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lodestar.nets.attention import attend
 from lodestar.nets.layers import Linear, normal
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -15,10 +16,20 @@ Activation = Literal["quick_gelu", "gelu"]
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalisation, computed in float32."""
+    """Layer normalisation; its statistics are in float32, whatever its input is in."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.float(), self.normalized_shape, self.weight.float(), self.bias.float(), self.eps).to(x.dtype)
+        return F.layer_norm(x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+
+
+def earlier(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """A `Gather` of every place from itself and those before it."""
+    if not (q.requires_grad and q.dtype == torch.bfloat16 and not q.is_cuda):
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    # As in `attend`: on CPUs the fused kernel's backward pass is the slower one in bfloat16.
+    later = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
+    return scores.masked_fill(later, -torch.inf).softmax(dim=-1) @ v
 
 
 class Block(nn.Module):
@@ -36,14 +47,11 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, causal: bool = False) -> Tensor:
         """causal: no place attends to later ones."""
-        batch, places, width = x.shape
         qkv = self.qkv(self.norm1(x))
         if self.qv_bias is not None:
             of_q, of_v = self.qv_bias.to(x.dtype).chunk(2)
             qkv = qkv + torch.cat([of_q, torch.zeros_like(of_q), of_v])
-        q, k, v = qkv.view(batch, places, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4).unbind(0)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-        x = x + self.out(y.transpose(1, 2).reshape(batch, places, width))
+        x = x + self.out(attend(qkv, self.heads, "qkv_first", earlier if causal else None))
         h = self.up(self.norm2(x))
         h = F.gelu(h) if self.activation == "gelu" else h * torch.sigmoid(1.702 * h)
         out: Tensor = x + self.down(h)
