@@ -135,6 +135,11 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     _pictures(table, config.size, config.names, denoiser.network, denoiser.channels)
     if denoiser.low_res:
         _row(table, "enlarges", f"pictures of {denoiser.low_res[0]}×{denoiser.low_res[1]}")
+    if (text := denoiser.text) is not None:
+        kind, context = text.tokenizer.kind, text.network.context
+        _row(table, "prompts", f"of at most {context} tokens, tokenizer {kind}")
+    if denoiser.condition("masked") is not None:
+        _row(table, "inpaints", "trained to, with the known part as its input")
     guided = "cfg, and classifier with one" if config.droppable else "classifier, with one"
     _row(table, "conditional", f"{denoiser.classes} classes; guidance: {guided}" if denoiser.classes else "no")
     _row(table, "predicts", f"{denoiser.prediction.kind}, variance {denoiser.variance}")

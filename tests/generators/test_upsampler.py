@@ -88,7 +88,7 @@ def test_a_batch_is_resized_once_and_not_in_every_step(monkeypatch: pytest.Monke
 def test_both_halves_of_free_guidance_see_the_picture() -> None:
     model = randomized(Diffusion(config()), 0)
     level, x, planes = model.config.schedule.table[20], torch.randn(2, 3, 8, 8), pixels.encode(small(2))
-    bound = bind(model, [Ask(label=0), Ask(label=2)], small(2))
+    bound = bind(model, [Ask(label=0), Ask(label=2)], {"low_res": small(2)})
     conditional, unconditional = bound.pair(x, level)
     torch.testing.assert_close(conditional.x0, bound(x, level).x0, rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(unconditional.x0, model.denoiser(x, level, Signals(None, planes)).x0, rtol=1e-4, atol=1e-4)

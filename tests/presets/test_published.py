@@ -27,7 +27,7 @@ def test_a_run_takes_the_pictures_that_its_paper_had(name: str) -> None:
     model = run.task.model
     classes = model.network.classes if isinstance(model, ClassifierModelConfig) else model.denoiser.classes
     names = None if classes is None else tuple(map(str, range(classes)))
-    task = run.task.resolve(DataFacts(3, model.size, names))
+    task = run.task.resolve(DataFacts(3, model.size, names, run.task.captions))
     assert task.model.replace(names=None) == model.replace(names=None)
     assert run.data.transforms.result_size(run.data.transforms.source_size or (0, 0)) == model.size
     assert run.train.images % run.train.batch_size == 0

@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from lodestar import checkpoint, library
+from lodestar.conditions import LowRes, Masked
 from lodestar.config import Problem
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
@@ -65,6 +66,25 @@ def test_other_classes_and_channels_stay_as_built_and_are_told(given: Path) -> N
     assert torch.equal(now["denoiser.network.time.linear1.weight"], theirs["denoiser.network.time.linear1.weight"])
     told = initialize(learner(classes=None), str(given))
     assert "1 left out: denoiser.label.table.weight" in told
+
+
+def test_an_inpainting_model_begins_as_the_plain_one(given: Path) -> None:
+    ours = learner()
+    denoiser = ours.task.model.denoiser
+    wider = denoiser.replace(conditions=(Masked(), *denoiser.conditions))
+    inpainting = ours.task.replace(model=ours.task.model.replace(denoiser=wider)).build(torch.device("cpu"), torch.float32)
+    assert "inputs for masked begin at zero" in initialize(inpainting, str(given))
+    initialize(ours, str(given))
+    x, label = torch.randn(2, 3, *ours.task.model.size), torch.tensor([0, 1])
+    known = torch.randn(2, 4, *ours.task.model.size)
+    with torch.no_grad():
+        plain = ours.model.eval()(x, 3.0, {"label": label}).x0
+        told = inpainting.model.eval()(x, 3.0, {"label": label, "masked": known}).x0
+    assert torch.allclose(told, plain, atol=1e-4)
+    small = denoiser.replace(conditions=(LowRes(size=(4, 4)), *denoiser.conditions))
+    inpainting.model.save(given.with_name("inpainting.safetensors"))
+    other = ours.task.replace(model=ours.task.model.replace(denoiser=small)).build(torch.device("cpu"), torch.float32)
+    assert "at zero" not in initialize(other, str(given.with_name("inpainting.safetensors")))
 
 
 def named(config: Any, names: tuple[str, ...] | None, count: int | None = None) -> Any:

@@ -38,7 +38,7 @@ class Masked(Condition):
         """The pictures with their known places, drawn in training: `fields` has a mask bool [B, 1, H, W], True where unknown."""
         mask = fields["mask"]
         assert isinstance(mask, Tensor), "a mask is no text"
-        return known(x0, mask)
+        return known(x0, mask.to(x0.device))
 
 
 def known(x0: Tensor, mask: Tensor) -> Tensor:

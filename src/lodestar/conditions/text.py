@@ -138,7 +138,9 @@ class TextEncoder(Encoder):
         keys = [row.numpy().tobytes() for row in given.cpu()]
         new = {key: row for row, key in enumerate(keys) if key not in self._kept}
         if new:
-            encoded = self._encode(given[list(new.values())])
+            # Ordinary tensors, since what is kept may be needed where gradients are taken through the network.
+            with torch.inference_mode(False), torch.no_grad():
+                encoded = self._encode(given[list(new.values())].clone())
             self._kept |= {key: (encoded[0][row], encoded[1][row]) for row, key in enumerate(new)}
         tokens, emb = zip(*(self._kept[key] for key in keys), strict=True)
         return torch.stack(tokens), torch.stack(emb)

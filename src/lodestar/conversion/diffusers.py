@@ -16,6 +16,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from lodestar import checkpoint
+from lodestar.conditions import LabelCondition, LowRes
 from lodestar.config import Config, Problem, decode
 from lodestar.conversion import folder as folders
 from lodestar.conversion import schedulers
@@ -72,6 +73,9 @@ def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, pl
     unet = config.denoiser.network
     if not isinstance(unet, UNetConfig):
         raise Problem(f"diffusers has no network for this model: it is of kind {unet.kind!r}, and only a 'unet' is written")
+    for condition in config.denoiser.conditions:
+        if not isinstance(condition, LabelCondition | LowRes):
+            raise Problem(f"diffusers has no UNet2DModel with condition {condition.kind!r}: only classes and small pictures are")
     state = {name: tensor.float().cpu() for name, tensor in model.denoiser.state_dict().items()}
     network = {name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")}
     network.pop("ranges", None)  # which diffusers has no use for; `lodestar.quantize` finds them again

@@ -187,11 +187,12 @@ def bind(model: DiffusionModel, asks: Sequence[Ask], handed: Handed = NOTHING) -
 def _pictures(model: DiffusionModel, count: int, handed: Handed) -> dict[str, Tensor]:
     """The pictures that the conditions are handed, as their encoders take them."""
     channels, *size = model.space
-    pictures = {name: picture.to(model.device) for name, picture in handed.items()}
+    known = [condition.kind for condition in model.config.denoiser.conditions]
+    pictures = {name: picture.to(model.device) for name, picture in handed.items() if name in known}
     if "low_res" in pictures:
         # Resized here, once for the batch, and not in every step.
         pictures["low_res"] = enlarged(pixels.encode(pictures["low_res"]), size)
-    if model.config.denoiser.condition("masked") is not None and "masked" not in pictures:
+    if "masked" in known and "masked" not in pictures:
         pictures["masked"] = torch.zeros(count, channels + 1, *size, device=model.device)
     return pictures
 

@@ -29,7 +29,8 @@ def earlier(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     # As in `attend`: on CPUs the fused kernel's backward pass is the slower one in bfloat16.
     later = torch.ones(q.shape[2], k.shape[2], dtype=torch.bool, device=q.device).triu(1)
     scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
-    return scores.masked_fill(later, -torch.inf).softmax(dim=-1) @ v
+    gathered: Tensor = scores.masked_fill(later, -torch.inf).softmax(dim=-1) @ v
+    return gathered
 
 
 class Block(nn.Module):

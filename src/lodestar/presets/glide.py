@@ -1,7 +1,7 @@
 """GLIDE (Nichol et al. 2022): the published small models of openai/glide-text2im, trained on filtered pictures.
 
 Networks, schedules and sampling are those of its code and notebooks. Training follows the paper; the learning rate is ADM's, as
-the paper names none. Batch sizes are totals over all devices.
+the paper names none. Pictures are not mirrored, as their captions tell left and right. Batch sizes are totals over all devices.
 """
 
 from __future__ import annotations
@@ -49,22 +49,22 @@ def _model(size: int, blocks: int, *pictures: Condition) -> DiffusionConfig:
 
 def base() -> Run:
     """GLIDE's base model of 64×64 pictures."""
-    return denoise(_model(64, 3), loop(1_600_000, 2048))
+    return denoise(_model(64, 3), loop(1_600_000, 2048), flip=False)
 
 
 def upsample() -> Run:
     """GLIDE's upsampler, from 64×64 to 256×256."""
-    return denoise(_model(256, 2, LowRes(size=(64, 64))), loop(1_600_000, 512))
+    return denoise(_model(256, 2, LowRes(size=(64, 64))), loop(1_600_000, 512), flip=False)
 
 
 def base_inpaint() -> Run:
     """GLIDE's base model fine-tuned to inpaint: begin it with ``--init`` and the plain one. Its length is not stated."""
-    return denoise(_model(64, 3, Masked()), loop(500_000, 2048))
+    return denoise(_model(64, 3, Masked()), loop(500_000, 2048), flip=False)
 
 
 def upsample_inpaint() -> Run:
     """GLIDE's upsampler fine-tuned to inpaint: begin it with ``--init`` and the plain one. Its length is not stated."""
-    return denoise(_model(256, 2, Masked(), LowRes(size=(64, 64))), loop(500_000, 512))
+    return denoise(_model(256, 2, Masked(), LowRes(size=(64, 64))), loop(500_000, 512), flip=False)
 
 
 _FILES = {

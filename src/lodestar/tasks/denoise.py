@@ -171,7 +171,9 @@ class DenoiseLearner(Learner):
     def preview(self) -> Tensor | None:
         if self.task.model.denoiser.low_res:
             return None
-        return self.model.sample(count=PREVIEWS, prompt=self._captions[:PREVIEWS] or None, cut_prompt=True).images
+        text = self.task.model.denoiser.text
+        prompts = None if text is None else [text.cut(caption) or None for caption in self._captions[:PREVIEWS]]
+        return self.model.sample(count=PREVIEWS, prompt=prompts or None).images
 
     def validate(self, batches: Callable[[], Iterable[Batch]]) -> Mapping[str, float]:
         """Means of the objective's terms; levels, noise and dropped labels are the same in every validation."""

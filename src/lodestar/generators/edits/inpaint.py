@@ -1,6 +1,6 @@
 """Inpainting: RePaint (Lugmayr et al. 2022) with a model of whole pictures, plain sampling with a model trained to inpaint.
 
-The known part is pasted after every step either way, so that it comes out as it is.
+The known part is pasted after every step either way, and comes out unchanged.
 """
 
 from __future__ import annotations
