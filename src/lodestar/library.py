@@ -99,8 +99,9 @@ def load(
 
     name: see `find`. device: default a GPU where there is one. dtype: the number format of its torso, "float32", "bfloat16" or,
     for a diffusion model with ranges (`lodestar.quantize`), "int8", for which a classifier takes bfloat16 or float32; default the
-    fastest on the device, measured once on CPUs (`lodestar.nets.precision.choose_dtype`). kind: "diffusion" or
-    "classifier", if only that will do. Returns a `Diffusion`, a `PictureClassifier`, or what another kind of `KINDS` builds.
+    fastest on the device, measured once on CPUs (`lodestar.nets.precision.choose_dtype`). kind: "diffusion",
+    "classifier" or "clip", if only that will do. Returns a `Diffusion`, a `PictureClassifier`, a `PictureClip`, or what another
+    kind of `KINDS` builds.
     Raises Problem if there is no such model, or it is damaged or of another kind.
     """
     path = find(name)
