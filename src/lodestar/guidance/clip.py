@@ -1,7 +1,7 @@
 """CLIP guidance (GLIDE, Nichol et al. 2021, section 2.3): the gradient of the similarity of picture and prompt.
 
 A noise-aware CLIP looks at the noisy picture. A clean one looks at cut-outs of the estimate x̂₀, drawn anew at every level from
-the picture's seed, so that patterns which raise the similarity of one cut-out alone are averaged away.
+the picture's seed: patterns of one cut-out alone, as adversarial ones are, are averaged away.
 """
 
 from __future__ import annotations

@@ -137,7 +137,7 @@ class MatchClip(Task):
     The noised picture's embedding is to be that of the clean picture by the teacher; the text tower stays as it is.
     """
 
-    kind: Literal["clip_match"] = "clip_match"
+    kind: Literal["match_clip"] = "match_clip"
     teacher: str
     """Name of the clean CLIP, for `lodestar.library.find`."""
     digest: str
