@@ -373,4 +373,4 @@ def test_pictures_of_a_tar_are_read_from_their_places(tmp_path: Path) -> None:
     """Nothing is kept of a member but its place, so that many shards need little memory."""
     written(tmp_path / "a.tar", as_txt(TEXTS))
     rows: Any = open_source(str(tmp_path / "a.tar"), captions=True).rows
-    assert not rows._archive.members and np.array_equal(np.asarray(rows.picture(3)), noise(3))
+    assert not rows._archive.members and rows._file is None and np.array_equal(np.asarray(rows.picture(3)), noise(3))

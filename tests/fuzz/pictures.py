@@ -41,9 +41,9 @@ def door(path: Path, valid: Valid, rng: Random) -> Callable[[], Any]:
             return python(lambda: read_all(str(path)))
 
 
-def read_all(spec: str) -> None:
+def read_all(spec: str, **options: Any) -> None:
     """Everything that is read of a source."""
-    source = open_source(spec, size=8)
+    source = open_source(spec, size=8, **options)
     assert len(source.fingerprint) > 8
     for _ in sequential(source, 4):
         pass
@@ -176,6 +176,33 @@ def tars(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
         whole += bytes(70 << 20)
     pack = {".gz": gzip.compress, ".xz": lzma.compress}.get(path.suffix, bytes)
     return door(write(path, pack(whole)), valid, rng)
+
+
+def captions(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
+    """Captioned pictures in a folder or a tar, whose captions are damaged."""
+    rows: list[Any] = [{"file_name": f"{number}.png", "text": f"number {number}"} for number in range(4)]
+    lines = "\n".join(text(mutated(row, rng) if rng.random() < 0.3 else row, rng) for row in rows).encode(errors="replace")
+    table = "\n".join(["file_name,text", *(",".join(row.values()) for row in rows)]).encode()
+    told = {
+        "metadata.jsonl": {"metadata.jsonl": lines},
+        "captions.csv": {"captions.csv": damaged(table, rng)},
+        "txt": {f"{number}.txt": damaged(row["text"].encode(), rng) for number, row in enumerate(rows)},
+        "json": {f"{number}.json": text(mutated(row, rng), rng).encode(errors="replace") for number, row in enumerate(rows)},
+    }[rng.choice(("metadata.jsonl", "captions.csv", "txt", "json"))]
+    files = {**{f"{number}.png": valid.bytes("picture.png") for number in range(4)}, **told}
+    if rng.random() < 0.5:
+        path = folder / "wrong.tar"
+        with tarfile.open(path, "w") as archive:
+            for name, data in files.items():
+                member = tarfile.TarInfo(name)
+                member.size = len(data)
+                archive.addfile(member, io.BytesIO(data))
+    else:
+        path = folder / "wrong"
+        for name, data in files.items():
+            write(path / name, data)
+    skip = rng.random() < 0.5
+    return python(lambda: read_all(str(path), captions=True, skip_bad=skip))
 
 
 def arrays(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:

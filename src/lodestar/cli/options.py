@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lodestar.guidance import Guidance
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
-PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, or digits."
+PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, digits or shapes."
 DataSource = Annotated[str, typer.Argument(help=PICTURES)]
 Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
 LAST_SEED = SEEDS - 1

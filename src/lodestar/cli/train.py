@@ -28,7 +28,7 @@ class Training:
     validation: Annotated[str | None, typer.Option("--validation", help="Held-out pictures to report numbers on.")] = None
     batch_size: Annotated[int | None, typer.Option("--batch-size", min=1, max=BATCH, help="Pictures at once.")] = None
     seed: Annotated[int | None, typer.Option("--seed", min=0, max=LAST_SEED, help="Seed of weights, data order, noise.")] = None
-    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be decoded.")] = False
+    skip_bad: Annotated[bool, typer.Option("--skip-bad", help="Skip and count pictures that cannot be read.")] = False
     device: Device = None
     out: Out = None
 

@@ -12,6 +12,7 @@ import threading
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import IO
 
@@ -100,18 +101,18 @@ class ZipRows(ArchiveRows):
 class TarRows(ArchiveRows):
     """See ArchiveRows. A compressed tar is unpacked into a temporary file without a name, for reading at random.
 
-    Of a file, its place in the tar is kept, and no more: a set of many tars has millions.
+    Of a file, its place in the tar is kept, and no more: a set of many tars has millions. Nor does a tar stay open.
     """
 
     def _open(self) -> tuple[dict[str, str], Listing]:
         self._lock = threading.Lock()
-        self._file = _plain(self._path)
+        self._file: _Bounded | None = (file := _plain(self._path))
         self._places: dict[str, tuple[int, int]] = {}
         """Offset and size of the contents by the tar's own name, of files whose contents are in one piece."""
-        self._archive = tarfile.open(fileobj=self._file, mode="r:")  # noqa: SIM115 (open as long as the rows are)
+        self._archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (open as long as the rows are)
         names: dict[str, str] = {}
         listing = Listing()
-        for member in _forward(self._archive, self._file):
+        for member in _forward(self._archive, file):
             path = _clean(member.name)
             if member.isdir():
                 listing.folders.append(path)
@@ -125,6 +126,9 @@ class TarRows(ArchiveRows):
         listing.files = list(names)
         if all(name in self._places for name in names.values()):
             self._archive.members.clear()  # type: ignore[attr-defined]
+            if str(file.name) == str(self._path):  # it was not packed
+                file.close()
+                self._file = None
         return names, listing
 
     def _read(self, name: str) -> bytes:
@@ -132,16 +136,17 @@ class TarRows(ArchiveRows):
             if name in self._places:
                 offset, size = self._places[name]
                 check_unpacked(size, self._path.stat().st_size, LARGEST)
-                self._file.seek(offset)
-                return self._file.read(size)
-            file = self._archive.extractfile(name)
-            if file is None:
+                with open(self._path, "rb") if self._file is None else nullcontext(self._file) as file:
+                    file.seek(offset)
+                    return file.read(size)
+            member = self._archive.extractfile(name)
+            if member is None:
                 raise ValueError("it is a link to what is no file")
-            with file:
+            with member:
                 # What is sparse may claim any size.
-                check_unpacked(file.seek(0, os.SEEK_END), self._path.stat().st_size, LARGEST)
-                file.seek(0)
-                return file.read()
+                check_unpacked(member.seek(0, os.SEEK_END), self._path.stat().st_size, LARGEST)
+                member.seek(0)
+                return member.read()
 
 
 def _forward(archive: tarfile.TarFile, file: IO[bytes]) -> Iterator[tarfile.TarInfo]:

@@ -11,9 +11,9 @@ from lodestar.config import Problem, nearest, shown
 from lodestar.data.columns import Asked, Features, class_names
 
 Texts = Mapping[str, str | tuple[str, ...]]
-"""A row's texts by the name of their field: one, or several of which one is drawn each time that the row is trained on."""
+"""A row's texts by the name of their field: a single text, or several, of which each pass of training draws one."""
 Reader = Callable[[int], Texts]
-"""The texts of a row. Raises any exception where it has none, or what it has is no text."""
+"""The texts of a row. Raises any exception where texts are missing, or are none."""
 
 CAPTION, STYLE = "caption", "style"
 """The fields of a batch."""

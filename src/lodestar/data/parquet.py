@@ -107,7 +107,8 @@ class ParquetRows:
             columns = ", ".join(self._features)
             raise Problem(f"{self._spec}: no column {column!r}; the columns are {columns}{nearest(column, self._features)}")
         names = class_names(self._features, column)
-        return [names[cell] if names and isinstance(cell, int) else cell for cell in self._column(column)]
+        known = dict(enumerate(names or ()))
+        return [known.get(cell, cell) if isinstance(cell, int) else cell for cell in self._column(column)]
 
     def _texts(self, index: int) -> Texts:
         assert self._columns is not None

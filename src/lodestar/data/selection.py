@@ -18,7 +18,7 @@ SPLIT = "split"
 _SHARDS = 100_000
 """More shards than this are a slip."""
 _BRACES = re.compile(r"\{([^{}]*)\}")
-_RANGE = re.compile(r"([0-9]+)\.\.([0-9]+)")
+_RANGE = re.compile(r"([0-9]{1,9})\.\.([0-9]{1,9})")
 _TEST = re.compile(r"(?:(?P<column>[^=!]+?)\s*(?P<operator>!?=))?\s*(?P<values>.+)")
 
 

@@ -31,7 +31,7 @@ class Changes(TypedDict, total=False):
     init: str | Path | None
     """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
     skip_bad: bool | None
-    """Skip and count pictures that cannot be decoded."""
+    """Skip and count pictures that cannot be decoded, or have no caption."""
 
 
 def train(

@@ -12,6 +12,7 @@ from functools import partial
 
 import numpy as np
 
+from lodestar.config import Problem
 from lodestar.data.shapes.render import AREA, coverage
 from lodestar.data.shapes.scene import COLOURS, SIZES
 
@@ -27,7 +28,7 @@ _UNLIKE = 0.35
 """Squared difference from a shape, relative to its area, from which on a thing has no shape."""
 _MIDDLE = math.sqrt(SIZES["small"][1] * SIZES["large"][0])
 _SMALLEST, _LARGEST = 0.75 * SIZES["small"][0], 1.25 * SIZES["large"][1]
-"""Radii between which a thing is small or large, and beyond which it is neither."""
+"""Limits of the radius; a thing beyond them is neither small nor large."""
 _CORE = 0.8
 """Pixels with this share of a thing's colourfulness show its colour."""
 
@@ -35,7 +36,8 @@ _AROUND = 3
 """Pixels around a thing that are looked at with it."""
 _TRUST = np.array([4, 1, 1], np.float32)
 """Weights of the differences from the ground in grey and in colour, which photographs blur."""
-_BLURS = (0.1, 0.3)
+_BLURS = (0.2, 0.33)
+"""Shares of a pixel given to each of its neighbours in blurred pictures; sharp ones give none."""
 
 _NAMES = tuple(COLOURS)
 _NAMED = (np.array(list(COLOURS.values()), np.float32) @ _AXES)[:, 1:]
@@ -54,7 +56,7 @@ class Seen:
 
 
 def look(picture: np.ndarray) -> tuple[Seen, ...]:
-    """The things in a picture, uint8 [H, W, 3] or [3, H, W], the largest first."""
+    """The things in a picture, uint8 [H, W, 3] or [3, H, W], the largest first. Raises Problem for what is no picture."""
     colours = _channels_last(picture).astype(np.float32) @ _AXES
     side = min(colours.shape[:2])
     labels, boxes = _parts((colours[:, :, 1:] ** 2).sum(2) > _COLOURFUL**2)
@@ -72,7 +74,7 @@ def look(picture: np.ndarray) -> tuple[Seen, ...]:
 def _channels_last(picture: np.ndarray) -> np.ndarray:
     picture = np.asarray(picture)
     if picture.dtype != np.uint8 or picture.ndim != 3 or 3 not in (picture.shape[0], picture.shape[2]):
-        raise ValueError(f"the picture is {picture.dtype} {list(picture.shape)}, and not uint8 [3, H, W] or [H, W, 3]")
+        raise Problem(f"the picture is {picture.dtype} {list(picture.shape)}, and not uint8 [3, H, W] or [H, W, 3]")
     return picture if picture.shape[2] == 3 else picture.transpose(1, 2, 0)
 
 
@@ -86,7 +88,8 @@ def _thing(colours: np.ndarray, labels: np.ndarray, number: int, corner: tuple[i
     around = colours[(labels == 0) & ~near][:, 0]
     ground = np.array([np.median(around) if len(around) else 0, 0, 0], np.float32)
     weighted = (colour - ground) * _TRUST
-    share = ((colours - ground) @ weighted) / ((colour - ground) @ weighted) * (_grown(near) & (inside | (labels == 0)))
+    whole = max(float((colour - ground) @ weighted), 1.0)  # of colours that cancel, as in noise, nothing is left
+    share = (colours - ground) @ weighted / whole * (_grown(near) & (inside | (labels == 0)))
     area = max(float(share.sum()), 1.0)
     lines, columns = np.arange(len(share)) + 0.5, np.arange(share.shape[1]) + 0.5
     y, x = float(share.sum(1) @ lines) / area, float(share.sum(0) @ columns) / area

@@ -1,4 +1,4 @@
-"""Captions of scenes, and their meaning: one table of sentences, from which captions are drawn and by which they are parsed."""
+"""Captions of scenes, and their meaning: drawn from, and parsed by, the same table of sentences."""
 
 from __future__ import annotations
 
