@@ -18,6 +18,7 @@ from lodestar.config import from_json
 from lodestar.files import read_json, reading, regular
 from lodestar.generators.optima import CARD, optima
 from lodestar.models.classifier import ClassifierModelConfig
+from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import listed
 from lodestar.nets.base import NetworkConfig
@@ -104,6 +105,11 @@ def _model(table: Table, header: checkpoint.Header, file: Path, size: str) -> No
         case ClassifierModelConfig() as config:
             _pictures(table, config.size, config.names, config.network, config.network.in_channels)
             _row(table, "sees", f"noised pictures ({config.schedule.kind} schedule)" if config.noised else "clean pictures")
+        case ClipModelConfig() as config:
+            image, text = config.network.image, config.network.text
+            _pictures(table, config.size, None, image, image.in_channels)
+            _row(table, "sees", f"noised pictures ({config.schedule.kind} schedule)" if config.noised else "clean pictures")
+            _row(table, "reads", f"texts of up to {text.context} tokens of {text.vocabulary:,} ({config.tokenizer.kind})")
 
 
 def _run(table: Table, folder: Path) -> None:

@@ -21,7 +21,9 @@ from lodestar.generators.album import Manifest
 from lodestar.generators.base import Generator
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guide
+from lodestar.guidance import REFERENCE
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
+from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.first import upgraded
 from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
@@ -42,6 +44,7 @@ class Kind:
 KINDS: dict[str, Kind] = {
     "diffusion": Kind(DiffusionConfig, Diffusion),
     "classifier": Kind(ClassifierModelConfig, PictureClassifier),
+    "clip": Kind(ClipModelConfig, PictureClip),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 
@@ -96,8 +99,9 @@ def load(
 
     name: see `find`. device: default a GPU where there is one. dtype: the number format of its torso, "float32", "bfloat16" or,
     for a diffusion model with ranges (`lodestar.quantize`), "int8", for which a classifier takes bfloat16 or float32; default the
-    fastest on the device, measured once on CPUs (`lodestar.nets.precision.choose_dtype`). kind: "diffusion" or
-    "classifier", if only that will do. Returns a `Diffusion`, a `PictureClassifier`, or what another kind of `KINDS` builds.
+    fastest on the device, measured once on CPUs (`lodestar.nets.precision.choose_dtype`). kind: "diffusion",
+    "classifier" or "clip", if only that will do. Returns a `Diffusion`, a `PictureClassifier`, a `PictureClip`, or what another
+    kind of `KINDS` builds.
     Raises Problem if there is no such model, or it is damaged or of another kind.
     """
     path = find(name)
@@ -187,19 +191,23 @@ def load_guides(names: Mapping[str, str], device: str | torch.device | None = No
 
 
 def load_origin(manifest: Manifest, device: str | None = None) -> tuple[Generator, dict[str, Guide]]:
-    """The generator of a manifest's pictures, and its guides, by role. Raises Problem if they have changed since."""
+    """The generator of a manifest's pictures, and its guides, by role, but for reference pictures, which are beside a manifest.
+
+    Raises Problem if they have changed since.
+    """
+    models = {role: each for role, each in manifest.guides.items() if role != REFERENCE}
     dtype = None if manifest.dtype is None else PRECISIONS[manifest.dtype]
     for what, name in (
         ("diffusion model", manifest.model),
-        *((f"{role} model", each.name) for role, each in manifest.guides.items()),
+        *((f"{role} model", each.name) for role, each in models.items()),
     ):
         if name == "":
             raise Problem(f"the {what} of these pictures was built in code, and not loaded by a name that could be loaded again")
     model = load(manifest.model, device, dtype=dtype)
     if not isinstance(model, Generator):
         raise Problem(f"{manifest.model} holds no generator of pictures")
-    guides = load_guides({role: each.name for role, each in manifest.guides.items()}, device, dtype)
-    known = {role: each.digest for role, each in manifest.guides.items()}
+    guides = load_guides({role: each.name for role, each in models.items()}, device, dtype)
+    known = {role: each.digest for role, each in models.items()}
     for loaded, digest in ((model, manifest.model_digest), *((guides[role], digest) for role, digest in known.items())):
         if loaded.digest != digest:
             raise Problem(f"{loaded.name} is not the model that made these pictures: its weights have changed since")

@@ -49,6 +49,7 @@ KINDS: dict[str, Maker] = {
     "diffusers folder": foreign.folders,
     "torch file": foreign.files,
     "torch state": foreign.states,
+    "scripted archive": foreign.scripted,
 }
 
 SPOKEN = {

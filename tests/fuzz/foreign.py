@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pickle
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,6 +19,7 @@ import torch
 from lodestar.conversion import FAMILIES
 from lodestar.conversion.run import convert
 from tests.conversion.foreign import PUBLISHED
+from tests.conversion.test_clip import Nested
 from tests.fuzz.damage import damaged, mutated, text
 from tests.fuzz.valid import Valid, command, python, write
 
@@ -55,6 +59,23 @@ def files(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     name = rng.choice(("tiny.pt", "tiny_guide.pt"))
     path = write(folder / name, damaged(valid.bytes(name), rng))
     return python(lambda: convert(path, folder / "out", FAMILIES, PUBLISHED))
+
+
+def scripted(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
+    """A TorchScript archive with other bytes."""
+    path = write(folder / "scripted.pt", damaged(_archive(), rng))
+    return command("convert", path, "--as", "openai-clip", "--out", "out")
+
+
+@cache
+def _archive() -> bytes:
+    buffer = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.save(
+            torch.jit.trace(Nested({"a": torch.ones(4), "b.c": torch.ones(3, 3), "b.d.e": torch.ones(2)}), torch.zeros(1)), buffer
+        )
+    return buffer.getvalue()
 
 
 def states(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:

@@ -22,6 +22,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets import PUBLISHED
 from lodestar.text import KINDS, ClipTokenizer, GlideTokenizer, Tokenizer
 
+from .clip import glide_manifest
 from .harness import Case, Check, Left, adapter
 
 
@@ -129,7 +130,7 @@ def guided(case: Case, denoiser: Denoiser) -> Tensor:
 def manifest(case: Case) -> Iterator[Check | Left]:
     """The preset of a published model builds its keys and shapes, each of them once; on the meta device."""
     if "text_ctx" not in case.config.get("constructor_kwargs", {}):
-        yield from (Left(name, "GLIDE's CLIP is no denoiser") for name in case.outputs)
+        yield from glide_manifest(case)
         return
     published = next(each for each in PUBLISHED if each.url == case.meta["checkpoint"])
     with torch.device("meta"):

@@ -26,12 +26,19 @@ from lodestar.guidance import (
     CFGpp,
     Clamp,
     Classifier,
+    Clip,
+    Content,
     Context,
     Critic,
     Guidance,
     Interval,
     LogP,
+    Observed,
+    Observer,
+    Ramp,
     Sees,
+    Structure,
+    Style,
     Threshold,
     compose,
     steer,
@@ -81,7 +88,21 @@ def critics(noisy: LogP | None = None, clean: LogP | None = None) -> dict[tuple[
     return {key: logp for key, logp in told.items() if logp is not None}
 
 
-CONTEXT = Context(cond, WHOLE, pair, critics(critic, critic), {"weak": worse}, {"middle": worse}, attended)
+def observe(x: Tensor, level: Level) -> Observed:
+    """Features that depend on places, and whose Gram matrices tell pictures apart."""
+    maps = torch.stack([x, x.square() + 0.3], dim=-1).reshape(len(x), 2, 2, 1)
+    return Observed(maps.flatten(1), (maps, maps.sin()))
+
+
+def observers() -> dict[tuple[str, Sees], Observer]:
+    diffused = lambda level: level.alpha * torch.tensor([[0.7, -0.2]], dtype=X.dtype).expand(5, 2).view_as(X)  # noqa: E731
+    return {("classifier", sees): Observer(observe, diffused) for sees in ("noisy", "clean")}
+
+
+CONTEXT = Context(
+    cond, WHOLE, pair, critics(critic, critic) | {("clip", "noisy"): critic}, {"weak": worse}, {"middle": worse}, attended,
+    observers(),
+)  # fmt: skip
 
 
 def guided(*guidances: Guidance, plain: Any = cond, context: Context = CONTEXT, level: Level = LEVEL) -> Estimate:
@@ -270,7 +291,12 @@ def test_outside_of_the_interval_is_the_model_alone() -> None:
         Classifier(sees="clean"),
         Clamp(),
         Threshold(),
+        Clip(),
+        Content(),
+        Structure(),
+        Style(),
         Interval(low=0.1, high=3.0),
+        Ramp(start=0.2, end=1.5),
     ],
 )
 def test_contract(guidance: Guidance) -> None:
@@ -278,7 +304,7 @@ def test_contract(guidance: Guidance) -> None:
     assert decode(AnyGuidance, guidance.to_json()) == guidance
     assert type(guidance).__doc__
     x = X.view(5, 2, 1, 1).clone().requires_grad_()
-    first = [CFG(scale=2.0)] if isinstance(guidance, Interval) else []
+    first = [CFG(scale=2.0)] if isinstance(guidance, Interval | Ramp) else []
     estimate = compose([*first, guidance], CONTEXT)(x, LEVEL).folded(renoises=True)
     assert estimate.x0.shape == x.shape
     if isinstance(guidance, Classifier) and guidance.sees == "clean":
@@ -291,7 +317,7 @@ def test_contract(guidance: Guidance) -> None:
 
 def test_every_kind_has_its_contract_tested() -> None:
     blends, comparisons = {"cfg", "cfgpp", "apg"}, {"autoguidance", "pag", "sag"}
-    others = {"classifier", "clamp", "threshold", "interval"}
+    others = {"classifier", "clip", "content", "structure", "style", "clamp", "threshold", "interval", "ramp"}
     # The user's own is in test_own.py: no file holds its function, so that it is not its own JSON.
     assert set(kinds(AnyGuidance)) == blends | comparisons | others | {"own"}
 
@@ -333,6 +359,9 @@ def test_w_is_accepted_by_that_name() -> None:
         ("interval:2,1", "low 2 has to be below high 1"),
         ("interval:2", "high: a value is missing"),
         ("cgf:3", "did you mean 'cfg'"),
+        ("style:1,by=clasifier", "did you mean 'classifier'"),
+        ("clip:3,cuts=-1", "cuts is -1"),
+        ("ramp:1", "end: a value is missing"),
     ],
 )
 def test_bad_text_is_one_line_that_names_the_value(text: str, message: str) -> None:
@@ -348,6 +377,10 @@ REFUSED: dict[str, tuple[list[Guidance], str]] = {
     "classifier twice": ([Classifier(), Classifier()], "only once"),
     "interval alone": ([BAND], "there is none"),
     "interval of nothing but a limit": ([Clamp(), BAND], "there is none"),
+    "ramp alone": ([Ramp(start=0.0, end=1.0)], "there is none"),
+    "ramp of a limit": ([Clamp(), Ramp(start=0.0, end=1.0)], "there is none"),
+    "style twice": ([Style(), Style()], "only once"),
+    "style by a guide that is not there": ([Style(by="clip")], "give the picture with --reference"),
     "interval twice": ([CFG(), BAND, BAND], "there is none"),
     "clamp after classifier": ([Classifier(), Clamp()], "before classifier"),
     "threshold after classifier": ([Classifier(), Threshold()], "before classifier"),

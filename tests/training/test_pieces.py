@@ -14,7 +14,10 @@ from torch import Tensor
 from lodestar.core.draws import LossSecondMoment
 from lodestar.core.schedule import Cosine
 from lodestar.data import Batch, DataFacts
-from lodestar.tasks import OptimizerConfig
+from lodestar.models.clip import ClipModelConfig
+from lodestar.nets.clip import ClipConfig, TextTowerConfig
+from lodestar.nets.clip_image import ViTConfig
+from lodestar.tasks import OptimizerConfig, TrainClip
 from lodestar.training.run import Run
 from lodestar.training.start import start
 from lodestar.training.state import TrainState
@@ -34,13 +37,27 @@ def remembering() -> Run:
     return run.replace(task=run.task.replace(model=model, levels=LossSecondMoment(history=2)))
 
 
-RUNS = {"denoising": denoising("", **SHARED), "remembering": remembering(), "classifying": classifying("", noised=True, **SHARED)}
+def contrasting() -> Run:
+    """A run whose loss couples the pictures of a batch."""
+    image = ViTConfig(size=(8, 8), patch=4, width=16, layers=1, heads=2, embed=8, time="sinusoid")
+    text = TextTowerConfig(vocabulary=257, context=16, width=16, layers=1, heads=2)
+    model = ClipModelConfig(network=ClipConfig(image=image, text=text), schedule=Cosine(timesteps=4))
+    return denoising("", **SHARED).replace(task=TrainClip(model=model))
+
+
+RUNS = {
+    "denoising": denoising("", **SHARED),
+    "remembering": remembering(),
+    "classifying": classifying("", noised=True, **SHARED),
+    "contrasting": contrasting(),
+}
 
 
 def begin(run: Run, microbatch: int | None, folder: Path) -> tuple[Run, TrainState]:
     """A state whose weights are random, so that no layer is zero and hides what others do."""
     run = run.replace(
-        task=run.task.resolve(DataFacts(3, (8, 8), ("a", "b", "c"))), train=run.train.replace(microbatch=microbatch)
+        task=run.task.resolve(DataFacts(3, (8, 8), ("a", "b", "c"), True, lambda: "abcdefg")),
+        train=run.train.replace(microbatch=microbatch),
     )
     state = start(run, folder)
     rng = torch.Generator().manual_seed(0)
@@ -57,6 +74,7 @@ def batches(count: int = 3) -> list[Batch]:
             {
                 "image": torch.randint(0, 256, (7, 3, 8, 8), dtype=torch.uint8, generator=rng),
                 "label": torch.randint(0, 3, (7,), generator=rng),
+                "caption": tuple("abcdefg"),
             }
         )
         for _ in range(count)

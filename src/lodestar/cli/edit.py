@@ -145,7 +145,8 @@ def make(
     seed = options.seed if isinstance(options, Sampling) else 0
     how_made = options.settings()
     network = load_diffusion(model, options.device, options.precision)
-    guides = options.guides(model, how_made.guidance)
+    reference = network.reference(content[1].reference) if content[1].reference else None
+    guides = options.guides(model, how_made.guidance, reference)
     material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or ())
     prompts = content[1].prompts()
     asked = arrange(network, how, material, ask(content[0], count), origin, count, seed, guides, prompts).replace(
@@ -153,7 +154,8 @@ def make(
     )
     frames = network.prepare_edit(asked, material, guides).frames(options.batch_size)
     made_by = network.origin(guides)
-    album = Album(options.out or free_folder("out", how.kind), Manifest.of(asked, made_by), made_by.names, material)
+    folder, manifest = options.out or free_folder("out", how.kind), Manifest.of(asked, made_by)
+    album = Album(folder, manifest, made_by.names, material, reference)
     with progress("enlarging" if how.enlarges else "editing", len(asked.asks)) as done:
         for frame in frames:
             done(frame.done)

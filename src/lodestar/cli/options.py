@@ -54,7 +54,8 @@ GuidanceTexts = Annotated[
     typer.Option(
         "--guidance",
         help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, clamp:1, "
-        "threshold:0.995, classifier:2 (classifier:2,sees=clean), interval:LOW,HIGH; in this order.",
+        "threshold:0.995, classifier:2 (classifier:2,sees=clean), clip:3, content:1, structure:1, style:1, interval:LOW,HIGH, "
+        "ramp:START,END; in this order.",
     ),
 ]
 ClassifierName = Annotated[
@@ -135,10 +136,11 @@ class Solving:
 
         return settings(**self.asked())
 
-    def guides(self, model: str, guidance: Sequence[Guidance]) -> dict[str, Guide]:
+    def guides(self, model: str, guidance: Sequence[Guidance], reference: Guide | None = None) -> dict[str, Guide]:
         """The guides that this guidance of a model asks for, by role: those given, else the model's own. Raises Problem."""
         from lodestar.config import Problem
         from lodestar.generators.guide import roles
+        from lodestar.guidance import REFERENCE
         from lodestar.library import companions, load_guides
 
         asked, given = roles(guidance), self._given()
@@ -146,14 +148,21 @@ class Solving:
             if role not in asked:
                 such = f", such as {_ASKING[role]}" if role in _ASKING else f": it asks for {_listed(role)}"
                 raise Problem(f"{written} has no effect without guidance that asks for it{such}")
+        if reference is not None and REFERENCE not in asked:
+            raise Problem("--reference has no effect without guidance that compares with it, such as --guidance style:SCALE")
         own = companions(model)
         for each in guidance:
-            if each.role is not None and each.role not in own | given:
-                option = f"--{each.role}" if each.role in _ASKING else f"--guide {each.role}=MODEL"
-                what = _WORDS.get(each.role, each.role)
-                raise Problem(f"guidance {each.kind}: {model} has no {what} of its own: give one with {option}")
-        names = {role: given[role][1] if role in given else own[role] for role in asked}
-        return load_guides(names, self.device, self.precision)
+            for role in each.roles:
+                if role == REFERENCE and reference is None:
+                    raise Problem(f"guidance {each.kind}: give the picture to compare with, --reference PICTURE")
+                if role != REFERENCE and role not in own | given:
+                    option = f"--{role}" if role in _ASKING else f"--guide {role}=MODEL"
+                    raise Problem(
+                        f"guidance {each.kind}: {model} has no {_WORDS.get(role, role)} of its own: give one with {option}"
+                    )
+        names = {role: given[role][1] if role in given else own[role] for role in asked - {REFERENCE}}
+        loaded = load_guides(names, self.device, self.precision)
+        return loaded if reference is None else {**loaded, REFERENCE: reference}
 
     def _given(self) -> dict[str, tuple[str, str]]:
         """The options that name guides, as they were written, and the names, by role. Raises Problem."""
@@ -200,7 +209,7 @@ class Sampling(Solving):
 
 @dataclass(frozen=True)
 class Prompting:
-    """Options of the commands that take prompts."""
+    """Options of the commands that take prompts and reference pictures."""
 
     prompt: Annotated[
         list[str] | None,
@@ -209,6 +218,13 @@ class Prompting:
     cut_prompt: Annotated[
         bool, typer.Option("--cut-prompt", help="Cut a prompt that is longer than the model's context, instead of refusing it.")
     ] = False
+    reference: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--reference",
+            help="The picture that content, structure and style compare with: a file or a folder. Repeatable: in turn.",
+        ),
+    ] = None
 
     def prompts(self) -> Prompts:
         """The prompts. Raises Problem."""

@@ -41,6 +41,7 @@ def sample(
 
     from lodestar.config import Problem
     from lodestar.generators.album import Album, Manifest, free_folder
+    from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
     from lodestar.generators.request import seeded
     from lodestar.library import load_diffusion
@@ -50,13 +51,15 @@ def sample(
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
     network = load_diffusion(model, sampling.device, sampling.precision)
-    guides = sampling.guides(model, how.guidance)
+    reference = network.reference(prompting.reference) if prompting.reference else None
+    guides = sampling.guides(model, how.guidance, reference)
     judging = load_judge(model, judge, best_of, sampling)
     wanted = candidates(network.wanted(ask(label, count), prompting.prompts(), count, guides), best_of)
-    asked = seeded(wanted, sampling.seed, network.resolved(how))
+    asked = referring(seeded(wanted, sampling.seed, network.resolved(how)), guides, best_of)
     frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
     origin = network.origin(guides)
-    album = Album(sampling.out or free_folder("out", Path(model).stem), Manifest.of(asked, origin), origin.names)
+    folder = sampling.out or free_folder("out", Path(model).stem)
+    album = Album(folder, Manifest.of(asked, origin), origin.names, reference=reference)
     with progress("sampling", len(wanted)) as done, album.npz() if npz else nullcontext(album.add) as add:
 
         def counted() -> Iterator[Frame]:
@@ -84,9 +87,10 @@ def remake(
     """Make one picture of a manifest again, alone."""
     from lodestar.config import Problem
     from lodestar.files import check_writable
-    from lodestar.generators.album import Manifest, free_folder, read_material
+    from lodestar.generators.album import Manifest, free_folder, read_material, read_reference
     from lodestar.generators.diffusion import Diffusion
     from lodestar.generators.edits.request import EditRequest
+    from lodestar.guidance import REFERENCE
     from lodestar.images import save_png
     from lodestar.library import load_origin
 
@@ -96,6 +100,8 @@ def remake(
     path = (out or free_folder("out", "remake")) / f"{picture:05d}.png"
     check_writable(path)
     network, guides = load_origin(known, device)
+    if REFERENCE in known.guides:
+        guides[REFERENCE] = read_reference(manifest, known.guides[REFERENCE])
     asked = known.request.only(picture)
     if isinstance(asked, EditRequest):
         if not isinstance(network, Diffusion):

@@ -20,6 +20,8 @@ class Ask(Config):
     """A prompt; None for unconditional."""
     source: int | None = Field(default=None, ge=0, lt=COUNT)
     """Number of the source picture of an edit; None without."""
+    reference: int = Field(default=0, ge=0, lt=COUNT)
+    """Number of the reference picture, for guidance by likeness to one."""
     weight: float | None = Field(default=None, ge=0, le=1)
     """Position between the ends of an interpolation, from 0 to 1; None without."""
     others: Mapping[str, JsonValue] = Field(default={}, max_length=1_000)

@@ -3,12 +3,13 @@
 from dataclasses import replace
 
 from lodestar.conversion import adm, flags
+from lodestar.conversion.clip import GLIDE_CLIP, OPENAI_CLIP
 from lodestar.conversion.ddpm import DDPM
 from lodestar.conversion.family import Family
 from lodestar.conversion.glide import GLIDE
 
 ADM = replace(adm.ADM, own=flags.own)
 
-FAMILIES: tuple[Family, ...] = (ADM, DDPM, GLIDE)
+FAMILIES: tuple[Family, ...] = (ADM, DDPM, GLIDE, OPENAI_CLIP, GLIDE_CLIP)
 
-__all__ = ["ADM", "DDPM", "FAMILIES", "GLIDE", "Family"]
+__all__ = ["ADM", "DDPM", "FAMILIES", "GLIDE", "GLIDE_CLIP", "OPENAI_CLIP", "Family"]

@@ -23,6 +23,7 @@ from torch import Tensor
 from lodestar.config import Config, Problem, decode
 from lodestar.conversion.family import Facts, Family, ModelConfig, Shapes
 from lodestar.conversion.rename import Rule, matrix
+from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig, Pool
 from lodestar.nets.unet import UNetConfig
@@ -239,6 +240,7 @@ def _facts(shapes: Shapes) -> Facts:
 def _rules_for(config: ModelConfig) -> tuple[Rule, ...]:
     if isinstance(config, DiffusionConfig):
         return *BACKBONE, *UNET_HEAD
+    assert isinstance(config, ClassifierModelConfig)
     return *BACKBONE, *CLASSIFIER_HEAD[config.network.pool]
 
 

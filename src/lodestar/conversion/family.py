@@ -13,13 +13,14 @@ from lodestar.config import Problem
 from lodestar.conversion.rename import Rule
 from lodestar.core.plan import parse_plan
 from lodestar.models.classifier import ClassifierModelConfig
+from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import AnySampler
 
 Shapes = Mapping[str, Sequence[int]]
 """Shape of each tensor of a state dict by foreign name."""
 
-ModelConfig = DiffusionConfig | ClassifierModelConfig
+ModelConfig = DiffusionConfig | ClassifierModelConfig | ClipModelConfig
 
 M = TypeVar("M", bound=ModelConfig)
 
@@ -48,6 +49,8 @@ class Family:
     """Name of the entry with the state dict in a file: with several, the averaged weights; None for the whole file."""
     fixed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = field(default_factory=lambda: _whole)
     """Function to remove fixed tables, which are ours too, from a state dict. Raises Problem if their values differ."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Files of a model of several, which lie beside each other, and the prefixes of their names; empty for one file."""
 
     def recognize(self, keys: Iterable[str]) -> bool:
         """True if the names of a file are of this family."""
@@ -74,7 +77,7 @@ def resampled(config: M, sampler: AnySampler | None, plan: str | None) -> M:
     if sampler is None and plan is None:
         return config
     if not isinstance(config, DiffusionConfig):
-        raise Problem("--sampler and --steps are for diffusion models, and this is a classifier")
+        raise Problem(f"--sampler and --steps are for diffusion models, and this is a {config.kind}")
     parse_plan(config.steps if plan is None else plan)
     return config.replace(sampler=sampler or config.sampler, steps=plan or config.steps)
 

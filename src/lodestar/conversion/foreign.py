@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lodestar.checkpoint import FORMAT
 from lodestar.config import Note, Problem
+from lodestar.conversion.scripted import read_scripted, scripted
 from lodestar.files import reading, regular
 
 _ZIP = b"PK\x03\x04"
@@ -42,7 +43,8 @@ def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
         names = ", ".join(map(str, list(held)[:6]))
         raise Problem(f"{path} holds no state dict: {str(odd)!r} is a {type(held[odd]).__name__} (it has {names}, …)")
     for name, tensor in held.items():
-        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or tensor.dtype not in _DTYPES:
+        counter = tensor.ndim == 0 and tensor.dtype == torch.int64
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta or not (counter or tensor.dtype in _DTYPES):
             place = "without values" if tensor.is_meta else str(tensor.layout).removeprefix("torch.")
             raise Problem(
                 f"{path}: {name} is of {str(tensor.dtype).removeprefix('torch.')}, {place}: only plain tensors of "
@@ -87,6 +89,8 @@ def _load(path: Path) -> Any:
             raise Problem(f"{path} is cut short: it begins as a PyTorch file, and its end is missing")
         if start[8:] == b"{":
             raise Problem(f"{path} is a safetensors file: PyTorch's .pt files are converted, ours are models as they are")
+        if mapped and scripted(path):
+            return read_scripted(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of old protocols and the like: what matters raises
             try:

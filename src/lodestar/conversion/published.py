@@ -28,6 +28,8 @@ class Published:
     """Page with instructions to get the file."""
     sha256: str | None = None
     """SHA-256 of the file; None if unpublished."""
+    others: tuple[str, ...] = ()
+    """Addresses of the model's other files."""
 
     @property
     def short(self) -> str:
@@ -38,6 +40,8 @@ class Published:
         """The file, in the cache folder. Raises Problem if it cannot be fetched."""
         if self.url is None:
             raise Problem(f"{self.name} cannot be fetched by a program: get {self.file} from {self.page}, and convert it")
+        for other in self.others:
+            download.fetch(other, None)
         return download.fetch(self.url, self.sha256)
 
     def check_hash(self, sha256: str, what: object) -> None:

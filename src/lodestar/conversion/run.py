@@ -49,7 +49,7 @@ def convert(
     plan: defaults of the converted model's sampling, if given. Peak memory is about the file's size. Raises Problem, without
     writing anything, if the file cannot be read, is of no known family, or contradicts its name.
     """
-    state = foreign.read(source, [family.inside for family in families if family.inside])
+    source, state = _read(source, families)
     family = recognize(families, state, source.name)
     told = facts(family, state, source.name)
     chosen = identify(source.name, given, family, told, published) if flags is None else _own(source, family, told, flags, given)
@@ -69,6 +69,20 @@ def convert(
     }
     checkpoint.save(path, config.kind, config.to_json(), tensors, provenance)
     return Converted(path, chosen, sum(tensor.numel() for tensor in tensors.values()), digest)
+
+
+def _read(source: Path, families: Sequence[Family]) -> tuple[Path, dict[str, Tensor]]:
+    """The state dict of a file, and of those beside it where the model has several; and the first of them."""
+    parts = next((family.parts for family in families if source.name in family.parts), None)
+    if parts is None:
+        return source, foreign.read(source, [family.inside for family in families if family.inside])
+    state: dict[str, Tensor] = {}
+    for name, prefix in parts.items():
+        path = source.with_name(name)
+        if not path.exists():
+            raise Problem(f"{source} is one of a model's files {' and '.join(parts)}, and {path} is missing")
+        state |= {f"{prefix}{key}": tensor for key, tensor in foreign.read(path).items()}
+    return source.with_name(next(iter(parts))), state
 
 
 def _own(source: Path, family: Family, told: Facts, flags: Mapping[str, str], code: str | None) -> Published:

@@ -21,9 +21,10 @@ from lodestar.data.npz import write_npz
 from lodestar.files import check_writable, is_temporary, read_json, write_text
 from lodestar.generators import first
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import roles
+from lodestar.generators.guide import Guide, Reference, roles
 from lodestar.generators.origin import Origin
 from lodestar.generators.request import Frame, Request
+from lodestar.guidance import REFERENCE
 from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.labels import spell
 from lodestar.nets.precision import Precision
@@ -98,10 +99,16 @@ class Album:
     """A folder of samples in progress."""
 
     def __init__(
-        self, folder: str | Path, manifest: Manifest, names: tuple[str, ...] | None, material: Material | None = None
+        self,
+        folder: str | Path,
+        manifest: Manifest,
+        names: tuple[str, ...] | None,
+        material: Material | None = None,
+        reference: Guide | None = None,
     ) -> None:
         """Claim the folder. Raises Problem if it holds anything but these pictures."""
         self.folder, self.manifest, self.material = Path(folder), manifest, material
+        self.reference = reference if REFERENCE in manifest.guides else None
         path = self.folder / MANIFEST
         if path.exists():
             if Manifest.read(path) != manifest:
@@ -156,7 +163,7 @@ class Album:
         return path
 
     def _write_manifest(self, listed: bool = True) -> None:
-        """The manifest's pictures are the asks of its request; listed: each with its file."""
+        """The reference pictures and the manifest, whose pictures are the asks of its request; listed: each with its file."""
         manifest = json.loads(self.manifest.to_json())
         pictures = [
             ({"file": self.path(k).name} if listed else {}) | _entry(ask, self.names or ())
@@ -166,6 +173,9 @@ class Album:
         whole: dict[str, Any] = {"manifest": manifest, "pictures": pictures}
         if self.material is not None:
             whole["sources"] = [{"file": _source(k), "from": name} for k, name in enumerate(self.material.names)]
+        if isinstance(self.reference, Reference):
+            for number, picture in enumerate(self.reference.pictures):
+                save_png(self.folder / _reference(number), picture)
         write_text(self.folder / MANIFEST, json.dumps(whole, indent=1) + "\n")
 
 
@@ -190,11 +200,26 @@ def read_material(manifest: str | Path, request: EditRequest) -> Material:
     return Material(torch.stack(pictures) if pictures else torch.empty((0, 0, 0, 0), dtype=torch.uint8), mask)
 
 
+def read_reference(manifest: str | Path, known: Guided) -> Reference:
+    """The reference pictures of an album, from beside its manifest. Raises Problem if unreadable, or other ones."""
+    folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent
+    paths = [folder / _reference(number) for number in range(len(list(folder.glob(_reference("*")))))]
+    reference = Reference(torch.stack([load_png(path) for path in paths or [folder / _reference(0)]]), known.name)
+    if reference.digest != known.digest:
+        raise Problem(f"{folder / _reference(0)} is not the reference of these pictures: its values have changed since")
+    return reference
+
+
 def _write_material(folder: Path, material: Material) -> None:
     for number, picture in enumerate(material.pictures):
         save_png(folder / _source(number), picture)
     if material.mask is not None:
         save_png(folder / MASK, material.mask[None].to(torch.uint8) * 255)
+
+
+def _reference(number: int | str) -> str:
+    """File of a reference picture."""
+    return f"reference-{number:0>5}.png"
 
 
 def _source(number: int) -> str:

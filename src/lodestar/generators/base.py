@@ -15,7 +15,18 @@ from lodestar.conditions import Ask, Label
 from lodestar.config import BatchSize, Candidates, Count, Problem, checked, shown
 from lodestar.core.noise import seeds_from
 from lodestar.files import reading
-from lodestar.generators.guide import Companions, Critic, Guide, Guides, check_given, chosen
+from lodestar.generators.guide import (
+    Companions,
+    Critic,
+    Guide,
+    Guides,
+    Reader,
+    Reference,
+    check_given,
+    chosen,
+    given_guides,
+    referring,
+)
 from lodestar.generators.origin import Origin
 from lodestar.generators.rejection import candidates, check_judge, surest
 from lodestar.generators.request import Frame, Prompts, Request, Settings, Wanted, listed, seeded, settings, taken
@@ -79,6 +90,11 @@ class Generator(abc.ABC):
     def prepare(self, asked: Request, guides: Guides | None = None) -> Prepared:
         """Check a request, before any work is done. guides: by role; default its own. Raises Problem if it cannot be answered."""
 
+    def reference(self, pictures: Any) -> Reference:
+        """Reference pictures for guidance by likeness, from files, folders, PIL pictures or arrays, brought to the size of those
+        that are made here. Raises Problem."""
+        raise Problem(f"{self.name or 'this generator'} takes no reference pictures")
+
     @abc.abstractmethod
     def agree(self, guide: Critic, sees: Sees) -> None:
         """Raise Problem unless a critic knows what is made here; sees "noisy": also what is made on the way."""
@@ -107,19 +123,23 @@ class Generator(abc.ABC):
         the batch size; a generator of torch draws the first seed. guides: the models that guidance asks for, by role; default
         its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge" keeps the
         surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
-        prompt: a text, or several in turn; `cut_prompt=True` shortens those that are too long.
+        prompt: a text, or several in turn; `cut_prompt=True` shortens those that are too long. reference: the pictures to which
+        guidance by content, structure or style compares, as files, PIL pictures or arrays: one for all, or several in turn.
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
         with each `Frame`. how: steps, sampler, guidance, clamp, temperature, reuse, see `settings`. Raises Problem.
         """
         best_of = checked("best of", best_of, Candidates)
         checked("callback", callback, Callable | None)
+        reference = how.pop("reference", None)
         prompts, others = taken(how)
-        given, chosen_settings = guides or {}, settings(**others)
+        given = given_guides(guides, None if reference is None else self.reference(reference))
+        chosen_settings = settings(**others)
         check_given(given, chosen_settings.guidance, best_of)
         guiding = chosen(chosen_settings.guidance, given, self.companions)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
         wanted = self.wanted(listed(label), prompts, count, guiding)
         asked = seeded(candidates(wanted, best_of), _first_seed(seed), self.resolved(chosen_settings))
+        asked = referring(asked, guiding, best_of)
         frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
         if best_of > 1:
             images, asked = self.surest(frames, asked, best_of, judge)
@@ -159,22 +179,30 @@ class Generator(abc.ABC):
         self, asked: Sequence[str | int | None] | None, prompts: Prompts, count: int | None, guides: Guides | None = None
     ) -> tuple[Ask, ...]:
         """Asks for `count` pictures, without seeds: with `labels`, and the prompts in turn. Raises Problem."""
-        texts = self.texts(prompts)
+        texts = self.texts(prompts, guides)
         if asked is None and prompts.texts and count is None:
             count = len(texts)
         labels = self.labels(asked, count, guides)
         total = max(len(labels), len(texts)) if count is None else count
         return tuple(Ask(label=labels[k % len(labels)], text=texts[k % len(texts)]) for k in range(total))
 
-    def texts(self, prompts: Prompts) -> list[str | None]:
+    def texts(self, prompts: Prompts, guides: Guides | None = None) -> list[str | None]:
         """The prompts as they are to be asked for, at least one: None without any. Raises Problem."""
-        return [self.prompt(text, prompts.cut) for text in prompts.texts or (None,)]
+        return [self.prompt(text, prompts.cut, guides) for text in prompts.texts or (None,)]
 
-    def prompt(self, asked: str | None, cut: bool = False) -> str | None:
-        """A prompt as it is to be asked for; None is none. cut: shorten one that is too long. Raises Problem."""
-        if asked is not None:
+    def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
+        """A prompt as it is to be asked for; None is none. cut: shorten one that is too long. Raises Problem.
+
+        A model that knows no text leaves it to its guides.
+        """
+        if asked is None:
+            return None
+        readers = [guide for guide in (guides or {}).values() if isinstance(guide, Reader)]
+        if not readers:
             raise Problem(f"prompt {shown(asked)}: this model knows no text")
-        return None
+        for reader in readers:
+            asked = reader.prompt(asked, cut)
+        return asked
 
     def classes(self, guides: Guides | None = None) -> tuple[tuple[str, ...], int | None]:
         """The names of the supported classes, and their number: the generator's own, or a guide's for an unconditional model."""

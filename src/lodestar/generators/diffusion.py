@@ -26,7 +26,17 @@ from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
 from lodestar.generators.edits.editing import PreparedEdit, check_material, handed_of, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import NOTHING, Critic, Guides, Handed, check_given, chosen
+from lodestar.generators.guide import (
+    NOTHING,
+    Critic,
+    Guides,
+    Handed,
+    Reader,
+    Reference,
+    check_given,
+    chosen,
+    given_guides,
+)
 from lodestar.generators.guided import Guided, bind, check_intervals
 from lodestar.generators.optima import best
 from lodestar.generators.request import AskedLabel, Frame, Request, Settings, Wanted, listed, settings, taken
@@ -115,6 +125,14 @@ class Diffusion(DiffusionModel, Generator):
         guided, sampler, steps = self.check(asked, guides)
         return PreparedSampling(guided, asked, sampler, steps)
 
+    def reference(self, pictures: Any) -> Reference:
+        if isinstance(pictures, Reference):
+            return pictures
+        read = gather(self.shape, self.config.size, pictures)
+        if not len(read.pictures):
+            raise Problem("reference: no picture is given")
+        return Reference(read.pictures, ", ".join(read.names))
+
     def check(
         self, asked: Request, guides: Guides | None = None, handed: Handed = NOTHING
     ) -> tuple[Guided, Sampler, list[Transition]]:
@@ -131,11 +149,11 @@ class Diffusion(DiffusionModel, Generator):
         steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None
         guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions), how.reuse)
-        few = list({ask.label: ask for ask in reversed(asked.asks)}.values())
+        few = list({(ask.label, ask.reference, ask.text is None): ask for ask in reversed(asked.asks)}.values())
         for ask in few:
             self.check_label(ask.label, guided.guides)
         for text in dict.fromkeys(ask.text for ask in asked.asks):
-            self.check_text(text)
+            self.check_text(text, guided.guides)
         guided.denoise(few, {name: pictures[: len(few)] for name, pictures in handed.items()})
         check_intervals(guidance, sampler, steps, f"those of plan {how.steps!r}")
         renoising = next((f"guidance {each.kind}" for each in guidance if each.renoises), None)
@@ -157,20 +175,22 @@ class Diffusion(DiffusionModel, Generator):
                 f"label {spell(label, names)!r}: composed labels need a model that was also trained without its classes"
             )
 
-    def check_text(self, text: str | None) -> None:
-        """Raise Problem unless the model supports a prompt, or sampling without any."""
+    def check_text(self, text: str | None, guides: Guides | None = None) -> None:
+        """Raise Problem unless the model, and every guide that reads prompts, supports a prompt, or sampling without any."""
         knows = self.config.denoiser.text
+        if knows is None or any(isinstance(guide, Reader) for guide in (guides or {}).values()):
+            super().prompt(text, guides=guides)
         if knows is None:
-            super().prompt(text)
-        elif text is not None:
+            return
+        if text is not None:
             knows.check(text)
         elif not self.config.droppable:
             raise Problem("prompt none: this model was never trained without texts: give one")
 
-    def prompt(self, asked: str | None, cut: bool = False) -> str | None:
+    def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
         knows = self.config.denoiser.text
         if asked is None or knows is None:
-            return super().prompt(asked, cut)
+            return super().prompt(asked, cut, guides)
         if not asked.strip():
             warnings.warn(Note(f"prompt {asked!r} is empty, and asks for nothing: its pictures are unconditional"), stacklevel=2)
             return None
@@ -238,10 +258,12 @@ class Diffusion(DiffusionModel, Generator):
         way: AnyEdit = checked("how", parse("edit", how, AnyEdit) if isinstance(how, str) else how, InstanceOf[Edit])
         count, batch_size = checked("count", count, Count | None), checked("batch size", batch_size, BatchSize)
         (seed,) = seeds_from(seed, 1)
+        reference = given.pop("reference", None)
         prompts, others = taken(given)
         chosen_settings = settings(**others)
-        check_given(guides or {}, chosen_settings.guidance)
-        guiding = chosen(chosen_settings.guidance, guides or {}, self.companions)
+        guides = given_guides(guides, None if reference is None else self.reference(reference))
+        check_given(guides, chosen_settings.guidance)
+        guiding = chosen(chosen_settings.guidance, guides, self.companions)
         material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask)
         asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding, prompts)
         asked = asked.replace(settings=self.resolved(chosen_settings))

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 from pydantic import InstanceOf
@@ -12,9 +13,13 @@ from torch import Tensor
 
 from lodestar.conditions import Ask
 from lodestar.config import Problem, checked, nearest, shown
+from lodestar.core.level import Level
 from lodestar.denoiser import Bound
-from lodestar.guidance import Guidance, LogP, Sees
+from lodestar.generators.request import Request
+from lodestar.guidance import REFERENCE, Guidance, LogP, Observed, Sees
 from lodestar.models.diffusion import DiffusionConfig
+
+R = TypeVar("R", bound=Request)
 
 Handed = Mapping[str, Tensor]
 """Pictures handed over to conditions, by the conditions' names, a row for each ask.
@@ -51,6 +56,25 @@ class Critic(Guide, Protocol):
 
 
 @runtime_checkable
+class Featured(Guide, Protocol):
+    """A guide with features of pictures, for comparisons with a reference picture."""
+
+    def suit(self, model: DiffusionConfig, sees: Sees) -> None:
+        """Raise Problem unless this model's pictures suit the guide; sees "noisy": also its noised pictures."""
+
+    def observe(self, x: Tensor, level: Level) -> Observed:
+        """Features of pictures [B, C, H, W] at a level, differentiable in x."""
+
+
+@runtime_checkable
+class Reader(Guide, Protocol):
+    """A guide that reads prompts."""
+
+    def prompt(self, asked: str, cut: bool = False) -> str:
+        """A prompt as it is to be asked for. cut: shorten one that is too long. Raises Problem."""
+
+
+@runtime_checkable
 class Rival(Guide, Protocol):
     """A guide that generates the steered model's pictures."""
 
@@ -59,6 +83,22 @@ class Rival(Guide, Protocol):
 
     def bound(self, asks: Sequence[Ask], handed: Handed = NOTHING) -> Bound:
         """The denoiser of the asks, with the pictures that are handed over."""
+
+
+class Reference:
+    """Reference pictures for guidance by likeness: a guide under the role "reference"."""
+
+    known: tuple[tuple[str, ...], int | None] = ((), None)
+    """No classes."""
+
+    def __init__(self, pictures: Tensor, name: str = "") -> None:
+        """pictures: uint8 [R, C, H, W], of the guided model's shape. name: their sources; empty if given as values."""
+        self.pictures, self.name, self.digest = pictures, name, digest(pictures)
+
+
+def digest(values: Tensor) -> str:
+    """SHA-256 of the shape and values of pictures or masks."""
+    return hashlib.sha256(str(tuple(values.shape)).encode() + values.cpu().contiguous().numpy().tobytes()).hexdigest()
 
 
 Guides = Mapping[str, Guide]
@@ -70,7 +110,7 @@ Companions = Mapping[str, Callable[[], Guide]]
 
 def roles(guidance: Iterable[Guidance]) -> set[str]:
     """The roles of guides that this guidance needs."""
-    return {each.role for each in guidance if each.role is not None}
+    return {role for each in guidance for role in each.roles}
 
 
 def check_given(given: Guides, guidance: Iterable[Guidance], best_of: int = 1) -> None:
@@ -84,8 +124,29 @@ def check_given(given: Guides, guidance: Iterable[Guidance], best_of: int = 1) -
 
 
 def _check_model(role: str, guide: Guide) -> None:
-    if not isinstance(guide, Critic | Rival):
+    if role == REFERENCE and not isinstance(guide, Reference):
+        raise Problem(f"guides: {role!r} is {shown(guide)}: pictures are given as reference=…")
+    if not isinstance(guide, Critic | Featured | Rival | Reference):
         raise Problem(f"guides: {role!r} is {shown(guide)}, which is no model: load one with lodestar.load")
+
+
+def given_guides(guides: Guides | None, reference: Reference | None) -> Guides:
+    """The guides with reference pictures among them, if given. Raises Problem where they are given twice."""
+    if reference is None:
+        return guides or {}
+    checked("guides", guides, InstanceOf[Mapping[str, Any]] | None)
+    if REFERENCE in (guides or {}):
+        raise Problem("the reference is given twice, as reference= and among the guides: give one of them")
+    return {**(guides or {}), REFERENCE: reference}
+
+
+def referring(asked: R, guides: Guides, candidates: int = 1) -> R:
+    """The request with reference pictures in turn; all candidates of a picture have the same reference."""
+    reference = guides.get(REFERENCE)
+    if not isinstance(reference, Reference) or len(reference.pictures) == 1:
+        return asked
+    there = len(reference.pictures)
+    return asked.replace(asks=[ask.replace(reference=number // candidates % there) for number, ask in enumerate(asked.asks)])
 
 
 def chosen(guidance: Iterable[Guidance], given: Guides, companions: Companions) -> dict[str, Guide]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -14,10 +14,23 @@ from lodestar.conditions.signals import enlarged
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
+from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.guide import NOTHING, Critic, Guide, Guides, Handed, Rival
-from lodestar.guidance import Composition, Context, Guidance, Interval, LogP, Sees, Steering, compose
+from lodestar.generators.guide import NOTHING, Critic, Featured, Guide, Guides, Handed, Reference, Rival
+from lodestar.guidance import (
+    REFERENCE,
+    Composition,
+    Context,
+    Guidance,
+    Interval,
+    Likeness,
+    LogP,
+    Observer,
+    Sees,
+    Steering,
+    compose,
+)
 from lodestar.models.diffusion import DiffusionModel
 from lodestar.samplers import Sampler
 
@@ -50,7 +63,7 @@ class Guided:
             weight = torch.tensor(weights, device=self.model.device)
         bound = _toward(first.plain, second.plain, weight)
         context = replace(
-            first,
+            first,  # whose references and features are those of both
             plain=bound,
             pair=first.pair and bound.pair,
             critics={key: _mixed(logp, second.critics[key], weight) for key, logp in first.critics.items()},
@@ -79,7 +92,38 @@ class Guided:
                 denoisers=self._rivals(asks, handed),
                 perturbed=bound.perturbed(),
                 attended=bound.watched(),
+                observers=self._observers(asks),
+                seeds=[ask.seed for ask in asks],
             )
+
+    def _observers(self, asks: Sequence[Ask]) -> dict[tuple[str, Sees], Observer]:
+        """The features of guides beside those of the reference pictures, which have the asks' own initial noise."""
+        observers: dict[tuple[str, Sees], Observer] = {}
+        reference = self.guides.get(REFERENCE)
+        for each in (each for each in self.guidance if isinstance(each, Likeness)):
+            guide = self.guides.get(each.by)
+            if guide is None or reference is None:
+                continue
+            if not isinstance(guide, Featured):
+                raise Problem(
+                    f"guidance {each.kind}: {_called(guide)} tells no features of pictures: give a classifier or a CLIP"
+                )
+            guide.suit(self.model.config, each.sees)
+            assert isinstance(reference, Reference), "checked where guides are given"
+            observers[each.by, each.sees] = Observer(guide.observe, self._diffused(reference, asks))
+        return observers
+
+    def _diffused(self, reference: Reference, asks: Sequence[Ask]) -> Callable[[Level], Tensor]:
+        """The reference picture of each ask at a level."""
+        model, there = self.model, len(reference.pictures)
+        if tuple(reference.pictures.shape[1:]) != model.shape:
+            raise Problem(f"the reference picture is {tuple(reference.pictures.shape[1:])}: the model's are {model.shape}")
+        for ask in asks:
+            if ask.reference >= there:
+                raise Problem(f"reference {ask.reference}: there are 0 to {there - 1} of them")
+        x0 = model.codec.encode(reference.pictures[[ask.reference for ask in asks]].to(model.device))
+        eps = SeededNoise([ask.seed for ask in asks]).start(model.space, model.device)
+        return lambda level: model.config.schedule.forward(x0, level, eps)
 
     def _critics(self, asks: Sequence[Ask]) -> dict[tuple[str, Sees], LogP]:
         critics: dict[tuple[str, Sees], LogP] = {}

@@ -80,12 +80,14 @@ class Asked(TypedDict, total=False):
 
 
 class Wanted(Asked, total=False):
-    """Settings as they are given in Python, and prompts."""
+    """Settings as they are given in Python, with prompts and reference pictures."""
 
     prompt: str | Iterable[str | None] | None
     """A text, or one for each picture, in turn."""
     cut_prompt: bool
     """Cut a prompt that is longer than the model's context, instead of refusing it."""
+    reference: Any
+    """Pictures that guidance by content, structure or style compares with: one for all, or several in turn."""
 
 
 @dataclass(frozen=True)

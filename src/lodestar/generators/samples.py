@@ -13,6 +13,7 @@ from lodestar.generators.album import Album, Manifest
 from lodestar.generators.edits.request import Material
 from lodestar.generators.origin import Origin
 from lodestar.generators.request import Request
+from lodestar.guidance import REFERENCE
 from lodestar.images import png, sheet, to_pil
 from lodestar.models.labels import listed, spell
 
@@ -60,7 +61,8 @@ class Samples:
 
         Raises Problem if the folder holds anything but these pictures.
         """
-        album = Album(folder, Manifest.of(self.request, self.origin), self.origin.names, self.material)
+        manifest, reference = Manifest.of(self.request, self.origin), self.origin.guides.get(REFERENCE)
+        album = Album(folder, manifest, self.origin.names, self.material, reference)
         album.write(0, self.images)
         album.finish()
         return album.folder

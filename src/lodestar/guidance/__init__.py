@@ -4,31 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Annotated
 
 from lodestar.config import Kinds, Problem
 from lodestar.core.estimate import Denoise
 from lodestar.guidance.apg import APG
 from lodestar.guidance.autoguidance import Autoguidance
-from lodestar.guidance.base import Blend, Comparison, Context, Critic, Guidance, Limit, LogP, Sees, Steering, steer, steered
+from lodestar.guidance.base import (
+    Blend,
+    Comparison,
+    Context,
+    Critic,
+    Guidance,
+    Limit,
+    LogP,
+    Observed,
+    Observer,
+    Sees,
+    Steering,
+    steer,
+    steered,
+)
 from lodestar.guidance.cfg import CFG
 from lodestar.guidance.cfgpp import CFGpp
 from lodestar.guidance.clamp import Clamp
 from lodestar.guidance.classifier import Classifier
+from lodestar.guidance.clip import Clip
 from lodestar.guidance.composition import Composition
 from lodestar.guidance.interval import Interval
 from lodestar.guidance.own import Own
 from lodestar.guidance.pag import PAG
+from lodestar.guidance.ramp import Ramp, remembered, remembering
 from lodestar.guidance.sag import SAG
+from lodestar.guidance.semantic import REFERENCE, Content, Likeness, Structure, Style
 from lodestar.guidance.threshold import Threshold
 
-KINDS = Kinds(CFG, CFGpp, APG, Autoguidance, PAG, SAG, Classifier, Clamp, Threshold, Interval, Own)
+KINDS = Kinds(
+    CFG, CFGpp, APG, Autoguidance, PAG, SAG, Classifier, Clip, Content, Structure, Style, Clamp, Threshold, Interval, Ramp, Own
+)
 AnyGuidance = Annotated[Guidance, KINDS]
 
 __all__ = [
-    "APG", "CFG", "KINDS", "PAG", "SAG", "AnyGuidance", "Autoguidance", "Blend", "CFGpp", "Clamp", "Classifier", "Comparison",
-    "Composition", "Context", "Critic", "Guidance", "Interval", "Limit", "LogP", "Own", "Sees", "Steering", "Threshold",
-    "compose", "steer",
+    "APG", "CFG", "KINDS", "PAG", "REFERENCE", "SAG", "AnyGuidance", "Autoguidance", "Blend", "CFGpp", "Clamp", "Classifier",
+    "Clip", "Comparison", "Composition", "Content", "Context", "Critic", "Guidance", "Interval", "Likeness", "Limit", "LogP",
+    "Observed", "Observer", "Own", "Ramp", "Sees", "Steering", "Structure", "Style", "Threshold", "compose", "steer",
 ]  # fmt: skip
 
 
@@ -38,9 +58,15 @@ def compose(guidances: Sequence[Guidance], context: Context) -> Denoise:
     for place, guidance in enumerate(guidances):
         if reason := guidance.objection(guidances[:place], context):
             raise Problem(f"guidance {' then '.join(each.kind for each in guidances)}: {reason}")
-    denoise = context.plain
+    ramped = any(isinstance(each, Ramp) for each in guidances)
+    context = remembering(context) if ramped else context
+    denoise = before = context.plain
     for group in _grouped(guidances):
         (guidance, *_) = group
+        if isinstance(guidance, Ramp):
+            denoise = remembered(guidance(denoise, replace(context, before=before)))
+            continue
+        before = denoise = remembered(denoise) if ramped else denoise
         if isinstance(guidance, Steering):
             denoise = steered(denoise, [each for each in group if isinstance(each, Steering)], context)
             continue
@@ -52,10 +78,10 @@ def compose(guidances: Sequence[Guidance], context: Context) -> Denoise:
 
 
 def _grouped(guidances: Sequence[Guidance]) -> Iterator[list[Guidance]]:
-    """Groups of guidance: neighbours whose gradients are applied alike together, all others alone."""
+    """Groups of guidance: neighbours whose gradients are applied alike together, all others, and what a ramp weights, alone."""
     group: list[Guidance] = []
-    for guidance in guidances:
-        if group and not _alike(group[-1], guidance):
+    for guidance, following in zip_longest(guidances, guidances[1:]):
+        if group and (isinstance(following, Ramp) or not _alike(group[-1], guidance)):
             yield group
             group = []
         group.append(guidance)

@@ -22,6 +22,42 @@ LogP = Callable[[Tensor, Level], Tensor]
 
 
 @dataclass(frozen=True)
+class Observed:
+    """Features of pictures, float32."""
+
+    embedding: Tensor
+    """[B, D]."""
+    maps: tuple[Tensor, ...]
+    """Feature maps [B, C, H, W] of every resolution, the finest first."""
+
+
+class Observer:
+    """A guide's features of pictures, and of the reference of each.
+
+    The last ones are kept: guidance of several kinds at one level shares their passes.
+    """
+
+    def __init__(self, observe: Callable[[Tensor, Level], Observed], reference: Callable[[Level], Tensor]) -> None:
+        """reference: the reference pictures [B, ...] diffused to a level."""
+        self._observe, self._diffused = observe, reference
+        self._mine: tuple[Tensor, Level, Observed] | None = None
+        self._reference: tuple[Level, Observed] | None = None
+
+    def __call__(self, x: Tensor, level: Level) -> Observed:
+        """Features of pictures [B, ...], differentiable in x."""
+        if self._mine is None or self._mine[0] is not x or self._mine[1] != level:
+            self._mine = x, level, self._observe(x, level)
+        return self._mine[2]
+
+    def reference(self, level: Level) -> Observed:
+        """Features of the reference pictures, diffused to a level."""
+        if self._reference is None or self._reference[0] != level:
+            with torch.no_grad():
+                self._reference = level, self._observe(self._diffused(level), level)
+        return self._reference[1]
+
+
+@dataclass(frozen=True)
 class Context:
     """Everything a guidance may need besides the wrapped denoiser, bound to the asks of one batch."""
 
@@ -40,6 +76,12 @@ class Context:
     attended: Callable[[Tensor, Level], tuple[Estimate, Tensor]] | None = None
     """`plain`, and how much each place is attended to in the middle of its network: float32 [B, 1, h, w] of mean 1; None where
     there is no attention."""
+    observers: Mapping[tuple[str, Sees], Observer] = field(default_factory=dict)
+    """Features beside those of a reference picture, by role of the guide and by its input."""
+    seeds: Sequence[int] = ()
+    """Seed of each picture of the batch."""
+    before: Denoise | None = None
+    """The denoiser before the guidance listed last, for a ramp of its effect."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +100,11 @@ class Guidance(Config, abc.ABC):
     kind: str
     role: ClassVar[str | None] = None
     """Role of the required guide, such as "classifier"; None for none."""
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        """Roles of all required guides."""
+        return () if self.role is None else (self.role,)
 
     @abc.abstractmethod
     def __call__(self, inner: Denoise, context: Context) -> Denoise:
@@ -162,10 +209,14 @@ class Steering(Guidance):
     def objection(self, before: Sequence[Guidance], context: Context) -> str | None:
         if any(type(each) is type(self) for each in before):
             return f"{self.kind} can be given only once: add the two scales"
-        if (self.role, self.looks_at) not in context.critics:
-            what = f"noise-aware {self.role}" if self.looks_at == "noisy" else f"{self.role}"
-            return f"{self.kind} needs a {what}, and none is loaded for this model: try cfg"
-        return None
+        return self.lacking(context)
+
+    def lacking(self, context: Context) -> str | None:
+        """Description of the missing guide; None if complete."""
+        if (self.role, self.looks_at) in context.critics:
+            return None
+        what = f"noise-aware {self.role}" if self.looks_at == "noisy" else f"{self.role}"
+        return f"{self.kind} needs a {what}, and none is loaded for this model: try cfg"
 
 
 def steered(inner: Denoise, steerings: Sequence[Steering], context: Context) -> Denoise:

@@ -14,7 +14,7 @@ from lodestar.conditions import Ask, sign_table
 from lodestar.config import CLASSES, Config, Problem
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.schedule import AnySchedule, Linear
-from lodestar.guidance import LogP, Sees
+from lodestar.guidance import LogP, Observed, Sees
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import check_classes
 from lodestar.models.look import look
@@ -84,7 +84,7 @@ class PictureClassifier(nn.Module):
 
     def logits(self, x: Tensor, level: Level = CLEAN) -> Tensor:
         """Unnormalised log-probabilities of the classes [B, classes]."""
-        logits: Tensor = self.network(x, _times(x, level), self.dtype)
+        logits: Tensor = self.network(x, network_times(x, level), self.dtype)
         return logits
 
     def log_probability(self, x: Tensor, level: Level, signs: Tensor) -> Tensor:
@@ -101,12 +101,16 @@ class PictureClassifier(nn.Module):
         return self.config.names or (), self.config.network.classes
 
     def agree(self, model: DiffusionConfig, sees: Sees) -> None:
+        """Raise Problem unless a diffusion model's classes and pictures suit the classifier; see `suit`."""
+        if model.denoiser.classes is not None:
+            check_classes("classifier", self.known, (model.names or (), model.denoiser.classes))
+        self.suit(model, sees)
+
+    def suit(self, model: DiffusionConfig, sees: Sees) -> None:
         """Raise Problem unless a diffusion model's pictures suit the classifier; sees "noisy": also its noised pictures."""
         ours = self.config
         if sees == "noisy" and not ours.noised:
             raise Problem("this classifier was trained on clean pictures alone, and noised ones are new to it: try sees=clean")
-        if model.denoiser.classes is not None:
-            check_classes("classifier", self.known, (model.names or (), model.denoiser.classes))
         if sees == "noisy" and ours.schedule != model.schedule:
             raise Problem(
                 f"this classifier knows another noise schedule ({ours.schedule.kind}) than the model ({model.schedule.kind})"
@@ -129,9 +133,14 @@ class PictureClassifier(nn.Module):
 
     def told(self, x: Tensor, level: Level = CLEAN) -> Told:
         """`features`, `logits` and maps, from one pass."""
-        given = self.network.features(x, _times(x, level), self.dtype)
+        given = self.network.features(x, network_times(x, level), self.dtype)
         logits = self.network.classify(given)
         return Told(given.mean(dim=(2, 3)), logits, given) if given.ndim == 4 else Told(given, logits)
+
+    def observe(self, x: Tensor, level: Level) -> Observed:
+        """Features and the maps of every resolution, differentiable in x."""
+        given, maps = self.network.maps(x, network_times(x, level), self.dtype)
+        return Observed(given.mean(dim=(2, 3)) if given.ndim == 4 else given, maps)
 
     def save(self, path: str | Path) -> Path:
         """Write the classifier as one file for `lodestar.load`; returns the path.
@@ -151,7 +160,7 @@ class PictureClassifier(nn.Module):
         return self
 
 
-def _times(x: Tensor, level: Level) -> Tensor:
+def network_times(x: Tensor, level: Level) -> Tensor:
     """Network times [B]: clean pictures have no time in the chain; the first step's is used."""
     if isinstance(level.time, Tensor):
         return torch.where(torch.as_tensor(level.sigma) == 0, 0.0, level.time).to(x)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Literal, Self
 
 import torch
@@ -75,17 +76,31 @@ class Classifier(Network):
 
         Returns float32: [B, channels, H', W'] for the adaptive and attention pools, [B, total] for the spatial ones.
         """
+        return self._pooled(self._stages(x, time, dtype), x.dtype)
+
+    def maps(self, x: Tensor, time: Tensor, dtype: torch.dtype | None = None) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Input of the pool, and the last map of every resolution, the finest first, float32 [B, channels, H', W']."""
+        stages = list(self._stages(x, time, dtype))
+        last = {h.shape[-2:]: h for h in stages}
+        return self._pooled(stages, x.dtype), tuple(h.to(x.dtype) for h in last.values())
+
+    def _stages(self, x: Tensor, time: Tensor, dtype: torch.dtype | None) -> Iterator[Tensor]:
+        """Maps behind the stem and every stage."""
         e = F.silu(self.time(time)).to(dtype or x.dtype)
         h = self.stem(x.to(dtype=dtype or x.dtype, memory_format=torch.channels_last))
-        spatial = self.norm is None
-        means = [h.mean(dim=(2, 3))] if spatial else []
+        yield h
         for stage in [*self.down, *self.middle]:
             h = run(stage, h, e, checkpointing=self.config.checkpointing)
-            if spatial and stage is not self.middle[0]:
-                means.append(h.mean(dim=(2, 3)))
+            yield h
+
+    def _pooled(self, stages: Iterable[Tensor], dtype: torch.dtype) -> Tensor:
+        """Input of the pool, of the maps of all stages."""
         if self.norm is None:
-            return torch.cat(means, dim=-1).to(x.dtype)
-        out: Tensor = self.norm(h, silu=True, wide=True)
+            means = [h.mean(dim=(2, 3)) for h in stages]
+            # All but the first half of the middle, as published.
+            return torch.cat([*means[:-2], means[-1]], dim=-1).to(dtype)
+        (last,) = deque(stages, maxlen=1)
+        out: Tensor = self.norm(last, silu=True, wide=True)
         return out
 
     def classify(self, features: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lodestar import presets
 from lodestar.config import Problem, nearest, short
-from lodestar.conversion import FAMILIES, diffusers
+from lodestar.conversion import FAMILIES, OPENAI_CLIP, clip_folder, diffusers
 from lodestar.conversion.flags import CODES, parse
 from lodestar.conversion.published import by_name
 from lodestar.conversion.run import convert as convert_file
@@ -55,12 +55,14 @@ def converted(
     if path.is_dir():
         if name is not None:
             raise Problem(f"--as {name} is for a file whose name does not tell: a folder of diffusers tells everything")
+        if clip_folder.is_clip(path):
+            return clip_folder.convert_folder(path, Path(out)), f"{source} is a CLIPModel of transformers"
         if flags is not None:
             raise Problem("--flag and --flags are for a file of guided-diffusion: a folder of diffusers has its own settings")
         written, model = diffusers.convert(path, Path(out), how.sampler, how.steps)
         sampled = f"sampled with {short(model.config.sampler)} in steps {model.config.steps}"
         return written, f"{source} is a UNet2DModel of diffusers, {sampled}"
-    if flags is None and name in CODES:
+    if flags is None and name in (*CODES, OPENAI_CLIP.name):
         flags = {}
     if not path.is_file():
         path, name = _fetched(str(source), Path(out), name, flags)

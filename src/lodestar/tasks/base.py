@@ -20,12 +20,27 @@ from lodestar.tasks.rng import Rng
 
 
 @dataclass(frozen=True, eq=False)
+class Coupled:
+    """A loss that couples the samples of a batch.
+
+    Each sample is encoded by itself, so that pieces and processes can share the work, and all are graded together. With several
+    pieces the gradient takes two passes of each (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
+    Limited Setup").
+    """
+
+    encode: Callable[[Batch, Rng], Tensor]
+    """Codes [n, D] of a piece of a batch. All randomness is from the given Rng, and from dropout layers."""
+    grade: Callable[[Tensor], Losses]
+    """Per-sample losses [B] of the codes [B, D] of the whole batch."""
+
+
+@dataclass(frozen=True, eq=False)
 class Phase:
     """A phase of a training step: a loss, its parameters and their optimizer."""
 
     name: str
     parameters: Sequence[nn.Parameter]
-    loss: Callable[[Batch, Rng], Losses]
+    loss: Callable[[Batch, Rng], Losses] | Coupled
     """Per-sample losses of a piece of a batch. All randomness is from the given Rng, and from dropout layers."""
     note: Callable[[Mapping[str, Tensor]], None] | None = None
     """Callback after a step that was not skipped, given the losses' `noted` of the whole batch, in the order of its pictures."""
@@ -71,6 +86,10 @@ class Learner(abc.ABC):
     def memory(self) -> Mapping[str, Tensor]:
         """Further state of a run, by name: tensors changed in place when a phase takes note."""
         return {}
+
+    def begin(self) -> None:
+        """Set the first weights of a run that depend on frozen modules, which are filled by now."""
+        return
 
     @abc.abstractmethod
     def exports(self) -> Mapping[str, Export]:

@@ -68,7 +68,7 @@ def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:
     return source, held_out
 
 
-def captions(source: Source) -> Iterator[str]:
+def captions_of(source: Source) -> Iterator[str]:
     """Captions of pictures of a source, evenly over all of it, for a tokenizer to learn from."""
     for index in range(0, len(source), max(len(source) // _CAPTIONS, 1)):
         told = (source.row(index) or {}).get("caption", ())

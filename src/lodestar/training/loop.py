@@ -22,7 +22,7 @@ from lodestar.images import save_grid
 from lodestar.progress import Foretold, progress
 from lodestar.tasks import Learner
 from lodestar.training.folder import check_folder, claim, last_good, nothing_left
-from lodestar.training.inputs import Given, captions, classes, open_data
+from lodestar.training.inputs import Given, captions_of, classes, open_data
 from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log
 from lodestar.training.names import BOARD, LOCK, LOG, MODEL, STATE
@@ -54,7 +54,8 @@ def train(
     run = given.named(run, source, held_out)
     transforms = run.data.transforms
     size = transforms.result_size(source.size)
-    facts = DataFacts(source.channels, size, source.names, source.captioned, partial(captions, source))
+    texts = partial(captions_of, source) if source.captioned else None
+    facts = DataFacts(source.channels, size, source.names, source.captioned, texts)
     run = run.replace(task=run.task.resolve(facts))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):

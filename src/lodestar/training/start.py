@@ -34,6 +34,7 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
     learner = run.task.build(place, dtype)
     for name, frozen in learner.frozen.items():
         _fill(frozen, name)
+    learner.begin()
     if run.train.init is not None and not path.exists():
         told = initialize(learner, run.train.init)
         if console is not None:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,11 +13,13 @@ from torch import Tensor
 from lodestar.data import Batch
 from lodestar.nets import dropout
 from lodestar.objectives import Losses
-from lodestar.tasks import OptimizerConfig, Phase, Rng
+from lodestar.tasks import Coupled, OptimizerConfig, Phase, Rng
 from lodestar.training.run import Run
 from lodestar.training.state import TrainState
 from lodestar.training.update import Move, update
 from lodestar.training.world import World
+
+T = TypeVar("T")
 
 
 class Step:
@@ -101,16 +104,45 @@ class Step:
         # Other phases' weights get no gradient, whatever the loss depends on.
         only = None if len(self.phases) == 1 else list(phase.parameters)
         self.whose[0].fill_(_signed(_mix(config.seed, self.phases.index(phase))))
-        losses: list[Losses] = []
-        for rows in pieces(share, config.microbatch):
+
+        def run(call: Callable[[Batch, Rng], T], rows: slice) -> T:
             self.whose[1].fill_(self.state.counters.images_seen + rows.start)
-            piece = batch[rows.start - share.start : rows.stop - share.start]
-            part = phase.loss(piece, rng.piece(rows))
-            # The mean over the batch for any pieces: each is weighted by its share of the samples.
-            (part.total.sum() / size).backward(inputs=only)
-            losses.append(replace(part, total=part.total.detach()))
+            return call(batch[rows.start - share.start : rows.stop - share.start], rng.piece(rows))
+
+        parts = list(pieces(share, config.microbatch))
+        if isinstance(phase.loss, Coupled):
+            coupled = phase.loss
+            graded = self._coupled(coupled, lambda rows: run(coupled.encode, rows), parts, only)
+        else:
+            losses: list[Losses] = []
+            for rows in parts:
+                part = run(phase.loss, rows)
+                # The mean over the batch for any pieces: each is weighted by its share of the samples.
+                (part.total.sum() / size).backward(inputs=only)
+                losses.append(replace(part, total=part.total.detach()))
+            graded = self._joined(losses)
         self.world.sum([parameter.grad for parameter in phase.parameters if parameter.grad is not None])
-        return self._joined(losses)
+        return graded
+
+    def _coupled(
+        self, loss: Coupled, encode: Callable[[slice], Tensor], parts: Sequence[slice], only: list[torch.nn.Parameter] | None
+    ) -> Losses:
+        """The gradient of a coupled loss, of which every process has the pieces' share; returns the losses of the whole batch."""
+        if len(parts) == 1:
+            codes = [encode(parts[0])]
+        else:
+            with torch.no_grad():
+                codes = [encode(rows) for rows in parts]
+        whole = self.world.gather(torch.cat([each.detach() for each in codes])).requires_grad_()
+        losses = loss.grade(whole)
+        # Each process takes the same gradient of the loss itself, which is then summed over all of them.
+        share = losses.total.sum() / (self._size * self.world.size)
+        share.backward(inputs=None if only is None else [whole, *only])
+        assert whole.grad is not None
+        for rows in parts:
+            code = codes[0] if len(parts) == 1 else encode(rows)
+            (code * whole.grad[rows] * self.world.size).sum().backward(inputs=only)
+        return replace(losses, total=losses.total.detach())
 
     def _joined(self, parts: Sequence[Losses]) -> Losses:
         """The losses of pieces, and of all processes, joined as a batch's."""

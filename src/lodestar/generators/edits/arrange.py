@@ -18,7 +18,7 @@ from lodestar.generators.album import MANIFEST
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Interpolate
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import Guides
+from lodestar.generators.guide import Guides, referring
 from lodestar.generators.request import AskedLabel, Prompts
 from lodestar.models.diffusion import DiffusionModel
 
@@ -83,7 +83,7 @@ def arrange(
             raise Problem("interpolate goes from one label to one label: give one at each end")
         if len(prompts.texts) > 2:
             raise Problem(f"interpolate goes from one prompt to one prompt, and {len(prompts.texts)} are given")
-        texts = model.texts(prompts)
+        texts = model.texts(prompts, guides)
         wanted = origins = tuple(
             Ask(label=each, text=text) for each, text in zip((*ends[0], *ends[1]), (texts[0], texts[-1]), strict=True)
         )
@@ -96,13 +96,14 @@ def arrange(
         origins = _origins(model, how, origin, pictures, guides)
     if seed and not how.draws(pictures):
         raise Problem(f"seed is {seed}: {how.kind} of pictures draws no noise that it could change")
-    return EditRequest(
+    asked = EditRequest(
         asks=how.asks(pictures, wanted, count, seed),
         edit=how,
         pictures=material.digests,
         mask=material.mask_digest,
         origins=origins,
     )
+    return referring(asked, guides or {})
 
 
 def _settled(model: Generator, how: AnyEdit) -> AnyEdit:

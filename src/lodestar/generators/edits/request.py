@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor
 from lodestar.config import Problem, shown
 from lodestar.generators.edits import AnyEdit
 from lodestar.generators.edits.base import Sourced
+from lodestar.generators.guide import digest
 
 
 class EditRequest(Sourced):
@@ -43,12 +43,12 @@ class Material:
     @property
     def digests(self) -> tuple[str, ...]:
         """SHA-256 of each picture's values."""
-        return tuple(_digest(picture) for picture in self.pictures)
+        return tuple(digest(picture) for picture in self.pictures)
 
     @property
     def mask_digest(self) -> str | None:
         """SHA-256 of the mask's values."""
-        return None if self.mask is None else _digest(self.mask)
+        return None if self.mask is None else digest(self.mask)
 
 
 def _check(what: str, values: object, dtype: torch.dtype, shape: str) -> None:
@@ -59,7 +59,3 @@ def _check(what: str, values: object, dtype: torch.dtype, shape: str) -> None:
 
 def _name(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
-
-
-def _digest(values: Tensor) -> str:
-    return hashlib.sha256(str(tuple(values.shape)).encode() + values.cpu().contiguous().numpy().tobytes()).hexdigest()
