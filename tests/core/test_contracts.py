@@ -37,6 +37,8 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "linspace": {"count": 20},
     "karras": {"count": 20},
     "logsnr": {"count": 20},
+    "sigmas": {"ratios": (80.0, 9.0, 0.5)},
+    "optimized": {"count": 8},
 }
 
 

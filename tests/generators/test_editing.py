@@ -60,7 +60,7 @@ def exact() -> Diffusion:
     """An exact model of pictures of independent values N(0, 0.3), in place of the network."""
     model, gaussian = tiny.diffusion(), Gaussian(torch.zeros(3, 8, 8), 0.3)
     model.config = model.config.replace(schedule=Linear())
-    model.denoiser.forward = lambda x, level, signals, gather=None: gaussian(x, level)  # type: ignore[method-assign]
+    model.denoiser.forward = lambda x, level, signals, gather=None, kept=None: gaussian(x, level)  # type: ignore[method-assign]
     return model
 
 
