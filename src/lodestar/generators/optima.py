@@ -70,9 +70,8 @@ def best(card: Mapping[str, Any], steps: int, sampler: Sampler, guidance: Sequen
             if each.steps == steps and each.fits(sampler, wanted):
                 return each
     mine = sorted({each.steps for each in known if each.fits(sampler, ())})
-    told = f"it has those of {', '.join(map(str, mine))} steps" if mine else "it has none for it"
-    what = name or "this model"
+    told = f", only those of {', '.join(map(str, mine))} steps" if mine else ""
     raise Problem(
-        f"steps 'optimized:{steps}': {what} has no such plan for sampler {sampler.kind}: {told}; "
+        f"steps 'optimized:{steps}': {name or 'this model'} has no such plan for sampler {sampler.kind}{told}; "
         f"lodestar plan {name or 'MODEL'} --steps {steps} finds one"
     )
