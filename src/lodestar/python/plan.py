@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+import torch
 from rich.console import Console
 
 from lodestar import checkpoint, library
@@ -18,6 +20,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guides, check_given, chosen
 from lodestar.generators.optima import Optimum, noted
 from lodestar.generators.request import settings
+from lodestar.nets.int8 import between
 from lodestar.training.table import Row, laid_out
 
 if TYPE_CHECKING:
@@ -53,6 +56,17 @@ class Solved(TypedDict, total=False):
     clamp: bool
 
 
+@contextmanager
+def _smooth(network: Diffusion) -> Iterator[None]:
+    """Compute without 8 bits: their rounding would be a large part of the small differences that a search goes by."""
+    format = network.denoiser.dtype
+    network.denoiser.dtype = between() if format == torch.int8 else format
+    try:
+        yield
+    finally:
+        network.denoiser.dtype = format
+
+
 def plan(
     model: str | Path | Diffusion,
     steps: int | Sequence[int] = STEPS,
@@ -70,8 +84,8 @@ def plan(
     model: loaded, or its name, run or file; a loaded one then samples with ``steps="optimized:8"``. steps: numbers of steps.
     guides, how: as in `sample`; each sampler and guidance has plans of its own. fine: the plan of many steps whose pictures few
     steps are to end at. count: pictures in the search, whose seeds begin at `seed`; half as many more measure the result. out: a
-    file to write, the model with the plans in its card; the model's own file is allowed. Progress goes to standard error. Raises
-    Problem.
+    file to write, the model with the plans in its card; the model's own file is allowed. Progress goes to standard error; a
+    model in int8 is searched in the format of what is between. Raises Problem.
     """
     wanted = [checked("steps", each, int) for each in ([steps] if isinstance(steps, int) else steps)]
     asked = settings(**how, steps=fine)
@@ -85,7 +99,8 @@ def plan(
         chosen(asked.guidance, guides or {}, network.companions), checked("count", count, Count), seed,
         checked("batch size", batch_size, BatchSize),
     )  # fmt: skip
-    found = tuple(search.run(sorted(set(wanted))))
+    with _smooth(network):
+        found = tuple(search.run(sorted(set(wanted))))
     network.provenance = noted(network.provenance, found)
     return Planned(found, None if out is None else _written(network, Path(out)))
 
