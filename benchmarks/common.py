@@ -12,7 +12,7 @@ import torch
 from rich.table import Table
 
 from lodestar.nets.native import processor
-from lodestar.nets.precision import PRECISIONS, choose_dtype
+from lodestar.nets.precision import PRECISIONS, choose_dtype, name_of
 
 CPU = torch.device("cpu")
 FORMATS = tuple(PRECISIONS)
@@ -57,8 +57,7 @@ def has(ability: str) -> bool:
 
 def chosen(training: bool = False) -> str:
     """The format that is chosen by itself here."""
-    dtype = choose_dtype(None, CPU, "training" if training else "sampling", ranged=True)
-    return next(name for name, each in PRECISIONS.items() if each == dtype)
+    return name_of(choose_dtype(None, CPU, "training" if training else "sampling", ranged=True))
 
 
 def head() -> str:

@@ -120,7 +120,9 @@ def calls(shape: Shape, batch: int, format: str) -> dict[str, Callable[[], objec
     scale, shift = (each.to(dtype) for each in lines)
 
     def ours() -> Tensor:
-        return fast(norm(given, scale, shift, silu=True, grid=grid) if shape.groups else given, grid, dtype)
+        if grid is not None:
+            return fast.of_codes(norm.codes(given, grid, scale, shift), grid, dtype)
+        return fast(norm(given, scale, shift, silu=True) if shape.groups else given)
 
     return {"contiguous": plain(torch.contiguous_format), "channels-last": plain(torch.channels_last), "ours": ours}
 

@@ -105,6 +105,7 @@ def test_the_command_puts_plans_into_the_card_and_leaves_the_model_what_it_is(
     ("words", "said"),
     [
         ("plan nothing", "no model 'nothing'"),
+        ("plan cifar10", "cifar10 is embedded in this package: name a file of your own with --out"),
         ("plan mine.safetensors --steps 51", "steps 51: a plan to optimise has 2 steps at least, and the chain's 50 at most"),
         ("plan mine.safetensors --steps 1", "steps 1: a plan to optimise has 2 steps"),
         ("plan mine.safetensors --steps 3,x", "--steps '3,x': numbers of steps, such as 6,8,10,12"),

@@ -30,6 +30,7 @@ class Planning(Solving):
 def plan(model: Model, planning: Planning = Planning()) -> None:
     """Optimise the plans of few steps for a model and a sampler, and put them into the model's card, for --steps optimized:8."""
     from lodestar import library
+    from lodestar.bundle import embedded
     from lodestar.config import Problem
     from lodestar.generators.request import settings
     from lodestar.python.plan import plan as optimise
@@ -37,8 +38,9 @@ def plan(model: Model, planning: Planning = Planning()) -> None:
     numbers = [part.strip() for part in (planning.steps or "").split(",")]
     if not all(part.isdecimal() and len(part) < 10 for part in numbers):
         raise Problem(f"--steps {planning.steps!r}: numbers of steps, such as 6,8,10,12")
-    if model.startswith("hf:") and planning.out is None:
-        raise Problem(f"{model} is a file of the hub: name a file of your own with --out")
+    if planning.out is None and (model.startswith("hf:") or model in embedded()):
+        whose = "a file of the hub" if model.startswith("hf:") else "embedded in this package"
+        raise Problem(f"{model} is {whose}: name a file of your own with --out")
     guides = planning.guides(model, settings(guidance=planning.guidance or ()).guidance)
     network = library.load_diffusion(model, planning.device, planning.precision)
     found = optimise(

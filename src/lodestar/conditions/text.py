@@ -15,7 +15,7 @@ from torch import Tensor
 from lodestar.conditions.ask import Ask
 from lodestar.conditions.base import Condition, Encoder, Fields
 from lodestar.conditions.signals import Signals
-from lodestar.config import Problem, shown
+from lodestar.config import Problem
 from lodestar.nets.text import TextTransformer, TextTransformerConfig
 from lodestar.text import AnyTokenizer, LanguageModel, OwnTokenizer
 
@@ -59,24 +59,13 @@ class TextCondition(Condition):
 
         Raises Problem without captions to learn from, or without the model.
         """
-        tokenizer = self.tokenizer
-        if isinstance(tokenizer, OwnTokenizer) and tokenizer.merges is None:
-            if captions is None:
-                raise Problem("captions are missing: this run's tokenizer learns from them, and its data has none")
-            tokenizer = tokenizer.learned(captions())
-        elif isinstance(tokenizer, LanguageModel):
-            tokenizer = tokenizer.settled()
-        return self.replace(tokenizer=tokenizer)
+        return self.replace(tokenizer=self.tokenizer.settled(captions))
 
     def check(self, text: str, name: str = "prompt") -> None:
         """Raise Problem for a text that is too long, or not valid Unicode."""
         if not _valid(text):
             raise Problem(f"{name} {text!a} is not valid Unicode (UTF-8)")
-        if not self.tokenizer.fits(text, self.network.context):
-            raise Problem(
-                f"{name} {shown(text)} has more than this model's {self.network.context} tokens: shorten it, or --cut-prompt "
-                f"(cut_prompt=True in Python) keeps {self.tokenizer.cut(text, self.network.context)!r}"
-            )
+        self.tokenizer.check(text, self.network.context, name, "this model's")
 
     def cut(self, text: str) -> str:
         """A text, or its longest beginning that is not too long."""

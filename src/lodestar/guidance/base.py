@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from lodestar.config import Config
@@ -217,6 +218,29 @@ class Steering(Guidance):
             return None
         what = f"noise-aware {self.role}" if self.looks_at == "noisy" else f"{self.role}"
         return f"{self.kind} needs a {what}, and none is loaded for this model: try cfg"
+
+
+class Scaled(Steering):
+    """A guidance by the gradient of a log-probability, with a scale. Scale 0 is none, and costs no evaluation."""
+
+    scale: float = Field(default=1.0, ge=0, le=1e6)
+    form: Literal["mean", "score"] = "mean"
+    """Application of the gradient: "mean", by the sampler in its own way; "score", to x̂₀ immediately, with any sampler."""
+    sees: Sees = "noisy"
+    """Input of the guide: the noisy sample, or the estimate x̂₀, which serves any guide at the cost of a backward pass through the
+    model."""
+
+    @property
+    def active(self) -> bool:
+        return self.scale != 0
+
+    @property
+    def looks_at(self) -> Sees:
+        return self.sees
+
+    @property
+    def at_once(self) -> bool:
+        return self.form == "score"
 
 
 def steered(inner: Denoise, steerings: Sequence[Steering], context: Context) -> Denoise:

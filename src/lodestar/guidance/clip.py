@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lodestar.core.level import Level
 from lodestar.core.noise import generator
-from lodestar.guidance.base import Context, Critic, LogP, Sees, Steering
+from lodestar.guidance.base import Context, Critic, LogP, Scaled
 
 SMALLEST = 0.5
 """Least side of a cut-out, as a part of the picture's."""
@@ -25,31 +25,15 @@ TILT = math.radians(8)
 """Largest rotation of a cut-out."""
 
 
-class Clip(Steering):
+class Clip(Scaled):
     """Guidance by a CLIP: scale times its factor times the cosine of the embeddings of picture and prompt. Scale 0 is none."""
 
     role: ClassVar[str | None] = "clip"
 
     kind: Literal["clip"] = "clip"
     scale: float = Field(default=3.0, ge=0, le=1e6)
-    form: Literal["mean", "score"] = "mean"
-    """Application of the gradient; see `lodestar.guidance.Classifier`."""
-    sees: Sees = "noisy"
-    """Input of the CLIP: the noisy sample, or the estimate x̂₀, which serves a CLIP of clean pictures."""
     cuts: int = Field(default=0, ge=0, le=1_000)
     """Number of cut-outs of the picture that are looked at; 0 is the whole picture."""
-
-    @property
-    def active(self) -> bool:
-        return self.scale != 0
-
-    @property
-    def looks_at(self) -> Sees:
-        return self.sees
-
-    @property
-    def at_once(self) -> bool:
-        return self.form == "score"
 
     def critic(self, context: Context) -> Critic:
         logp = context.critics["clip", self.sees]

@@ -13,11 +13,10 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor
 
 from lodestar.core.level import CLEAN, Level
-from lodestar.guidance.base import Context, Critic, Observed, Sees, Steering
+from lodestar.guidance.base import Context, Critic, Observed, Scaled
 
 UNIT = 100.0
 """CLIP's trained factor of a cosine, at its upper limit."""
@@ -25,33 +24,15 @@ REFERENCE = "reference"
 """Role of the reference picture."""
 
 
-class Likeness(Steering, abc.ABC):
+class Likeness(Scaled, abc.ABC):
     """Guidance by the likeness to a reference picture. Scale 0 is none, and costs no evaluation."""
 
-    scale: float = Field(default=1.0, ge=0, le=1e6)
     by: Literal["classifier", "clip", "features"] = "classifier"
     """Role of the guide whose features are compared."""
-    form: Literal["mean", "score"] = "mean"
-    """Application of the gradient; see `lodestar.guidance.Classifier`."""
-    sees: Sees = "noisy"
-    """Input of the guide: the noisy sample, or the estimate x̂₀, which serves any guide at the cost of a backward pass through the
-    model."""
 
     @property
     def roles(self) -> tuple[str, ...]:
         return self.by, REFERENCE
-
-    @property
-    def active(self) -> bool:
-        return self.scale != 0
-
-    @property
-    def looks_at(self) -> Sees:
-        return self.sees
-
-    @property
-    def at_once(self) -> bool:
-        return self.form == "score"
 
     @abc.abstractmethod
     def likeness(self, mine: Observed, reference: Observed) -> Tensor:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from lodestar.conditions import Ask, sign_table
 from lodestar.config import CLASSES, Config, Problem
@@ -18,7 +17,7 @@ from lodestar.guidance import LogP, Observed, Sees
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import check_classes
 from lodestar.models.look import look
-from lodestar.models.save import save
+from lodestar.models.save import Model
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.int8 import between
 
@@ -61,7 +60,7 @@ class Told(NamedTuple):
     """Feature maps before pooling [B, channels, H', W']; None if every stage is pooled."""
 
 
-class PictureClassifier(nn.Module):
+class PictureClassifier(Model):
     """p(y | x) of pictures x, float32 [B, C, H, W] in [−1, 1] before the noise, at a level: one for all (floats), or [B]."""
 
     def __init__(self, config: ClassifierModelConfig) -> None:
@@ -141,13 +140,6 @@ class PictureClassifier(nn.Module):
         """Features and the maps of every resolution, differentiable in x."""
         given, maps = self.network.maps(x, network_times(x, level), self.dtype)
         return Observed(given.mean(dim=(2, 3)) if given.ndim == 4 else given, maps)
-
-    def save(self, path: str | Path) -> Path:
-        """Write the classifier as one file for `lodestar.load`; returns the path.
-
-        path: ends in ``.safetensors``. Raises Problem where there is something else already; see `lodestar.models.save`.
-        """
-        return save(self, path)
 
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the torso in `dtype`, for inference. The head, the last norm and the embedding stay in float32.

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import torch
 from pydantic import AliasChoices, Field, model_validator
-from torch import Tensor, nn
+from torch import Tensor
 
 from lodestar.codecs import AnyCodec, Pixels
 from lodestar.config import CLASSES, Config, Problem, Side
@@ -19,7 +18,7 @@ from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
 from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import Clamp, Limit, Threshold
-from lodestar.models.save import save
+from lodestar.models.save import Model
 from lodestar.samplers import AnySampler, DPMpp
 
 
@@ -62,7 +61,7 @@ class DiffusionConfig(Config):
         return DiffusionModel(self)
 
 
-class DiffusionModel(nn.Module):
+class DiffusionModel(Model):
     """The weights of a diffusion model."""
 
     def __init__(self, config: DiffusionConfig) -> None:
@@ -96,13 +95,6 @@ class DiffusionModel(nn.Module):
         """Keep and compute the network's torso in `dtype`, for inference; see `Denoiser.lower`."""
         self.denoiser.lower(dtype)
         return self
-
-    def save(self, path: str | Path) -> Path:
-        """Write the model as one file for `lodestar.load`, which gives the same pictures in the same number format.
-
-        path: ends in ``.safetensors``. Raises Problem where there is something else already; see `lodestar.models.save`.
-        """
-        return save(self, path)
 
     def forward(self, x: Tensor, time: Tensor | float, cond: Mapping[str, Tensor] | None = None) -> Estimate:
         """The estimate of the clean pictures, at noisy ones x float32 [B, C, H, W].

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from lodestar.nets.precision import name_of
+
 
 def look(module: nn.Module, shape: tuple[int, int, int], classes: int | None, dtype: torch.dtype, more: str = "") -> str:
     """The summary ``Diffusion(cifar10: 32×32, 3 channels, 10 classes, 8.0M parameters, float32, cpu)`` of a named module."""
@@ -14,6 +16,6 @@ def look(module: nn.Module, shape: tuple[int, int, int], classes: int | None, dt
     told = (
         f"{height}×{width}", "grey" if channels == 1 else f"{channels} channels",
         f"{classes} classes" if classes else "no classes", more, f"{count / 1e6:.1f}M parameters",
-        str(dtype).removeprefix("torch."), str(first.device),
+        name_of(dtype), str(first.device),
     )  # fmt: skip
     return f"{type(module).__name__}({getattr(module, 'name', '') or 'built in code'}: {', '.join(filter(None, told))})"

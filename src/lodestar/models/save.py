@@ -12,6 +12,17 @@ from lodestar import __version__, checkpoint
 from lodestar.config import Config, Problem
 
 
+class Model(nn.Module):
+    """A model's weights, with its configuration as `config`."""
+
+    def save(self, path: str | Path) -> Path:
+        """Write the model as one file for `lodestar.load`, which gives the same results in the same number format.
+
+        path: ends in ``.safetensors``. Returns it. Raises Problem where there is something else already; see `save`.
+        """
+        return save(self, path)
+
+
 def save(model: nn.Module, path: str | Path) -> Path:
     """Write a model as one file with its configuration, its provenance and its weights as they are; returns the path.
 

@@ -33,11 +33,12 @@ class Conv2d(nn.Conv2d):
         assert self.bias is not None
         self.packed = Packed(self.weight, self.bias)
 
-    def forward(self, x: Tensor, grid: Grid | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        """With a grid, x is uint8, codes on it, and the result is in `dtype`."""
-        if grid is not None:
-            assert self.packed is not None and dtype is not None
-            return self.packed(x, grid, dtype)
+    def of_codes(self, codes: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
+        """The convolution of codes uint8 [B, C, H, W] on a grid, in `dtype`."""
+        assert self.packed is not None, "it was not packed"
+        return self.packed(codes, grid, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
         if self.kernel_size == (3, 3) and self.stride == self.padding == (1, 1) and winograd.pays(x, self.weight):
             return winograd.conv3x3(x, self.weight, self.bias)
         bias = None if self.bias is None else self.bias.to(x.dtype)
@@ -61,19 +62,11 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(math.gcd(channels, groups), channels, eps)
 
     def forward(
-        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False, wide: bool = False,
-        grid: Grid | None = None,
-    ) -> Tensor:  # fmt: skip
-        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift.
-
-        Of x's type; if `wide`, at least in float32; with a grid, the codes on it, uint8.
-        """
+        self, x: Tensor, scale: Tensor | None = None, shift: Tensor | None = None, silu: bool = False, wide: bool = False
+    ) -> Tensor:
+        """scale and shift are [B, C, 1, 1]: norm(x)·(1 + scale) + shift. Of x's type, or if `wide` at least in float32."""
         if fused.norms(x):
-            factor, addend = (None if each is None else each.flatten(1) for each in (scale, shift))
-            setting = fused.Norm(self.num_groups, self.eps, silu, wide)
-            return fused.group_norm(x, self.weight, self.bias, factor, addend, setting, grid)
-        if grid is not None:
-            return grid.encode(self(x, scale, shift, silu))
+            return self._fused(x, scale, shift, fused.Norm(self.num_groups, self.eps, silu, wide))
         x = x.to(torch.promote_types(x.dtype, torch.float32)) if wide else x
         if x.dtype == torch.float32 or x.is_cuda:
             y = F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
@@ -84,6 +77,18 @@ class GroupNorm(nn.GroupNorm):
             assert shift is not None
             y = torch.addcmul(shift, y, 1 + scale)
         return F.silu(y, inplace=not y.requires_grad) if silu else y
+
+    def codes(self, x: Tensor, grid: Grid, scale: Tensor | None = None, shift: Tensor | None = None) -> Tensor:
+        """Codes uint8 on a grid, of the norm with scale, shift and SiLU."""
+        if fused.norms(x):
+            return self._fused(x, scale, shift, fused.Norm(self.num_groups, self.eps, silu=True), grid)
+        return grid.encode(self(x, scale, shift, silu=True))
+
+    def _fused(
+        self, x: Tensor, scale: Tensor | None, shift: Tensor | None, setting: fused.Norm, grid: Grid | None = None
+    ) -> Tensor:
+        factor, addend = (None if each is None else each.flatten(1) for each in (scale, shift))
+        return fused.group_norm(x, self.weight, self.bias, factor, addend, setting, grid)
 
 
 def lower(part: nn.Module, dtype: torch.dtype) -> None:
@@ -197,17 +202,18 @@ class ResBlock(nn.Module):
         """x [B, C, H, W]; emb [B, emb_width], its SiLU already taken. With grids, the convolutions are in 8 bits."""
         first, second = (None, None) if grids is None else grids[self.number]
         first = None if self.direction == "down" else first
-        h = self.norm1(x, silu=True, grid=first)
+        h = self.norm1(x, silu=True) if first is None else self.norm1.codes(x, first)
         if self.direction is not None:
             resample = upsample if self.direction == "up" else downsample
             h, x = resample(h), resample(x)
-        h = self.conv1(h, first, x.dtype)
+        h = self.conv1(h) if first is None else self.conv1.of_codes(h, first, x.dtype)
         e = self.emb(emb)[:, :, None, None]
-        if self.adaptive:
-            scale, shift = e.chunk(2, dim=1)
-            h = self.norm2(h, scale, shift, silu=True, grid=second)
+        scale, shift = e.chunk(2, dim=1) if self.adaptive else (None, None)
+        h = h if self.adaptive else h + e
+        if second is None:
+            h = self.conv2(self.dropout(self.norm2(h, scale, shift, silu=True)))
         else:
-            h = self.norm2(h + e, silu=True, grid=second)
-        h = self.skip(x) + self.conv2(self.dropout(h), second, x.dtype)
+            h = self.conv2.of_codes(self.norm2.codes(h, second, scale, shift), second, x.dtype)
+        h = self.skip(x) + h
         out: Tensor = h * math.sqrt(0.5) if self.rescale else h
         return out

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, get_args
 
 import torch
 from torch import nn
@@ -23,7 +23,7 @@ PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torc
 
 def name_of(dtype: torch.dtype) -> Precision:
     """The name of a number format."""
-    name: Precision = "int8" if dtype == torch.int8 else "bfloat16" if dtype == torch.bfloat16 else "float32"
+    name: Precision = next(name for name in get_args(Precision) if PRECISIONS[name] == dtype)
     return name
 
 

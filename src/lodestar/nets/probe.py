@@ -150,8 +150,7 @@ def _calls(batch: int, channels: int, size: int, purpose: Purpose) -> dict[str, 
 
         def coded() -> Tensor:
             with torch.inference_mode():
-                out: Tensor = conv(norm(seen, *least, silu=True, grid=grid), grid, dtype)
-                return out
+                return conv.of_codes(norm.codes(seen, grid, *least), grid, dtype)
 
         calls["int8"] = coded
     return calls

@@ -59,12 +59,12 @@ class Solved(TypedDict, total=False):
 @contextmanager
 def _smooth(network: Diffusion) -> Iterator[None]:
     """Compute without 8 bits: their rounding would be a large part of the small differences that a search goes by."""
-    format = network.denoiser.dtype
-    network.denoiser.dtype = between() if format == torch.int8 else format
+    dtype = network.denoiser.dtype
+    network.denoiser.dtype = between() if dtype == torch.int8 else dtype
     try:
         yield
     finally:
-        network.denoiser.dtype = format
+        network.denoiser.dtype = dtype
 
 
 def plan(

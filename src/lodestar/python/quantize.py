@@ -16,6 +16,7 @@ from lodestar.evaluation.ranges import batches, find_errors, find_ranges, networ
 from lodestar.files import check_writable
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.int8 import between
+from lodestar.nets.precision import name_of
 from lodestar.progress import progress
 
 COUNT = 256
@@ -71,7 +72,7 @@ def quantized(
     checkpoint.save(out, header.kind, config.to_json(), {**tensors, RANGES: ranges}, {**header.provenance, **told, **origin})
     others = [library.load_diffusion(out, device, dtype) for dtype in (between(), torch.int8)]
     batch = next(batches(exact, source, batch_size, seed + count, batch_size))
-    table = Table("network time", "σ/α", f"error of {str(between()).removeprefix('torch.')}", "error of int8")
+    table = Table("network time", "σ/α", f"error of {name_of(between())}", "error of int8")
     for level, errors in find_errors(exact, others, batch, steps, seed):
         table.add_row(f"{float(level.time):.0f}", f"{float(level.ratio):.3g}", *(f"{error:.1e}" for error in errors))
     return out, table

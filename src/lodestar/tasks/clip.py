@@ -21,7 +21,6 @@ from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.tasks.base import Coupled, Export, Frozen, Learner, Phase, Task, check_size
 from lodestar.tasks.rng import Rng
-from lodestar.text import OwnTokenizer
 
 BUCKETS = 4
 """Number of equal parts of the chain with separate numbers of a validation."""
@@ -44,12 +43,9 @@ class TrainClip(Task):
     def resolve(self, facts: DataFacts) -> Self:
         if not facts.captions:
             raise Problem("captions are missing: a CLIP learns from pictures with texts, and this data has none")
-        model, tokenizer = self.model, self.model.tokenizer
+        model, tokenizer = self.model, self.model.tokenizer.settled(facts.texts)
         network = model.network.replace(image=_seeing(model.network.image, facts))
-        if isinstance(tokenizer, OwnTokenizer) and tokenizer.merges is None:
-            if facts.texts is None:
-                raise Problem("captions are missing: this run's tokenizer learns from them, and its data has none")
-            tokenizer = tokenizer.learned(facts.texts())
+        if tokenizer != model.tokenizer:
             # The tower has a vector for every token that was learned, and no others.
             network = network.replace(text=network.text.replace(vocabulary=tokenizer.vocabulary))
         return self.replace(model=model.replace(network=network, tokenizer=tokenizer))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -56,6 +57,18 @@ class Tokenizer(Config, abc.ABC):
             tokens[row, : len(ids)] = torch.tensor(ids, dtype=torch.int64)
             mask[row, : len(ids)] = True
         return tokens, mask
+
+    def settled(self, captions: Callable[[], Iterable[str]] | None) -> Self:
+        """The tokenizer ready for a run: learned from captions, where it learns. Raises Problem without any to learn from."""
+        return self
+
+    def check(self, text: str, context: int, name: str, whose: str) -> None:
+        """Raise Problem for a text with more than `context` tokens; name: of the text; whose: of the context, "this model's"."""
+        if not self.fits(text, context):
+            raise Problem(
+                f"{name} {shown(text)} has more than {whose} {context} tokens: shorten it, or --cut-prompt "
+                f"(cut_prompt=True in Python) keeps {self.cut(text, context)!r}"
+            )
 
     def fits(self, text: str, context: int) -> bool:
         """True if a text needs no more than `context` tokens."""

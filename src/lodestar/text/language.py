@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import lru_cache
@@ -45,7 +45,7 @@ class LanguageModel(Tokenizer):
     def encode(self, text: str) -> list[int]:
         return [int(token) for token in self._tokenizer(text).input_ids]
 
-    def settled(self) -> Self:
+    def settled(self, captions: Callable[[], Iterable[str]] | None = None) -> Self:
         """The configuration with digest and width of the model. Raises Problem if it cannot be loaded, or has changed."""
         found = _network(self.model)
         if self.digest not in (None, found.digest):

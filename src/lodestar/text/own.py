@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Literal, Self
 
 from pydantic import Field
 
+from lodestar.config import Problem
 from lodestar.extras import need
 from lodestar.text.base import Tokenizer
 from lodestar.text.pieces import CONTRACTIONS, WORDS, BytePairs, split
@@ -43,6 +44,13 @@ class OwnTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         pairs = self.pairs
         return [token for piece in split(_normal(text), WORDS, _FIRST) for token in pairs(piece)]
+
+    def settled(self, captions: Callable[[], Iterable[str]] | None) -> Self:
+        if self.merges is not None:
+            return self
+        if captions is None:
+            raise Problem("captions are missing: this run's tokenizer learns from them, and its data has none")
+        return self.learned(captions())
 
     def learned(self, captions: Iterable[str]) -> Self:
         """The tokenizer with merges learned from captions. Raises Problem where the package `tokenizers` is missing."""

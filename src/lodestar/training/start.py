@@ -11,7 +11,7 @@ from rich.text import Text
 from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.core.noise import generator
-from lodestar.nets.precision import choose_device, choose_dtype
+from lodestar.nets.precision import choose_device, choose_dtype, name_of
 from lodestar.tasks import Frozen, Learner, Phase
 from lodestar.training.ema import Average
 from lodestar.training.init import initialize
@@ -29,7 +29,7 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
     counters = Counters() if header is None else Counters(**header.provenance)
     asked = run.train.precision if counters.precision is None else counters.precision
     dtype = choose_dtype(asked, place, "training")
-    counters.precision = str(dtype).removeprefix("torch.")
+    counters.precision = name_of(dtype)
     _seed_torch(run.train.seed)
     learner = run.task.build(place, dtype)
     for name, frozen in learner.frozen.items():

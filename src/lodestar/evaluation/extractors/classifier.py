@@ -19,6 +19,7 @@ from lodestar.config import Config
 from lodestar.evaluation.extractors.base import SPATIAL_CHANNELS
 from lodestar.evaluation.statistics import FeatureSet
 from lodestar.models.classifier import PictureClassifier
+from lodestar.nets.precision import name_of
 
 
 class ClassifierFeatures(Config):
@@ -54,7 +55,7 @@ class ClassifierExtractor:
 
     @property
     def dtype(self) -> str:
-        return str(self.model.dtype).removeprefix("torch.")
+        return name_of(self.model.dtype)
 
     @torch.inference_mode()
     def __call__(self, pictures: Tensor) -> FeatureSet:
