@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple, Self
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -69,12 +69,6 @@ class PictureClassifier(Model):
         self.network = config.network.build()
         self.dtype = torch.float32
         """Precision of the network's torso; in- and outputs are float32."""
-        self.name = ""
-        """What it was loaded by; empty if it was built in code."""
-        self.digest = ""
-        """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
-        self.provenance: Mapping[str, Any] = {}
-        """What that file tells of where it is from."""
 
     def __repr__(self) -> str:
         network = self.config.network

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -80,12 +80,6 @@ class PictureClip(Model):
         self.network = config.network.build()
         self.dtype = torch.float32
         """Precision of the towers; in- and outputs are float32."""
-        self.name = ""
-        """What it was loaded by; empty if it was built in code."""
-        self.digest = ""
-        """SHA-256 of the file that it was loaded from, as `lodestar info` shows it; empty if it was built in code."""
-        self.provenance: Mapping[str, Any] = {}
-        """What that file tells of where it is from."""
         self._kept: dict[str, Tensor] = {}
 
     def __repr__(self) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -14,6 +16,13 @@ from lodestar.config import Config, Problem
 
 class Model(nn.Module):
     """A model's weights, with its configuration as `config`."""
+
+    name: str = ""
+    """Name or path of the model; empty if built in code."""
+    digest: str = ""
+    """SHA-256 of the model's file, as `lodestar info` shows it; empty if built in code."""
+    provenance: Mapping[str, Any] = MappingProxyType({})
+    """Provenance in the loaded file: images seen, data, version, measured numbers."""
 
     def save(self, path: str | Path) -> Path:
         """Write the model as one file for `lodestar.load`, which gives the same results in the same number format.
