@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar
 
 import torch
@@ -11,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from lodestar.config import Channels, Config, Problem
+from lodestar.nets.base import Network
 from lodestar.nets.blocks import Activation, LayerNorm, blocks, learned
 from lodestar.nets.clip_image import AnyImageTower, Layers, ViTConfig
 from lodestar.nets.layers import Linear
@@ -41,7 +43,7 @@ class TextTowerConfig(Config):
         return TextTower(self, embed)
 
 
-class TextTower(nn.Module):
+class TextTower(Network):
     """A text tower."""
 
     def __init__(self, config: TextTowerConfig, embed: int) -> None:
@@ -70,8 +72,11 @@ class TextTower(nn.Module):
         out: Tensor = self.out(states[torch.arange(len(tokens), device=tokens.device), last])
         return out
 
+    @property
+    def hidden(self) -> Sequence[nn.Module]:
+        return (self.blocks,)
+
     def lower(self, dtype: torch.dtype) -> None:
-        """Keep the torso's weights in `dtype`, for inference."""
         self.blocks.to(dtype)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -139,6 +139,10 @@ class ViT(ImageTower):
         below = time.long()
         return torch.lerp(start[below], start[(below + 1).clamp(max=len(start) - 1)], (time - below)[:, None].float())
 
+    @property
+    def hidden(self) -> Sequence[nn.Module]:
+        return (self.blocks,)
+
     def lower(self, dtype: torch.dtype) -> None:
         for part in (self.patch, self.blocks):
             part.to(dtype)
@@ -257,6 +261,10 @@ class ResNet(ImageTower):
             maps.append(h.float())
         out: Tensor = self.pool(h.float())
         return out, maps
+
+    @property
+    def hidden(self) -> Sequence[nn.Module]:
+        return self.conv2, self.conv3, self.stages
 
     def lower(self, dtype: torch.dtype) -> None:
         for module in self.modules():

@@ -1,0 +1,106 @@
+"""The runs that made the embedded models of `shapes`: text-to-image, inpainting, and CLIPs for guidance and for measuring.
+
+Their data is drawn as they go, so they need none. Pictures are not mirrored, as their captions tell left and right.
+"""
+
+from __future__ import annotations
+
+from lodestar.conditions import Condition, Masked, TextCondition
+from lodestar.core.prediction import Velocity
+from lodestar.core.schedule import Cosine
+from lodestar.data import Transforms
+from lodestar.denoiser import DenoiserConfig
+from lodestar.models.clip import ClipModelConfig
+from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets.clip import ClipConfig, TextTowerConfig
+from lodestar.nets.clip_image import ViTConfig
+from lodestar.nets.text import TextTransformerConfig
+from lodestar.nets.unet import UNetConfig
+from lodestar.objectives import Simple
+from lodestar.tasks import OptimizerConfig, TrainClip, TrainDenoiser
+from lodestar.text import OwnTokenizer
+from lodestar.training.ema import HalfLife
+from lodestar.training.run import DataConfig, Run, TrainConfig
+
+_SIZE = 32
+_CONTEXT = 32
+"""Tokens of the longest caption, with some to spare."""
+_WORDS = OwnTokenizer(size=400)
+_DATA = DataConfig(source="shapes", transforms=Transforms(size=(_SIZE, _SIZE)))
+
+
+def text() -> Run:
+    """The text-to-image model of 32×32 pictures; captions are dropped from one picture in ten."""
+    return _denoise(330_000)
+
+
+def inpaint() -> Run:
+    """The model that repaints a part of a picture after a caption: begin it with ``--init shapes``."""
+    return _denoise(120_000, Masked())
+
+
+def _denoise(images: int, *pictures: Condition) -> Run:
+    """pictures: the conditions beside the text."""
+    network = UNetConfig(
+        width=32,
+        multipliers=(1, 2, 4),
+        blocks=(1, 2, 2),
+        attention=(4,),
+        head_channels=32,
+        norm_groups=8,
+        resample="plain",
+        in_channels=3,
+        out_channels=3,
+    )
+    words = TextCondition(tokenizer=_WORDS, network=TextTransformerConfig(context=_CONTEXT, width=128, layers=3, heads=4))
+    denoiser = DenoiserConfig(network=network, prediction=Velocity(), channels=3, conditions=(words, *pictures))
+    model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(_SIZE, _SIZE), droppable=True)
+    return Run(
+        task=TrainDenoiser(model=model, objective=Simple(), conditional=False, label_drop=0.0, caption_drop=0.1),
+        data=_DATA,
+        train=TrainConfig(
+            images=images,
+            batch_size=32,
+            optimizer=OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine"),
+            ema=(HalfLife(images=20_000),),
+        ),
+    )
+
+
+def clip() -> Run:
+    """The CLIP of clean pictures, which measures how well a picture suits a caption."""
+    return _clip(noised=False)
+
+
+def clip_noised() -> Run:
+    """The CLIP of noised pictures, told the level, for guidance (GLIDE, section 4.4)."""
+    return _clip(noised=True)
+
+
+def _clip(noised: bool) -> Run:
+    width, embed = 128, 128
+    image = ViTConfig(
+        size=(_SIZE, _SIZE),
+        embed=embed,
+        patch=4,
+        width=width,
+        layers=5,
+        heads=width // 32,
+        activation="gelu",
+        time="sinusoid" if noised else "none",
+    )
+    words = TextTowerConfig(context=_CONTEXT, width=width, layers=3, heads=width // 32, activation="gelu")
+    return Run(
+        task=TrainClip(model=ClipModelConfig(network=ClipConfig(image=image, text=words), tokenizer=_WORDS, schedule=Cosine())),
+        data=_DATA.replace(validation="shapes@test"),
+        train=TrainConfig(
+            images=400_000,
+            batch_size=128,
+            optimizer=OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine"),
+            ema=(HalfLife(images=20_000),),
+        ),
+    )
+
+
+RUNS = (text, inpaint, clip, clip_noised)
+"""The runs of this file."""

@@ -1,0 +1,46 @@
+"""The presets of the captioned data sets: their sizes, and a few steps of those that need no files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lodestar
+from lodestar.models.clip import PictureClip
+from lodestar.presets import RUNS
+from lodestar.tasks import TrainClip, TrainDenoiser
+from lodestar.training.muon import muon
+
+NAMES = ("shapes.text", "shapes.inpaint", "shapes.clip", "shapes.clip_noised", "emoji.text")
+LARGEST = 8_000_000
+"""Parameters of an embedded model, which is at most 16 MB in a format of 16 bits."""
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_models_are_small_enough_to_ship(name: str) -> None:
+    task = RUNS[name]().task
+    assert isinstance(task, TrainClip | TrainDenoiser)
+    assert sum(weight.numel() for weight in task.model.build().parameters()) < LARGEST
+
+
+@pytest.mark.parametrize("name", ["shapes.text", "shapes.clip_noised"])
+def test_a_few_steps(name: str, tmp_path: Path) -> None:
+    model = lodestar.train(name, "data.workers=0", "data.validation=null", images=16, batch_size=8, out=tmp_path / "run")
+    if isinstance(model, PictureClip):
+        assert model.config.noised
+        assert model.config.tokenizer.vocabulary == model.config.network.text.vocabulary
+    else:
+        pictures = model.sample(prompt=["a red circle", "a blue star"], steps="2")
+        assert pictures.images.shape == (2, 3, 32, 32)
+
+
+def test_muon_takes_the_blocks_of_both_towers() -> None:
+    run = RUNS["shapes.clip"]()
+    assert isinstance(run.task, TrainClip)
+    network = run.task.model.network.build()
+    matrices = {id(each) for each in muon(network, list(network.parameters()), run.train.optimizer).param_groups[0]["params"]}
+    for tower in (network.image, network.text):
+        blocks = [each for each in tower.blocks.parameters() if each.ndim > 1]
+        assert blocks
+        assert all(id(each) in matrices for each in blocks)
