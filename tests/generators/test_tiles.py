@@ -111,6 +111,11 @@ def test_what_cannot_be_enlarged_is_refused(size: tuple[int, int], settings: dic
         MODEL.edit("upsample", pictures(*size), **settings)
 
 
+def test_too_many_tiles_are_refused() -> None:
+    with pytest.raises(Problem, match=r"1100×1100 are 1,203,409 tiles, and 1,000,000 is the most: .* less --overlap"):
+        MODEL.edit(Upsample(overlap=0.9), torch.zeros(1, 3, 1100, 1100, dtype=torch.uint8))
+
+
 def test_a_factor_that_is_no_whole_number_and_other_channels_are_refused() -> None:
     odd = diffusion(low_res=(6, 6), classes=None)
     with pytest.raises(Problem, match="a picture is 9×9, and this model enlarges 6×6 to 8×8, by no whole number: --fit"):

@@ -21,6 +21,8 @@ from lodestar.core.level import Level
 
 _BLENDED = ("x0", "frac", "logvar", "shift", "renoise", "unclipped")
 """The parts of an estimate that have a value at each place."""
+TILES = 1_000_000
+"""Maximum number of tiles of a picture."""
 Size = tuple[int, int]
 
 
@@ -41,6 +43,11 @@ class Tiling:
     def result(self) -> Size:
         """Height and width of the large picture."""
         return self.picture[0] * self.factor, self.picture[1] * self.factor
+
+    @property
+    def count(self) -> int:
+        """Number of tiles."""
+        return math.prod(len(_starts(*sides, self.overlap)) for sides in zip(self.picture, self.tile, strict=True))
 
     @property
     def corners(self) -> list[tuple[int, int]]:
