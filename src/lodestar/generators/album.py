@@ -182,10 +182,9 @@ class Album:
 
     def finish(self) -> Path:
         """Write the grid of the pictures, of the first where there are many, and return its path."""
-        path = self.folder / "grid.png"
-        few = max(1, _IN_GRID_VALUES // load_png(self.path(0)).numel())
-        count = min(len(self.manifest.request.asks), IN_GRID, few)
-        made, columns = torch.stack([load_png(self.path(k)) for k in range(count)]), None
+        path, first = self.folder / "grid.png", load_png(self.path(0))
+        count = min(len(self.manifest.request.asks), IN_GRID, max(1, _IN_GRID_VALUES // first.numel()))
+        made, columns = torch.stack([first, *(load_png(self.path(k)) for k in range(1, count))]), None
         if isinstance(self.manifest.request, EditRequest) and self.material is not None:
             made, columns = _beside(made, self.manifest.request, self.material)
         save_grid(path, made, columns)
