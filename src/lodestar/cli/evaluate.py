@@ -19,6 +19,7 @@ from lodestar.cli.options import (
     show,
     tell,
 )
+from lodestar.cli.then import Cascading
 from lodestar.config import COUNT
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def evaluate(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Measure OpenAI's published samples and compare with the numbers that they print.")
     ] = False,
+    cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model, or pictures, against a reference: Fréchet distances, score, precision, recall and others; or its bpd."""
@@ -77,15 +79,15 @@ def evaluate(
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
     if bpd := next((each for each in read_metrics(metric) or () if isinstance(each, BPD)), None):
         beside = {"another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor}
-        _bpd(model, reference, bpd, count, beside | _guided(sampling, seeds), sampling)
+        _bpd(model, reference, bpd, count, beside | _guided(sampling, seeds, cascading), sampling)
         return
-    network, pictures = None if model is None else opened(model, sampling.device, sampling.precision), samples or model
+    network, pictures = opened(model, sampling.device, sampling.precision) if model else None, samples or model or ""
     if network is None:
-        refuse_idle(_sampled(sampling, count) | _guided(sampling, seeds))
+        refuse_idle(_sampled(sampling, count) | _guided(sampling, seeds, cascading))
     measured_with = choose_extractor(extractor, reference, sampling.device)
     report = evaluate(
-        network or open_source(pictures or "", channels=measured_with.channels, labels=False), reference,
-        count=count, metrics=metric, seeds=seeds, seed=sampling.seed, extractor=measured_with,
+        cascading.onto(network, sampling) if network else open_source(pictures, channels=measured_with.channels, labels=False),
+        reference, count=count, metrics=metric, seeds=seeds, seed=sampling.seed, extractor=measured_with,
         guides=None if model is None or network is None else sampling.guides(model, sampling.settings().guidance),
         batch_size=sampling.batch_size, out=sampling.out, **sampling.asked(),
     )  # fmt: skip
@@ -100,11 +102,12 @@ def _sampled(sampling: Sampling, count: int | None) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _guided(sampling: Sampling, seeds: int) -> dict[str, object]:
-    """The options of guidance and of noise, and whether each is given."""
+def _guided(sampling: Sampling, seeds: int, cascading: Cascading) -> dict[str, object]:
+    """The options of guidance, of noise and of cascades, and whether each is given."""
     return {
         "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak, "--guide": sampling.guide,
         "--temperature": sampling.temperature != 1, "--reuse": sampling.reuse != 1, "--seeds": seeds > 1,
+        "--then": cascading.then,
     }  # fmt: skip
 
 
@@ -207,6 +210,7 @@ def sweep(
     count: Annotated[int, typer.Option("--count", min=1, max=COUNT, help="How many pictures to sample at each value.")] = 2_000,
     seeds: Seeds = 1,
     extractor: ExtractorName = None,
+    cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
@@ -218,7 +222,7 @@ def sweep(
     swept = axes(over or []) + (axes(f"scale={scales}") if scales else [])
     swept += [axis("steps", plans.split())] if plans else []
     found = sweep(
-        load_diffusion(model, sampling.device, sampling.precision), reference, over=swept,
+        cascading.onto(load_diffusion(model, sampling.device, sampling.precision), sampling), reference, over=swept,
         count=count, seeds=seeds, seed=sampling.seed,
         extractor=choose_extractor(extractor, reference, sampling.device),
         guides=sampling.guides(model, (*sampling.settings().guidance, *swept_guidance(swept))),
