@@ -24,10 +24,19 @@ def upsample(
     ] = None,
     picture: Chosen = None,
     count: Count = None,
+    augment: Annotated[
+        float,
+        typer.Option(
+            "--augment",
+            min=0,
+            max=1,
+            help="Noise level of the small pictures, for models trained so: more lets it change more of them, and mend faults.",
+        ),
+    ] = 0.0,
     prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(batch_size=8),
 ) -> None:
     """Enlarge pictures with an upsampler: numbered PNG files, a grid, and a manifest. Other sizes are brought to the model's."""
     from lodestar.generators.edits import Upsample
 
-    make(model, Upsample(), pictures, sampling, picture=picture, content=(label, prompting), count=count)
+    make(model, Upsample(), pictures, sampling, picture=picture, content=(label, prompting), count=count, augment=augment)

@@ -13,6 +13,8 @@ from lodestar.config import SEEDS, Problem
 
 _WORDS = slice(24, 24 + 8 * 624)
 """Position of the Mersenne Twister's 624 words, 8 bytes each, in a CPU generator state of torch."""
+_BESIDE = 0x9E3779B97F4A7C15
+"""Distance of two seeds of a picture, so large that no request has both (2⁶⁴ divided by the golden ratio)."""
 
 
 class SeededNoise:
@@ -51,6 +53,11 @@ def generator(seed: int) -> torch.Generator:
         state[_WORDS] = torch.tensor(words, dtype=torch.int64).view(torch.uint8)
         made.set_state(state)
     return made
+
+
+def beside(seed: int) -> int:
+    """The seed for noise that a picture needs beside that of its sampling, of 64 bits too."""
+    return (seed + _BESIDE) % SEEDS
 
 
 def seeds_from(first: int, count: int) -> tuple[int, ...]:
