@@ -153,6 +153,8 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     if (text := denoiser.text) is not None:
         kind, context = text.tokenizer.kind, text.network.context
         _row(table, "prompts", f"of at most {context} tokens, tokenizer {kind}")
+        if text.styles:
+            _row(table, "styles", listed(text.styles))
     if denoiser.condition("masked") is not None:
         _row(table, "inpaints", "trained to, with the known part as its input")
     guided = "cfg, and classifier with one" if config.droppable else "classifier, with one"

@@ -19,6 +19,7 @@ from lodestar.cli.options import (
     show,
     tell,
 )
+from lodestar.cli.then import Cascading
 from lodestar.config import COUNT
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def evaluate(
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Measure OpenAI's published samples and compare with the numbers that they print.")
     ] = False,
+    cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model, or pictures, against a reference: Fréchet distances, score, precision, recall and others; or its bpd."""
@@ -76,15 +78,18 @@ def evaluate(
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
     if bpd := next((each for each in read_metrics(metric) or () if isinstance(each, BPD)), None):
-        beside = {"another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor}
+        beside = {
+            "another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor, "--then": cascading.then,
+        }  # fmt: skip
         _bpd(model, reference, bpd, count, beside | _guided(sampling, seeds), sampling)
         return
     network, pictures = None if model is None else opened(model, sampling.device, sampling.precision), samples or model
     if network is None:
-        refuse_idle(_sampled(sampling, count) | _guided(sampling, seeds))
+        refuse_idle({"--then": cascading.then} | _sampled(sampling, count) | _guided(sampling, seeds))
+    cascade = network and cascading.onto(network, sampling)
     measured_with = choose_extractor(extractor, reference, sampling.device)
     report = evaluate(
-        network or open_source(pictures or "", channels=measured_with.channels, labels=False), reference,
+        cascade or open_source(pictures or "", channels=measured_with.channels, labels=False), reference,
         count=count, metrics=metric, seeds=seeds, seed=sampling.seed, extractor=measured_with,
         guides=None if model is None or network is None else sampling.guides(model, sampling.settings().guidance),
         batch_size=sampling.batch_size, out=sampling.out, **sampling.asked(),
@@ -207,6 +212,7 @@ def sweep(
     count: Annotated[int, typer.Option("--count", min=1, max=COUNT, help="How many pictures to sample at each value.")] = 2_000,
     seeds: Seeds = 1,
     extractor: ExtractorName = None,
+    cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
@@ -218,7 +224,7 @@ def sweep(
     swept = axes(over or []) + (axes(f"scale={scales}") if scales else [])
     swept += [axis("steps", plans.split())] if plans else []
     found = sweep(
-        load_diffusion(model, sampling.device, sampling.precision), reference, over=swept,
+        cascading.onto(load_diffusion(model, sampling.device, sampling.precision), sampling), reference, over=swept,
         count=count, seeds=seeds, seed=sampling.seed,
         extractor=choose_extractor(extractor, reference, sampling.device),
         guides=sampling.guides(model, (*sampling.settings().guidance, *swept_guidance(swept))),

@@ -156,13 +156,17 @@ class Solving:
                 if role == REFERENCE and reference is None:
                     raise Problem(f"guidance {each.kind}: give the picture to compare with, --reference PICTURE")
                 if role != REFERENCE and role not in own | given:
-                    option = f"--{role}" if role in _ASKING else f"--guide {role}=MODEL"
                     raise Problem(
-                        f"guidance {each.kind}: {model} has no {_WORDS.get(role, role)} of its own: give one with {option}"
+                        f"guidance {each.kind}: {model} has no {_WORDS.get(role, role)} of its own: "
+                        f"give one with {self.option(role)}"
                     )
         names = {role: given[role][1] if role in given else own[role] for role in asked - {REFERENCE}}
         loaded = load_guides(names, self.device, self.precision)
         return loaded if reference is None else {**loaded, REFERENCE: reference}
+
+    def option(self, role: str) -> str:
+        """The option that names the guide of a role."""
+        return f"--{role}" if role in _ASKING else f"--guide {role}=MODEL"
 
     def _given(self) -> dict[str, tuple[str, str]]:
         """The options that name guides, as they were written, and the names, by role. Raises Problem."""
@@ -189,10 +193,16 @@ _WORDS = {"weak": "weaker model (smaller or less trained)"}
 def _listed(role: str) -> str:
     """Roles of guides in guidance, and the nearest to another word."""
     from lodestar.config import nearest
+
+    known = known_roles()
+    return f"{', '.join(known)}{nearest(role, known)}"
+
+
+def known_roles() -> list[str]:
+    """The roles of guides that guidance asks for."""
     from lodestar.guidance import KINDS, Guidance
 
-    known = sorted({each.role for each in KINDS.members if issubclass(each, Guidance) and each.role is not None})
-    return f"{', '.join(known)}{nearest(role, known)}"
+    return sorted({each.role for each in KINDS.members if issubclass(each, Guidance) and each.role is not None})
 
 
 @dataclass(frozen=True)
@@ -215,6 +225,10 @@ class Prompting:
         list[str] | None,
         typer.Option("--prompt", help="A text to make a picture of, for models that know texts. Repeatable: in turn."),
     ] = None
+    style: Annotated[
+        list[str] | None,
+        typer.Option("--style", help="A style that the model knows, as a word behind the prompt. Repeatable: in turn."),
+    ] = None
     cut_prompt: Annotated[
         bool, typer.Option("--cut-prompt", help="Cut a prompt that is longer than the model's context, instead of refusing it.")
     ] = False
@@ -232,7 +246,7 @@ class Prompting:
 
         if self.cut_prompt and not self.prompt:
             raise Problem("--cut-prompt has no effect without --prompt")
-        return Prompts.of(self.prompt or None, self.cut_prompt)
+        return Prompts.of(self.prompt or None, self.cut_prompt, self.style or None)
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lodestar.cli.options import Count, Device, Model, Out, Prompting, Sampling, ask, flattened, load_judge
+from lodestar.cli.then import Cascading
 from lodestar.config import CANDIDATES
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def sample(
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
     prompting: Prompting = Prompting(),
+    cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(),
 ) -> None:
     """Sample pictures: numbered PNG files, a grid, and a manifest."""
@@ -43,19 +45,18 @@ def sample(
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
-    from lodestar.generators.request import seeded
     from lodestar.library import load_diffusion
     from lodestar.progress import progress
 
     if npz and best_of > 1:
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
-    network = load_diffusion(model, sampling.device, sampling.precision)
+    network = cascading.onto(load_diffusion(model, sampling.device, sampling.precision), sampling)
     reference = network.reference(prompting.reference) if prompting.reference else None
     guides = sampling.guides(model, how.guidance, reference)
-    judging = load_judge(model, judge, best_of, sampling)
+    judging = load_judge(cascading.last(model), judge, best_of, sampling)
     wanted = candidates(network.wanted(ask(label, count), prompting.prompts(), count, guides), best_of)
-    asked = referring(seeded(wanted, sampling.seed, network.resolved(how)), guides, best_of)
+    asked = referring(network.request(wanted, sampling.seed, how), guides, best_of)
     frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
     origin = network.origin(guides)
     folder = sampling.out or free_folder("out", Path(model).stem)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from lodestar.conditions.ask import Ask
@@ -21,6 +22,8 @@ from lodestar.text import AnyTokenizer, LanguageModel, OwnTokenizer
 
 NOTHING = -1
 """Place after a text, in the place of a token."""
+STYLES = 1_000
+"""Maximum number of styles."""
 _KEPT = 1_000
 """Maximum number of texts whose signals are kept."""
 
@@ -31,6 +34,8 @@ class TextCondition(Condition):
     kind: Literal["text"] = "text"
     tokenizer: AnyTokenizer = OwnTokenizer()
     network: TextTransformerConfig = TextTransformerConfig()
+    styles: tuple[str, ...] = Field(default=(), max_length=STYLES)
+    """Styles behind the captions in training: each is a word for a prompt (`lodestar.data.captions.styled`)."""
 
     def build(self, width: int) -> TextEncoder:
         return TextEncoder(self, width)

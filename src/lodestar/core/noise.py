@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import random
 from collections.abc import Sequence
@@ -13,8 +14,6 @@ from lodestar.config import SEEDS, Problem
 
 _WORDS = slice(24, 24 + 8 * 624)
 """Position of the Mersenne Twister's 624 words, 8 bytes each, in a CPU generator state of torch."""
-_BESIDE = 0x9E3779B97F4A7C15
-"""Distance of two seeds of a picture, so large that no request has both (2⁶⁴ divided by the golden ratio)."""
 
 
 class SeededNoise:
@@ -55,9 +54,12 @@ def generator(seed: int) -> torch.Generator:
     return made
 
 
-def beside(seed: int) -> int:
-    """The seed for noise that a picture needs beside that of its sampling, of 64 bits too."""
-    return (seed + _BESIDE) % SEEDS
+def derived(seed: int, stage: int) -> int:
+    """The seed of a further stage of a cascade, whose noise is independent of the stages before: 64 bits of a SHA-256.
+
+    Stage 0 is the noise of the small picture that a stage enlarges.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") % SEEDS
 
 
 def seeds_from(first: int, count: int) -> tuple[int, ...]:

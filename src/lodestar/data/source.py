@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -16,7 +16,7 @@ from lodestar.config import Problem, nearest, shown
 from lodestar.data.archive import TARS, TarRows, ZipRows
 from lodestar.data.arrays import digits
 from lodestar.data.batch import Row, good_row
-from lodestar.data.captions import Texts
+from lodestar.data.captions import STYLE, Reader, Texts
 from lodestar.data.channels import stored_channels
 from lodestar.data.colour import convert
 from lodestar.data.columns import Asked
@@ -25,7 +25,7 @@ from lodestar.data.hub import HubRows, load
 from lodestar.data.npz import NpzRows
 from lodestar.data.objects import ObjectRows
 from lodestar.data.parquet import ParquetRows
-from lodestar.data.rows import JoinedRows, PartRows, Rows
+from lodestar.data.rows import JoinedRows, PartRows, Rows, Styled
 from lodestar.data.selection import selected, shards
 from lodestar.data.shapes import SPLITS, ShapeRows
 from lodestar.data.transforms import Size, fit, pair, show, to_array
@@ -93,6 +93,21 @@ class Source:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @cached_property
+    def styles(self) -> tuple[str, ...]:
+        """The styles of the pictures, where they are asked for, in alphabetical order; tables are read without their pictures."""
+        styles = self.rows.styles() if isinstance(self.rows, Styled) else ()
+        return tuple(sorted({style for style in styles or self._styles_by_row() if style is not None}))
+
+    def _styles_by_row(self) -> Iterator[str | None]:
+        """The style of each row that is no table's, unless the first says that none is asked for; None where it is bad."""
+        for index in range(len(self) if self.rows.texts is not None else 0):
+            texts = _texts_at(self.rows.texts, index)
+            if index == 0 and texts is not None and STYLE not in texts:
+                return
+            style = (texts or {}).get(STYLE)
+            yield style if isinstance(style, str) else None
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int | None]:
         """Picture uint8 [C,H,W] (not to be written to) and label at `index`.
@@ -330,6 +345,14 @@ def _no_such(path: Path, spec: str) -> Problem:
         return Problem(f"no folder {str(beside)!r}, so no data {spec!r}: give {allowed}")
     guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *(_MADE if spec == path.name else [])])
     return Problem(f"no data {spec!r}: give {allowed}{guess}")
+
+
+def _texts_at(texts: Reader | None, index: int) -> Texts | None:
+    """The texts of a row; None where they are missing, or are none, as is told when the row is read."""
+    try:
+        return None if texts is None else texts(index)
+    except Exception:
+        return None
 
 
 def _size(picture: Image.Image) -> Size:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -48,6 +48,9 @@ from lodestar.models.look import look
 from lodestar.nets.precision import Precision, name_of
 from lodestar.samplers import Sampler
 
+_AT_ONCE = 32
+"""Number of asks that are checked at once: pictures are enlarged for each."""
+
 
 @dataclass(frozen=True)
 class PreparedSampling:
@@ -57,6 +60,8 @@ class PreparedSampling:
     request: Request
     sampler: Sampler
     steps: Sequence[Transition]
+    handed: Handed = field(default_factory=dict)
+    """Pictures handed over to the model's conditions, one for each of the request."""
 
     @property
     def length(self) -> int:
@@ -73,7 +78,7 @@ class PreparedSampling:
         size = 1 if self.sampler.adaptive else batch_size
         for first in range(0, len(asks), size):
             rows = asks[first : first + size]
-            denoise = self.guided.denoise(rows)
+            denoise = self.guided.denoise(rows, {name: each[first : first + size] for name, each in self.handed.items()})
             noise = SeededNoise([ask.seed for ask in rows], self.request.settings.temperature)
             given = noise.start(model.space, model.device) if start is None else start[first : first + size].to(model.device)
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
@@ -96,6 +101,19 @@ class Diffusion(DiffusionModel, Generator):
     @property
     def known(self) -> tuple[tuple[str, ...], int | None]:
         return self.config.names or (), self.config.denoiser.classes
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        return self.space
+
+    @property
+    def reads(self) -> bool:
+        return self.config.denoiser.text is not None
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        knows = self.config.denoiser.text
+        return () if knows is None else knows.styles
 
     @property
     def defaults(self) -> Settings:
@@ -121,9 +139,9 @@ class Diffusion(DiffusionModel, Generator):
             raise Problem(f"label {asked!r}: this model knows no classes")
         return read_label(asked, names, classes)
 
-    def prepare(self, asked: Request, guides: Guides | None = None) -> PreparedSampling:
-        guided, sampler, steps = self.check(asked, guides)
-        return PreparedSampling(guided, asked, sampler, steps)
+    def prepare(self, asked: Request, guides: Guides | None = None, handed: Handed = NOTHING) -> PreparedSampling:
+        guided, sampler, steps = self.check(asked, guides, handed)
+        return PreparedSampling(guided, asked, sampler, steps, handed)
 
     def reference(self, pictures: Any) -> Reference:
         if isinstance(pictures, Reference):
@@ -155,7 +173,9 @@ class Diffusion(DiffusionModel, Generator):
             self.check_label(ask.label, guided.guides)
         for text in dict.fromkeys(ask.text for ask in asked.asks):
             self.check_text(text, guided.guides)
-        guided.denoise(few, {name: pictures[: len(few)] for name, pictures in handed.items()})
+        for first in range(0, len(few), _AT_ONCE):
+            part = few[first : first + _AT_ONCE]
+            guided.denoise(part, {name: pictures[: len(part)] for name, pictures in handed.items()})
         check_intervals(guidance, sampler, steps, f"those of plan {how.steps!r}")
         renoising = next((f"guidance {each.kind}" for each in guidance if each.renoises), None)
         learned = self.config.denoiser.variance != "fixed"

@@ -14,7 +14,7 @@ from lodestar.conditions.signals import enlarged
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
-from lodestar.core.noise import SeededNoise, beside
+from lodestar.core.noise import SeededNoise, derived
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
 from lodestar.generators.guide import AUGMENT, NOTHING, Critic, Featured, Guide, Guides, Handed, Reference, Rival
@@ -200,7 +200,7 @@ def _pictures(model: DiffusionModel, asks: Sequence[Ask], handed: Handed) -> dic
         assert isinstance(small, LowRes)
         level, eps, seen = handed.get(AUGMENT), None, pixels.encode(pictures["low_res"])
         if level is not None:
-            level, eps = level.to(model.device), SeededNoise([beside(ask.seed) for ask in asks])(seen)
+            level, eps = level.to(model.device), SeededNoise([derived(ask.seed, 0) for ask in asks])(seen)
         # Resized here, once for the batch, and not in every step.
         pictures["low_res"] = enlarged(small.noised(seen, level, eps), size)
     if "masked" in known and "masked" not in pictures:

@@ -13,6 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.conditions import Ask, LabelCondition, LowRes, Masked, TextCondition
+from lodestar.conditions.text import STYLES
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.data.batch import Batch, DataFacts
@@ -95,7 +96,9 @@ class TrainDenoiser(Task):
         assert text is not None
         if not facts.captions:
             raise Problem("captions are missing: this run is told texts, and its data has none")
-        return text.settled(facts.texts)
+        if len(facts.styles) > STYLES:
+            raise Problem(f"data.style_column: {len(facts.styles):,} styles are in the data, and {STYLES:,} is the most")
+        return text.settled(facts.texts).replace(styles=facts.styles or text.styles)
 
     def _check_loss(self) -> None:
         """Raise Problem where objective, levels, prediction and variance mean nothing together."""

@@ -55,7 +55,7 @@ def train(
     transforms = run.data.transforms
     size = transforms.applied_size(source.size)
     texts = partial(captions_of, source) if source.captioned else None
-    facts = DataFacts(source.channels, size, source.names, source.captioned, texts)
+    facts = DataFacts(source.channels, size, source.names, source.captioned, texts, source.styles)
     run = run.replace(task=run.task.resolve(facts))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):

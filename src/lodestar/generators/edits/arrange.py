@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +92,7 @@ def arrange(
         if how.enlarges and label is None and model.classes(guides)[1] is not None:
             label = _told(model, material)
         if how.enlarges and not prompts.texts:
-            prompts = Prompts(material.texts, cut=True)
+            prompts = replace(prompts, texts=material.texts, cut=True)
         wanted = model.wanted(label or ["none"], prompts, None, guides)
         origins = _origins(model, how, origin, pictures, guides)
     if seed and not how.draws(pictures):
