@@ -129,7 +129,7 @@ def test_without_pictures_it_is_refused() -> None:
     with pytest.raises(Problem, match="enlarges pictures of 4×4, and is given none"):
         model.edit(SDEdit(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
     with pytest.raises(Problem, match=r"picture 0 is \(3, 8, 8\): the model's are \(3, 4, 4\)"):
-        model.edit(Upsample(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
+        model.edit(Upsample(fit=True), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
     with pytest.raises(Problem, match="needs a picture to enlarge"):
         model.edit(Upsample(), label=0)
     with pytest.raises(Problem, match="nothing tells the pictures'"):

@@ -148,7 +148,7 @@ def make(
     network = load_diffusion(model, options.device, options.precision)
     reference = network.reference(content[1].reference) if content[1].reference else None
     guides = options.guides(model, how_made.guidance, reference)
-    material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or ())
+    material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or (), how.keeps_size)
     prompts = content[1].prompts()
     asked = arrange(network, how, material, ask(content[0], count), origin, count, seed, guides, prompts).replace(
         settings=network.resolved(how_made)

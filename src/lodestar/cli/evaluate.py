@@ -78,19 +78,16 @@ def evaluate(
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
     if bpd := next((each for each in read_metrics(metric) or () if isinstance(each, BPD)), None):
-        beside = {
-            "another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor, "--then": cascading.then,
-        }  # fmt: skip
-        _bpd(model, reference, bpd, count, beside | _guided(sampling, seeds), sampling)
+        beside = {"another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor}
+        _bpd(model, reference, bpd, count, beside | _guided(sampling, seeds, cascading), sampling)
         return
-    network, pictures = None if model is None else opened(model, sampling.device, sampling.precision), samples or model
+    network, pictures = opened(model, sampling.device, sampling.precision) if model else None, samples or model or ""
     if network is None:
-        refuse_idle({"--then": cascading.then} | _sampled(sampling, count) | _guided(sampling, seeds))
-    cascade = network and cascading.onto(network, sampling)
+        refuse_idle(_sampled(sampling, count) | _guided(sampling, seeds, cascading))
     measured_with = choose_extractor(extractor, reference, sampling.device)
     report = evaluate(
-        cascade or open_source(pictures or "", channels=measured_with.channels, labels=False), reference,
-        count=count, metrics=metric, seeds=seeds, seed=sampling.seed, extractor=measured_with,
+        cascading.onto(network, sampling) if network else open_source(pictures, channels=measured_with.channels, labels=False),
+        reference, count=count, metrics=metric, seeds=seeds, seed=sampling.seed, extractor=measured_with,
         guides=None if model is None or network is None else sampling.guides(model, sampling.settings().guidance),
         batch_size=sampling.batch_size, out=sampling.out, **sampling.asked(),
     )  # fmt: skip
@@ -105,11 +102,12 @@ def _sampled(sampling: Sampling, count: int | None) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _guided(sampling: Sampling, seeds: int) -> dict[str, object]:
-    """The options of guidance and of noise, and whether each is given."""
+def _guided(sampling: Sampling, seeds: int, cascading: Cascading) -> dict[str, object]:
+    """The options of guidance, of noise and of cascades, and whether each is given."""
     return {
         "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak, "--guide": sampling.guide,
         "--temperature": sampling.temperature != 1, "--reuse": sampling.reuse != 1, "--seeds": seeds > 1,
+        "--then": cascading.then,
     }  # fmt: skip
 
 

@@ -39,6 +39,10 @@ IN_GRID = 400
 """Maximum number of pictures in the grid, the first: it is for looking at, and is held in memory."""
 
 
+_IN_GRID_VALUES = 2**29
+"""Maximum number of values of the pictures in the grid."""
+
+
 class Guided(Config):
     """A guide of the pictures."""
 
@@ -178,7 +182,9 @@ class Album:
 
     def finish(self) -> Path:
         """Write the grid of the pictures, of the first where there are many, and return its path."""
-        path, count = self.folder / "grid.png", min(len(self.manifest.request.asks), IN_GRID)
+        path = self.folder / "grid.png"
+        few = max(1, _IN_GRID_VALUES // load_png(self.path(0)).numel())
+        count = min(len(self.manifest.request.asks), IN_GRID, few)
         made, columns = torch.stack([load_png(self.path(k)) for k in range(count)]), None
         if isinstance(self.manifest.request, EditRequest) and self.material is not None:
             made, columns = _beside(made, self.manifest.request, self.material)

@@ -101,7 +101,7 @@ class PreparedCascade:
 
 
 class Cascade(Generator):
-    """Generators in series: the first makes pictures from noise, each further one enlarges those of the one before.
+    """Generators in series: pictures made from noise, and enlarged by one upsampler after another.
 
     Picture k depends on its own seed alone in all stages. Labels and prompts reach every stage that knows them.
     """

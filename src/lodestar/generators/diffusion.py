@@ -24,7 +24,7 @@ from lodestar.generators.agreement import check_augment, check_reuse, check_riva
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
-from lodestar.generators.edits.editing import PreparedEdit, check_material, handed_of, sampler_of, shape_of
+from lodestar.generators.edits.editing import PreparedEdit, check_material, handed_of, note_tiles, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import (
     NOTHING,
@@ -249,6 +249,7 @@ class Diffusion(DiffusionModel, Generator):
         settled = asked.replace(settings=asked.settings.replace(sampler=sampler))
         guided, sampler, steps = self.check(settled, guides, handed_of(asked, material))
         how.check(asked, sampler, steps, material.mask)
+        note_tiles(self, asked, material, how.length(steps))
         return PreparedEdit(guided, asked, material, sampler, steps)
 
     def edit(
@@ -269,12 +270,12 @@ class Diffusion(DiffusionModel, Generator):
 
         how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)``, ``Inpaint()`` or ``Upsample()``, or the short
         form of one, ``"sdedit:0.5"``. pictures: files, folders, albums, PIL pictures, arrays uint8 [H, W, C], or uint8 [P, C, H,
-        W] of the model's size (of the size that it enlarges). label: what the results are to be; every picture × every label,
-        but `Upsample` pairs picture k with label k (default: what an album says). origin: the class of the pictures, or of each,
-        which inversion goes up under; from origin to label goes an interpolation. mask: of `Inpaint`, a file that is white where
-        something is to be made, or bool [H, W]. count: how many results, instead of one for each picture and label. The rest is
-        `sample`'s (two prompts are the ends of an interpolation); a temperature is refused where no noise is drawn. Raises
-        Problem.
+        W] of the model's size; those to be enlarged have any size, from that of the model's input on. label: what the results
+        are to be; every picture × every label, but `Upsample` pairs picture k with label k (default: what an album says).
+        origin: the class of the pictures, or of each, which inversion goes up under; from origin to label goes an interpolation.
+        mask: of `Inpaint`, a file that is white where something is to be made, or bool [H, W]. count: how many results, instead
+        of one for each picture and label. The rest is `sample`'s (two prompts are the ends of an interpolation); a temperature
+        is refused where no noise is drawn. Raises Problem.
         """
         way: AnyEdit = checked("how", parse("edit", how, AnyEdit) if isinstance(how, str) else how, InstanceOf[Edit])
         count, batch_size = checked("count", count, Count | None), checked("batch size", batch_size, BatchSize)
@@ -285,7 +286,7 @@ class Diffusion(DiffusionModel, Generator):
         guides = given_guides(guides, None if reference is None else self.reference(reference))
         check_given(guides, chosen_settings.guidance)
         guiding = chosen(chosen_settings.guidance, guides, self.companions)
-        material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask)
+        material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask, keeps_size=way.keeps_size)
         asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding, prompts)
         asked = asked.replace(settings=self.resolved(chosen_settings))
         frames = self.prepare_edit(asked, material, guiding).frames(batch_size)
