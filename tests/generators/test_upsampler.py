@@ -12,7 +12,7 @@ from torch import Tensor
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, LowRes, Signals
 from lodestar.conditions.low_res import beside
-from lodestar.config import Problem
+from lodestar.config import Note, Problem
 from lodestar.core.schedule import Linear
 from lodestar.data import Batch, DataFacts
 from lodestar.degradations import BSR, Blur
@@ -236,3 +236,16 @@ def test_windows_are_trained_on_and_wholes_are_made() -> None:
     cond, _ = learner.condition(Batch({"image": image, "label": torch.zeros(4).long()}), pixels.encode(image), Rng(rng, 4))
     assert cond["low_res"].shape == (4, 3, 4, 4), "a window's own part of the small picture"
     assert task.model.size == (16, 16) and task.model.denoiser.low_res == (8, 8)
+
+
+def test_tiles_of_a_large_picture_share_its_noise() -> None:
+    model, seen = randomized(Diffusion(config(None, augment=0.4)), 0), list[Tensor]()
+    model.denoiser.low_res.register_forward_hook(lambda module, given, signals: seen.append(signals.planes))
+    large = torch.full((1, 3, 4, 6), 128, dtype=torch.uint8)
+    with pytest.warns(Note, match="2 overlapping tiles"):
+        made = model.edit(Upsample(overlap=0.5), large, augment=0.3, seed=4).images
+    assert made.shape == (1, 3, 8, 12)
+    first, second = torch.cat(seen)[-2:]
+    # Enlarged by themselves, tiles differ at their borders alone.
+    torch.testing.assert_close(first[:, 2:6, 5:7], second[:, 2:6, 1:3])
+    assert first[:, 2:6, 5:7].std() > 0.1

@@ -17,7 +17,7 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise, derived
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.guide import AUGMENT, NOTHING, Critic, Featured, Guide, Guides, Handed, Reference, Rival
+from lodestar.generators.guide import AUGMENT, EPS, NOTHING, Critic, Featured, Guide, Guides, Handed, Reference, Rival
 from lodestar.guidance import (
     REFERENCE,
     Composition,
@@ -190,6 +190,11 @@ def bind(model: DiffusionModel, asks: Sequence[Ask], handed: Handed = NOTHING) -
     return model.denoiser.bind(cond, keep, null, None if composition is None else composition[0])
 
 
+def small_noise(asks: Sequence[Ask], shape: tuple[int, ...]) -> Tensor:
+    """The noise of the small pictures that are enlarged, float32 [B, *shape]: of each ask's seed alone."""
+    return SeededNoise([derived(ask.seed, 0) for ask in asks]).start(shape)
+
+
 def _pictures(model: DiffusionModel, asks: Sequence[Ask], handed: Handed) -> dict[str, Tensor]:
     """The pictures that the conditions are handed, as their encoders take them."""
     channels, *size = model.space
@@ -200,7 +205,8 @@ def _pictures(model: DiffusionModel, asks: Sequence[Ask], handed: Handed) -> dic
         assert isinstance(small, LowRes)
         level, eps, seen = handed.get(AUGMENT), None, pixels.encode(pictures["low_res"])
         if level is not None:
-            level, eps = level.to(model.device), SeededNoise([derived(ask.seed, 0) for ask in asks])(seen)
+            noise = handed[EPS] if EPS in handed else small_noise(asks, tuple(seen.shape[1:]))
+            level, eps = level.to(model.device), noise.to(model.device)
         # Resized here, once for the batch, and not in every step.
         pictures["low_res"] = enlarged(small.noised(seen, level, eps), size)
     if "masked" in known and "masked" not in pictures:
