@@ -35,6 +35,12 @@ def test_the_gpus_benchmark_stops_when_its_time_is_over(tmp_path: Path) -> None:
     assert set(told["tables"]) == {"peak"} and len(told["left_out"]) >= 4 and "left out: " in printed
 
 
+def test_degradations_are_timed_without_the_published_code_too() -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), "degradations", "--repeats", "1"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    assert "BSR degradation" in done.stdout and "64×64 by 2" in done.stdout and "skipped" not in done.stdout
+
+
 @pytest.mark.parametrize(("part", "said"), [("nonsense", "unknown part 'nonsense'"), ("loop", "")])
 def test_parts_are_chosen_by_name(part: str, said: str) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), part, "--repeats", "1"]

@@ -42,8 +42,6 @@ LATER: dict[str, str] = {
     "cfg_karlo_prior": _TEXT,
     "cfg_karlo_decoder": _TEXT,
     "cfg_karlo_sr": _TEXT,
-    "degradation_gaussian_blur": _TEXT,
-    "degradation_bsrgan": _TEXT,
     "ka_dec": _TEXT,
     "ka_prior": _TEXT,
     "ka_sr": _TEXT,

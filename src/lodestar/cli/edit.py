@@ -131,10 +131,11 @@ def make(
     picture: list[int] | None = None,
     content: tuple[list[str] | None, Prompting] = (None, Prompting()),
     count: int | None = None,
+    augment: float = 0.0,
 ) -> None:
     """Make the pictures of an edit, and save them with their grid and manifest; prints where. content: labels and prompts.
 
-    Raises Problem.
+    augment: noise level of small pictures. Raises Problem.
     """
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.edits.arrange import arrange, gather
@@ -143,7 +144,7 @@ def make(
     from lodestar.progress import progress
 
     seed = options.seed if isinstance(options, Sampling) else 0
-    how_made = options.settings()
+    how_made = options.settings().replace(augment=augment)
     network = load_diffusion(model, options.device, options.precision)
     reference = network.reference(content[1].reference) if content[1].reference else None
     guides = options.guides(model, how_made.guidance, reference)

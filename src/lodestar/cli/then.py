@@ -16,8 +16,9 @@ from lodestar.config import Problem, nearest
 if TYPE_CHECKING:
     from lodestar.generators.base import Generator
     from lodestar.generators.cascade import Stage
+    from lodestar.generators.request import Asked
 
-_NUMBERS = ("clamp", "temperature", "reuse")
+_NUMBERS = ("clamp", "temperature", "reuse", "augment")
 """Settings that are one number or truth value."""
 _LISTED = ("sampler", "guidance")
 """Settings whose values may have settings of their own after commas."""
@@ -32,7 +33,7 @@ class Cascading:
         typer.Option(
             "--then",
             help="An upsampler that enlarges the pictures, with settings of its own: MODEL,steps=fast27,sampler=ddim,"
-            "guidance=cfg:3 (also clamp, temperature, reuse, classifier=MODEL). Repeatable: in series.",
+            "guidance=cfg:3 (also clamp, temperature, reuse, augment, classifier=MODEL). Repeatable: in series.",
         ),
     ] = None
 
@@ -54,6 +55,10 @@ class Further(Sampling):
     """A further stage, as options have it."""
 
     model: str = ""
+    augment: float = 0.0
+
+    def asked(self) -> Asked:
+        return super().asked() | {"augment": self.augment}
 
     def option(self, role: str) -> str:
         return f"--then {self.model},…,{role}=MODEL"
@@ -84,7 +89,7 @@ def read(text: str, options: Solving) -> Further:
         return Further(
             model=model, guidance=given.get("guidance"), sampler=_one(given, "sampler"), steps=_one(given, "steps"),
             guide=[f"{role}={value}" for role in known_roles() for value in given.get(role, ())],
-            clamp=numbers.clamp, temperature=numbers.temperature, reuse=numbers.reuse,
+            clamp=numbers.clamp, temperature=numbers.temperature, reuse=numbers.reuse, augment=numbers.augment,
             device=options.device, precision=options.precision,
         )  # fmt: skip
 

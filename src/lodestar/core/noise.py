@@ -55,7 +55,10 @@ def generator(seed: int) -> torch.Generator:
 
 
 def derived(seed: int, stage: int) -> int:
-    """The seed of a further stage of a cascade, whose noise is independent of the stages before: 64 bits of a SHA-256."""
+    """The seed of a further stage of a cascade, whose noise is independent of the stages before: 64 bits of a SHA-256.
+
+    Stage 0 is the noise of the small picture that a stage enlarges.
+    """
     return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") % SEEDS
 
 

@@ -29,8 +29,8 @@ class Stage:
     """A further stage of a cascade: an upsampler, with settings and guides of its own."""
 
     def __init__(self, model: Diffusion, *, guides: Guides | None = None, **how: Unpack[Asked]) -> None:
-        """guides: by role, for this stage's guidance. how: steps, sampler, guidance, clamp, temperature, reuse, as in
-        `Generator.sample`; default the model's own. Raises Problem."""
+        """guides: by role, for this stage's guidance. how: steps, sampler, guidance, clamp, temperature, reuse, augment, as
+        in `Generator.sample`; default the model's own. Raises Problem."""
         if not isinstance(model, Diffusion):
             raise Problem(f"a further stage of a cascade is a diffusion model that enlarges pictures, and not {shown(model)}")
         if model.config.denoiser.low_res is None:

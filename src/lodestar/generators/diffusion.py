@@ -20,7 +20,7 @@ from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.plan import Optimized, parse_plan
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.agreement import check_reuse, check_rival, note_sampler
+from lodestar.generators.agreement import check_augment, check_reuse, check_rival, note_sampler
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
@@ -166,7 +166,8 @@ class Diffusion(DiffusionModel, Generator):
         how = self.complete(asked.settings)
         steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None
-        guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions), how.reuse)
+        guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions), how.reuse, how.augment)
+        check_augment(how.augment, self.config)
         few = list({(ask.label, ask.reference, ask.text is None): ask for ask in reversed(asked.asks)}.values())
         for ask in few:
             self.check_label(ask.label, guided.guides)

@@ -25,8 +25,14 @@ Handed = Mapping[str, Tensor]
 """Pictures handed over to conditions, by the conditions' names, a row for each ask.
 
 "low_res" are to be enlarged, uint8 [B, C, h, w]; "masked" are known parts, float32 [B, C + 1, H, W], as by
-`lodestar.conditions.masked.known`.
+`lodestar.conditions.masked.known`. Beside them may be `AUGMENT`
+and `EPS`.
 """
+
+AUGMENT = "augment"
+"""Name among what is handed over of the noise levels of "low_res", float32 [B]; none is 0."""
+EPS = "augment_noise"
+"""Name of the noise of "low_res", float32 [B, C, h, w], where pictures are parts of larger ones; else it is drawn by seeds."""
 
 NOTHING: Handed = MappingProxyType({})
 

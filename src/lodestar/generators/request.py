@@ -40,6 +40,9 @@ class Settings(Config):
     reuse: int = Field(default=1, ge=1, le=TIMESTEPS)
     """The whole network runs in every so many steps, and in the others its finest resolution alone, with the deep features of the
     last whole step (DeepCache, Ma et al. 2024); 1 is no reuse."""
+    augment: float = Field(default=0.0, ge=0, le=1)
+    """Noise level of the small pictures that an upsampler trained so enlarges (conditioning augmentation, Ho et al. 2022): more
+    lets it change more of them, and mend their faults."""
 
     @field_validator("steps")
     @classmethod
@@ -80,6 +83,7 @@ class Asked(TypedDict, total=False):
     clamp: bool
     temperature: float
     reuse: int
+    augment: float
 
 
 class Wanted(Asked, total=False):

@@ -53,7 +53,7 @@ def train(
     source, held_out = open_data(run, given)
     run = given.named(run, source, held_out)
     transforms = run.data.transforms
-    size = transforms.result_size(source.size)
+    size = transforms.applied_size(source.size)
     texts = partial(captions_of, source) if source.captioned else None
     facts = DataFacts(source.channels, size, source.names, source.captioned, texts, source.styles)
     run = run.replace(task=run.task.resolve(facts))

@@ -15,6 +15,8 @@ from lodestar.core.noise import seeds_from
 from lodestar.core.transition import Transition
 from lodestar.generators.edits.base import Edit, EditJob, asking
 from lodestar.generators.edits.tiles import Size, Tiling, tiled
+from lodestar.generators.guide import EPS
+from lodestar.generators.guided import small_noise
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import State
 
@@ -63,8 +65,11 @@ class Upsample(Edit):
             yield from job.sampler(job.denoise(job.request.asks), job.start(), job.steps, job.noise)
             return
 
+        small = job.handed["low_res"]
+        eps = small_noise(job.request.asks, tuple(small.shape[1:]))
+
         def bind(corners: Sequence[tuple[int, int]]) -> Denoise:
-            tiles = torch.cat([tiling.small(job.handed["low_res"], corner) for corner in corners])
-            return job.guided.denoise(job.request.asks * len(corners), {"low_res": tiles})
+            tiles, noise = (torch.cat([tiling.small(whole, corner) for corner in corners]) for whole in (small, eps))
+            return job.guided.denoise(job.request.asks * len(corners), {"low_res": tiles, EPS: noise})
 
         yield from job.sampler(tiled(tiling, bind, job.at_once), job.start(tiling.result), job.steps, job.noise)
