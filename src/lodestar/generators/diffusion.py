@@ -98,6 +98,10 @@ class Diffusion(DiffusionModel, Generator):
         return self.config.names or (), self.config.denoiser.classes
 
     @property
+    def reads(self) -> bool:
+        return self.config.denoiser.text is not None
+
+    @property
     def defaults(self) -> Settings:
         return Settings(steps=self.config.steps, sampler=self.config.sampler)
 
