@@ -161,7 +161,7 @@ def measure(
         **_merged(numbers),
         **_compared(against, ours, run.out, picture, notes),
         **_made_by(model, asked, guides or {}),
-        captions=None if run.captions is None else run.captions.spec,
+        captions=run.captions.spec or None if run.captions else None,
         seconds=seconds,
         images_per_second=fastest,
     )
@@ -265,7 +265,7 @@ def evaluate_pictures(
             () if ours is None else left_out(pictures, ours),
         ),
         guide_digests={role: digest(guide) for role, guide in (guides or {}).items()} or None,
-        captions=None if run.captions is None else run.captions.spec,
+        captions=run.captions.spec or None if run.captions else None,
         pictures=pictures.spec,
     )  # fmt: skip
 

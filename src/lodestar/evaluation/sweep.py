@@ -45,6 +45,8 @@ METRICS: tuple[Metric, ...] = (*_FEATURES, Caption(), ClipScore())
 """Metrics that are drawn; by default those of features, as far as extractor and reference go."""
 _CLAIMS = ("attributes", "relation", "right")
 _ACCURACIES = tuple(f"caption_{group}{claim}" for group in ("", "one_", "two_", "three_") for claim in _CLAIMS)
+DETAILS = ("score_std", "seconds", "clip_cosine", *(name for name in _ACCURACIES if name.count("_") > 1))
+"""Numbers that only the CSV has."""
 _NUMBERS = (
     *("frechet", "score", "score_std", "precision", "recall", "f_score", *_ACCURACIES, "clip_score", "clip_cosine"),
     *("seconds", "images_per_second"),

@@ -15,7 +15,7 @@ from lodestar.evaluation.metrics.base import roles
 from lodestar.evaluation.reference import Reference, choose_extractor
 from lodestar.evaluation.report import Tabular
 from lodestar.evaluation.run import Measurement
-from lodestar.evaluation.sweep import Row
+from lodestar.evaluation.sweep import DETAILS, Row
 from lodestar.evaluation.sweep import sweep as run
 from lodestar.generators.base import Generator
 from lodestar.generators.guide import Guides, check_given
@@ -41,7 +41,7 @@ class Swept(Tabular):
 
     def table(self) -> Table:
         """For a person: the values, and their numbers."""
-        told = {name: name.replace("_", " ") for name in self.rows[0].numbers if name not in ("score_std", "seconds")}
+        told = {name: name.replace("_", " ") for name in self.rows[0].numbers if name not in DETAILS}
         cells = [dict(zip(self.names, row.values, strict=True)) | {name: row.numbers[name] for name in told} for row in self.rows]
         return laid_out(cells, {name: name for name in self.names} | told)
 
