@@ -70,8 +70,10 @@ def draw(path: Path, title: str, curves: dict[str, list[str]], rows: dict[str, R
                 spread = [row.intervals.get(y, 0.0) for row in mine]
                 places = [row.numbers[x] for row in mine], [row.numbers[y] for row in mine]
                 axes.errorbar(*places, yerr=spread, marker="o", markersize=4, capsize=2, label=name)
-                for text, *place in zip(["1", *(text.partition(":")[2] for text in guided)], *places, strict=True):
+                for text, *place in zip(["none", *(text.partition(":")[2] for text in guided)], *places, strict=True):
                     axes.annotate(text, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+        if y == "caption_right":
+            axes.set_ylim(bottom=0)
         axes.set_xlabel(across)
         axes.set_ylabel(up)
         axes.grid(alpha=0.3)
@@ -88,9 +90,10 @@ def page(options: argparse.Namespace, rows: dict[str, Row], precision: str, pict
         cells = [f"{row.numbers[name]:.3g}" if name in row.numbers else "" for name in columns]
         lines.append(f"| {text} | {' | '.join(cells)} | {1 / row.numbers['images_per_second']:.2g} |")
     widest = Share(options.count // 2, options.count).half_width()
-    scorer = (
-        f"`{Path(options.clip_score or options.clip).stem}`" if options.clip_score or options.clip else "the model's own CLIP"
-    )
+    by = options.clip_score or options.clip
+    scorer = f"`{Path(by).stem}`" if by else "the model's own CLIP"
+    if by and by == options.clip:
+        scorer += ", the one that guides, which flatters its own pictures"
     return "\n".join(
         [
             "# Guidance of a text-to-image model",
