@@ -28,10 +28,10 @@ def sample(
     count: Count = None,
     best_of: Annotated[
         int,
-        typer.Option("--best-of", min=1, max=CANDIDATES, help="Candidates for each picture; the classifier's surest is kept."),
+        typer.Option("--best-of", min=1, max=CANDIDATES, help="Candidates for each picture; the judge's surest is kept."),
     ] = 1,
     judge: Annotated[
-        str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
+        str | None, typer.Option("--judge", help="The classifier or CLIP of --best-of (name, run or file); default its own.")
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
     prompting: Prompting = Prompting(),

@@ -145,7 +145,7 @@ class Source:
 
         Raises Problem.
         """
-        texts = self._texts(index)
+        texts = self.texts(index)
         image = None if texts is None else self.image(index)
         if texts is None or image is None:
             return None
@@ -167,7 +167,7 @@ class Source:
         if self.rows.labels is not None:
             digest.update(self.rows.labels.tobytes())
         for index in range(len(self)) if self.captioned else ():
-            digest.update(f"{self._texts(index)}".encode())
+            digest.update(f"{self.texts(index)}".encode())
         return digest.hexdigest()
 
     def _first_size(self) -> Size:
@@ -184,7 +184,7 @@ class Source:
             return None
         return self._good(index, "cannot be decoded", lambda: convert(self.rows.picture(index), self.channels))
 
-    def _texts(self, index: int) -> Texts | None:
+    def texts(self, index: int) -> Texts | None:
         """The texts of a row, none where none are asked for; None where they are bad and `skip_bad`. Raises Problem."""
         texts = self.rows.texts
         if texts is None:

@@ -30,7 +30,7 @@ from lodestar.generators.guide import (
     referring,
 )
 from lodestar.generators.origin import Origin
-from lodestar.generators.rejection import candidates, check_judge, surest
+from lodestar.generators.rejection import JUDGES, candidates, check_judge, surest
 from lodestar.generators.request import Frame, Prompts, Request, Settings, Wanted, listed, seeded, settings, taken
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
@@ -75,7 +75,7 @@ class Generator(abc.ABC):
 
     @property
     def reads(self) -> bool:
-        """True if the generator itself reads prompts."""
+        """True if the generator makes pictures of prompts."""
         return False
 
     @property
@@ -138,9 +138,9 @@ class Generator(abc.ABC):
         label: a class by name or number, several ("dog+ship", "not cat"), or one for each picture; None takes the classes in
         turn. count: how many pictures (default: as many as labels). Picture k has the seed `seed` + k and is the same whatever
         the batch size; a generator of torch draws the first seed. guides: the models that guidance asks for, by role; default
-        its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge" keeps the
-        surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
-        prompt: a text, or several in turn; `cut_prompt=True` shortens those that are too long. style: a style that the model
+        its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge", a classifier
+        or a CLIP, keeps the surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of +
+        j. prompt: a text, or several in turn; `cut_prompt=True` shortens those that are too long. style: a style that the model
         knows, or several in turn, behind the prompts. reference: the pictures to which
         guidance by content, structure or style compares, as files, PIL pictures or arrays: one for all, or several in turn.
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
@@ -152,7 +152,7 @@ class Generator(abc.ABC):
         prompts, others = taken(how)
         given = given_guides(guides, None if reference is None else self.reference(reference))
         chosen_settings = settings(**others)
-        check_given(given, chosen_settings.guidance, best_of)
+        check_given(given, chosen_settings.guidance, ["judge"] if best_of > 1 else [])
         guiding = chosen(chosen_settings.guidance, given, self.companions)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
         wanted = self.wanted(listed(label), prompts, count, guiding)
@@ -266,8 +266,8 @@ class Generator(abc.ABC):
         return Origin(self.name, self.digest, self.precision, self.classes(guides)[0], guides or {})
 
     def judge(self) -> Guide | None:
-        """The generator's own judge, by default its classifier; None without either."""
-        own = self.companions.get("judge") or self.companions.get("classifier")
+        """The generator's own judge, by default its classifier or CLIP; None without any."""
+        own = next((self.companions[role] for role in JUDGES if role in self.companions), None)
         return None if own is None else own()
 
     def surest(self, frames: Iterator[Frame], asked: Request, best_of: int, guide: Guide | None) -> tuple[Tensor, Request]:
