@@ -46,13 +46,14 @@ class Block(nn.Module):
         self.out = Linear(width, width)
         self.up, self.down = Linear(width, 4 * width), Linear(4 * width, width)
 
-    def forward(self, x: Tensor, causal: bool = False) -> Tensor:
-        """causal: no place attends to later ones."""
+    def forward(self, x: Tensor, causal: bool = False, first: bool = False) -> Tensor:
+        """causal: no place attends to later ones. first: the first place alone, [B, 1, width]."""
         qkv = self.qkv(self.norm1(x))
         if self.qv_bias is not None:
             of_q, of_v = self.qv_bias.to(x.dtype).chunk(2)
             qkv = qkv + torch.cat([of_q, torch.zeros_like(of_q), of_v])
-        x = x + self.out(attend(qkv, self.heads, "qkv_first", earlier if causal else None))
+        x = x[:, :1] if first else x
+        x = x + self.out(attend(qkv, self.heads, "qkv_first", earlier if causal else None, first=first))
         h = self.up(self.norm2(x))
         h = F.gelu(h) if self.activation == "gelu" else h * torch.sigmoid(1.702 * h)
         out: Tensor = x + self.down(h)
