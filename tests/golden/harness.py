@@ -38,16 +38,8 @@ _TEXT = "a later issue: GLIDE, CLIP and Karlo with their networks"
 
 # Kinds that are due later. This is the only place that excuses a kind from having an adapter.
 LATER: dict[str, str] = {
-    "manifest karlo": _TEXT,
-    "cfg_karlo_prior": _TEXT,
-    "cfg_karlo_decoder": _TEXT,
-    "cfg_karlo_sr": _TEXT,
     "degradation_gaussian_blur": _TEXT,
     "degradation_bsrgan": _TEXT,
-    "ka_dec": _TEXT,
-    "ka_prior": _TEXT,
-    "ka_sr": _TEXT,
-    "ka_srnet": _TEXT,
 }
 
 

@@ -34,6 +34,8 @@ class LowRes(Condition):
     kind: Literal["low_res"] = "low_res"
     size: tuple[Side, Side]
     """Height and width of the small picture."""
+    enlarging: Literal["bilinear", "bicubic"] = "bilinear"
+    """Enlargement to the size of the output; bicubic is that of a = −0.5 (Karlo's)."""
 
     @property
     def optional(self) -> bool:
@@ -49,7 +51,14 @@ class LowRes(Condition):
         raise AssertionError("pictures are handed over, not asked for")
 
     def seen(self, fields: Fields, x0: Tensor) -> Tensor:
-        return shrink(x0, self.size)
+        small = shrink(x0, self.size)
+        return small if self.enlarging == "bilinear" else self.enlarge(small, x0.shape[2:])
+
+    def enlarge(self, small: Tensor, size: Sequence[int]) -> Tensor:
+        """Small pictures [B, C, h, w] enlarged to a height and width."""
+        if self.enlarging == "bilinear":
+            return enlarged(small, size)
+        return F.interpolate(small.clamp(-1, 1), size=tuple(size), mode="bicubic", antialias=True)
 
 
 class LowResEncoder(Encoder):

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lodestar.codecs import pixels
-from lodestar.conditions import Ask, Composed, signs
-from lodestar.conditions.signals import enlarged
+from lodestar.conditions import Ask, Composed, LowRes, signs
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
@@ -193,7 +192,9 @@ def _pictures(model: DiffusionModel, count: int, handed: Handed) -> dict[str, Te
     pictures = {name: picture.to(model.device) for name, picture in handed.items() if name in known}
     if "low_res" in pictures:
         # Resized here, once for the batch, and not in every step.
-        pictures["low_res"] = enlarged(pixels.encode(pictures["low_res"]), size)
+        low_res = model.config.denoiser.condition("low_res")
+        assert isinstance(low_res, LowRes)
+        pictures["low_res"] = low_res.enlarge(pixels.encode(pictures["low_res"]), size)
     if "masked" in known and "masked" not in pictures:
         pictures["masked"] = torch.zeros(count, channels + 1, *size, device=model.device)
     return pictures

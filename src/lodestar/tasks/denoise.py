@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.conditions import Ask, LabelCondition, Masked, TextCondition
+from lodestar.conditions import Ask, LabelCondition, Masked, Texts
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.data.batch import Batch, DataFacts
@@ -58,7 +58,7 @@ class TrainDenoiser(Task):
 
     @property
     def captions(self) -> bool:
-        return any(condition.kind == "text" for condition in self.model.denoiser.conditions)
+        return self.model.denoiser.text is not None
 
     def resolve(self, facts: DataFacts) -> Self:
         if self.conditional and facts.names is None:
@@ -74,7 +74,8 @@ class TrainDenoiser(Task):
         names = facts.names if self.conditional else None
         usual = {each.kind: each for each in conditions(None if names is None else len(names), small)}
         if self.captions:
-            usual["text"] = self._text(facts)
+            text = self._text(facts)
+            usual[text.kind] = text
         given = {each.kind: each for each in denoiser.conditions if each.kind != "label" or names is not None}
         # A condition that is there keeps its place, since planes follow each other in this order.
         new = [each for kind, each in usual.items() if kind not in given]
@@ -86,7 +87,7 @@ class TrainDenoiser(Task):
         model = self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=droppable)
         return self.replace(model=model, label_drop=label_drop)
 
-    def _text(self, facts: DataFacts) -> TextCondition:
+    def _text(self, facts: DataFacts) -> Texts:
         """The condition on captions, ready for this data. Raises Problem."""
         text = self.model.denoiser.text
         assert text is not None
@@ -172,8 +173,8 @@ class DenoiseLearner(Learner):
         known = self.model.denoiser.config.conditions
         keep = rng.uniform() >= self.task.label_drop
         fields, keeps = dict(batch.fields), {condition.kind: keep for condition in known if condition.optional}
-        if "text" in keeps:
-            keeps["text"] = rng.uniform() >= self.task.caption_drop
+        if (text := self.model.denoiser.config.text) is not None:
+            keeps[text.kind] = rng.uniform() >= self.task.caption_drop
             self._captions = tuple(map(str, batch.fields["caption"]))
         if any(isinstance(condition, Masked) for condition in known):
             fields["mask"] = rng.draw(partial(holes, size=(x0.shape[2], x0.shape[3])))
