@@ -34,7 +34,7 @@ class Embeddings(Codec):
         return shape
 
     def build(self) -> Whitening:
-        return Whitening(self.embed)
+        return Whitening(self)
 
 
 class Whitening(Coder):
@@ -43,10 +43,11 @@ class Whitening(Coder):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, embed: int) -> None:
+    def __init__(self, config: Embeddings) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(embed))
-        self.register_buffer("std", torch.ones(embed))
+        self.config = config
+        self.register_buffer("mean", torch.zeros(config.embed))
+        self.register_buffer("std", torch.ones(config.embed))
 
     def encode(self, data: Tensor) -> Tensor:
         """Whitened embeddings [B, D, 1, 1], of embeddings [B, D, 1, 1]."""

@@ -158,7 +158,7 @@ class DenoiseLearner(Learner):
     def _grade(self, batch: Batch, drawn: Drawn, rng: Rng) -> Losses:
         """The objective of a batch at given levels."""
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
-        x0 = self.model.codec.encode(batch.image.to(self.device))
+        x0 = self.model.codec.encode(self.data(batch).to(self.device))
         eps = rng.normal(*x0.shape[1:])
         cond, keep = self.condition(batch, x0, rng)
         if task.pairing == "optimal":
@@ -167,6 +167,10 @@ class DenoiseLearner(Learner):
         x = schedule.forward(x0, drawn.level, eps)
         output = denoiser.output(x, drawn.level, denoiser.encode(cond, keep))
         return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
+
+    def data(self, batch: Batch) -> Tensor:
+        """The data of a batch, as the model's codec takes them."""
+        return batch.image
 
     def condition(self, batch: Batch, x0: Tensor, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions of a batch, encoded as x0, and masks of those kept, drawn from rng: as for `Denoiser.encode`."""
