@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from lodestar.conditions import AnyCondition, Cond, Condition, Encoder, LabelCondition, LowRes, Signals, TextCondition
+from lodestar.conditions import AnyCondition, Cond, Condition, Embedding, Encoder, LabelCondition, LowRes, Signals, Texts
 from lodestar.conditions.low_res import beside
 from lodestar.config import Channels, Config, Problem
 from lodestar.core.estimate import Estimate
@@ -38,19 +38,27 @@ class DenoiserConfig(Config):
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
-        names = [condition.kind for condition in self.conditions]
+        names, told = [condition.kind for condition in self.conditions], self._tokens()
         for name in (name for name in names if names.count(name) > 1 or name in _RESERVED):
             raise Problem(f"condition {name!r} is given twice, or its name is taken: each has a name of its own")
         channels = self.channels if "channels" in self.model_fields_set else self._told()
         planes = sum(condition.planes(channels) for condition in self.conditions)
         outputs = channels * (1 if self.variance == "fixed" else 2)
         network = self.network.replace(in_channels=channels + planes, out_channels=outputs)
-        if network.told != (self.text.network.width if self.text is not None else None):
-            network = network.listening(None if self.text is None else self.text.network.width)
+        if network.told != told:
+            network = network.listening(told)
         # The only place where a configuration is completed: it is frozen once this returns.
         object.__setattr__(self, "channels", channels)
         object.__setattr__(self, "network", network)
         return self
+
+    def _tokens(self) -> int | None:
+        """Width of the conditions' tokens; None without any. Raises Problem where widths differ."""
+        widths = {each.kind: each.told for each in self.conditions if each.told is not None}
+        if len(set(widths.values())) > 1:
+            each = ", ".join(f"{kind} {width}" for kind, width in widths.items())
+            raise Problem(f"the conditions' tokens have different widths ({each}): a network attends to tokens of one width")
+        return next(iter(widths.values()), None)
 
     def _told(self) -> int:
         """The data's channels, by those of the network. Raises Problem where none fit."""
@@ -71,10 +79,14 @@ class DenoiserConfig(Config):
         return label.classes if isinstance(label, LabelCondition) else None
 
     @property
-    def text(self) -> TextCondition | None:
+    def text(self) -> Texts | None:
         """The condition on texts, or None."""
-        text = self.condition("text")
-        return text if isinstance(text, TextCondition) else None
+        return next((each for each in self.conditions if isinstance(each, Texts)), None)
+
+    @property
+    def embedding(self) -> Embedding | None:
+        """The condition on a picture's embedding, or None."""
+        return next((each for each in self.conditions if isinstance(each, Embedding)), None)
 
     @property
     def low_res(self) -> tuple[int, int] | None:
@@ -150,7 +162,7 @@ class Denoiser(nn.Module):
         seen = x if isinstance(scale, float) and scale == 1.0 else spread(scale, x) * x
         seen = seen if signals.planes is None else beside(seen, signals.planes)
         # Networks that keep nothing, or are told no text, need not know of it.
-        more = {"kept": kept, "tokens": signals.tokens}
+        more = {"kept": kept, "tokens": signals.tokens, "mask": signals.mask}
         given = {name: each for name, each in more.items() if each is not None}
         value = self.network(seen, times, signals.emb, self.dtype, gather, **given)
         if self.config.variance == "fixed":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import http.client
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -19,7 +20,7 @@ _PATIENCE_SECONDS = 30
 
 def place(url: str) -> Path:
     """Path of the file at `url` in the cache folder's ``downloads``, present or not."""
-    return cache_folder() / "downloads" / url.rpartition("/")[2]
+    return cache_folder() / "downloads" / urllib.parse.unquote(url.rpartition("/")[2])
 
 
 def fetch(url: str, sha256: str | None) -> Path:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from lodestar import bundle, checkpoint, library
 from lodestar.bundle import MAIN, Found
+from lodestar.codecs import Embeddings
 from lodestar.conditions import LowRes
 from lodestar.config import from_json
 from lodestar.denoiser import DenoiserConfig
@@ -151,10 +152,14 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     if denoiser.low_res:
         _row(table, "enlarges", f"pictures of {denoiser.low_res[0]}×{denoiser.low_res[1]}{_made(denoiser)}")
     if (text := denoiser.text) is not None:
-        kind, context = text.tokenizer.kind, text.network.context
+        kind, context = text.tokenizer.kind, text.context
         _row(table, "prompts", f"of at most {context} tokens, tokenizer {kind}")
         if text.styles:
             _row(table, "styles", listed(text.styles))
+    if (told := denoiser.embedding) is not None:
+        _row(table, "decodes", f"embeddings of {told.embed} channels, of CLIP {told.space or 'not known'}")
+    if isinstance(config.codec, Embeddings):
+        _row(table, "makes", f"embeddings of CLIP {config.codec.space or 'not known'}")
     if denoiser.condition("masked") is not None:
         _row(table, "inpaints", "trained to, with the known part as its input")
     guided = "cfg, and classifier with one" if config.droppable else "classifier, with one"

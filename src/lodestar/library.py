@@ -15,6 +15,7 @@ from torch import nn
 
 from lodestar import bundle, checkpoint
 from lodestar.bundle import MAIN, SUFFIX, Found, embedded, packaged
+from lodestar.codecs import Embeddings
 from lodestar.config import Config, Problem, decode, first_line, nearest
 from lodestar.extras import need
 from lodestar.generators.album import Later, Manifest
@@ -22,11 +23,13 @@ from lodestar.generators.base import Generator
 from lodestar.generators.cascade import Cascade, Stage
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guide
+from lodestar.generators.unclip import UnClip, is_unclip
 from lodestar.guidance import REFERENCE
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.first import upgraded
+from lodestar.models.prior_ar import AutoregressiveConfig, AutoregressivePrior
 from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
 
 MODEL = "model.safetensors"
@@ -46,6 +49,7 @@ KINDS: dict[str, Kind] = {
     "diffusion": Kind(DiffusionConfig, Diffusion),
     "classifier": Kind(ClassifierModelConfig, PictureClassifier),
     "clip": Kind(ClipModelConfig, PictureClip),
+    "prior_ar": Kind(AutoregressiveConfig, AutoregressivePrior),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 
@@ -102,7 +106,7 @@ def load(
     for a diffusion model with ranges (`lodestar.quantize`), "int8", for which a classifier takes bfloat16 or float32; default the
     fastest on the device, measured once on CPUs (`lodestar.nets.precision.choose_dtype`). kind: "diffusion",
     "classifier" or "clip", if only that will do. Returns a `Diffusion`, a `PictureClassifier`, a `PictureClip`, or what another
-    kind of `KINDS` builds.
+    kind of `KINDS` builds; of a bundle with a decoder and a CLIP, and without `kind`, an `UnClip`.
     Raises Problem if there is no such model, or it is damaged or of another kind.
     """
     path = find(name)
@@ -118,6 +122,21 @@ def load(
     model.name, model.digest, model.provenance = str(name), header.digest, header.provenance
     if isinstance(model, Generator):
         model.companions = {role: partial(load, other, target, dtype=dtype) for role, other in companions(name).items()}
+    parts_of = bundled(name)
+    if kind is None and parts_of is not None and isinstance(model, Diffusion) and is_unclip(model):
+        whole = UnClip(model)
+        whole.digest = bundle.read(parts_of).digest
+        return whole
+    return model
+
+
+def load_generator(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> Generator:
+    """Load a generator of pictures; see `load`. Raises Problem for a model of anything else."""
+    model = load(name, device, dtype=dtype)
+    if not isinstance(model, Generator):
+        raise Problem(f"{name} holds a {model.config.kind}, which makes no pictures")
+    if isinstance(model, Diffusion) and isinstance(model.config.codec, Embeddings):
+        raise Problem(f"{name} makes embeddings and no pictures: sample from a bundle that has a decoder too")
     return model
 
 

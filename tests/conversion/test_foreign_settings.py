@@ -18,6 +18,7 @@ from lodestar.config import Note, Problem
 from lodestar.conversion import diffusers, schedulers
 from lodestar.conversion.flags import ClassifierFlags, ImprovedFlags, ModelFlags
 from lodestar.conversion.settings import Foreign, Idle, Only, read
+from lodestar.conversion.unclip_folder import PriorTransformer, UnCLIPScheduler, UnCLIPTextProjModel, UNet2DConditionModel
 from lodestar.conversion.unet2d import UNet2DModel, from_unet2d, to_unet2d, unet_config
 from lodestar.samplers import Euler, Heun
 
@@ -73,7 +74,6 @@ def test_networks_of_tensorflow_go_out_and_in(changes: dict[str, Any]) -> None:
         ("mid_block_scale_factor", 1.41, "mid_block_scale_factor is 1.41"),
         ("downsample_padding", 2, "downsample_padding is 2"),
         ("act_fn", "mish", "act_fn is 'mish'"),
-        ("add_attention", False, "add_attention is False"),
         ("class_embed_type", "identity", "class_embed_type is 'identity'"),
         ("attn_norm_num_groups", 2, "attn_norm_num_groups is 2: it has to be norm_num_groups, 4"),
         ("upsample_type", "resnet", "up_block_types is AttnUpBlock2D, UpBlock2D: with 2 resolutions"),
@@ -272,7 +272,7 @@ def settings_table(kind: type[Foreign]) -> list[str]:
     """The lines of docs/convert.md about a class: each setting with its default, and what becomes of it."""
     lines = ["| setting | default | |", "|---|---|---|"]
     for name, field in kind.model_fields.items():
-        default = json.dumps(field.get_default(call_default_factory=True))
+        default = "none" if field.is_required() else json.dumps(field.get_default(call_default_factory=True))
         mark = next((mark for mark in field.metadata if isinstance(mark, Only | Idle)), None)
         text = "used"
         if isinstance(mark, Idle):
@@ -287,7 +287,8 @@ def settings_table(kind: type[Foreign]) -> list[str]:
 def documented() -> str:
     """The part of docs/convert.md that is made of the code."""
     parts = []
-    for kind in (UNet2DModel, *schedulers.SCHEDULERS.values(), ModelFlags, ImprovedFlags, ClassifierFlags):
+    unclip = (PriorTransformer, UNet2DConditionModel, UnCLIPTextProjModel, UnCLIPScheduler)
+    for kind in (UNet2DModel, *schedulers.SCHEDULERS.values(), *unclip, ModelFlags, ImprovedFlags, ClassifierFlags):
         doc = (kind.__doc__ or "").split("\n\n")[0].replace("\n", " ")
         parts.append("\n".join([f"### {kind.__name__}", "", doc, "", *settings_table(kind)]))
     refused_classes = [f"| `{name}` | {why} |" for name, why in schedulers.REFUSED.items()]

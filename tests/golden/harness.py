@@ -33,21 +33,6 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-_CHECKPOINTS = 'issue "Every published checkpoint of the line, exact; and the evaluator that the papers used"'
-_TEXT = "a later issue: GLIDE, CLIP and Karlo with their networks"
-
-# Kinds that are due later. This is the only place that excuses a kind from having an adapter.
-LATER: dict[str, str] = {
-    "manifest karlo": _TEXT,
-    "cfg_karlo_prior": _TEXT,
-    "cfg_karlo_decoder": _TEXT,
-    "cfg_karlo_sr": _TEXT,
-    "ka_dec": _TEXT,
-    "ka_prior": _TEXT,
-    "ka_sr": _TEXT,
-    "ka_srnet": _TEXT,
-}
-
 
 class Case:
     """One recorded case: `meta` is its JSON, the tensors are read when they are asked for."""

@@ -6,7 +6,22 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli import convert, data, demo, edit, evaluate, export, info, plan, quantize, reproduce, sample, train, upsample
+from lodestar.cli import (
+    convert,
+    data,
+    demo,
+    edit,
+    evaluate,
+    export,
+    info,
+    plan,
+    quantize,
+    reproduce,
+    sample,
+    train,
+    unclip,
+    upsample,
+)
 from lodestar.cli.options import ready
 
 app = typer.Typer(
@@ -50,4 +65,6 @@ _COMMANDS = (
 )
 for _command in _COMMANDS:
     app.command()(ready(_command))
+for _command in (unclip.vary, unclip.blend, unclip.textdiff):
+    edit.app.command()(ready(_command))
 app.add_typer(edit.app, name="edit")

@@ -10,7 +10,13 @@ import typer
 from lodestar.cli.options import LAST_SEED, Count, Model, Prompting, Sampling, Solving, ask, flattened, ready
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from lodestar.generators.edits import AnyEdit
+    from lodestar.generators.edits.request import EditRequest, Material
+    from lodestar.generators.guide import Guide
+    from lodestar.generators.origin import Origin as Maker
+    from lodestar.generators.request import Frame
 
 app = typer.Typer(
     help="Make pictures of pictures, without training: numbered PNG files, a grid beside what they are made of, a manifest."
@@ -137,11 +143,9 @@ def make(
 
     augment: noise level of small pictures. Raises Problem.
     """
-    from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.edits.arrange import arrange, gather
     from lodestar.generators.edits.editing import shape_of
     from lodestar.library import load_diffusion
-    from lodestar.progress import progress
 
     seed = options.seed if isinstance(options, Sampling) else 0
     how_made = options.settings().replace(augment=augment)
@@ -154,9 +158,23 @@ def make(
         settings=network.resolved(how_made)
     )
     frames = network.prepare_edit(asked, material, guides).frames(options.batch_size)
-    made_by = network.origin(guides)
-    folder, manifest = options.out or free_folder("out", how.kind), Manifest.of(asked, made_by)
-    album = Album(folder, manifest, made_by.names, material, reference)
+    save(frames, asked, material, network.origin(guides), options.out, reference)
+
+
+def save(
+    frames: Iterator[Frame],
+    asked: EditRequest,
+    material: Material,
+    made_by: Maker,
+    out: Path | None,
+    reference: Guide | None = None,
+) -> None:
+    """Save the pictures of an edit as they come, with their grid and manifest; prints where. Raises Problem."""
+    from lodestar.generators.album import Album, Manifest, free_folder
+    from lodestar.progress import progress
+
+    how = asked.edit
+    album = Album(out or free_folder("out", how.kind), Manifest.of(asked, made_by), made_by.names, material, reference)
     with progress("enlarging" if how.enlarges else "editing", len(asked.asks)) as done:
         for frame in frames:
             done(frame.done)

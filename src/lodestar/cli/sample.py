@@ -12,7 +12,15 @@ from lodestar.cli.options import Count, Device, Model, Out, Prompting, Sampling,
 from lodestar.cli.then import Cascading
 from lodestar.config import CANDIDATES
 
+PriorText = Annotated[
+    str | None,
+    typer.Option(
+        "--prior", help="The prior of a bundle with a decoder: diffusion:scale=2,best_of=2 (default), autoregressive, or text."
+    ),
+]
+
 if TYPE_CHECKING:
+    from lodestar.generators.base import Generator
     from lodestar.generators.request import Frame
 
 
@@ -34,6 +42,7 @@ def sample(
         str | None, typer.Option("--judge", help="The classifier or CLIP of --best-of (name, run or file); default its own.")
     ] = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
+    prior: PriorText = None,
     prompting: Prompting = Prompting(),
     cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(),
@@ -45,13 +54,13 @@ def sample(
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
-    from lodestar.library import load_diffusion
+    from lodestar.library import load_generator
     from lodestar.progress import progress
 
     if npz and best_of > 1:
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
-    network = cascading.onto(load_diffusion(model, sampling.device, sampling.precision), sampling)
+    network = cascading.onto(_using(prior, load_generator(model, sampling.device, sampling.precision)), sampling)
     reference = network.reference(prompting.reference) if prompting.reference else None
     guides = sampling.guides(model, how.guidance, reference)
     judging = load_judge(cascading.last(model), judge, best_of, sampling)
@@ -79,6 +88,18 @@ def sample(
     print(album.npz_path if npz else album.finish())
 
 
+def _using(prior: str | None, network: Generator) -> Generator:
+    """The generator with a prior. Raises Problem for a generator that has none."""
+    from lodestar.config import Problem
+    from lodestar.generators.unclip import UnClip
+
+    if prior is None:
+        return network
+    if not isinstance(network, UnClip):
+        raise Problem(f"--prior {prior} is for a bundle of a decoder, a CLIP and priors, and {network.name} is none")
+    return network.using(prior)
+
+
 def remake(
     manifest: Annotated[Path, typer.Argument(help="A manifest, or the folder that holds it.")],
     picture: Annotated[int, typer.Option("--picture", min=0, help="The number of the picture.")],
@@ -91,6 +112,7 @@ def remake(
     from lodestar.generators.album import Manifest, free_folder, read_material, read_reference
     from lodestar.generators.diffusion import Diffusion
     from lodestar.generators.edits.request import EditRequest
+    from lodestar.generators.unclip import UnClip
     from lodestar.guidance import REFERENCE
     from lodestar.images import save_png
     from lodestar.library import load_origin
@@ -105,7 +127,7 @@ def remake(
         guides[REFERENCE] = read_reference(manifest, known.guides[REFERENCE])
     asked = known.request.only(picture)
     if isinstance(asked, EditRequest):
-        if not isinstance(network, Diffusion):
+        if not isinstance(network, Diffusion | UnClip):
             raise Problem(f"{known.model} edits no pictures")
         frames = network.prepare_edit(asked, read_material(manifest, asked), guides).frames()
     else:

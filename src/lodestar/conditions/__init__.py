@@ -9,21 +9,23 @@ from torch import Tensor
 
 from lodestar.conditions.ask import Ask
 from lodestar.conditions.base import Condition, Encoder, Fields
+from lodestar.conditions.clip_text import ClipText
 from lodestar.conditions.composed import Composed, Label, signs
+from lodestar.conditions.embedding import Embedding
 from lodestar.conditions.label import LabelCondition, LabelEncoder, sign_table
 from lodestar.conditions.low_res import LowRes
 from lodestar.conditions.masked import Masked
 from lodestar.conditions.signals import Signals
-from lodestar.conditions.text import TextCondition
+from lodestar.conditions.text import TextCondition, Texts
 from lodestar.config import Kinds
 
 Cond = Mapping[str, Tensor]
 """Conditions by name, as from `Condition.asked` and `Condition.seen`; a missing name means unconditional."""
 
-KINDS = Kinds(LabelCondition, LowRes, TextCondition, Masked)
+KINDS = Kinds(LabelCondition, LowRes, TextCondition, Masked, ClipText, Embedding)
 AnyCondition = Annotated[Condition, KINDS]
 
 __all__ = [
-    "KINDS", "AnyCondition", "Ask", "Composed", "Cond", "Condition", "Encoder", "Fields", "Label", "LabelCondition",
-    "LabelEncoder", "LowRes", "Masked", "Signals", "TextCondition", "sign_table", "signs",
+    "KINDS", "AnyCondition", "Ask", "ClipText", "Composed", "Cond", "Condition", "Embedding", "Encoder", "Fields", "Label",
+    "LabelCondition", "LabelEncoder", "LowRes", "Masked", "Signals", "TextCondition", "Texts", "sign_table", "signs",
 ]  # fmt: skip

@@ -42,6 +42,11 @@ class Condition(Config, abc.ABC):
         """Number of planes beside x at the network's input, for data of `channels` channels."""
         return 0
 
+    @property
+    def told(self) -> int | None:
+        """Width of the condition's tokens, to which a network attends; None for a condition without tokens."""
+        return None
+
     @abc.abstractmethod
     def build(self, width: int) -> Encoder:
         """The encoder, for embeddings of this width."""

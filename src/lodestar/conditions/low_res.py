@@ -8,16 +8,17 @@ diffusion) it also has noise of a random level, told to the network, which learn
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from lodestar.conditions.ask import Ask
 from lodestar.conditions.base import Condition, Encoder, Fields
 from lodestar.conditions.signals import Signals, enlarged
-from lodestar.config import Side
+from lodestar.config import Problem, Side
 from lodestar.degradations import AnyDegradation, Area
 from lodestar.degradations.base import area
 from lodestar.nets.layers import zero
@@ -40,6 +41,16 @@ class LowRes(Condition):
     augment: float = Field(default=0.0, ge=0, le=1)
     """Largest noise level of the small picture in training, the noise's standard deviation; the network is told each picture's.
     0: no noise, and no level is told."""
+    enlarging: Literal["bilinear", "bicubic"] = "bilinear"
+    """Enlargement to the size of the output; bicubic is that of a = −0.5 (Karlo's)."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.augment and self.enlarging == "bicubic":
+            raise Problem(
+                "enlarging 'bicubic' cuts values off where pictures end, and with augment they have noise: take 'bilinear'"
+            )
+        return self
 
     @property
     def optional(self) -> bool:
@@ -57,7 +68,8 @@ class LowRes(Condition):
     def seen(self, fields: Fields, x0: Tensor) -> Tensor:
         """The small pictures as `noised` has them: those of `fields`, made in training, else clean means over areas."""
         made = fields.get("low_res")
-        return made if isinstance(made, Tensor) else self.noised(area(x0, self.size))
+        small = made if isinstance(made, Tensor) else self.noised(area(x0, self.size))
+        return small if self.enlarging == "bilinear" else self.enlarge(small, x0.shape[2:])
 
     def noised(self, small: Tensor, level: Tensor | None = None, eps: Tensor | None = None) -> Tensor:
         """Small pictures [B, C, h, w] for the encoder: with noise eps at levels [B], each told by a further plane.
@@ -70,6 +82,13 @@ class LowRes(Condition):
         told = level.to(small)[:, None, None, None]
         seen = small if eps is None else (1 - told.square()).sqrt() * small + told * eps
         return torch.cat([seen, told.expand_as(seen[:, :1])], dim=1)
+
+    def enlarge(self, small: Tensor, size: Sequence[int]) -> Tensor:
+        """Small pictures [B, C, h, w] enlarged to a height and width."""
+        if self.enlarging == "bilinear":
+            return enlarged(small, size)
+        large: Tensor = F.interpolate(small.clamp(-1, 1), size=tuple(size), mode="bicubic", antialias=True)
+        return large
 
 
 _SCALE = 1000.0

@@ -28,22 +28,32 @@ class Signals:
     """Planes concatenated with x, float32 [B, P, h, w] of any size, in [−1, 1]."""
     tokens: Tensor | None = None
     """States of a text, float32 [B, L, D], to which every place of the picture attends."""
+    mask: Tensor | None = None
+    """Mask bool [B, L] of the tokens that are attended to; None for all."""
 
     def __add__(self, other: Signals) -> Signals:
         emb = self.emb if other.emb is None else other.emb if self.emb is None else self.emb + other.emb
         planes = [each for each in (self.planes, other.planes) if each is not None]
         size = max((each.shape[-2:] for each in planes), default=None)
         tokens = [each for each in (self.tokens, other.tokens) if each is not None]
-        return Signals(emb, _all([enlarged(each, size or ()) for each in planes]), _all(tokens))
+        masks = [] if self.mask is None and other.mask is None else [*self._masks(), *other._masks()]
+        return Signals(emb, _all([enlarged(each, size or ()) for each in planes]), _all(tokens), _all(masks))
+
+    def _masks(self) -> list[Tensor]:
+        """The mask of the tokens, written out; none without tokens."""
+        if self.tokens is None:
+            return []
+        return [torch.ones_like(self.tokens[..., 0], dtype=torch.bool) if self.mask is None else self.mask]
 
     def beside(self, other: Signals) -> Signals:
         """The signals of a batch and of another one after it: [B, …] and [B', …] as [B + B', …]."""
-        pairs = ((self.emb, other.emb), (self.planes, other.planes), (self.tokens, other.tokens))
+        pairs = ((self.emb, other.emb), (self.planes, other.planes), (self.tokens, other.tokens), (self.mask, other.mask))
         return Signals(*(_joined(first, second) for first, second in pairs))
 
     def toward(self, other: Signals, weight: Tensor) -> Signals:
         """Interpolated signals, from these (weight 0) to another's (1), by embeddings and tokens; weight float32 [B]."""
-        return Signals(_between(self.emb, other.emb, weight), self.planes, _between(self.tokens, other.tokens, weight))
+        mask = self.mask if self.mask is None or other.mask is None else self.mask | other.mask
+        return Signals(_between(self.emb, other.emb, weight), self.planes, _between(self.tokens, other.tokens, weight), mask)
 
 
 def _all(parts: list[Tensor]) -> Tensor | None:

@@ -6,6 +6,7 @@ text in a whole sampling run.
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Self
 
@@ -28,17 +29,17 @@ _KEPT = 1_000
 """Maximum number of texts whose signals are kept."""
 
 
-class TextCondition(Condition):
-    """A text as a condition."""
+class Texts(Condition, abc.ABC):
+    """A text as a condition, in a form given by an encoder."""
 
-    kind: Literal["text"] = "text"
     tokenizer: AnyTokenizer = OwnTokenizer()
-    network: TextTransformerConfig = TextTransformerConfig()
     styles: tuple[str, ...] = Field(default=(), max_length=STYLES)
     """Styles behind the captions in training: each is a word for a prompt (`lodestar.data.captions.styled`)."""
 
-    def build(self, width: int) -> TextEncoder:
-        return TextEncoder(self, width)
+    @property
+    @abc.abstractmethod
+    def context(self) -> int:
+        """Maximum number of tokens of a text."""
 
     def asked(self, asks: Sequence[Ask]) -> tuple[Tensor, Tensor | None]:
         """The texts as `read` gives them; none is an empty one."""
@@ -50,12 +51,9 @@ class TextCondition(Condition):
         return self.read(captions, cut=True).to(x0.device)
 
     def read(self, texts: Sequence[str], cut: bool = False) -> Tensor:
-        """Texts as tokens int64 [B, L], `NOTHING` after each; with a language model its states float32 [B, L, D + 1], whose last
-        channel is 1 at the text. A blank text has no tokens. Raises Problem for a text that is too long, unless it may be cut.
-        """
-        if isinstance(self.tokenizer, LanguageModel):
-            return self.tokenizer.states(texts, self.network.context, cut)
-        tokens, mask = self.tokenizer.batch(texts, self.network.context, cut)
+        """Texts as tokens int64 [B, L], `NOTHING` after each; a blank text has no tokens. Raises Problem for a text that is too
+        long, unless it may be cut."""
+        tokens, mask = self.tokenizer.batch(texts, self.context, cut)
         mask &= torch.tensor([bool(text.strip()) for text in texts])[:, None]
         return tokens.where(mask, NOTHING)
 
@@ -70,11 +68,35 @@ class TextCondition(Condition):
         """Raise Problem for a text that is too long, or not valid Unicode."""
         if not _valid(text):
             raise Problem(f"{name} {text!a} is not valid Unicode (UTF-8)")
-        self.tokenizer.check(text, self.network.context, name, "this model's")
+        self.tokenizer.check(text, self.context, name, "this model's")
 
     def cut(self, text: str) -> str:
         """A text, or its longest beginning that is not too long."""
-        return text if not _valid(text) else self.tokenizer.cut(text, self.network.context)
+        return text if not _valid(text) else self.tokenizer.cut(text, self.context)
+
+
+class TextCondition(Texts):
+    """A text as a condition, encoded by a transformer of the denoiser's own."""
+
+    kind: Literal["text"] = "text"
+    network: TextTransformerConfig = TextTransformerConfig()
+
+    @property
+    def context(self) -> int:
+        return self.network.context
+
+    @property
+    def told(self) -> int | None:
+        return self.network.width
+
+    def build(self, width: int) -> TextEncoder:
+        return TextEncoder(self, width)
+
+    def read(self, texts: Sequence[str], cut: bool = False) -> Tensor:
+        """As `Texts.read`; with a language model its states float32 [B, L, D + 1], whose last channel is 1 at the text."""
+        if isinstance(self.tokenizer, LanguageModel):
+            return self.tokenizer.states(texts, self.context, cut)
+        return super().read(texts, cut)
 
 
 class TextEncoder(Encoder):

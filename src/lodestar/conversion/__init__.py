@@ -7,9 +7,10 @@ from lodestar.conversion.clip import GLIDE_CLIP, OPENAI_CLIP
 from lodestar.conversion.ddpm import DDPM
 from lodestar.conversion.family import Family
 from lodestar.conversion.glide import GLIDE
+from lodestar.conversion.karlo import KARLO
 
 ADM = replace(adm.ADM, own=flags.own)
 
-FAMILIES: tuple[Family, ...] = (ADM, DDPM, GLIDE, OPENAI_CLIP, GLIDE_CLIP)
+FAMILIES: tuple[Family, ...] = (ADM, DDPM, GLIDE, OPENAI_CLIP, GLIDE_CLIP, *KARLO)
 
-__all__ = ["ADM", "DDPM", "FAMILIES", "GLIDE", "GLIDE_CLIP", "OPENAI_CLIP", "Family"]
+__all__ = ["ADM", "DDPM", "FAMILIES", "GLIDE", "GLIDE_CLIP", "KARLO", "OPENAI_CLIP", "Family"]

@@ -121,7 +121,7 @@ def unet_facts(shapes: Shapes) -> Facts:
     if depth < 1 or max(blocks) + 1 != outputs or outputs % resolutions:
         raise Problem(f"{max(blocks) + 1} input blocks and {outputs} output blocks of {resolutions} resolutions make no U-Net")
     facts = _backbone_facts(shapes, blocks, resolutions, depth)
-    facts["out_channels"] = shapes["out.2.weight"][0]
+    facts |= {"out_channels": shapes["out.2.weight"][0], "middle_attention": "middle_block.1.qkv.weight" in shapes}
     if resolutions > 1:
         convolved = f"output_blocks.{depth}.1.conv.weight" in shapes or f"output_blocks.{depth}.2.conv.weight" in shapes
         facts["resample"] = "plain" if not doubled else "conv" if convolved else "residual"
@@ -256,8 +256,8 @@ BACKBONE = (
     Rule(r"^input_blocks\.0\.0\.", "stem."),
     Rule(r"^input_blocks\.(\d+)\.([01])\.", _down),
     Rule(r"^middle_block\.0\.", "middle.0.block."),
+    Rule(r"^middle_block\.[12]\.(?=in_layers|emb_layers|out_layers)", "middle.1.block."),  # 1 where no attention is between
     Rule(r"^middle_block\.1\.", "middle.0.attention."),
-    Rule(r"^middle_block\.2\.", "middle.1.block."),
     Rule(r"^output_blocks\.(\d+)\.0\.", r"up.\1.block."),
     Rule(r"^output_blocks\.(\d+)\.1\.(?=norm|qkv|proj_out)", r"up.\1.attention."),
     Rule(r"^output_blocks\.(\d+)\.[12]\.", r"up.\1.resample."),

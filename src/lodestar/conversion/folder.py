@@ -47,18 +47,23 @@ class Parts:
 
     def tensors(self) -> dict[str, Tensor]:
         """The network's weights by foreign name. Raises Problem for a missing or damaged file."""
-        if self.weights.suffix != ".json":
-            return foreign.read(self.weights)
-        listed = read(self.weights).get("weight_map")
-        if not isinstance(listed, dict) or not listed or not all(_plain(file) for file in listed.values()):
-            raise Problem(f"{self.weights}: weight_map is no list of files by the names of their tensors")
-        tensors: dict[str, Tensor] = {}
-        for file in sorted(set(listed.values())):
-            tensors |= foreign.read(self.weights.parent / file)
-        if odd := sorted(set(listed) ^ set(tensors)):
-            where = "in none of its files" if odd[0] in listed else "in its files and not in the list"
-            raise Problem(f"{self.weights}: {odd[0]} is {where}")
-        return tensors
+        return tensors(self.weights)
+
+
+def tensors(weights: Path) -> dict[str, Tensor]:
+    """The tensors of a file of weights, or of an index's files, by foreign name. Raises Problem."""
+    if weights.suffix != ".json":
+        return foreign.read(weights)
+    listed = read(weights).get("weight_map")
+    if not isinstance(listed, dict) or not listed or not all(_plain(file) for file in listed.values()):
+        raise Problem(f"{weights}: weight_map is no list of files by the names of their tensors")
+    found: dict[str, Tensor] = {}
+    for file in sorted(set(listed.values())):
+        found |= foreign.read(weights.parent / file)
+    if odd := sorted(set(listed) ^ set(found)):
+        where = "in none of its files" if odd[0] in listed else "in its files and not in the list"
+        raise Problem(f"{weights}: {odd[0]} is {where}")
+    return found
 
 
 def find(folder: Path) -> Parts:
@@ -80,7 +85,7 @@ def find(folder: Path) -> Parts:
     scheduler = next((path for path in (folder / SCHEDULER, folder / "scheduler_config.json") if path.exists()), None)
     if scheduler is None:
         raise Problem(f"{folder} holds no {SCHEDULER} and no scheduler_config.json: weights do not tell the noise schedule")
-    return Parts(inside, scheduler, index, _weights(inside.parent))
+    return Parts(inside, scheduler, index, weights_of(inside.parent))
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -91,8 +96,8 @@ def read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _weights(folder: Path) -> Path:
-    """File of the weights, or their index; of a variant (half precision) if there are no others."""
+def weights_of(folder: Path) -> Path:
+    """File of a folder's weights, or their index; of a variant (half precision) if there are no others. Raises Problem."""
     found = next((folder / name for name in _FORMS if (folder / name).exists()), None)
     if found is not None:
         return found

@@ -29,13 +29,16 @@ _WRAPPERS = re.compile(r"^(?:(?:module|_orig_mod)\.)+")
 
 
 def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
-    """Read the state dict of a .pt, .bin or safetensors file; prefixes of wrappers are removed with a Note.
+    """Read the state dict of a .pt, .bin or safetensors file; prefixes of wrappers are removed with a Note. Tensors of a list
+    are named by their numbers.
 
     inside: names of the entries in which families keep the state dict. The tensors are views of the file. Raises Problem if the
     file cannot be read, is damaged, needs code to be run, or holds no state dict.
     """
     held = _load_safe(path) if path.suffix == ".safetensors" else _load(path)
     held = next((held[name] for name in inside if isinstance(held, dict) and isinstance(held.get(name), dict)), held)
+    if isinstance(held, list | tuple) and all(isinstance(each, Tensor) for each in held):
+        held = {str(number): each for number, each in enumerate(held)}
     if not isinstance(held, dict) or not held:
         raise Problem(f"{path} holds no state dict, but {'nothing' if held == {} else f'one {type(held).__name__}'}")
     odd = next((name for name, value in held.items() if not isinstance(value, Tensor) or not isinstance(name, str)), None)

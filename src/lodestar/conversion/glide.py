@@ -76,15 +76,16 @@ _TEXT = (
     Rule(r"^(text\.network\.blocks\.\d+)\.attn\.c_proj\.", r"\1.out."),
     Rule(r"^(text\.network\.blocks\.\d+)\.mlp\.c_fc\.", r"\1.widen."),
     Rule(r"^(text\.network\.blocks\.\d+)\.mlp\.c_proj\.", r"\1.narrow."),
-    Rule(r"^output_blocks\.(\d+)\.1\.encoder_kv\.", r"up.\1.attention.encoder_kv."),
 )
-_RULES = (
-    *_TEXT,
+ATTENDING = (
+    Rule(r"^output_blocks\.(\d+)\.1\.encoder_kv\.", r"up.\1.attention.encoder_kv."),
     *BACKBONE,
     Rule(r"\.attention\.encoder_kv\.bias$", ".attention.text.bias"),
     Rule(r"\.attention\.encoder_kv\.weight$", ".attention.text.weight", matrix),
     *UNET_HEAD,
 )
+"""Rules for a U-Net that attends to a text."""
+_RULES = (*_TEXT, *ATTENDING)
 
 GLIDE = Family(
     name="glide-text2im",

@@ -81,7 +81,8 @@ def _read(source: Path, families: Sequence[Family]) -> tuple[Path, dict[str, Ten
         path = source.with_name(name)
         if not path.exists():
             raise Problem(f"{source} is one of a model's files {' and '.join(parts)}, and {path} is missing")
-        state |= {f"{prefix}{key}": tensor for key, tensor in foreign.read(path).items()}
+        inside = [family.inside for family in families if family.inside]
+        state |= {f"{prefix}{key}": tensor for key, tensor in foreign.read(path, inside).items()}
     return source.with_name(next(iter(parts))), state
 
 

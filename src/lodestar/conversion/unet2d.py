@@ -56,7 +56,8 @@ class UNet2DModel(Foreign):
     attn_norm_num_groups: int | None = None
     norm_eps: float = Field(default=1e-5, gt=0)
     resnet_time_scale_shift: Literal["default", "scale_shift"] = "default"
-    add_attention: Annotated[bool, Only((True,), "the middle here is two blocks with attention")] = True
+    add_attention: bool = True
+    """Attention in the middle."""
     class_embed_type: Annotated[None, Only((None,), "classes here have a table")] = None
     num_class_embeds: int | None = Field(default=None, ge=1)
     num_train_timesteps: Annotated[int | None, Idle("the table of learned times tells")] = None
@@ -151,6 +152,7 @@ def unet_config(settings: UNet2DModel, where: str = "UNet2DModel") -> UNetConfig
         "attention": [2**level for level, flag in enumerate(settings.attended) if flag],
         "heads": 1 if dimension is None else None,
         "head_channels": dimension,
+        "middle_attention": settings.add_attention,
         "layout": "qkv_first",
         "resample": "residual" if settings.downsample_type == "resnet" else "conv",
         "adaptive_norm": settings.adaptive,
@@ -186,6 +188,11 @@ def from_unet2d(config: UNetConfig, tensors: Mapping[str, Tensor], sines_first: 
                 if missing := [name for name in names if name not in left]:
                     raise Problem(f"UNet2DModel: {missing[0]} is missing")
                 state[f"{place.ours}.qkv.{leaf}"] = torch.cat([left.pop(name) for name in names])
+                if config.context is not None:
+                    names = [f"{place.theirs}.add_{part}_proj.{leaf}" for part in "kv"]
+                    if missing := [name for name in names if name not in left]:
+                        raise Problem(f"UNet2DModel: {missing[0]} is missing")
+                    state[f"{place.ours}.text.{leaf}"] = torch.cat([left.pop(name) for name in names])
     if left:
         shown = ", ".join(list(left)[:3]) + (", …" if len(left) > 3 else "")
         raise Problem(f"UNet2DModel: {len(left)} of the tensors have no place in the network of its settings ({shown})")
@@ -233,7 +240,8 @@ def _places(config: UNetConfig, layers: int) -> Iterator[_Place]:
             number += 1
     last = config.widths[-1]
     yield _Place("mid_block.resnets.0", "middle.0.block", "block", last)
-    yield _Place("mid_block.attentions.0", "middle.0.attention", "attention", last)
+    if config.middle_attention:
+        yield _Place("mid_block.attentions.0", "middle.0.attention", "attention", last)
     yield _Place("mid_block.resnets.1", "middle.1.block", "block", last)
     number = 0
     for place, level in enumerate(reversed(range(levels))):
@@ -312,7 +320,7 @@ def _split(qkv: Tensor, heads: int, layout: Layout) -> tuple[Tensor, ...]:
 def _settings(config: UNetConfig, size: tuple[int, int]) -> dict[str, Any]:
     """The settings of the UNet2DModel equivalent to a U-Net. Raises Problem if there is none."""
     attended = [2**level in config.attention for level in range(len(config.widths))]
-    channels = sorted({*config.attended, config.widths[-1]})
+    channels = sorted({*config.attended, *([config.widths[-1]] if config.middle_attention else [])})
     dimensions = sorted({width // config.heads_at(width) for width in channels})
     single = all(config.heads_at(width) == 1 for width in channels)
     reasons = {
@@ -322,6 +330,7 @@ def _settings(config: UNetConfig, size: tuple[int, int]) -> dict[str, Any]:
             len(dimensions) > 1 and not single,
         "it has other heads on the way up": config.up_heads not in (None, config.heads),
         "it rescales its residuals": config.rescale_residuals,
+        "its last step has a network of its own": config.last_step,
         f"{config.norm_groups} groups do not divide all of its channels":
             any(width % config.norm_groups for width in config.widths),
     }  # fmt: skip
@@ -336,6 +345,7 @@ def _settings(config: UNetConfig, size: tuple[int, int]) -> dict[str, Any]:
         layers_per_block=max(config.depths),
         block_out_channels=config.widths,
         attention_head_dim=None if single else dimensions[0],
+        add_attention=config.middle_attention,
         down_block_types=tuple(block_types("Down", attended, residual)),
         up_block_types=tuple(block_types("Up", attended[::-1], residual)),
         resnet_time_scale_shift="scale_shift" if config.adaptive_norm else "default",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -79,6 +80,8 @@ class Source:
         self.spec, self.rows, self.names, self.channels, self.skip_bad = spec, rows, rows.names, channels, skip_bad
         self.captioned = rows.texts is not None
         """Whether rows have texts."""
+        self.embeddings: np.ndarray | None = None
+        """Embeddings float32 [N, D] in the place of the pictures, of the first N rows; NaN in a row that is bad."""
         self.bad: dict[int, str] = {}
         """Why a picture could not be decoded, by index, of those met so far; only with `skip_bad`."""
         self.fits = size is not None
@@ -92,7 +95,13 @@ class Source:
         self._is_kept = np.zeros(len(rows), bool)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.rows) if self.embeddings is None else len(self.embeddings)
+
+    def embedded(self, values: np.ndarray) -> Source:
+        """The source's first rows with embeddings float32 [N, D] in the place of their pictures."""
+        source = copy.copy(self)
+        source.embeddings = values
+        return source
 
     @cached_property
     def styles(self) -> tuple[str, ...]:
@@ -146,19 +155,28 @@ class Source:
         Raises Problem.
         """
         texts = self.texts(index)
-        image = None if texts is None else self.image(index)
-        if texts is None or image is None:
+        if texts is None:
             return None
         label = self.label(index)
-        return {"image": image, **({} if label is None else {"label": label}), **texts}
+        others = {**({} if label is None else {"label": label}), **texts}
+        if self.embeddings is not None:
+            values = self.embeddings[index]
+            return None if np.isnan(values).any() else {"embedding": values, **others}
+        image = self.image(index)
+        return None if image is None else {"image": image, **others}
 
     def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
         """See `Rows`."""
-        return self.rows.windows(rng)
+        return self.rows.windows(rng) if self.embeddings is None else [np.arange(len(self))]
 
     def label(self, index: int) -> int | None:
         """Class number at `index`; None where there are no labels."""
         return None if self.rows.labels is None else int(self.rows.labels[index])
+
+    @property
+    def pictured(self) -> str:
+        """SHA-256 of what the pictures alone are made of."""
+        return hashlib.sha256(f"{self.rows.fingerprint()} {self.channels} {self.fits} {self.size}".encode()).hexdigest()
 
     @cached_property
     def fingerprint(self) -> str:

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Composed, LowRes, signs
-from lodestar.conditions.signals import enlarged
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
@@ -208,7 +207,7 @@ def _pictures(model: DiffusionModel, asks: Sequence[Ask], handed: Handed) -> dic
             noise = handed[EPS] if EPS in handed else small_noise(asks, tuple(seen.shape[1:]))
             level, eps = level.to(model.device), noise.to(model.device)
         # Resized here, once for the batch, and not in every step.
-        pictures["low_res"] = enlarged(small.noised(seen, level, eps), size)
+        pictures["low_res"] = small.enlarge(small.noised(seen, level, eps), size)
     if "masked" in known and "masked" not in pictures:
         pictures["masked"] = torch.zeros(len(asks), channels + 1, *size, device=model.device)
     return pictures

@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from lodestar.conditions import Ask
+from lodestar.codecs import Embeddings
+from lodestar.conditions import Ask, ClipText, Embedding
+from lodestar.conditions.clip_text import ClipTextEncoder
 from lodestar.config import Config, Kinds, Problem, shown
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.schedule import AnySchedule, Cosine
@@ -66,6 +68,19 @@ class ClipModelConfig(Config):
     def size(self) -> tuple[int, int]:
         """Height and width of the pictures in training; a CLIP of clean pictures resizes others."""
         return self.network.image.size
+
+    def told(self, text: ClipText, digest: str) -> ClipText:
+        """A condition on texts by this CLIP's tower; digest: SHA-256 of its file."""
+        tower, embed = self.network.text, self.network.image.embed
+        fields = {"tokenizer": self.tokenizer, "length": tower.context, "states": tower.width, "embed": embed, "space": digest}
+        return text.replace(**fields)
+
+    def check_space(self, name: str, digest: str, wanted: str | None) -> None:
+        """Raise Problem unless this is the CLIP that is wanted, if any, and of clean pictures. name: of its file."""
+        if wanted not in (None, digest):
+            raise Problem(f"{name} is not the CLIP that this run needs: its SHA-256 is {digest}, not {wanted}")
+        if self.noised:
+            raise Problem(f"{name} is a CLIP of noised pictures: embeddings are those of clean ones")
 
     def build(self) -> PictureClip:
         return PictureClip(self)
@@ -137,6 +152,28 @@ class PictureClip(Model):
         features: Tensor = self.network.text(*self.read(texts, cut), self.dtype)
         return features
 
+    def said(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """States [B, L, width] of tokens int64 [B, L], negative after each text, and embeddings [B, E] of the texts."""
+        mask, tower = tokens >= 0, self.network.text
+        filled = tokens.where(mask, self.config.tokenizer.pad)
+        states = tower.states(filled, self.dtype)
+        return states, tower.embed(states, filled, mask)
+
+    def join(self, model: Model) -> None:
+        """Give a model of embeddings, or one that is told some, the text tower. Raises Problem for a model of another CLIP."""
+        ours = self.config.network.image.embed
+        for module in model.modules():
+            config = getattr(module, "config", None)
+            if not isinstance(config, ClipText | Embedding | Embeddings):
+                continue
+            if config.space is not None and self.digest and config.space != self.digest:
+                which = f"its SHA-256 is {config.space}, and that of {_called(self)} {self.digest}"
+                raise Problem(f"{_called(model)} knows the embeddings of another CLIP: {which}")
+            if config.embed != ours:
+                raise Problem(f"{_called(model)} knows embeddings of {config.embed} channels, {_called(self)} has {ours}")
+            if isinstance(module, ClipTextEncoder):
+                module.tower = self.said
+
     def similarity(self, x: Tensor, texts: Sequence[str], level: Level = CLEAN) -> Tensor:
         """Cosines [B, N] of the embeddings of pictures [B, C, H, W] and N texts."""
         return unit(self.image_features(x, level)) @ unit(self.text_features(texts)).T
@@ -207,6 +244,10 @@ def _standard(mean: Sequence[float], std: Sequence[float], device: torch.device)
     with torch.inference_mode(False):
         middle, spread = (torch.tensor(each, device=device)[:, None, None] for each in (mean, std))
         return 0.5 / spread, (0.5 - middle) / spread
+
+
+def _called(model: Model) -> str:
+    return model.name or f"a {type(model).__name__} built in code"
 
 
 def _prompt(number: int, ask: Ask) -> str:

@@ -9,7 +9,7 @@ import torch
 from pydantic import AliasChoices, Field, model_validator
 from torch import Tensor
 
-from lodestar.codecs import AnyCodec, Pixels
+from lodestar.codecs import AnyCodec, Embeddings, Pixels
 from lodestar.config import CLASSES, Config, Problem, Side
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level
@@ -47,6 +47,8 @@ class DiffusionConfig(Config):
     def _consistent(self) -> Self:
         classes, prediction = self.denoiser.classes, self.denoiser.prediction.kind
         self.denoiser.network.check_size(self.size)
+        if isinstance(self.codec, Embeddings) and self.codec.embed != self.denoiser.channels:
+            raise Problem(f"codec.embed is {self.codec.embed} for {self.denoiser.channels} channels: they are the same")
         if self.names is not None and len(self.names) != classes:
             raise Problem(f"{len(self.names)} names are given for {classes} classes")
         if self.schedule.table[self.schedule.timesteps].alpha == 0 and prediction in ("epsilon", "score", "edm", "consistency"):

@@ -6,9 +6,10 @@ from typing import Annotated
 
 from lodestar.config import Kinds
 from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, Part
+from lodestar.nets.prior import PriorConfig
 from lodestar.nets.unet import UNetConfig
 
-KINDS = Kinds(UNetConfig, default=UNetConfig)
+KINDS = Kinds(UNetConfig, PriorConfig, default=UNetConfig)
 AnyNetwork = Annotated[DenoiserNetworkConfig, KINDS]
 
-__all__ = ["KINDS", "AnyNetwork", "DenoiserNetwork", "DenoiserNetworkConfig", "Part", "UNetConfig"]
+__all__ = ["KINDS", "AnyNetwork", "DenoiserNetwork", "DenoiserNetworkConfig", "Part", "PriorConfig", "UNetConfig"]

@@ -68,9 +68,10 @@ def _heads(projected: Tensor, heads: int, layout: Layout, parts: int) -> Tensor:
     return projected.view(batch, places, heads, parts, width // parts // heads).permute(3, 0, 2, 1, 4)
 
 
-def _weights(q: Tensor, k: Tensor) -> Tensor:
-    """softmax(q·kᵀ/√d) [B, heads, N, M]."""
-    return torch.softmax((q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1), dim=-1)
+def _weights(q: Tensor, k: Tensor, allowed: Tensor | None = None) -> Tensor:
+    """softmax(q·kᵀ/√d) [B, heads, N, M], over the allowed keys."""
+    scores = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-2, -1)
+    return torch.softmax(scores if allowed is None else scores.masked_fill(~allowed, -torch.inf), dim=-1)
 
 
 def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -82,14 +83,38 @@ def stay(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return v[:, :, -q.shape[2] :]
 
 
+class Masked:
+    """A `Gather` that is ordinary attention to some of the keys: to the counted ones of a text, and if `causal` to earlier ones.
+
+    Every place attends to itself, so that a place without any other has a defined result.
+    """
+
+    def __init__(self, mask: Tensor, causal: bool = False) -> None:
+        """mask: bool [B, L], True at the first keys that count; all after them do."""
+        self.mask, self.causal = mask, causal
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.allowed(q.shape[2], k.shape[2]))
+
+    def allowed(self, queries: int, keys: int) -> Tensor:
+        """The pairs that count, bool [B, 1, queries, keys]; the last keys are the queries' places."""
+        counted = F.pad(self.mask, (0, keys - self.mask.shape[1]), value=True)[:, None, None]
+        own = torch.arange(keys - queries, keys, device=counted.device)[:, None]
+        place = torch.arange(keys, device=counted.device)
+        return (counted & (place <= own) if self.causal else counted) | (place == own)
+
+
 class Watch:
     """A `Gather` that is ordinary attention and remembers how much each place was attended to. Made anew for every pass."""
 
     seen: Tensor
     """float32 [B, N], after the pass: what a place receives from all places, mean over the heads; its mean over places is 1."""
 
+    masked: Masked | None = None
+    """The mask of the keys, which the network sets where a text has one."""
+
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        weights = _weights(q, k)
+        weights = _weights(q, k, None if self.masked is None else self.masked.allowed(q.shape[2], k.shape[2]))
         places = q.shape[2]
         seen = weights[..., -places:].float().mean(dim=1).sum(dim=1)
         self.seen = seen if k.shape[2] == places else seen / seen.mean(dim=1, keepdim=True)

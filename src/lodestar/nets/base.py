@@ -105,14 +105,15 @@ class DenoiserNetwork(Network):
         gather: Mapping[Part, Gather] | None = None,
         kept: Kept | None = None,
         tokens: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Predict from noisy data.
 
         x: float32 [B, in_channels, H, W], of a size that `check_size` passes. time: [B], fractional too. emb: float32
         [B, emb_width], the sum of the conditions' embeddings; None is zero. dtype: the precision of the torso (default: x's).
         gather: replacements of attention, by part (PAG, SAG). kept: deep features to keep or to use, of a network that `reuses`.
-        tokens: states of a text, float32 [B, L, context], exactly where the network is `told` one. Returns float32 [B,
-        out_channels, H, W].
+        tokens: states of a text, float32 [B, L, context], exactly where the network is `told` one. mask: bool [B, L], True at the
+        tokens that count; None if all do. Returns float32 [B, out_channels, H, W].
         """
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lodestar.config import Channels, Config, Problem
 from lodestar.nets.base import Network
-from lodestar.nets.blocks import Activation, LayerNorm, blocks, learned
+from lodestar.nets.blocks import Activation, LayerNorm, blocks, earlier, learned
 from lodestar.nets.clip_image import AnyImageTower, Layers, ViTConfig
 from lodestar.nets.layers import Linear
 
@@ -61,14 +61,17 @@ class TextTower(Network):
         """The normed state of every token, float32 [B, L, width]; tokens int64 [B, L], L at most the context."""
         h = (self.token(tokens) + self.position[: tokens.shape[1]]).to(dtype)
         for block in self.blocks:
-            h = block(h, causal=True)
+            h = block(h, earlier)
         out: Tensor = self.norm(h.float())
         return out
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, dtype: torch.dtype = torch.float32) -> Tensor:
         """Embedding float32 [B, E]. mask: bool [B, L], True for a text's own tokens."""
+        return self.embed(self.states(tokens, dtype), tokens, mask)
+
+    def embed(self, states: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Embedding float32 [B, E] of texts with these `states` of their tokens."""
         last = tokens.argmax(dim=1) if mask is None else mask.sum(dim=1).clamp_min(1) - 1
-        states = self.states(tokens, dtype)
         out: Tensor = self.out(states[torch.arange(len(tokens), device=tokens.device), last])
         return out
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lodestar.config import Channels, Problem
-from lodestar.nets.attention import Attention, Gather, Layout
+from lodestar.nets.attention import Attention, Gather, Layout, Masked, Watch
 from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, Kept, NetworkConfig, Part
 from lodestar.nets.int8 import Grid, Grids, between
 from lodestar.nets.layers import Conv2d, GroupNorm, Linear, Resample, Resampler, ResBlock, lower, timestep_embedding, zero
@@ -39,6 +39,8 @@ class BackboneConfig(NetworkConfig):
     """Residual blocks at each resolution on the way down; one number for all, or one each."""
     attention: tuple[Annotated[int, Field(ge=1, le=2**11)], ...] = Field(default=(2, 4), max_length=12)
     """Downsampling factors of the resolutions with attention (at 32×32, 2 and 4 mean the 16×16 and 8×8 maps)."""
+    middle_attention: bool = True
+    """Attention between the two blocks in the middle."""
     heads: Channels | None = None
     """Attention heads at every resolution, or None where head_channels tells."""
     head_channels: Channels | None = 32
@@ -116,7 +118,7 @@ class BackboneConfig(NetworkConfig):
         factors = [2**level for level in range(len(self.multipliers))]
         if unknown := [factor for factor in self.attention if factor not in factors]:
             raise Problem(f"attention at {unknown[0]}: this network reduces by {', '.join(map(str, factors))}")
-        for channels in (*self.attended, self.widths[-1]):
+        for channels in (*self.attended, *([self.widths[-1]] if self.middle_attention else [])):
             if channels % (self.heads or self.head_channels or 1):
                 raise Problem(f"{channels} channels do not divide by {self.heads or self.head_channels} heads or head channels")
         return self
@@ -132,6 +134,8 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
     """Width of the states of a text, whose keys and values stand before the places' in every attention; None for no text."""
     stem: Channels | None = None
     """Channels of the first convolution where they are not those of the finest resolution."""
+    last_step: bool = False
+    """Another network of the same settings in a chain's last step, at network time 0 (Karlo's upsampler)."""
     ranges: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = Field(default=(), max_length=1_000)
     """Network times, ascending, at which the ranges of activations are known, for sampling in int8; none: they are not known."""
 
@@ -151,12 +155,12 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
 
     @property
     def attending(self) -> tuple[Part, ...]:
-        # The middle always has attention.
-        return ("down", "middle", "up") if self.attended else ("middle",)
+        outer, middle = bool(self.attended), self.middle_attention
+        return tuple(part for part, there in (("down", outer), ("middle", middle), ("up", outer)) if there)  # type: ignore[misc]
 
     @property
     def reuses(self) -> bool:
-        return len(self.multipliers) > 1
+        return len(self.multipliers) > 1 and not self.last_step
 
     @model_validator(mode="after")
     def _up_heads_divide(self) -> Self:
@@ -164,11 +168,13 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
             raise Problem(f"up_heads is {self.up_heads}: {undivided[0]} channels do not divide by it")
         if len(self.ranges) == 1 or list(self.ranges) != sorted(set(self.ranges)):
             raise Problem(f"ranges are of {len(self.ranges)} times: give two or more, ascending, or none")
+        if self.ranges and self.last_step:
+            raise Problem("ranges are of one network: last_step asks for two")
         return self
 
-    def build(self) -> UNet:
+    def build(self) -> UNet | LastStep:
         """The network; what ends its residual branches is zero."""
-        return UNet(self)
+        return LastStep(self) if self.last_step else UNet(self)
 
 
 class Stage(nn.Module):
@@ -243,9 +249,10 @@ class Builder:
         return stages, handed
 
     def middle(self) -> nn.ModuleList:
-        """Block with attention, block, at the coarsest resolution."""
+        """Block, attention where asked, block, at the coarsest resolution."""
         width = self.config.widths[-1]
-        return nn.ModuleList([Stage(self.block(width, width), self.attention(width)), Stage(self.block(width, width))])
+        attention = self.attention(width) if self.config.middle_attention else None
+        return nn.ModuleList([Stage(self.block(width, width), attention), Stage(self.block(width, width))])
 
     def up(self, handed: list[int], heads: int | None) -> nn.ModuleList:
         """The way up, taking what was handed over in the opposite order."""
@@ -260,6 +267,15 @@ class Builder:
                 )
                 channels = width
         return stages
+
+
+def masking(gather: Mapping[Part, Gather], mask: Tensor) -> dict[Part, Gather]:
+    """Attention by part, in which the tokens of a mask bool [B, L] alone count. Replacements that look at no text stay."""
+    masked = Masked(mask)
+    for each in gather.values():
+        if isinstance(each, Watch):
+            each.masked = masked
+    return {"down": masked, "middle": masked, "up": masked, **gather}
 
 
 class TimeEmbedding(nn.Module):
@@ -316,12 +332,14 @@ class UNet(DenoiserNetwork):
         gather: Mapping[Part, Gather] | None = None,
         kept: Kept | None = None,
         tokens: Tensor | None = None,
+        mask: Tensor | None = None,
     ) -> Tensor:
         """Predict from a noisy picture; see `DenoiserNetwork.forward`. Deep are all resolutions but the finest.
 
         In 8 bits where there is no gradient.
         """
         assert (tokens is None) == (self.config.context is None), "a network is told a text exactly if it takes one"
+        gather = gather if mask is None else masking(gather or {}, mask)
         if dtype == torch.int8:
             if not torch.is_grad_enabled():
                 return self._in_8_bits(x, time, emb, gather, kept, tokens)
@@ -414,3 +432,45 @@ class UNet(DenoiserNetwork):
         if dtype == torch.int8:
             for block in self.blocks:
                 block.pack()
+
+
+class LastStep(DenoiserNetwork):
+    """Two U-Nets of the same settings: one for the last step of a chain, at network time 0, the other for all steps before."""
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.first, self.last = UNet(config), UNet(config)
+
+    def forward(
+        self,
+        x: Tensor,
+        time: Tensor,
+        emb: Tensor | None = None,
+        dtype: torch.dtype | None = None,
+        gather: Mapping[Part, Gather] | None = None,
+        kept: Kept | None = None,
+        tokens: Tensor | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Predict from a noisy picture; see `DenoiserNetwork.forward`. In a batch of several times, rows go to their network."""
+        ends = time == 0
+        if ends.all() or not ends.any():
+            network = self.last if bool(ends.all()) else self.first
+            out: Tensor = network(x, time, emb, dtype, gather, kept, tokens, mask)
+            return out
+        assert gather is None, "attention is replaced in pictures of one time"
+        out = x.new_empty(len(x), self.config.out_channels, *x.shape[2:])
+        for rows in (ends, ~ends):
+            given = (None if each is None else each[rows] for each in (emb, tokens, mask))
+            of_emb, of_text, of_mask = given
+            out[rows] = self(x[rows], time[rows], of_emb, dtype, None, None, of_text, of_mask)
+        return out
+
+    @property
+    def hidden(self) -> Sequence[nn.Module]:
+        return *self.first.hidden, *self.last.hidden
+
+    def lower(self, dtype: torch.dtype) -> None:
+        for network in (self.first, self.last):
+            network.lower(dtype)

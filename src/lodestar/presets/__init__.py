@@ -3,12 +3,12 @@
 from collections.abc import Callable
 
 from lodestar.conversion.published import Published
-from lodestar.presets import adm, clip, consistency, ddpm, emoji, glide, iddpm, shapes
+from lodestar.presets import adm, clip, consistency, ddpm, emoji, glide, iddpm, karlo, shapes
 from lodestar.presets.cifar10 import cifar10, cifar10_classifier, cifar10_fast, cifar10_features, cifar10_weak
 from lodestar.presets.digits import digits, digits_classifier
 from lodestar.training.run import Run
 
-_PAPERS = (adm, iddpm, ddpm, consistency, glide, clip)
+_PAPERS = (adm, iddpm, ddpm, consistency, glide, clip, karlo)
 _SETS = (shapes, emoji)
 
 RUNS: dict[str, Callable[[], Run]] = {

@@ -6,20 +6,25 @@ Their data is drawn as they go, so they need none. Pictures are not mirrored, as
 
 from __future__ import annotations
 
-from lodestar.conditions import Condition, LowRes, Masked, TextCondition
-from lodestar.core.prediction import Velocity
+from lodestar.codecs import Embeddings
+from lodestar.conditions import ClipText, Condition, Embedding, LowRes, Masked, TextCondition
+from lodestar.core.prediction import X0, Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.data import Transforms
 from lodestar.degradations import Blur
 from lodestar.denoiser import DenoiserConfig
+from lodestar.guidance import Clamp
 from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.prior_ar import AutoregressiveConfig
 from lodestar.nets.clip import ClipConfig, TextTowerConfig
 from lodestar.nets.clip_image import ViTConfig
+from lodestar.nets.codes import CodesConfig
+from lodestar.nets.prior import PriorConfig
 from lodestar.nets.text import TextTransformerConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
-from lodestar.tasks import OptimizerConfig, TrainClip, TrainDenoiser
+from lodestar.tasks import OptimizerConfig, TrainAutoregressive, TrainClip, TrainDenoiser, TrainUnclip
 from lodestar.text import OwnTokenizer
 from lodestar.training.ema import HalfLife
 from lodestar.training.run import DataConfig, Run, TrainConfig
@@ -29,6 +34,9 @@ _CONTEXT = 32
 """Tokens of the longest caption, with some to spare."""
 _WORDS = OwnTokenizer(size=400)
 _DATA = DataConfig(source="shapes", transforms=Transforms(size=(_SIZE, _SIZE)))
+
+
+_OPTIMIZER = OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine")
 
 
 def text() -> Run:
@@ -41,9 +49,8 @@ def inpaint() -> Run:
     return _denoise(120_000, Masked())
 
 
-def _denoise(images: int, *pictures: Condition) -> Run:
-    """pictures: the conditions beside the text."""
-    network = UNetConfig(
+def _network() -> UNetConfig:
+    return UNetConfig(
         width=32,
         multipliers=(1, 2, 4),
         blocks=(1, 2, 2),
@@ -54,6 +61,11 @@ def _denoise(images: int, *pictures: Condition) -> Run:
         in_channels=3,
         out_channels=3,
     )
+
+
+def _denoise(images: int, *pictures: Condition) -> Run:
+    """pictures: the conditions beside the text."""
+    network = _network()
     words = TextCondition(tokenizer=_WORDS, network=TextTransformerConfig(context=_CONTEXT, width=128, layers=3, heads=4))
     denoiser = DenoiserConfig(network=network, prediction=Velocity(), channels=3, conditions=(words, *pictures))
     model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(_SIZE, _SIZE), droppable=True)
@@ -63,7 +75,7 @@ def _denoise(images: int, *pictures: Condition) -> Run:
         train=TrainConfig(
             images=images,
             batch_size=32,
-            optimizer=OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine"),
+            optimizer=_OPTIMIZER,
             ema=(HalfLife(images=20_000),),
         ),
     )
@@ -126,11 +138,55 @@ def _clip(noised: bool) -> Run:
         train=TrainConfig(
             images=400_000,
             batch_size=128,
-            optimizer=OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine"),
+            optimizer=_OPTIMIZER,
             ema=(HalfLife(images=20_000),),
         ),
     )
 
 
-RUNS = (text, inpaint, up2, clip, clip_noised)
+def prior() -> Run:
+    """The diffusion prior of embeddings by the CLIP in ``runs/shapes.clip``, or in ``task.clip``."""
+    network = PriorConfig(context=_CONTEXT, width=192, layers=4, heads=6)
+    words = ClipText(length=_CONTEXT, width=network.width)
+    model = DiffusionConfig(
+        denoiser=DenoiserConfig(network=network, prediction=X0(), channels=Embeddings().embed, conditions=(words,)),
+        schedule=Cosine(),
+        codec=Embeddings(),
+        size=(1, 1),
+        droppable=True,
+        steps="trailing:20",
+        limit=Clamp(limit=10.0),
+    )
+    return _unclip(model, 2_000_000, 256, caption_drop=0.1)
+
+
+def prior_ar() -> Run:
+    """The autoregressive prior of the same embeddings."""
+    network = CodesConfig(context=_CONTEXT, codes=64, buckets=256, width=192, layers=4, heads=6)
+    model = AutoregressiveConfig(network=network, text=ClipText(length=_CONTEXT, width=network.width))
+    return Run(
+        task=TrainAutoregressive(model=model, clip="runs/shapes.clip"),
+        data=_DATA,
+        train=TrainConfig(images=1_000_000, batch_size=128, optimizer=_OPTIMIZER, ema=(HalfLife(images=20_000),)),
+    )
+
+
+def decoder() -> Run:
+    """The decoder of those embeddings: 32×32 pictures; embeddings are dropped from one picture in ten."""
+    network = _network()
+    told = Embedding(width=128, tokens=4)
+    denoiser = DenoiserConfig(network=network, prediction=Velocity(), channels=3, conditions=(told,))
+    model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(_SIZE, _SIZE), droppable=True)
+    return _unclip(model, 330_000, 32)
+
+
+def _unclip(model: DiffusionConfig, images: int, batch_size: int, caption_drop: float = 0.5) -> Run:
+    return Run(
+        task=TrainUnclip(model=model, objective=Simple(), clip="runs/shapes.clip", caption_drop=caption_drop),
+        data=_DATA,
+        train=TrainConfig(images=images, batch_size=batch_size, optimizer=_OPTIMIZER, ema=(HalfLife(images=20_000),)),
+    )
+
+
+RUNS = (text, inpaint, up2, clip, clip_noised, prior, prior_ar, decoder)
 """The runs of this file."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from lodestar import presets
 from lodestar.config import Problem, nearest, short
-from lodestar.conversion import FAMILIES, OPENAI_CLIP, clip_folder, diffusers
+from lodestar.conversion import FAMILIES, OPENAI_CLIP, clip_folder, diffusers, unclip_folder
 from lodestar.conversion.flags import CODES, parse
 from lodestar.conversion.published import by_name
 from lodestar.conversion.run import convert as convert_file
@@ -55,6 +55,9 @@ def converted(
     if path.is_dir():
         if name is not None:
             raise Problem(f"--as {name} is for a file whose name does not tell: a folder of diffusers tells everything")
+        if unclip_folder.is_unclip(path):
+            prior, decoder, upsampler = unclip_folder.convert_folder(path, Path(out))
+            return decoder, f"{source} is an UnCLIPPipeline of diffusers: beside its decoder are {prior} and {upsampler}"
         if clip_folder.is_clip(path):
             return clip_folder.convert_folder(path, Path(out)), f"{source} is a CLIPModel of transformers"
         if flags is not None:

@@ -9,12 +9,14 @@ from lodestar.tasks.clip import MatchClip, TrainClip
 from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.distill import Distill
 from lodestar.tasks.optimizer import OptimizerConfig
+from lodestar.tasks.prior_ar import TrainAutoregressive
 from lodestar.tasks.rng import Rng
+from lodestar.tasks.unclip import TrainUnclip
 
-KINDS = Kinds(TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip)
+KINDS = Kinds(TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, TrainUnclip, TrainAutoregressive)
 AnyTask = Annotated[Task, KINDS]
 
 __all__ = [
     "KINDS", "AnyTask", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig", "Phase", "Rng",
-    "Task", "TrainClassifier", "TrainClip", "TrainDenoiser",
+    "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDenoiser", "TrainUnclip",
 ]  # fmt: skip

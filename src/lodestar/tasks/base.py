@@ -87,8 +87,8 @@ class Learner(abc.ABC):
         """Further state of a run, by name: tensors changed in place when a phase takes note."""
         return {}
 
-    def begin(self) -> None:
-        """Set the first weights of a run that depend on frozen modules, which are filled by now."""
+    def begin(self, facts: DataFacts | None = None) -> None:
+        """Set the first weights of a run that depend on frozen modules, which are filled by now, or on facts of the data."""
         return
 
     @abc.abstractmethod

@@ -176,7 +176,7 @@ class MatchLearner(Learner):
         self.teacher = place(PictureClip(task.model).requires_grad_(False).eval(), device)
         self.frozen = {task.teacher: Frozen(self.teacher, "clip", task.digest)}
 
-    def begin(self) -> None:
+    def begin(self, facts: DataFacts | None = None) -> None:
         """Begin as the teacher; what tells the level is zero at first, and adds nothing."""
         self.model.load_state_dict(self.teacher.state_dict(), strict=False)
         self.teacher.lower(self.model.dtype)

@@ -12,7 +12,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.conditions import Ask, LabelCondition, LowRes, Masked, TextCondition
+from lodestar.conditions import Ask, LabelCondition, LowRes, Masked, Texts
 from lodestar.conditions.text import STYLES
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
@@ -59,7 +59,7 @@ class TrainDenoiser(Task):
 
     @property
     def captions(self) -> bool:
-        return any(condition.kind == "text" for condition in self.model.denoiser.conditions)
+        return self.model.denoiser.text is not None
 
     def resolve(self, facts: DataFacts) -> Self:
         if self.conditional and facts.names is None:
@@ -78,7 +78,8 @@ class TrainDenoiser(Task):
             small.degradation.check(facts.channels, facts.size, small.size)
             usual["low_res"] = small
         if self.captions:
-            usual["text"] = self._text(facts)
+            text = self._text(facts)
+            usual[text.kind] = text
         given = {each.kind: each for each in denoiser.conditions if each.kind != "label" or names is not None}
         # A condition that is there keeps its place, since planes follow each other in this order.
         new = [each for kind, each in usual.items() if kind not in given]
@@ -90,7 +91,7 @@ class TrainDenoiser(Task):
         model = self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=droppable)
         return self.replace(model=model, label_drop=label_drop)
 
-    def _text(self, facts: DataFacts) -> TextCondition:
+    def _text(self, facts: DataFacts) -> Texts:
         """The condition on captions, ready for this data. Raises Problem."""
         text = self.model.denoiser.text
         assert text is not None
@@ -163,7 +164,7 @@ class DenoiseLearner(Learner):
     def _grade(self, batch: Batch, drawn: Drawn, rng: Rng) -> Losses:
         """The objective of a batch at given levels."""
         task, denoiser, schedule = self.task, self.model.denoiser, self.task.model.schedule
-        x0 = self.model.codec.encode(batch.image.to(self.device))
+        x0 = self.model.codec.encode(self.data(batch).to(self.device))
         eps = rng.normal(*x0.shape[1:])
         cond, keep = self.condition(batch, x0, rng)
         if task.pairing == "optimal":
@@ -173,13 +174,17 @@ class DenoiseLearner(Learner):
         output = denoiser.output(x, drawn.level, denoiser.encode(cond, keep))
         return task.objective(Draw(x0, eps, drawn.level, x), output, task.model.denoiser.prediction, schedule)
 
+    def data(self, batch: Batch) -> Tensor:
+        """The data of a batch, as the model's codec takes them."""
+        return batch.image
+
     def condition(self, batch: Batch, x0: Tensor, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """The conditions of a batch, encoded as x0, and masks of those kept, drawn from rng: as for `Denoiser.encode`."""
         known = self.model.denoiser.config.conditions
         keep = rng.uniform() >= self.task.label_drop
         fields, keeps = dict(batch.fields), {condition.kind: keep for condition in known if condition.optional}
-        if "text" in keeps:
-            keeps["text"] = rng.uniform() >= self.task.caption_drop
+        if (text := self.model.denoiser.config.text) is not None:
+            keeps[text.kind] = rng.uniform() >= self.task.caption_drop
             self._captions = tuple(map(str, batch.fields["caption"]))
         if any(isinstance(condition, Masked) for condition in known):
             fields["mask"] = rng.draw(partial(holes, size=(x0.shape[2], x0.shape[3])))

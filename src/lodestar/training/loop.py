@@ -21,6 +21,7 @@ from lodestar.files import check_writable, lock
 from lodestar.images import save_grid
 from lodestar.progress import Foretold, progress
 from lodestar.tasks import Learner
+from lodestar.training.embedding import joined
 from lodestar.training.folder import check_folder, claim, last_good, nothing_left
 from lodestar.training.inputs import Given, captions_of, classes, open_data
 from lodestar.training.interrupt import Interrupt
@@ -52,14 +53,15 @@ def train(
         check_writable(folder / STATE)
     source, held_out = open_data(run, given)
     run = given.named(run, source, held_out)
+    run, source, held_out = joined(run, source, held_out, device)
     transforms = run.data.transforms
     size = transforms.applied_size(source.size)
     texts = partial(captions_of, source) if source.captioned else None
-    facts = DataFacts(source.channels, size, source.names, source.captioned, texts, source.styles)
+    facts = DataFacts(source.channels, size, source.names, source.captioned, texts, source.styles, source.embeddings, source)
     run = run.replace(task=run.task.resolve(facts))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):
-        state = start(run, folder, device, console)
+        state = start(run, folder, device, console, facts)
         state.check(folder)
         counters, config = state.counters, run.train
         if counters.images_seen < config.images:  # data that cannot be read are known by the first batch, or late

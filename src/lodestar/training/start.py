@@ -11,6 +11,7 @@ from rich.text import Text
 from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.core.noise import generator
+from lodestar.data import DataFacts
 from lodestar.nets.precision import choose_device, choose_dtype, name_of
 from lodestar.tasks import Frozen, Learner, Phase
 from lodestar.training.ema import Average
@@ -21,7 +22,9 @@ from lodestar.training.run import Run
 from lodestar.training.state import Counters, TrainState
 
 
-def start(run: Run, folder: Path, device: str | None = None, console: Console | None = None) -> TrainState:
+def start(
+    run: Run, folder: Path, device: str | None = None, console: Console | None = None, facts: DataFacts | None = None
+) -> TrainState:
     """A fresh state, or the folder's checkpoint. Raises Problem if a file is not valid."""
     place = choose_device(device)
     path = folder / STATE
@@ -34,7 +37,7 @@ def start(run: Run, folder: Path, device: str | None = None, console: Console | 
     learner = run.task.build(place, dtype)
     for name, frozen in learner.frozen.items():
         _fill(frozen, name)
-    learner.begin()
+    learner.begin(facts)
     if run.train.init is not None and not path.exists():
         told = initialize(learner, run.train.init)
         if console is not None:

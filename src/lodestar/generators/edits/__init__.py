@@ -11,8 +11,9 @@ from lodestar.generators.edits.interpolate import Interpolate
 from lodestar.generators.edits.invert import Invert
 from lodestar.generators.edits.sdedit import SDEdit
 from lodestar.generators.edits.upsample import Upsample
+from lodestar.generators.edits.vary import Vary
 
-KINDS = Kinds(SDEdit, Invert, Interpolate, Inpaint, Upsample)
+KINDS = Kinds(SDEdit, Invert, Interpolate, Inpaint, Upsample, Vary)
 AnyEdit = Annotated[Edit, KINDS]
 
-__all__ = ["KINDS", "AnyEdit", "Edit", "EditJob", "Inpaint", "Interpolate", "Invert", "SDEdit", "Sourced", "Upsample"]
+__all__ = ["KINDS", "AnyEdit", "Edit", "EditJob", "Inpaint", "Interpolate", "Invert", "SDEdit", "Sourced", "Upsample", "Vary"]

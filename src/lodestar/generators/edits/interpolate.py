@@ -62,7 +62,9 @@ class Interpolate(Edit):
             other = replace(job, noise=SeededNoise([self.to_seed] * len(x), request.settings.temperature)).start()
             x = slerp(x, other, weights)
         begin, end = request.origins
-        denoise = job.guided.between((begin, end), request.weights)
+        # Values of their own, an embedding between two others, are those of the results.
+        told = any(ask.others for ask in request.asks)
+        denoise = job.denoise(request.asks) if told else job.guided.between((begin, end), request.weights)
         yield from job.sampler(denoise, x, job.steps, job.noise)
 
     def check_asks(self, request: Sourced) -> None:

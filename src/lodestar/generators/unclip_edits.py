@@ -1,0 +1,75 @@
+"""Edits in a CLIP's space (Ramesh et al. 2022, section 3): variations, blends of two pictures, and differences of texts.
+
+Each is a request to the decoder that tells every result's embedding, so a picture is remade without the CLIP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.conditions import Ask
+from lodestar.config import Problem
+from lodestar.core.slerp import slerp
+from lodestar.generators.edits import AnyEdit, Interpolate, Invert, Vary
+from lodestar.generators.edits.request import EditRequest, Material
+from lodestar.generators.unclip import EMBEDDING, UnClip
+from lodestar.nets.clip import unit
+
+
+def seen(model: UnClip, material: Material) -> Tensor:
+    """Embeddings float32 [P, E] of pictures, by the model's CLIP."""
+    with torch.no_grad():
+        found: Tensor = model.clip.image_features(pixels.encode(material.pictures.to(model.clip.device)))
+    return found
+
+
+def vary(model: UnClip, material: Material, count: int | None = None, seed: int = 0, eta: float = 1.0) -> EditRequest:
+    """Variations of pictures, in turn: the same embedding, other details."""
+    how, embeddings = Vary(eta=eta), seen(model, material)
+    asks = how.asks(len(embeddings), [Ask()], count, seed)
+    return _request(how, material, asks, embeddings[[ask.source for ask in asks]], embeddings)
+
+
+def blend(model: UnClip, material: Material, points: int = 8) -> EditRequest:
+    """From one picture to another, on the sphere: between their embeddings, and between their noises. Raises Problem."""
+    if len(material.pictures) != 2:
+        raise Problem(f"blend goes between two pictures, and the number given is {len(material.pictures)}")
+    how, embeddings = Interpolate(points=points), seen(model, material)
+    asks = how.asks(2, [Ask(), Ask()], None, 0)
+    weights = torch.tensor([ask.weight for ask in asks], dtype=torch.float64, device=embeddings.device)
+    first, second = (each.expand(points, -1) for each in embeddings.split(1))
+    return _request(how, material, asks, slerp(first, second, weights), embeddings)
+
+
+def textdiff(model: UnClip, material: Material, origin: str, to: str, strength: float = 0.4) -> EditRequest:
+    """Pictures changed by the difference of two texts: embeddings turned towards it by a part of the angle, from 0 to 1.
+
+    The noise is the picture's own. Raises Problem for a text that is too long, and for two with one embedding.
+    """
+    if not 0 <= strength <= 1:
+        raise Problem(f"strength is {strength:g}: from 0, the picture itself, to 1, the difference of the texts alone")
+    how, embeddings = Invert(), seen(model, material)
+    with torch.no_grad():
+        before, after = unit(model.clip.text_features([origin, to]))
+    if torch.equal(before, after):
+        raise Problem(f"{origin!r} and {to!r} have the same embedding: give two texts that differ")
+    goal = unit((after - before)[None]) * embeddings.norm(dim=1, keepdim=True)
+    weights = torch.full((len(embeddings),), strength, dtype=torch.float64, device=embeddings.device)
+    asks = how.asks(len(embeddings), [Ask()], None, 0)
+    return _request(how, material, asks, slerp(embeddings, goal, weights), embeddings)
+
+
+def _request(how: AnyEdit, material: Material, asks: Sequence[Ask], told: Tensor, embeddings: Tensor) -> EditRequest:
+    """The request for results with these embeddings, of pictures with those."""
+    given = partial(map, lambda row: {EMBEDDING: row.tolist()})
+    return EditRequest(
+        asks=tuple(ask.replace(others=others) for ask, others in zip(asks, given(told), strict=True)),
+        edit=how,
+        pictures=material.digests,
+        origins=tuple(Ask(others=others) for others in given(embeddings)),
+    )

@@ -1,0 +1,304 @@
+"""DALL·E 2 in small: a CLIP of random weights, a prior and a decoder trained on it for a moment, and their bundle."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import lodestar
+from lodestar import bundle
+from lodestar.__main__ import main
+from lodestar.codecs.embeddings import Whitening
+from lodestar.conditions import Ask, ClipText
+from lodestar.config import Problem
+from lodestar.data import open_source
+from lodestar.generators import unclip_edits as edits
+from lodestar.generators.album import Manifest
+from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.edits.request import EditRequest, Material
+from lodestar.generators.priors import Autoregressive, DiffusionPrior
+from lodestar.generators.request import Settings, seeded
+from lodestar.generators.unclip import UnClip
+from lodestar.images import save_png
+from lodestar.models.clip import ClipModelConfig, PictureClip
+from lodestar.models.prior_ar import AutoregressiveConfig
+from lodestar.nets.clip import ClipConfig, TextTowerConfig
+from lodestar.nets.clip_image import ViTConfig
+from lodestar.nets.codes import CodesConfig
+from lodestar.presets import shapes
+from lodestar.samplers import DDIM, Heun
+from lodestar.text import OwnTokenizer
+from lodestar.training.embedding import embedded
+from lodestar.training.loop import train
+from lodestar.training.run import Run
+
+torch.set_num_threads(1)
+KEPT = 24
+
+
+def clip(path: Path, seed: int = 0) -> Path:
+    torch.manual_seed(seed)
+    image = ViTConfig(size=(16, 16), embed=12, patch=8, width=16, layers=1, heads=2)
+    network = ClipConfig(image=image, text=TextTowerConfig(vocabulary=300, context=80, width=16, layers=1, heads=2))
+    return PictureClip(ClipModelConfig(network=network, tokenizer=OwnTokenizer(size=300, merges=""))).save(path)
+
+
+def small(run: Run, clip: Path, **network: object) -> Run:
+    """A preset's run in tiny."""
+    data = run.model_dump(mode="json")
+    denoiser = data["task"]["model"]["denoiser"]
+    denoiser["network"] |= network
+    for condition in denoiser["conditions"]:
+        condition["width"] = 16
+    return tiny(data, clip)
+
+
+def tiny(data: dict[str, Any], clip: Path) -> Run:
+    """A run with settings changed: a few pictures, and this CLIP."""
+    data["task"] |= {"clip": str(clip), "kept": KEPT}
+    data["data"] |= {"transforms": {"size": 16}, "workers": 0}
+    data["train"] |= {"images": 16, "batch_size": 8, "precision": "float32"}
+    return Run.model_validate_json(json.dumps(data))
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("unclip")
+    tower = clip(folder / "clip.safetensors")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LODESTAR_CACHE", str(folder / "cache"))
+        train(small(shapes.prior(), tower, width=16, layers=1, heads=2), folder / "prior", device="cpu")
+        network = {"width": 8, "norm_groups": 4, "head_channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,)}
+        train(small(shapes.decoder(), tower, **network), folder / "decoder", device="cpu")
+        codes = shapes.prior_ar().model_dump(mode="json")
+        codes["task"]["model"]["network"] |= {"codes": 6, "buckets": 8, "similarities": 4, "width": 16, "layers": 1, "heads": 2}
+        codes["task"]["model"]["text"] |= {"width": 16}
+        train(tiny(codes, tower), folder / "prior_ar", device="cpu")
+    bundle.save(folder / "all.bundle.json", files(folder))
+    return folder
+
+
+def files(folder: Path, **others: Path) -> dict[str, Path]:
+    own = {"model": "decoder/model.safetensors", "clip": "clip.safetensors"}
+    own |= {role: f"{role}/model.safetensors" for role in ("prior", "prior_ar")}
+    return {**{role: folder / file for role, file in own.items()}, **others}
+
+
+def run(arguments: list[str]) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return int(ended.value.code or 0)
+
+
+def load(parts: Path) -> UnClip:
+    model = lodestar.load(parts / "all.bundle.json", "cpu", dtype="float32")
+    assert isinstance(model, UnClip)
+    return model
+
+
+def test_a_prior_is_whitened_by_all_embeddings_which_are_kept_on_disk(parts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LODESTAR_CACHE", str(parts / "cache"))
+    (kept,) = (parts / "cache" / "embeddings").glob("*.safetensors")
+    tower = lodestar.load(parts / "clip.safetensors", "cpu", dtype="float32")
+    source, before = open_source("shapes", size=16, captions=True), kept.stat().st_mtime_ns
+    whole = embedded(source, tower, KEPT)
+    values = whole.embeddings
+    assert values is not None and values.shape == (KEPT, 12) and kept.stat().st_mtime_ns == before
+    pictures = torch.from_numpy(np.stack([source.image(row) for row in range(KEPT)]))
+    assert np.allclose(tower.image_features(pictures.float() / 127.5 - 1).detach(), values, atol=1e-5)
+    codec = lodestar.load(parts / "prior", "cpu", dtype="float32").codec
+    assert isinstance(codec, Whitening)
+    assert np.allclose(codec.mean, values.mean(0), atol=1e-5) and np.allclose(codec.std, values.std(0, ddof=1), atol=1e-5)
+    row = whole.row(3)
+    assert row is not None and set(row) == {"embedding", "caption"} and len(whole) == KEPT
+
+
+def test_a_prompt_becomes_an_embedding_and_that_a_picture(parts: Path) -> None:
+    model = load(parts)
+    asks = [Ask(seed=seed, text=text) for seed, text in ((0, "a red circle"), (1, "a blue square"), (0, "a red circle"))]
+    told = model.embedded(asks)
+    assert told[0].others == told[2].others != told[1].others and all(ask.text is None for ask in told)
+    alone = model.embedded(asks[1:2])[0].others["embedding"]
+    assert np.allclose(alone, told[1].others["embedding"], atol=1e-4)
+    pictures = model.sample(prompt=["a red circle", "a blue square"], count=4, steps=2, batch_size=3)
+    assert pictures.images.shape == (4, 3, 16, 16)
+    frames = model.decoder.stream(seeded(model.embedded(pictures.request.asks), 0, pictures.request.settings))
+    again = torch.cat([frame.images for frame in frames if frame.final])
+    assert (again.int() - pictures.images.int()).abs().max() <= 1
+
+
+def test_the_candidate_nearest_to_the_text_is_kept(parts: Path) -> None:
+    model = load(parts)
+    asks, prior = [Ask(seed=4, text="a red circle")], model.model_of(model.prior)
+    text = torch.nn.functional.normalize(model.clip.text_features(["a red circle"]))
+
+    def similarity(best_of: int) -> float:
+        found = DiffusionPrior(best_of=best_of, steps="4").embed(prior, model.clip, asks)
+        return float((torch.nn.functional.normalize(found) * text).sum())
+
+    assert similarity(1) <= similarity(2) <= similarity(8)
+    assert similarity(1) < similarity(8)
+
+
+def test_the_command_samples_and_remakes(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole, out = str(parts / "all.bundle.json"), tmp_path / "out"
+    options = ["--prompt", "a red circle", "--prompt", "a blue square", "--steps", "2", "--precision", "float32"]
+    assert run(["sample", whole, *options, "--count", "3", "--prior", "diffusion:scale=1.5,best_of=1", "--out", str(out)]) == 0
+    told = Manifest.read(out).request.asks[2].others["prior"]
+    assert told == {"kind": "diffusion", "scale": 1.5, "steps": None, "best_of": 1}
+    assert run(["remake", str(out), "--picture", "2", "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "00002.png").read_bytes() == (out / "00002.png").read_bytes()
+    capsys.readouterr()
+    assert run(["sample", str(parts / "prior"), "--prompt", "a"]) == 2
+    assert "makes embeddings and no pictures" in capsys.readouterr().err
+    assert run(["sample", str(parts / "decoder"), "--prior", "text"]) == 2
+    assert "--prior text is for a bundle" in capsys.readouterr().err
+    assert run(["sample", whole, "--prior", "diffusoin", "--prompt", "a"]) == 2
+    assert "did you mean 'diffusion'" in capsys.readouterr().err
+
+
+def test_parts_of_different_clips_are_refused(parts: Path) -> None:
+    bundle.save(parts / "mixed.bundle.json", files(parts, clip=clip(parts / "other.safetensors", seed=1)))
+    with pytest.raises(Problem, match="knows the embeddings of another CLIP"):
+        lodestar.load(parts / "mixed.bundle.json", "cpu").sample(prompt="a red circle", steps=2)
+    bundle.save(parts / "bare.bundle.json", {role: file for role, file in files(parts).items() if role != "prior"})
+    with pytest.raises(Problem, match="has no part 'prior'"):
+        lodestar.load(parts / "bare.bundle.json", "cpu").sample(prompt="a red circle", steps=2)
+    with pytest.raises(Problem, match="told texts by a CLIP, and has none"):
+        lodestar.load(parts / "prior", "cpu").sample(prompt="a red circle")
+
+
+def test_a_picture_without_a_prompt_is_unconditional(parts: Path) -> None:
+    model = load(parts)
+    ours = model.sample(count=2, steps=2)
+    assert torch.equal(ours.images, model.decoder.sample(count=2, steps=2).images)
+    assert isinstance(lodestar.load(parts / "all.bundle.json", "cpu", "diffusion"), Diffusion)
+
+
+def test_an_autoregressive_prior_is_of_ordered_components_and_even_buckets() -> None:
+    torch.manual_seed(0)
+    config = AutoregressiveConfig(
+        network=CodesConfig(context=4, codes=6, buckets=64, similarities=4, width=16, layers=1, heads=2),
+        text=ClipText(length=4, embed=6, width=16, tokenizer=OwnTokenizer()),
+    )
+    prior = config.build()
+    values = torch.randn(4000, 6) @ torch.diag(torch.tensor([1.0, 5.0, 2.0, 0.5, 3.0, 4.0])) + 7
+    similarities = torch.linspace(0, 1, 101)
+    prior.fit(values, similarities)
+    codes = prior.encode(values)
+    assert [int(row.abs().argmax()) for row in prior.components] == [1, 5, 4, 2, 0, 3]
+    counts = torch.bincount(codes[:, 0], minlength=64)
+    assert counts.min() > 30 and counts.max() < 130
+    error = (prior.decode(codes) - values).std() / values.std()
+    assert error < 0.1
+    assert prior.level(torch.tensor([0.1, 0.4, 0.6, 0.9])).tolist() == [0, 1, 2, 3]
+
+
+def test_keys_that_are_kept_change_no_code(parts: Path) -> None:
+    model = load(parts)
+    prior = model.model_of(Autoregressive())
+    texts, seeds = ["a red circle", "a blue square"], [1, 2**40]
+    cached = prior.sample(texts, seeds, scale=2.0)
+    assert torch.allclose(cached, prior.sample(texts, seeds, scale=2.0, cached=False), atol=1e-5)
+    assert torch.allclose(cached[1:], prior.sample(texts[1:], seeds[1:], scale=2.0), atol=1e-5)
+    assert not torch.allclose(cached, prior.sample(texts, [3, 4], scale=2.0))
+    pictures = model.sample(prompt=texts, prior="autoregressive:scale=1", steps=2)
+    assert pictures.request.asks[0].others["prior"] == {"kind": "autoregressive", "scale": 1.0, "temperature": 1.0}
+
+
+def test_codes_have_the_probabilities_of_the_logits(parts: Path) -> None:
+    prior = load(parts).model_of(Autoregressive())
+    text = ["a red circle"]
+    first = torch.stack([prior.encode(prior.sample(text, [seed]))[0] for seed in range(200)])
+    signals = prior.text(prior.config.text.read(text))
+    shares = torch.zeros(8)
+    for level in (2, 3):  # the upper half of four
+        shares += prior.logits(signals, torch.tensor([level]), first[:1]).softmax(-1)[0, 0] / 2
+    counted = torch.bincount(first[:, 0], minlength=8) / 200
+    assert (counted - shares).abs().max() < 4 * (0.25 / 200) ** 0.5
+
+
+def test_components_are_fewer_than_pictures(parts: Path, tmp_path: Path) -> None:
+    codes = tiny(shapes.prior_ar().model_dump(mode="json"), parts / "clip.safetensors")
+    network = codes.task.model.network.replace(codes=12, width=16, heads=2, layers=1)
+    task = codes.task.replace(model=AutoregressiveConfig(network=network, text=ClipText(length=32, width=16)), kept=12)
+    with pytest.raises(Problem, match="codes is 12: principal components of 12 embeddings are fewer"):
+        train(codes.replace(task=task), tmp_path / "run", device="cpu")
+
+
+def material(*rows: int) -> Material:
+    source = open_source("shapes", size=16)
+    return Material(torch.from_numpy(np.stack([source.image(row) for row in rows])))
+
+
+def made(model: UnClip, asked: EditRequest, there: Material, steps: str) -> torch.Tensor:
+    asked = asked.replace(settings=Settings(steps=steps, sampler=None if asked.edit.kind == "vary" else DDIM()))
+    return torch.cat([frame.images for frame in model.prepare_edit(asked, there).frames(2) if frame.final]).int()
+
+
+def test_variations_keep_the_embedding_and_without_noise_the_picture(parts: Path) -> None:
+    model, there = load(parts), material(0, 1)
+    same = made(model, edits.vary(model, there, eta=0.0), there, "100")
+    assert (same - there.pictures.int()).abs().float().mean() < 4
+    asked = edits.vary(model, there, count=4, seed=3)
+    assert [ask.source for ask in asked.asks] == [0, 1, 0, 1]
+    assert asked.asks[0].others == asked.asks[2].others == asked.origins[0].others
+    drawn = made(model, asked, there, "10")
+    assert not torch.equal(drawn[0], drawn[2])
+    with pytest.raises(Problem, match="sampler heun: variations are DDIM's"):
+        model.prepare_edit(asked.replace(settings=Settings(steps="10", sampler=Heun())), there)
+
+
+def test_a_blend_begins_and_ends_with_its_pictures(parts: Path) -> None:
+    model, there = load(parts), material(0, 1)
+    asked = edits.blend(model, there, points=3)
+    ends = [asked.asks[place].others["embedding"] for place in (0, 2)]
+    assert np.allclose(ends, edits.seen(model, there).numpy(), atol=1e-6)
+    path = made(model, asked, there, "100")
+    assert (path[[0, 2]] - there.pictures.int()).abs().float().mean() < 4
+    with pytest.raises(Problem, match="the number given is 1"):
+        edits.blend(model, material(0))
+
+
+def test_a_difference_of_texts_turns_the_embedding_toward_it(parts: Path) -> None:
+    model, there = load(parts), material(0)
+    before, after = torch.nn.functional.normalize(model.clip.text_features(["a red circle", "a blue circle"]))
+    seen = edits.seen(model, there)[0]
+
+    def turned(strength: float) -> torch.Tensor:
+        asked = edits.textdiff(model, there, "a red circle", "a blue circle", strength)
+        return torch.tensor(asked.asks[0].others["embedding"])
+
+    assert torch.allclose(turned(0.0), seen, atol=1e-6)
+    along = [float(torch.cosine_similarity(turned(strength), after - before, dim=0)) for strength in (0.0, 0.5, 1.0)]
+    assert along == sorted(along) and along[2] == pytest.approx(1, abs=1e-5)
+    assert turned(0.5).norm() == pytest.approx(float(seen.norm()), rel=1e-4)
+    with pytest.raises(Problem, match="have the same embedding"):
+        edits.textdiff(model, there, "a red circle", "a red circle")
+    with pytest.raises(Problem, match="strength is 2: from 0"):
+        edits.textdiff(model, there, "a", "b", 2.0)
+
+
+def test_the_commands_edit_and_their_pictures_are_remade(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = str(parts / "all.bundle.json")
+    for number, picture in enumerate(material(0, 1).pictures):
+        save_png(tmp_path / f"{number}.png", picture)
+    first, second = (str(tmp_path / f"{number}.png") for number in (0, 1))
+    usual = ["--steps", "3", "--precision", "float32"]
+    for how, given in (
+        ("vary", [first, "--count", "2", "--seed", "5"]),
+        ("blend", [first, second, "--points", "3", "--sampler", "ddim"]),
+        ("textdiff", [first, "--from", "a red circle", "--to", "a blue circle", "--sampler", "ddim"]),
+    ):
+        out = tmp_path / how
+        assert run(["edit", how, whole, *given, *usual, "--out", str(out)]) == 0
+        assert run(["remake", str(out), "--picture", "0", "--out", str(tmp_path / f"{how}-again")]) == 0
+        assert (tmp_path / f"{how}-again" / "00000.png").read_bytes() == (out / "00000.png").read_bytes()
+    capsys.readouterr()
+    assert run(["edit", "vary", str(parts / "decoder"), first]) == 2
+    assert "is no bundle of a decoder and its CLIP" in capsys.readouterr().err
