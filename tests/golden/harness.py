@@ -90,7 +90,7 @@ class Case:
         """(rtol, atol) that the JSON states for an output; rtol is None where it states them only in words."""
         per_output = self.meta.get("checks", {}).get("outputs", {})
         if name in per_output:
-            return per_output[name]["tolerance_relative_to_max"], 0.0
+            return per_output[name].get("tolerance_relative_to_max", 0.0), 0.0  # without one it is exact
         stated = self.meta.get("tolerance", {})
         return stated.get("rtol", None if "atol" not in stated else 0.0), stated.get("atol", 0.0)
 
