@@ -184,12 +184,17 @@ def test_the_command_its_manifest_and_remake(tmp_path: Path) -> None:
         load_origin(Manifest.read(out), "cpu")
 
 
-def test_a_cascade_is_measured_as_any_generator() -> None:
+def test_a_cascade_is_measured_as_any_generator(tmp_path: Path) -> None:
     source = reference(side=8)
     cascade = Cascade([BASE, UP])
     report = lodestar.evaluate(cascade, source, count=6, extractor=extractor())
     assert report.count == 6
     assert report.model_digest == ""  # of parts that were built in code
+    swept = lodestar.sweep(
+        cascade, source, over={"scale": [1, 3]}, guidance="cfg", count=6, extractor=extractor(), out=tmp_path / "sweep"
+    )
+    assert [row.step_count for row in swept.rows] == [4, 4]
+    assert swept.rows[0].numbers["frechet"] != swept.rows[1].numbers["frechet"]
 
 
 @pytest.mark.parametrize(
