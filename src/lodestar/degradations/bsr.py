@@ -24,6 +24,8 @@ _SKEWED = 0.5
 """Share of blurs by a Gaussian of two widths."""
 _KERNELS = range(7, 26, 2)
 """Heights and widths of kernels in pixels."""
+_MIDDLE = _KERNELS[len(_KERNELS) // 2] // 2
+"""Reach of a middling kernel."""
 _TWICE = 0.75
 """Share of pictures resized twice, and not by taking every nth pixel."""
 _COMPRESSED = 0.9
@@ -185,18 +187,23 @@ def _steps(canvas: Canvas, plan: _Plan, factor: int, here: Tensor) -> Canvas:
             rows = torch.nonzero((after[:, turn] == number) & here[:, number]).flatten()
             if step == "jpeg":
                 rows = rows[plan.compressed[rows]]
-            if not len(rows):
-                continue
-            some, own = canvas[rows], plan[rows]
-            height, width = some.values.shape[2:]
-            if step == "noise":
-                made = _noisy(some.values, own)
-            elif step == "jpeg":
-                made = jpeg(some, own.quality[:, 0])
-            else:
-                made = blurred(some, _kernels(own, _STEPS.index(step), factor))
-            canvas.values[rows, :, :height, :width] = made
+            # Small kernels need small margins.
+            narrow = plan.reach[rows, number] < _MIDDLE if step in ("blur", "again") else torch.ones_like(rows, dtype=torch.bool)
+            for part in (rows[narrow], rows[~narrow]):
+                if len(part):
+                    some = canvas[part]
+                    height, width = some.values.shape[2:]
+                    canvas.values[part, :, :height, :width] = _stepped(some, plan[part], step, factor)
     return canvas
+
+
+def _stepped(canvas: Canvas, plan: _Plan, step: Steps, factor: int) -> Tensor:
+    """The pictures [B, C, H, W] after one step."""
+    if step == "noise":
+        return _noisy(canvas.values, plan)
+    if step == "jpeg":
+        return jpeg(canvas, plan.quality[:, 0])
+    return blurred(canvas, _kernels(plan, _STEPS.index(step), factor))
 
 
 def _kernels(plan: _Plan, which: int, factor: int) -> Tensor:
@@ -240,12 +247,14 @@ def covariance(variances: Tensor, mixing: Tensor) -> Tensor:
 
 def _noisy(values: Tensor, plan: _Plan) -> Tensor:
     """Pictures with noise of the kind and strength drawn."""
-    scale, basis = torch.linalg.eigh(covariance(plan.colours, plan.mixing).double())
-    root = (basis * scale.clamp(min=0).sqrt()[:, None]) @ basis.mT * (_NOISE[-1] / 255)
     channels = values.shape[1]
     single = torch.eye(channels, device=values.device).expand(len(values), -1, -1)
     grey = torch.zeros_like(single)
     grey[:, :, 0] = 1
     weights = torch.where(plan.grey[:, None, None], grey, single) * plan.deviation[:, None, None]
-    weights = torch.where((plan.grey | plan.single)[:, None, None], weights, root.float())
+    rows = torch.nonzero(~(plan.grey | plan.single)).flatten()
+    if len(rows):
+        scale, basis = torch.linalg.eigh(covariance(plan.colours[rows], plan.mixing[rows]).double())
+        root = (basis * scale.clamp(min=0).sqrt()[:, None]) @ basis.mT * (_NOISE[-1] / 255)
+        weights[rows] = root.float()
     return (values + mixed(normal(plan.seed, values.shape[1:]), weights)).clamp(0, 1)
