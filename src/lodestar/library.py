@@ -15,11 +15,14 @@ from torch import nn
 
 from lodestar import bundle, checkpoint
 from lodestar.bundle import MAIN, SUFFIX, Found, embedded, packaged
+from lodestar.codecs import AutoencoderCodec, VQVAECodec
 from lodestar.config import Config, Problem, decode, first_line, nearest
 from lodestar.extras import need
 from lodestar.generators.album import Manifest
+from lodestar.generators.autoencoder import VQVAE, Autoencoder
 from lodestar.generators.base import Generator
 from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.editor import Editor
 from lodestar.generators.guide import Guide
 from lodestar.guidance import REFERENCE
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
@@ -45,6 +48,8 @@ KINDS: dict[str, Kind] = {
     "diffusion": Kind(DiffusionConfig, Diffusion),
     "classifier": Kind(ClassifierModelConfig, PictureClassifier),
     "clip": Kind(ClipModelConfig, PictureClip),
+    "autoencoder": Kind(AutoencoderCodec, Autoencoder),
+    "vqvae": Kind(VQVAECodec, VQVAE),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 
@@ -135,6 +140,22 @@ def _chosen(name: str | Path, asked: Dtype, device: torch.device, settings: Any)
 def load_diffusion(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> Diffusion:
     """Load a diffusion model; see `load`. Raises Problem if it is of another kind."""
     return load(name, device, "diffusion", dtype)
+
+
+def load_generator(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> Generator:
+    """Load a model that makes pictures; see `load`. Raises Problem if it is of another kind."""
+    model = load(name, device, dtype=dtype)
+    if not isinstance(model, Generator):
+        raise Problem(f"{find(name)} holds a {model.config.kind}, and a model that makes pictures is needed here")
+    return model
+
+
+def load_editor(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> Editor:
+    """Load a model that makes pictures of pictures; see `load`. Raises Problem if it is of another kind."""
+    model = load_generator(name, device, dtype)
+    if not isinstance(model, Editor):
+        raise Problem(f"{find(name)} edits no pictures")
+    return model
 
 
 def load_classifier(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> PictureClassifier:

@@ -114,7 +114,8 @@ def _bpd(
     """Bits per dimension; beside: the options that it has no use for, and whether each is given."""
     from lodestar.config import Problem
     from lodestar.evaluation import likelihood
-    from lodestar.library import load_diffusion
+    from lodestar.evaluation.likelihood import Likelihood
+    from lodestar.library import load
     from lodestar.python.evaluate import bpd
 
     for option in (name for name, value in beside.items() if value):
@@ -124,12 +125,12 @@ def _bpd(
     assert model is not None, "--samples is left out"
     folder = sampling.out or Path("out") / f"bpd-{Path(model).stem}"
     found = bpd(
-        load_diffusion(model, sampling.device, sampling.precision), reference,
-        count=count or likelihood.COUNT, ode=how.ode, seed=sampling.seed,
+        load(model, sampling.device, dtype=sampling.precision), reference,
+        count=count or likelihood.COUNT, ode=how.ode, draws=how.draws, seed=sampling.seed,
         batch_size=sampling.batch_size, out=folder, **sampling.asked(),
     )  # fmt: skip
     show(found.table())
-    print(folder / "bpd.png")
+    print(folder / ("bpd.png" if isinstance(found, Likelihood) else "report.json"))
 
 
 def _self_test(

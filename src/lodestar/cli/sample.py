@@ -44,13 +44,13 @@ def sample(
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
     from lodestar.generators.request import seeded
-    from lodestar.library import load_diffusion
+    from lodestar.library import load_generator
     from lodestar.progress import progress
 
     if npz and best_of > 1:
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
-    network = load_diffusion(model, sampling.device, sampling.precision)
+    network = load_generator(model, sampling.device, sampling.precision)
     reference = network.reference(prompting.reference) if prompting.reference else None
     guides = sampling.guides(model, how.guidance, reference)
     judging = load_judge(model, judge, best_of, sampling)
@@ -88,7 +88,7 @@ def remake(
     from lodestar.config import Problem
     from lodestar.files import check_writable
     from lodestar.generators.album import Manifest, free_folder, read_material, read_reference
-    from lodestar.generators.diffusion import Diffusion
+    from lodestar.generators.editor import Editor
     from lodestar.generators.edits.request import EditRequest
     from lodestar.guidance import REFERENCE
     from lodestar.images import save_png
@@ -104,7 +104,7 @@ def remake(
         guides[REFERENCE] = read_reference(manifest, known.guides[REFERENCE])
     asked = known.request.only(picture)
     if isinstance(asked, EditRequest):
-        if not isinstance(network, Diffusion):
+        if not isinstance(network, Editor):
             raise Problem(f"{known.model} edits no pictures")
         frames = network.prepare_edit(asked, read_material(manifest, asked), guides).frames()
     else:

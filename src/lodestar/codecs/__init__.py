@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from lodestar.codecs.autoencoder import AutoencoderCodec
 from lodestar.codecs.base import Codec, Coder
 from lodestar.codecs.pixels import Pixels
+from lodestar.codecs.vqvae import VQVAECodec
 from lodestar.config import Kinds
 
-KINDS = Kinds(Pixels)
+KINDS = Kinds(Pixels, AutoencoderCodec, VQVAECodec)
 AnyCodec = Annotated[Codec, KINDS]
 
-__all__ = ["KINDS", "AnyCodec", "Codec", "Coder", "Pixels"]
+__all__ = ["KINDS", "AnyCodec", "AutoencoderCodec", "Codec", "Coder", "Pixels", "VQVAECodec"]

@@ -67,6 +67,11 @@ class Generator(abc.ABC):
         """Channels, height and width of the pictures."""
 
     @property
+    def space(self) -> tuple[int, int, int]:
+        """Shape of a picture's noise; by default that of the picture."""
+        return self.shape
+
+    @property
     @abc.abstractmethod
     def device(self) -> torch.device:
         """Device of the weights."""
@@ -155,8 +160,8 @@ class Generator(abc.ABC):
         checked("request", asked, InstanceOf[Request])
         with reading("start", "is no array of numbers"):
             start = None if start is None else torch.as_tensor(start, dtype=torch.float32)
-        if start is not None and start.shape != (len(asked.asks), *self.shape):
-            raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.shape)}")
+        if start is not None and start.shape != (len(asked.asks), *self.space):
+            raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.space)}")
         return self.prepare(asked, guides).frames(batch_size, start)
 
     def labels(

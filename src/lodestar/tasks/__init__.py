@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from lodestar.config import Kinds
+from lodestar.tasks.autoencode import Autoencode
 from lodestar.tasks.base import Coupled, Export, Frozen, Learner, Phase, Task
 from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.clip import MatchClip, TrainClip
@@ -10,11 +11,12 @@ from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.distill import Distill
 from lodestar.tasks.optimizer import OptimizerConfig
 from lodestar.tasks.rng import Rng
+from lodestar.tasks.vqvae import TrainVQVAE
 
-KINDS = Kinds(TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip)
+KINDS = Kinds(TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, Autoencode, TrainVQVAE)
 AnyTask = Annotated[Task, KINDS]
 
 __all__ = [
-    "KINDS", "AnyTask", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig", "Phase", "Rng",
-    "Task", "TrainClassifier", "TrainClip", "TrainDenoiser",
+    "KINDS", "AnyTask", "Autoencode", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig",
+    "Phase", "Rng", "Task", "TrainClassifier", "TrainClip", "TrainDenoiser", "TrainVQVAE",
 ]  # fmt: skip

@@ -9,10 +9,23 @@ from lodestar.generators.edits.base import Edit, EditJob, Sourced
 from lodestar.generators.edits.inpaint import Inpaint
 from lodestar.generators.edits.interpolate import Interpolate
 from lodestar.generators.edits.invert import Invert
+from lodestar.generators.edits.reconstruct import Reconstruct
 from lodestar.generators.edits.sdedit import SDEdit
 from lodestar.generators.edits.upsample import Upsample
 
-KINDS = Kinds(SDEdit, Invert, Interpolate, Inpaint, Upsample)
+KINDS = Kinds(SDEdit, Invert, Interpolate, Inpaint, Upsample, Reconstruct)
 AnyEdit = Annotated[Edit, KINDS]
 
-__all__ = ["KINDS", "AnyEdit", "Edit", "EditJob", "Inpaint", "Interpolate", "Invert", "SDEdit", "Sourced", "Upsample"]
+__all__ = [
+    "KINDS",
+    "AnyEdit",
+    "Edit",
+    "EditJob",
+    "Inpaint",
+    "Interpolate",
+    "Invert",
+    "Reconstruct",
+    "SDEdit",
+    "Sourced",
+    "Upsample",
+]
