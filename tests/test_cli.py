@@ -302,7 +302,7 @@ def test_damaged_and_foreign_files_are_refused(models: Path, tmp_path: Path, cap
         (tmp_path / name).write_bytes(data)
         assert said in refusal(capsys, "sample", tmp_path / name), name
     assert not flag.exists()
-    assert "a classifier, and a diffusion is needed" in refusal(capsys, "sample", models / "guide.safetensors")
+    assert "a classifier, and a model that makes pictures is needed" in refusal(capsys, "sample", models / "guide.safetensors")
 
 
 def test_a_guide_has_to_see_what_the_model_makes(models: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

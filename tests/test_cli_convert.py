@@ -69,7 +69,7 @@ def test_models_that_are_mixed_up_are_refused_in_one_line(tmp_path: Path, capsys
     save_png(tmp_path / "a.png", torch.zeros(3, 4, 4, dtype=torch.uint8))
     assert "enlarges pictures of 4×4, and is given none" in refusal(capsys, "sample", up, "--count", 1)
     assert "makes pictures from noise and enlarges none" in refusal(capsys, "upsample", model, "a.png")
-    assert "holds a classifier, and a diffusion is needed" in refusal(capsys, "sample", guide)
+    assert "holds a classifier, and a model that makes pictures is needed" in refusal(capsys, "sample", guide)
     assert "knows no classes" in refusal(capsys, "upsample", up, "a.png", "--label", "1")
     (tmp_path / "b.png").write_bytes(b"no picture")
     assert "b.png cannot be decoded" in refusal(capsys, "upsample", up, "b.png")

@@ -15,6 +15,7 @@ from rich.text import Text
 from lodestar import bundle, checkpoint, library
 from lodestar.bundle import MAIN, Found
 from lodestar.codecs import Embeddings
+from lodestar.codecs.autoencoder import LatentCodec
 from lodestar.conditions import LowRes
 from lodestar.config import from_json
 from lodestar.denoiser import DenoiserConfig
@@ -108,6 +109,9 @@ def _model(table: Table, header: checkpoint.Header, file: Path, size: str) -> No
         case ClassifierModelConfig() as config:
             _pictures(table, config.size, config.names, config.network, config.network.in_channels)
             _row(table, "sees", f"noised pictures ({config.schedule.kind} schedule)" if config.noised else "clean pictures")
+        case LatentCodec() as config:
+            _pictures(table, config.size, None, config.network, config.channels)
+            _row(table, "latents", "×".join(map(str, config.space)))
         case ClipModelConfig() as config:
             image, text = config.network.image, config.network.text
             _pictures(table, config.size, None, image, image.in_channels)

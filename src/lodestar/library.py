@@ -15,13 +15,15 @@ from torch import nn
 
 from lodestar import bundle, checkpoint
 from lodestar.bundle import MAIN, SUFFIX, Found, embedded, packaged
-from lodestar.codecs import Embeddings
+from lodestar.codecs import AutoencoderCodec, Embeddings, VQVAECodec
 from lodestar.config import Config, Problem, decode, first_line, nearest
 from lodestar.extras import need
 from lodestar.generators.album import Later, Manifest
+from lodestar.generators.autoencoder import VQVAE, Autoencoder
 from lodestar.generators.base import Generator
 from lodestar.generators.cascade import Cascade, Stage
 from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.editor import Editor
 from lodestar.generators.guide import Guide
 from lodestar.generators.unclip import UnClip, is_unclip
 from lodestar.guidance import REFERENCE
@@ -50,6 +52,8 @@ KINDS: dict[str, Kind] = {
     "classifier": Kind(ClassifierModelConfig, PictureClassifier),
     "clip": Kind(ClipModelConfig, PictureClip),
     "prior_ar": Kind(AutoregressiveConfig, AutoregressivePrior),
+    "autoencoder": Kind(AutoencoderCodec, Autoencoder),
+    "vqvae": Kind(VQVAECodec, VQVAE),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 
@@ -155,6 +159,14 @@ def _chosen(name: str | Path, asked: Dtype, device: torch.device, settings: Any)
 def load_diffusion(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> Diffusion:
     """Load a diffusion model; see `load`. Raises Problem if it is of another kind."""
     return load(name, device, "diffusion", dtype)
+
+
+def load_editor(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> Editor:
+    """Load a model that makes pictures of pictures; see `load`. Raises Problem if it is of another kind."""
+    model = load_generator(name, device, dtype)
+    if not isinstance(model, Editor):
+        raise Problem(f"{find(name)} edits no pictures")
+    return model
 
 
 def load_classifier(name: str | Path, device: str | torch.device | None = None, dtype: Dtype = None) -> PictureClassifier:

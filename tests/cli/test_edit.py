@@ -231,7 +231,7 @@ def test_samples_are_enlarged_as_what_they_were_sampled_as(files: Path, up: Path
         (("up", "small", "--temperature", "0"), "temperature is 0"),
         (("up", "small", "--picture", "2"), "picture 2: there are 0 to 1"),
         (("model", "small"), "makes pictures from noise and enlarges none: use lodestar sample"),
-        (("guide", "small"), "a classifier, and a diffusion is needed"),
+        (("guide", "small"), "a classifier, and a model that makes pictures is needed"),
     ],
 )
 def test_bad_enlargements_get_one_line(

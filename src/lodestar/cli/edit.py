@@ -1,4 +1,4 @@
-"""Editing without training: `edit sdedit`, `edit invert`, `edit interpolate`, `edit inpaint`."""
+"""Editing without training: `edit sdedit`, `edit invert`, `edit interpolate`, `edit inpaint`, `edit reconstruct`."""
 
 from __future__ import annotations
 
@@ -126,6 +126,23 @@ def inpaint(
     make(model, how, pictures, sampling, mask=mask, picture=picture, content=(label, prompting), count=count)
 
 
+@flattened
+def reconstruct(
+    model: Model,
+    pictures: Pictures,
+    level: Annotated[
+        str | None, typer.Option("--level", help="Finest level of codes to decode (bottom, middle, top); default all of them.")
+    ] = None,
+    picture: Chosen = None,
+    solving: Solving = Solving(),
+) -> None:
+    """Encode and decode pictures, by an autoencoder or by a diffusion model's codec."""
+    from lodestar.config import decode
+    from lodestar.generators.edits import Reconstruct
+
+    make(model, decode(Reconstruct, {"level": level}, "reconstruct"), pictures, solving, picture=picture)
+
+
 def make(
     model: str,
     how: AnyEdit,
@@ -144,15 +161,14 @@ def make(
     augment: noise level of small pictures. Raises Problem.
     """
     from lodestar.generators.edits.arrange import arrange, gather
-    from lodestar.generators.edits.editing import shape_of
-    from lodestar.library import load_diffusion
+    from lodestar.library import load_editor
 
     seed = options.seed if isinstance(options, Sampling) else 0
     how_made = options.settings().replace(augment=augment)
-    network = load_diffusion(model, options.device, options.precision)
+    network = load_editor(model, options.device, options.precision)
     reference = network.reference(content[1].reference) if content[1].reference else None
     guides = options.guides(model, how_made.guidance, reference)
-    material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or (), how.keeps_size)
+    material = gather(network.source_shape(how), network.shape[1:], pictures, mask, picture or (), how.keeps_size)
     prompts = content[1].prompts()
     asked = arrange(network, how, material, ask(content[0], count), origin, count, seed, guides, prompts).replace(
         settings=network.resolved(how_made)
@@ -183,5 +199,5 @@ def save(
     print(album.finish())
 
 
-for _command in (sdedit, invert, interpolate, inpaint):
+for _command in (sdedit, invert, interpolate, inpaint, reconstruct):
     app.command()(ready(_command))

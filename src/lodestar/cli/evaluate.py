@@ -169,7 +169,8 @@ def _bpd(
     """Bits per dimension."""
     from lodestar.config import Problem
     from lodestar.evaluation import likelihood
-    from lodestar.library import load_diffusion
+    from lodestar.evaluation.likelihood import Likelihood
+    from lodestar.library import load
     from lodestar.python.evaluate import bpd
 
     beside = {
@@ -183,12 +184,12 @@ def _bpd(
     assert model is not None, "--samples is left out"
     folder = sampling.out or Path("out") / f"bpd-{Path(model).stem}"
     found = bpd(
-        load_diffusion(model, sampling.device, sampling.precision), measuring.reference,
-        count=count or likelihood.COUNT, ode=how.ode, seed=sampling.seed,
+        load(model, sampling.device, dtype=sampling.precision), measuring.reference,
+        count=count or likelihood.COUNT, ode=how.ode, draws=how.draws, seed=sampling.seed,
         batch_size=sampling.batch_size, out=folder, **sampling.asked(),
     )  # fmt: skip
     show(found.table())
-    print(folder / "bpd.png")
+    print(folder / ("bpd.png" if isinstance(found, Likelihood) else "report.json"))
 
 
 def _self_test(model: str | None, samples: str | None, measuring: Measuring, sampling: Sampling) -> None:

@@ -110,9 +110,8 @@ def remake(
     from lodestar.config import Problem
     from lodestar.files import check_writable
     from lodestar.generators.album import Manifest, free_folder, read_material, read_reference
-    from lodestar.generators.diffusion import Diffusion
+    from lodestar.generators.editor import Editor
     from lodestar.generators.edits.request import EditRequest
-    from lodestar.generators.unclip import UnClip
     from lodestar.guidance import REFERENCE
     from lodestar.images import save_png
     from lodestar.library import load_origin
@@ -127,7 +126,7 @@ def remake(
         guides[REFERENCE] = read_reference(manifest, known.guides[REFERENCE])
     asked = known.request.only(picture)
     if isinstance(asked, EditRequest):
-        if not isinstance(network, Diffusion | UnClip):
+        if not isinstance(network, Editor):
             raise Problem(f"{known.model} edits no pictures")
         frames = network.prepare_edit(asked, read_material(manifest, asked), guides).frames()
     else:

@@ -57,12 +57,17 @@ def train(
     init: Annotated[
         str | None, typer.Option("--init", help="Begin with the weights of this model (a name, run or file) where they fit.")
     ] = None,
+    codec: Annotated[
+        str | None, typer.Option("--codec", help="Train in the latents of this autoencoder (a run or file).")
+    ] = None,
     training: Training = Training(),
 ) -> None:
     """Train a preset on your pictures. The same command again resumes."""
     from lodestar.python.train import trained
 
-    trained(run, *(overrides or ()), out=training.out, device=training.device, **training.changes(data, images, init))
+    changes = training.changes(data, images, init)
+    changes["codec"] = codec
+    trained(run, *(overrides or ()), out=training.out, device=training.device, **changes)
 
 
 @flattened

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated
 
+from lodestar.codecs.autoencoder import AutoencoderCodec
 from lodestar.codecs.base import Codec, Coder
 from lodestar.codecs.embeddings import Embeddings
 from lodestar.codecs.pixels import Pixels
+from lodestar.codecs.vqvae import VQVAECodec
 from lodestar.config import Kinds
 
-KINDS = Kinds(Pixels, Embeddings)
+KINDS = Kinds(Pixels, Embeddings, AutoencoderCodec, VQVAECodec)
 AnyCodec = Annotated[Codec, KINDS]
 
-__all__ = ["KINDS", "AnyCodec", "Codec", "Coder", "Embeddings", "Pixels"]
+__all__ = ["KINDS", "AnyCodec", "AutoencoderCodec", "Codec", "Coder", "Embeddings", "Pixels", "VQVAECodec"]

@@ -39,6 +39,10 @@ class Codec(Config, abc.ABC):
     def data_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         """The shape of a datum, from the shape of its encoding."""
 
+    def code_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of an encoding, from the shape of a datum. Raises Problem for data that the codec does not know."""
+        return shape
+
     @abc.abstractmethod
     def build(self) -> Coder:
         """The coder."""

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from lodestar.codecs import pixels
@@ -28,6 +29,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
+from lodestar.evaluation.evidence import DRAWS
 from lodestar.evaluation.report import Document, digest, report_table
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
@@ -54,7 +56,9 @@ class BPD(Config):
 
     kind: Literal["bpd"] = "bpd"
     ode: bool = True
-    """The ODE's likelihood too, at about six times the cost of the bound."""
+    """The ODE's likelihood too, at about six times the cost of the bound, of a diffusion model."""
+    draws: int = Field(default=DRAWS, ge=1, le=100_000)
+    """Number of draws of a picture's latents, of a VAE."""
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,8 @@ def measure(
     """
     need("matplotlib")
     how, config = how or Settings(), model.config
+    if model.space != model.shape:
+        raise Problem("bits per dimension are of pixels, and this model makes latents")
     if not 2 <= count <= len(reference):
         raise Problem(f"count is {count}: bits per dimension need 2 pictures at least, and {reference.spec} has {len(reference)}")
     variance = _variance(model, how.sampler)

@@ -69,8 +69,8 @@ class Generator(abc.ABC):
         """Channels, height and width of the pictures."""
 
     @property
-    def noise_shape(self) -> tuple[int, int, int]:
-        """Channels, height and width of the initial noise."""
+    def space(self) -> tuple[int, int, int]:
+        """Shape of a picture's noise; by default that of the picture."""
         return self.shape
 
     @property
@@ -173,8 +173,8 @@ class Generator(abc.ABC):
         checked("request", asked, InstanceOf[Request])
         with reading("start", "is no array of numbers"):
             start = None if start is None else torch.as_tensor(start, dtype=torch.float32)
-        if start is not None and start.shape != (len(asked.asks), *self.noise_shape):
-            raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.noise_shape)}")
+        if start is not None and start.shape != (len(asked.asks), *self.space):
+            raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.space)}")
         return self.prepare(asked, guides).frames(batch_size, start)
 
     def labels(

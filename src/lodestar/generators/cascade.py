@@ -155,8 +155,8 @@ class Cascade(Generator):
         return self.later[-1].model.shape
 
     @property
-    def noise_shape(self) -> tuple[int, int, int]:
-        return self.first.noise_shape
+    def space(self) -> tuple[int, int, int]:
+        return self.first.space
 
     @property
     def device(self) -> torch.device:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Unpack
+from typing import Any
 
 import torch
 from pydantic import InstanceOf
 from torch import Tensor
 
 from lodestar.conditions import Ask, Composed, Label, signs
-from lodestar.config import BatchSize, Count, Note, Problem, checked, parse, shown
+from lodestar.config import Note, Problem, checked, shown
 from lodestar.core.estimate import check_shifting
 from lodestar.core.level import Level
-from lodestar.core.noise import SeededNoise, seeds_from
+from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import Optimized, parse_plan
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
 from lodestar.generators.agreement import check_augment, check_reuse, check_rival, note_sampler
-from lodestar.generators.base import Generator
-from lodestar.generators.edits import AnyEdit, Edit
-from lodestar.generators.edits.arrange import arrange, gather
+from lodestar.generators.editor import Editor
+from lodestar.generators.edits import AnyEdit
+from lodestar.generators.edits.arrange import gather
 from lodestar.generators.edits.editing import PreparedEdit, check_material, handed_of, note_tiles, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import (
@@ -33,14 +32,11 @@ from lodestar.generators.guide import (
     Handed,
     Reader,
     Reference,
-    check_given,
     chosen,
-    given_guides,
 )
 from lodestar.generators.guided import Guided, bind, check_intervals
 from lodestar.generators.optima import best
-from lodestar.generators.request import AskedLabel, Frame, Request, Settings, Wanted, listed, settings, taken
-from lodestar.generators.samples import Samples
+from lodestar.generators.request import Frame, Request, Settings
 from lodestar.guidance import Guidance, Interval, Sees, Steering
 from lodestar.models.diffusion import DiffusionModel
 from lodestar.models.labels import read_label, spell
@@ -88,7 +84,7 @@ class PreparedSampling:
                 yield Frame(first, done, len(steps), x, model.codec.decode)
 
 
-class Diffusion(DiffusionModel, Generator):
+class Diffusion(DiffusionModel, Editor):
     """A diffusion model that answers requests. As a module it is the model: `forward`, parameters and states are its weights'."""
 
     def __repr__(self) -> str:
@@ -101,10 +97,6 @@ class Diffusion(DiffusionModel, Generator):
     @property
     def known(self) -> tuple[tuple[str, ...], int | None]:
         return self.config.names or (), self.config.denoiser.classes
-
-    @property
-    def noise_shape(self) -> tuple[int, int, int]:
-        return self.space
 
     @property
     def reads(self) -> bool:
@@ -252,46 +244,8 @@ class Diffusion(DiffusionModel, Generator):
         note_tiles(self, asked, material, how.length(steps))
         return PreparedEdit(guided, asked, material, sampler, steps)
 
-    def edit(
-        self,
-        how: AnyEdit | str,
-        pictures: Any = (),
-        label: AskedLabel | Sequence[AskedLabel] = None,
-        *,
-        origin: AskedLabel | Sequence[AskedLabel] = None,
-        mask: str | Path | Tensor | None = None,
-        count: int | None = None,
-        seed: int = 0,
-        batch_size: int = 32,
-        guides: Guides | None = None,
-        **given: Unpack[Wanted],
-    ) -> Samples:
-        """Make pictures of pictures.
-
-        how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)``, ``Inpaint()`` or ``Upsample()``, or the short
-        form of one, ``"sdedit:0.5"``. pictures: files, folders, albums, PIL pictures, arrays uint8 [H, W, C], or uint8 [P, C, H,
-        W] of the model's size; those to be enlarged have any size, from that of the model's input on. label: what the results
-        are to be; every picture × every label, but `Upsample` pairs picture k with label k (default: what an album says).
-        origin: the class of the pictures, or of each, which inversion goes up under; from origin to label goes an interpolation.
-        mask: of `Inpaint`, a file that is white where something is to be made, or bool [H, W]. count: how many results, instead
-        of one for each picture and label. The rest is `sample`'s (two prompts are the ends of an interpolation); a temperature
-        is refused where no noise is drawn. Raises Problem.
-        """
-        way: AnyEdit = checked("how", parse("edit", how, AnyEdit) if isinstance(how, str) else how, InstanceOf[Edit])
-        count, batch_size = checked("count", count, Count | None), checked("batch size", batch_size, BatchSize)
-        (seed,) = seeds_from(seed, 1)
-        reference = given.pop("reference", None)
-        prompts, others = taken(given)
-        chosen_settings = settings(**others)
-        guides = given_guides(guides, None if reference is None else self.reference(reference))
-        check_given(guides, chosen_settings.guidance)
-        guiding = chosen(chosen_settings.guidance, guides, self.companions)
-        material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask, keeps_size=way.keeps_size)
-        asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding, prompts)
-        asked = asked.replace(settings=self.resolved(chosen_settings))
-        frames = self.prepare_edit(asked, material, guiding).frames(batch_size)
-        images = torch.cat([frame.images for frame in frames if frame.final])
-        return Samples(images, asked, self.origin(guiding), material)
+    def source_shape(self, how: AnyEdit) -> tuple[int, int, int]:
+        return shape_of(self, how, self.name)
 
     def stand_beside(self, model: Any, asks: Sequence[Ask]) -> None:
         """Raise Problem unless it supports the asks of another model (given its `DiffusionConfig`)."""

@@ -15,6 +15,7 @@ from lodestar.conditions import Ask, Label
 from lodestar.config import Problem, checked, decode, parse
 from lodestar.generators.base import Generator, Prepared
 from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.editor import Editor
 from lodestar.generators.edits.editing import PreparedEdit
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Critic, Guides, Reference
@@ -55,7 +56,7 @@ class PreparedUnclip:
                 yield replace(frame, first=first + frame.first)
 
 
-class UnClip(Generator):
+class UnClip(Editor):
     """A decoder with its CLIP and priors."""
 
     def __init__(self, decoder: Diffusion, prior: Prior | None = None) -> None:

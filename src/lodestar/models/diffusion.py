@@ -93,6 +93,11 @@ class DiffusionModel(Model):
         """Default limit of x̂₀ to the range of the data; None if unbounded."""
         return None if self.config.codec.limit is None else self.config.limit
 
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        self.codec.eval()  # its weights are those of a model that has been trained
+        return self
+
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the network's torso in `dtype`, for inference; see `Denoiser.lower`."""
         self.denoiser.lower(dtype)

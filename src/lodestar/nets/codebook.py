@@ -109,19 +109,26 @@ class Codebook(nn.Module):
 
         (Arthur and Vassilvitskii 2007; the draw is Efraimidis and Spirakis's, 2006.)
         """
-        usual = self.size.mean()
-        dead = (self.size < self.config.revive * usual).nonzero()[:, 0][: len(vectors)]
+        least = self.config.revive * self.size.mean()
+        dead = (self.size < least).nonzero()[:, 0][: len(vectors)]
         keys = draws.clamp(min=torch.finfo(draws.dtype).tiny).log() / far.clamp(min=torch.finfo(far.dtype).tiny)
         chosen = vectors[keys.topk(len(dead)).indices].to(self.codes)
-        self.codes[dead], self.size[dead] = chosen, usual
+        # As if used a little, so that they have time to be of use before they count as dead again.
+        self.codes[dead], self.size[dead] = chosen, 2 * least
         if self.config.learning == "average":
-            self.total[dead] = chosen * usual
+            self.total[dead] = chosen * (2 * least)
 
     @property
     def perplexity(self) -> Tensor:
         """Number of codes that would be as uncertain if all were used alike: exp of the usage's entropy."""
         share = self.size / self.size.sum().clamp(min=torch.finfo(self.size.dtype).tiny)
         return torch.exp(-torch.xlogy(share, share).sum())
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the codes by usage [D]."""
+        share = self.size / self.size.sum().clamp(min=torch.finfo(self.size.dtype).tiny)
+        return share @ self.codes
 
     @property
     def alive(self) -> Tensor:

@@ -158,7 +158,7 @@ class Resampler(nn.Module):
         stride, padding = (2 if direction == "down" else 1), (0 if self.one_sided else 1)
         self.conv = Conv2d(channels, channels, 3, stride=stride, padding=padding) if conv else None
 
-    def forward(self, x: Tensor, emb: Tensor, grids: Grids | None = None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None, grids: Grids | None = None) -> Tensor:
         if self.direction == "up":
             x = upsample(x)
         elif self.one_sided:
@@ -174,13 +174,14 @@ class ResBlock(nn.Module):
     adaptive: the embedding scales and shifts the second norm (ADM's AdaGN, equation 13); otherwise it is added before it (DDPM).
     direction: "up" or "down" resamples both branches inside the block (BigGAN's).
     rescale: the sum is multiplied by √½ (Song et al. 2021).
+    emb_width: None for a block that is told no embedding.
     """
 
     def __init__(
         self,
         channels: int,
         out_channels: int,
-        emb_width: int,
+        emb_width: int | None,
         *,
         groups: int,
         eps: float = 1e-5,
@@ -190,12 +191,12 @@ class ResBlock(nn.Module):
         rescale: bool = False,
     ) -> None:
         super().__init__()
-        self.adaptive, self.direction, self.rescale = adaptive, direction, rescale
+        self.adaptive, self.direction, self.rescale = adaptive and emb_width is not None, direction, rescale
         self.number = 0
         """Of the network's residual blocks, which one this is."""
         self.norm1 = GroupNorm(channels, groups, eps)
         self.conv1 = Conv2d(channels, out_channels, 3, padding=1)
-        self.emb = Linear(emb_width, 2 * out_channels if adaptive else out_channels)
+        self.emb = None if emb_width is None else Linear(emb_width, 2 * out_channels if adaptive else out_channels)
         self.norm2 = GroupNorm(out_channels, groups, eps)
         self.dropout = Dropout(dropout)
         self.conv2 = Conv2d(out_channels, out_channels, 3, padding=1)
@@ -207,7 +208,7 @@ class ResBlock(nn.Module):
         for conv in (self.conv2,) if self.direction == "down" else (self.conv1, self.conv2):
             conv.pack()
 
-    def forward(self, x: Tensor, emb: Tensor, grids: Grids | None = None) -> Tensor:
+    def forward(self, x: Tensor, emb: Tensor | None, grids: Grids | None = None) -> Tensor:
         """x [B, C, H, W]; emb [B, emb_width], its SiLU already taken. With grids, the convolutions are in 8 bits."""
         first, second = (None, None) if grids is None else grids[self.number]
         first = None if self.direction == "down" else first
@@ -216,9 +217,9 @@ class ResBlock(nn.Module):
             resample = upsample if self.direction == "up" else downsample
             h, x = resample(h), resample(x)
         h = self.conv1(h) if first is None else self.conv1.of_codes(h, first, x.dtype)
-        e = self.emb(emb)[:, :, None, None]
-        scale, shift = e.chunk(2, dim=1) if self.adaptive else (None, None)
-        h = h if self.adaptive else h + e
+        e = None if self.emb is None else self.emb(emb)[:, :, None, None]
+        scale, shift = e.chunk(2, dim=1) if e is not None and self.adaptive else (None, None)
+        h = h if e is None or self.adaptive else h + e
         if second is None:
             h = self.conv2(self.dropout(self.norm2(h, scale, shift, silu=True)))
         else:

@@ -143,7 +143,7 @@ class Pyramid(Network):
                 assert seen is not None
                 h = torch.cat([self.decoders[level + 1](seen), h], dim=1)
             z = self.before[level](h).float()
-            coded = self.books[level](z, dtype)
+            coded: Coded = self.books[level](z, dtype)
             found.append((coded, z))
             seen = self._seen(level, coded.values.to(dtype), seen)
         return found[::-1]
@@ -162,11 +162,13 @@ class Pyramid(Network):
 
     def look_up(self, codes: Sequence[Tensor]) -> list[Tensor]:
         """The vectors by level [B, D, h, w] of codes int64 [B, h, w]."""
-        found = []
-        for book, numbers in zip(self.books, codes, strict=True):
-            assert isinstance(book, Codebook)
-            found.append(book.look_up(numbers))
-        return found
+        return [self.book(level).look_up(numbers) for level, numbers in enumerate(codes)]
+
+    def book(self, level: int) -> Codebook:
+        """The codebook of a level."""
+        book = self.books[level]
+        assert isinstance(book, Codebook)
+        return book
 
     def lower(self, dtype: torch.dtype) -> None:
         for part in self.hidden:

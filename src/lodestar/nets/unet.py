@@ -185,7 +185,12 @@ class Stage(nn.Module):
         self.block, self.attention, self.resample = block, attention, resample
 
     def forward(
-        self, x: Tensor, emb: Tensor, gather: Gather | None = None, grids: Grids | None = None, tokens: Tensor | None = None
+        self,
+        x: Tensor,
+        emb: Tensor | None,
+        gather: Gather | None = None,
+        grids: Grids | None = None,
+        tokens: Tensor | None = None,
     ) -> Tensor:
         x = self.block(x, emb, grids)
         if self.attention is not None:
@@ -196,9 +201,10 @@ class Stage(nn.Module):
 class Builder:
     """Makes the parts of a backbone in the order in which they stand, and remembers what the way down hands over."""
 
-    def __init__(self, config: BackboneConfig, context: int | None = None) -> None:
-        """context: width of the states of a text, for attention that is told one."""
+    def __init__(self, config: BackboneConfig, context: int | None = None, told: bool = True) -> None:
+        """context: width of the states of a text, for attention that is told one. told: blocks are told an embedding."""
         self.config, self.context = config, context
+        self.emb_width = config.emb_width if told else None
 
     def block(self, channels: int, out_channels: int, direction: Literal["up", "down"] | None = None) -> nn.Module:
         """A residual block, resampling or not."""
@@ -206,7 +212,7 @@ class Builder:
         return ResBlock(
             channels,
             out_channels,
-            config.emb_width,
+            self.emb_width,
             groups=config.norm_groups,
             eps=config.norm_eps,
             dropout=config.dropout,

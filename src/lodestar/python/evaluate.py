@@ -11,8 +11,9 @@ from lodestar import bundle, library
 from lodestar.config import BatchSize, Count, Problem, checked, parse
 from lodestar.data import Pictures, Source, ending, open_source
 from lodestar.data.captions import CAPTION
-from lodestar.evaluation import likelihood, run
+from lodestar.evaluation import evidence, likelihood, run
 from lodestar.evaluation.captions import CaptionsOf, own_captions, read_captions
+from lodestar.evaluation.evidence import Evidence
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept, kept
 from lodestar.evaluation.likelihood import BPD, Likelihood
@@ -21,6 +22,7 @@ from lodestar.evaluation.metrics.base import roles
 from lodestar.evaluation.reference import Reference, choose_extractor, open_reference
 from lodestar.evaluation.report import Report
 from lodestar.files import check_writable, write_text
+from lodestar.generators.autoencoder import Autoencoder
 from lodestar.generators.base import Generator
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guides, check_given
@@ -126,21 +128,24 @@ def compared_with(
 
 
 def bpd(
-    model: str | Path | Diffusion,
+    model: str | Path | Diffusion | Autoencoder,
     pictures: str | Path | Source | Pictures,
     *,
     count: int = likelihood.COUNT,
     ode: bool = True,
+    draws: int = evidence.DRAWS,
     seed: int = 0,
     batch_size: int = 64,
     out: str | Path | None = None,
     **how: Unpack[Asked],
-) -> Likelihood:
-    """Bits per dimension of pictures under a diffusion model: the variational bound and, if `ode`, the ODE's likelihood.
+) -> Likelihood | Evidence:
+    """Bits per dimension of pictures: under a diffusion model the variational bound and, if `ode`, the ODE's likelihood; under a
+    VAE its evidence bound and the importance-weighted one.
 
     model: loaded, or its name, run or file. pictures: as `lodestar.data.open_source` takes them, of which `count` are taken,
     evenly spread; picture k has the seed `seed` + k. how: of its settings, steps, sampler and clamp count
-    (`lodestar.evaluation.likelihood.measure`). out: a folder for report.json, bpd.csv and bpd.png. Raises Problem.
+    (`lodestar.evaluation.likelihood.measure`). draws: of a VAE's latents, for each picture. out: a folder for report.json,
+    bpd.csv and bpd.png. Raises Problem.
     """
     asked = settings(**how)
     checked("batch size", batch_size, BatchSize)
@@ -149,9 +154,17 @@ def bpd(
             raise Problem(f"{name} has no effect on bits per dimension: leave it out")
     if out is not None:
         check_writable(Path(out) / REPORT)
-    network = model if isinstance(model, Diffusion) else library.load_diffusion(model)
-    source = open_source(pictures, channels=network.config.denoiser.channels, labels=None)
-    found = likelihood.measure(network, source, count=count, seed=seed, batch_size=batch_size, how=asked, ode=ode)
+    network = model if isinstance(model, Generator) else library.load_generator(model)
+    source = open_source(pictures, channels=network.shape[0], labels=None)
+    found: Likelihood | Evidence
+    if isinstance(network, Autoencoder):
+        for name in (name for name, given in settled(asked).items() if given):
+            raise Problem(f"{name} has no effect on the bits per dimension of a VAE: leave it out")
+        found = evidence.measure(network, source, count=count, seed=seed, batch_size=batch_size, draws=draws)
+    elif isinstance(network, Diffusion):
+        found = likelihood.measure(network, source, count=count, seed=seed, batch_size=batch_size, how=asked, ode=ode)
+    else:
+        raise Problem(f"bits per dimension are of diffusion models and VAEs, and {network.name} is neither")
     if out is not None:
         found.save(Path(out))
     return found
@@ -171,7 +184,7 @@ def opened(
         run_of = path / RUN, path / library.MODEL
         if ending(path) or (path.is_dir() and not any(file.exists() for file in run_of)):
             return None
-    return library.load_diffusion(what, device, dtype)
+    return library.load_generator(what, device, dtype)
 
 
 def settled(how: Settings) -> dict[str, bool]:

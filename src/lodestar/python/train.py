@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from lodestar import library
+from lodestar import checkpoint, library
+from lodestar.codecs.autoencoder import LatentCodec
 from lodestar.config import Problem, choose, edit, nearest
 from lodestar.data import Pictures, Source
 from lodestar.presets import RUNS
@@ -28,6 +29,8 @@ class Changes(TypedDict, total=False):
     """Pictures at once."""
     seed: int | None
     """Seed of weights, data order and noise, 64 bits."""
+    codec: str | Path | None
+    """Train a diffusion model in the latents of this autoencoder (a run's folder, a file)."""
     init: str | Path | None
     """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
     skip_bad: bool | None
@@ -48,7 +51,8 @@ def train(
     call again goes on from its last checkpoint, and returns the model at once where the run is done. device: "cpu", "cuda" …;
     default a GPU where there is one. changes: data (default the preset's) and validation are anything
     that `lodestar.data.open_source` takes (a path or a name, a `datasets.Dataset`, a list of pictures and labels); images: number
-    of images to see until the run ends, repeats counted; init: a model to begin with; also batch_size, seed and skip_bad.
+    of images to see until the run ends, repeats counted; init: a model to begin with; codec: an
+    autoencoder; also batch_size, seed and skip_bad.
 
     Returns what `lodestar.load` loads from the folder: a `Diffusion`, which samples, or a `PictureClassifier`. Progress goes to
     standard error. Raises Problem, as `lodestar.training.loop.train` does.
@@ -94,7 +98,16 @@ def paths(changes: Changes) -> dict[str, Any]:
         "train.seed": changes.get("seed"),
         "train.init": None if init is None else str(init),
     }
-    return {path: value for path, value in given.items() if value is not None}
+    told = {path: value for path, value in given.items() if value is not None}
+    return told if changes.get("codec") is None else told | _codec(str(changes["codec"]))
+
+
+def _codec(name: str) -> dict[str, Any]:
+    """The codec of an autoencoder, as overrides of a run. Raises Problem for another kind of model."""
+    config = library.config(name)
+    if not isinstance(config, LatentCodec):
+        raise Problem(f"codec {name} is a {config.kind}, and no autoencoder")
+    return {"task.model.codec": config, "task.codec": {"name": name, "digest": checkpoint.peek(library.find(name)).digest}}
 
 
 def _text(data: str | Path | Source | Pictures | None) -> str | None:

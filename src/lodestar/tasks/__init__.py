@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from lodestar.config import Kinds
+from lodestar.tasks.autoencode import Autoencode
 from lodestar.tasks.base import Coupled, Export, Frozen, Learner, Phase, Task
 from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.clip import MatchClip, TrainClip
@@ -12,11 +13,14 @@ from lodestar.tasks.optimizer import OptimizerConfig
 from lodestar.tasks.prior_ar import TrainAutoregressive
 from lodestar.tasks.rng import Rng
 from lodestar.tasks.unclip import TrainUnclip
+from lodestar.tasks.vqvae import TrainVQVAE
 
-KINDS = Kinds(TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, TrainUnclip, TrainAutoregressive)
+KINDS = Kinds(
+    TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, TrainUnclip, TrainAutoregressive, Autoencode, TrainVQVAE
+)
 AnyTask = Annotated[Task, KINDS]
 
 __all__ = [
-    "KINDS", "AnyTask", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig", "Phase", "Rng",
-    "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDenoiser", "TrainUnclip",
+    "KINDS", "AnyTask", "Autoencode", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig",
+    "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDenoiser", "TrainUnclip", "TrainVQVAE",
 ]  # fmt: skip

@@ -12,9 +12,10 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from lodestar.codecs.autoencoder import LatentCodec
 from lodestar.conditions import Ask, LabelCondition, LowRes, Masked, Texts
 from lodestar.conditions.text import STYLES
-from lodestar.config import Problem
+from lodestar.config import Config, Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.data.batch import Batch, DataFacts
 from lodestar.denoiser import conditions
@@ -24,7 +25,7 @@ from lodestar.generators.request import seeded
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
-from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
+from lodestar.tasks.base import Export, Frozen, Learner, Phase, Task, check_size
 from lodestar.tasks.holes import holes
 from lodestar.tasks.pairing import Pairing, optimal
 from lodestar.tasks.rng import Rng
@@ -33,6 +34,15 @@ PREVIEWS = 40
 """Number of pictures in a sample grid."""
 HELD_OUT = 2_000
 """Maximum number of held-out pictures in a validation: the first ones."""
+
+
+class Pinned(Config):
+    """A model that a run depends on."""
+
+    name: str
+    """Name of the model, for `lodestar.library.find`."""
+    digest: str
+    """SHA-256 of the model's file, as `lodestar info` shows it."""
 
 
 class TrainDenoiser(Task):
@@ -45,6 +55,8 @@ class TrainDenoiser(Task):
     """Distribution of training levels."""
     pairing: Pairing = "independent"
     """Pairing of pictures with noise within a batch; the optimal one is for samplers that add no noise."""
+    codec: Pinned | None = None
+    """Model whose weights the codec has, if it has any."""
     conditional: bool = True
     """Condition on the classes of the data."""
     label_drop: float = Field(default=0.1, ge=0, le=1)
@@ -69,7 +81,7 @@ class TrainDenoiser(Task):
         denoiser = self.model.denoiser
         if denoiser.network.ranged:
             raise Problem("task.model.denoiser.network.ranges are not trained: lodestar quantize finds them afterwards")
-        check_size(facts.size, denoiser.network)
+        channels, *size = self._space(facts)
         names = facts.names if self.conditional else None
         usual = {each.kind: each for each in conditions(None if names is None else len(names))}
         if isinstance(small := denoiser.condition("low_res"), LowRes):
@@ -84,12 +96,31 @@ class TrainDenoiser(Task):
         # A condition that is there keeps its place, since planes follow each other in this order.
         new = [each for kind, each in usual.items() if kind not in given]
         kept = [usual.get(kind, each) for kind, each in given.items()]
-        denoiser = denoiser.replace(channels=facts.channels, conditions=(*new, *kept))
+        denoiser = denoiser.replace(channels=channels, conditions=(*new, *kept))
         label_drop = 0.0 if names is None else self.label_drop
         drops = [drop for drop, used in ((label_drop, names is not None), (self.caption_drop, self.captions)) if used]
         droppable = bool(drops) and min(drops) > 0
-        model = self.model.replace(denoiser=denoiser, size=facts.size, names=names, droppable=droppable)
+        model = self.model.replace(denoiser=denoiser, size=tuple(size), names=names, droppable=droppable)
         return self.replace(model=model, label_drop=label_drop)
+
+    def _space(self, facts: DataFacts) -> tuple[int, ...]:
+        """Shape of the data as its codec encodes them. Raises Problem where codec or network do not fit."""
+        codec, denoiser = self.model.codec, self.model.denoiser
+        if not isinstance(codec, LatentCodec):
+            check_size(facts.size, denoiser.network)
+            return codec.code_shape((facts.channels, *facts.size))
+        if self.codec is None:
+            raise Problem(
+                f"codec {codec.kind!r} has weights, and no model is named that has them: --codec MODEL, or codec= in Python"
+            )
+        if planes := [each.kind for each in denoiser.conditions if each.planes(1)]:
+            raise Problem(f"condition {planes[0]!r} is of pixels, and the codec makes latents: leave one of them out")
+        space = codec.code_shape((facts.channels, *facts.size))
+        try:
+            denoiser.network.check_size((space[1], space[2]))
+        except Problem as problem:
+            raise Problem(f"latents of codec {self.codec.name}: {problem}; take a network with fewer resolutions") from None
+        return space
 
     def _text(self, facts: DataFacts) -> Texts:
         """The condition on captions, ready for this data. Raises Problem."""
@@ -136,12 +167,15 @@ class DenoiseLearner(Learner):
         self.task, self.device = task, device
         self.module = self.model = place(Diffusion(task.model), device)
         self.model.denoiser.dtype = dtype
+        if task.codec is not None:
+            codec = self.model.codec.requires_grad_(False)
+            self.frozen = {task.codec.name: Frozen(codec, task.model.codec.kind, task.codec.digest)}
         self._captions: tuple[str, ...] = ()
         """Captions that previews are made of: those of the last batch."""
         self._memory = task.levels.memory(task.model.schedule)
 
     def phases(self) -> list[Phase]:
-        return [Phase("denoise", list(self.module.parameters()), self.loss, self.remember)]
+        return [Phase("denoise", [each for each in self.module.parameters() if each.requires_grad], self.loss, self.remember)]
 
     def loss(self, batch: Batch, rng: Rng) -> Losses:
         """The objective of a batch, at levels, with noise and dropped labels drawn from rng."""

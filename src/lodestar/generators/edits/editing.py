@@ -82,6 +82,8 @@ def check_material(model: DiffusionModel, how: AnyEdit, material: Material, name
     for number, picture in enumerate(material.pictures):
         if picture.shape != shape:
             raise Problem(f"picture {number} is {tuple(picture.shape)}: the model's are {shape} (channels, height, width)")
+    if material.mask is not None and model.space != model.shape:
+        raise Problem(f"a mask is of pixels, and {name or 'this model'} makes latents of {'×'.join(map(str, model.space))}")
     if material.mask is not None and material.mask.shape != model.shape[1:]:
         raise Problem(f"the mask is {tuple(material.mask.shape)}: the model's pictures are {model.shape[1:]} (height, width)")
 

@@ -1,0 +1,117 @@
+"""Bits per dimension of pictures under a VAE: the evidence bound (ELBO), and the tighter importance-weighted one."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lodestar.codecs import pixels
+from lodestar.config import Problem
+from lodestar.core.noise import SeededNoise, seeds_from
+from lodestar.data import Source, part, sequential
+from lodestar.data.transforms import show
+from lodestar.evaluation.report import Document, digest, report_table
+from lodestar.files import write_text
+from lodestar.generators.autoencoder import Autoencoder
+from lodestar.progress import progress
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+DRAWS = 64
+"""Default number of draws of a picture's latents."""
+
+
+@dataclass(frozen=True)
+class Evidence(Document):
+    """The measured bounds, with all their settings."""
+
+    numbers: Mapping[str, float]
+    """Numbers in bits per dimension: bpd (the ELBO's) = distortion + rate, and importance, the importance-weighted bound's; names
+    with _error are standard errors."""
+    count: int
+    """Pictures measured, spread evenly over the reference."""
+    reference: str
+    reference_fingerprint: str
+    model_digest: str
+    """SHA-256 of the model's file, as `lodestar info` shows it; of its configuration and weights if built in code."""
+    model_dtype: str
+    """Number format of the model's computation."""
+    likelihood: str
+    """Distribution of pictures given latents."""
+    draws: int
+    """Draws of each picture's latents."""
+    seed: int
+    """Seed of the first picture's draws; picture k has seed + k."""
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+    def table(self) -> Table:
+        numbers = []
+        for name, value in self.numbers.items():
+            error = self.numbers.get(f"{name}_error")
+            if not name.endswith("_error"):
+                numbers.append((name, f"{value:.4f}" + ("" if error is None else f" ± {error:.4f} (standard error)")))
+        settings = {name: setting for name, setting in asdict(self).items() if name not in ("numbers", "warnings")}
+        return report_table(numbers, settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
+
+    def save(self, folder: Path) -> None:
+        """Write report.json into a folder. Raises Problem."""
+        write_text(folder / "report.json", self.to_json() + "\n")
+
+
+def measure(
+    model: Autoencoder, reference: Source, *, count: int, seed: int = 0, batch_size: int = 64, draws: int = DRAWS
+) -> Evidence:
+    """Bounds on the bits of `count` pictures of the reference, resized and cropped to the model's size. Raises Problem."""
+    config = model.config
+    if config.posterior == "point":
+        raise Problem("bits per dimension need a prior, and this autoencoder has none: measure a VAE")
+    if not 2 <= count <= len(reference):
+        raise Problem(f"count is {count}: bits per dimension need 2 pictures at least, and {reference.spec} has {len(reference)}")
+    began, seeds = time.perf_counter(), seeds_from(seed, count)
+    pictures = part(reference, np.arange(count) * len(reference) // count, config.size)
+    found: list[Tensor] = []
+    model.eval()
+    with progress("likelihood", count) as tick:
+        for number, batch in enumerate(sequential(pictures, batch_size)):
+            first = number * batch_size
+            x = pixels.encode(batch.image.to(model.device))
+            found.append(bounds(model, x, SeededNoise(seeds[first : first + len(x)]), draws).cpu())
+            tick(first + len(x))
+    distortion, rate, importance = torch.cat(found, dim=1)
+    total = distortion + rate
+    numbers = {"distortion": distortion.mean().item(), "rate": rate.mean().item()}
+    for name, values in (("bpd", total), ("importance", importance)):
+        numbers |= {name: values.mean().item(), f"{name}_error": float(values.std() / len(values) ** 0.5)}
+    resized = f"the pictures were resized from {show(reference.size)} to {show(config.size)}, which changes their likelihood"
+    return Evidence(
+        numbers=numbers,
+        count=count,
+        reference=reference.spec,
+        reference_fingerprint=reference.fingerprint,
+        model_digest=digest(model),
+        model_dtype=model.precision,
+        likelihood=config.likelihood.kind,
+        draws=draws,
+        seed=seed,
+        seconds=time.perf_counter() - began,
+        warnings=() if reference.size == config.size else (resized,),
+    )
+
+
+def bounds(model: Autoencoder, x: Tensor, noise: SeededNoise, draws: int) -> Tensor:
+    """Distortion, rate and importance-weighted bound of pictures [B, C, H, W] in bits per dimension, float64 [3, B]."""
+    seen = model.config.likelihood.seen(x, torch.special.ndtr(noise(x)))
+    pairs = [model.evidence(x, noise.start(model.space, model.device), seen) for _ in range(draws)]
+    likely, ratio = (torch.stack(each).double() for each in zip(*pairs, strict=True))
+    weighted = (likely + ratio).logsumexp(dim=0) - math.log(draws)
+    return -torch.stack([likely.mean(dim=0), ratio.mean(dim=0), weighted]) / (x[0].numel() * math.log(2.0))
