@@ -1,9 +1,10 @@
 """Speed and memory, measured and printed as tables, and at the end the targets. Nothing is asserted: ratios of one run compare.
 
-    python benchmarks/run.py [forward] [adm] [shapes] [train] [loop] [start] [memory] [sample] [--threads 1] [--repeats 7]
+    python benchmarks/run.py [PART …] [--threads 1] [--repeats 7]
 
 ``forward``, ``train``, ``start`` and ``memory`` compare with `diffusers.UNet2DModel` of the same width and depth in its default
-form, taken in turn with ours (``pip install diffusers``); ``adm`` with a checkout of openai/guided-diffusion.
+form, taken in turn with ours (``pip install diffusers``); ``adm`` with a checkout of openai/guided-diffusion, ``glide`` with one
+of openai/glide-text2im, and ``clip`` with `transformers.CLIPModel` (``pip install transformers``).
 """
 
 from __future__ import annotations
@@ -12,12 +13,14 @@ import argparse
 from pathlib import Path
 
 import torch
+from clip import clip
 from common import Goal, Setting, head, summary
 from memory import memory
 from rich.console import Console
 from shapes import shapes
 from speed import adm, forward, train
 from start import loop, sample, start
+from text_speed import glide, guided, prompt, text
 
 PARTS = {
     "forward": forward,
@@ -28,6 +31,11 @@ PARTS = {
     "start": start,
     "memory": memory,
     "sample": sample,
+    "text": text,
+    "guided": guided,
+    "clip": clip,
+    "glide": glide,
+    "prompt": prompt,
 }
 
 
@@ -38,15 +46,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--guided-diffusion", type=Path, metavar="PATH", help="a checkout of openai/guided-diffusion")
+    parser.add_argument("--glide", type=Path, metavar="PATH", help="a checkout of openai/glide-text2im")
+    parser.add_argument("--tiny", action="store_true", help="what texts cost for two pictures alone, to see that it runs")
     options = parser.parse_args()
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
     torch.set_num_threads(options.threads)
     console, goals = Console(), list[Goal]()
+    setting = Setting(options.repeats, options.guided_diffusion, options.glide, *([(2,)] if options.tiny else []))
     console.print(head())
     for name in options.parts or PARTS:
         try:
-            for each in PARTS[name](Setting(options.repeats, options.guided_diffusion)):
+            for each in PARTS[name](setting):
                 if isinstance(each, Goal):
                     goals.append(each)
                 else:
