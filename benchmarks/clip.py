@@ -1,137 +1,122 @@
-"""Speed of a CLIP: training against `transformers.CLIPModel` of the same size, and guidance against sampling without it.
-
-    python benchmarks/clip.py [--repeats 5]
-
-Both sides train in turn, on the same pictures and texts, with the same optimizer; ours in the format that the probe chooses. The
-texts fill half of the context, to which transformers' tokenizer pads them. Needs ``pip install transformers``.
-"""
+"""Training of a CLIP against `transformers.CLIPModel` of the same size."""
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Iterator
 
 import torch
-import transformers
-from rich.console import Console
+from common import CPU, Goal, Setting, chosen, own_time, seconds
 from rich.table import Table
 
-import lodestar
+from lodestar.conversion.clip import FOLDER
+from lodestar.conversion.rename import rename
 from lodestar.core.schedule import Cosine
-from lodestar.data import Batch
+from lodestar.data import Batch, Shuffled, open_source
 from lodestar.models.clip import ClipModelConfig
 from lodestar.nets.clip import ClipConfig, TextTowerConfig
 from lodestar.nets.clip_image import ViTConfig
-from lodestar.nets.native import processor
 from lodestar.nets.precision import choose_dtype
 from lodestar.tasks import Rng, TrainClip
 from lodestar.text import OwnTokenizer
 
-BATCH, SIDE, CONTEXT = 64, 32, 32
-CPU = torch.device("cpu")
-CAPTION = "a red ball, a box"
+BATCH, SIDE, CONTEXT, WIDTH = 64, 32, 32, 128
+END = "."
+"""End of every caption, which transformers' model looks for: ours takes the last token itself."""
+
+Step = Callable[[], float]
 
 
-def config(time: str = "none") -> ClipModelConfig:
-    image = ViTConfig(size=(SIDE, SIDE), patch=4, width=128, layers=4, heads=4, embed=64, activation="gelu", time=time)  # type: ignore[arg-type]
-    text = TextTowerConfig(vocabulary=OwnTokenizer().vocabulary, context=CONTEXT, width=128, layers=2, heads=4, activation="gelu")
-    return ClipModelConfig(network=ClipConfig(image=image, text=text), schedule=Cosine())
+def batches(count: int) -> list[Batch]:
+    """Pictures of shapes with captions."""
+    stream = Shuffled(open_source("shapes", size=SIDE, captions=True), BATCH, workers=0).batches(0)
+    drawn = [next(stream) for _ in range(count)]
+    return [Batch({**each.fields, "caption": tuple(f"{text}{END}" for text in captions(each))}) for each in drawn]
 
 
-def ours(batch: Batch) -> Callable[[], float]:
-    """A step of training in our form; returns its loss."""
-    made = TrainClip(model=config()).build(CPU, choose_dtype(None, CPU, "training"))
-    optimizer = torch.optim.AdamW(made.module.parameters(), lr=1e-3, fused=True)
-
-    def step() -> float:
-        optimizer.zero_grad()
-        loss = made.grade(made.encode(batch, Rng(torch.Generator(), BATCH))).total.mean()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    return step
+def captions(batch: Batch) -> tuple[str, ...]:
+    """The captions of a batch."""
+    given = batch.fields["caption"]
+    assert isinstance(given, tuple)
+    return given
 
 
-def theirs(batch: Batch) -> Callable[[], float]:
-    """A step of training in transformers' form."""
-    image, text = config().network.image, config().network.text
+def config(tokenizer: OwnTokenizer) -> ClipModelConfig:
+    """A CLIP of the size of the presets of shapes, with 4 blocks for pictures and 2 for texts."""
+    image = ViTConfig(size=(SIDE, SIDE), patch=4, width=WIDTH, layers=4, heads=4, embed=WIDTH, activation="gelu")
+    text = TextTowerConfig(vocabulary=tokenizer.vocabulary, context=CONTEXT, width=WIDTH, layers=2, heads=4, activation="gelu")
+    return ClipModelConfig(network=ClipConfig(image=image, text=text), tokenizer=tokenizer, schedule=Cosine())
+
+
+def sides(model: ClipModelConfig, given: list[Batch]) -> dict[str, Step]:
+    """Steps of training on one batch after the other, which return their losses: transformers' model, and ours, begun as it."""
+    import transformers
+
+    image, text = model.network.image, model.network.text
     assert isinstance(image, ViTConfig)
-    model = transformers.CLIPModel(
-        transformers.CLIPConfig(
-            vision_config={
-                "hidden_size": image.width, "intermediate_size": 4 * image.width, "num_hidden_layers": image.layers,
-                "num_attention_heads": image.heads, "image_size": SIDE, "patch_size": image.patch, "hidden_act": "gelu",
-            },
-            text_config={
-                "hidden_size": text.width, "intermediate_size": 4 * text.width, "num_hidden_layers": text.layers,
-                "num_attention_heads": text.heads, "vocab_size": text.vocabulary, "max_position_embeddings": CONTEXT,
-                "hidden_act": "gelu", "bos_token_id": 0, "eos_token_id": text.vocabulary - 1,
-            },
-            projection_dim=image.embed,
-        )
-    )  # fmt: skip
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, fused=True)
-    captions = batch.fields["caption"]
-    assert isinstance(captions, tuple)
-    tokens, mask = OwnTokenizer().batch(captions, CONTEXT)
+    towers = [
+        {
+            "hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": each.layers,
+            "num_attention_heads": each.heads, "hidden_act": each.activation,
+        }
+        for each in (image, text)
+    ]  # fmt: skip
+    tokenizer = model.tokenizer
+    words = {"vocab_size": text.vocabulary, "max_position_embeddings": CONTEXT, "eos_token_id": tokenizer.encode(END)[0]}
+    picture = {"image_size": SIDE, "patch_size": image.patch}
+    settings = transformers.CLIPConfig(
+        vision_config={**towers[0], **picture}, text_config={**towers[1], **words}, projection_dim=image.embed
+    )
+    theirs = transformers.CLIPModel(settings)
+    ours = TrainClip(model=model).build(CPU, choose_dtype(None, CPU, "training"))
+    state = {name: each for name, each in theirs.state_dict().items() if not name.endswith("position_ids")}
+    ours.model.network.load_state_dict(rename(state, FOLDER, ours.model.network.state_dict()))
+
+    def their_loss(batch: Batch) -> torch.Tensor:
+        tokens, mask = tokenizer.batch(captions(batch), CONTEXT, cut=True)
+        pixels = batch.image.float() / 127.5 - 1
+        loss: torch.Tensor = theirs(input_ids=tokens, attention_mask=mask.long(), pixel_values=pixels, return_loss=True).loss
+        return loss
+
+    def our_loss(batch: Batch) -> torch.Tensor:
+        return ours.grade(ours.encode(batch, Rng(torch.Generator(), BATCH))).total.mean()
+
+    return {
+        "transformers.CLIPModel": stepper(list(theirs.parameters()), their_loss, given),
+        f"ours, {chosen(True)}": stepper(list(ours.module.parameters()), our_loss, given),
+    }
+
+
+def stepper(parameters: list[torch.nn.Parameter], loss: Callable[[Batch], torch.Tensor], given: list[Batch]) -> Step:
+    """A step with AdamW."""
+    optimizer, batches = torch.optim.AdamW(parameters, lr=1e-3, fused=True), iter(given)
 
     def step() -> float:
         optimizer.zero_grad()
-        pixels = batch.image.float() / 127.5 - 1
-        loss = model(input_ids=tokens, attention_mask=mask.long(), pixel_values=pixels, return_loss=True).loss
-        loss.backward()
+        found = loss(next(batches))
+        found.backward()
         optimizer.step()
-        return loss.item()
+        return found.item()
 
     return step
 
 
-def medians(sides: dict[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds of each side, taken in turn, after a first time of each that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(repeats + 1):
-        for name, call in sides.items():
-            begin = time.process_time()
-            call()
-            if number:
-                times[name].append(time.process_time() - begin)
-    return {name: statistics.median(each) for name, each in times.items()}
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--repeats", type=int, default=5)
-    repeats = parser.parse_args().repeats
-    torch.set_num_threads(1)
+def clip(setting: Setting) -> Iterator[Table | Goal]:
+    """Steps of training, in turn, on the same pictures and from the same weights, with the losses of both."""
     torch.manual_seed(0)
-    rng = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (BATCH, 3, SIDE, SIDE), dtype=torch.uint8, generator=rng)
-    batch = Batch({"image": images, "caption": tuple(f"{CAPTION[: 8 + k % 9]} {k}" for k in range(BATCH))})
-    table = Table("", "ms", "ratio", title=f"{processor().name}, one thread")
-    training = {"transformers.CLIPModel, a step": theirs(batch), "ours, a step": ours(batch)}
-    losses: dict[str, list[float]] = {name: [] for name in training}
-    sides = {name: lambda name=name, step=step: losses[name].append(step()) for name, step in training.items()}  # type: ignore[misc]
-    first, *_ = found = medians(sides, repeats)
-    for name, seconds in found.items():
-        table.add_row(
-            f"{name} (loss {losses[name][0]:.2f} → {losses[name][-1]:.2f})",
-            f"{1e3 * seconds:.1f}",
-            f"{found[first] / seconds:.2f} times as fast",
-        )
+    repeats = setting.repeats * 3
+    given = batches(repeats + 2)
+    tokenizer = OwnTokenizer(size=400).learned(text.removesuffix(END) for each in given for text in captions(each))
+    steps, losses = sides(config(tokenizer), given), dict[str, list[float]]()
 
-    model, clip = lodestar.load("cifar10", "cpu"), config("sinusoid").build().requires_grad_(False).eval()
-    clip.lower(choose_dtype(None, CPU))
-    plain = lambda **more: model.sample("ship", count=8, steps=8, sampler="ddim", **more)  # noqa: E731
-    guided = {"guidance": "clip:3", "guides": {"clip": clip}, "prompt": CAPTION}
-    found = medians({"8 pictures of cifar10, 8 steps": plain, "with CLIP guidance": lambda: plain(**guided)}, repeats)
-    (first, base), *_ = found.items()
-    for name, seconds in found.items():
-        table.add_row(name, f"{1e3 * seconds:.1f}", f"{seconds / base:.2f} times the time")
-    Console(width=130).print(table)
+    def noted(name: str) -> None:
+        losses.setdefault(name, []).append(steps[name]())
 
-
-if __name__ == "__main__":
-    main()
+    took = seconds({name: functools.partial(noted, name) for name in steps}, repeats, clock=own_time)
+    table = Table("training step of a CLIP", "pictures/s", "times", "loss at first", f"after {repeats + 2} steps")
+    first, last = took
+    for name, each in took.items():
+        loss = (f"{losses[name][0]:.3f}", f"{losses[name][-1]:.3f}")
+        table.add_row(name, f"{BATCH / each:.0f}", f"{took[first] / each:.2f}", *loss)
+    yield table
+    yield Goal("training step of a CLIP, against transformers", took[first] / took[last], 1.5, 1.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -30,6 +31,10 @@ class Setting:
     """Checkout of openai/guided-diffusion, or None to leave it out."""
     bsrgan: Path | None = None
     """Checkout of cszn/BSRGAN, or None to leave it out."""
+    glide: Path | None = None
+    """Checkout of openai/glide-text2im, likewise."""
+    batches: tuple[int, ...] = (8, 32)
+    """Numbers of pictures at once, of what texts cost."""
 
 
 @dataclass(frozen=True)
@@ -81,9 +86,21 @@ def summary(goals: list[Goal]) -> Table:
     return table
 
 
+def own_time() -> float:
+    """Time of this process alone where it has one thread, so that others on the same core do not count; else of the clock."""
+    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
+
+
+def childrens_time() -> float:
+    """The same for processes that this one started and waited for."""
+    spent = os.times()
+    return spent.children_user + spent.children_system if torch.get_num_threads() == 1 else time.perf_counter()
+
+
 def seconds(
-    calls: dict[str, Callable[[], object]], repeats: int, pick: Callable[[list[float]], float] = statistics.median
-) -> dict[str, float]:
+    calls: dict[str, Callable[[], object]], repeats: int, pick: Callable[[list[float]], float] = statistics.median,
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, float]:  # fmt: skip
     """The median time of each call (or what `pick` takes), all in turn, so that a drifting machine drifts for all."""
     for call in calls.values():
         call()
@@ -91,7 +108,7 @@ def seconds(
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
-            began = time.perf_counter()
+            began = clock()
             call()
-            times[name].append(time.perf_counter() - began)
+            times[name].append(clock() - began)
     return {name: pick(each) for name, each in times.items()}

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lodestar.evaluation.ranges import Spread, watched
 from lodestar.nets.precision import PRECISIONS, choose_dtype
@@ -44,12 +44,17 @@ def ours(format: str, config: UNetConfig = CIFAR_SIZE, training: bool = False) -
     return network
 
 
+def states(config: UNetConfig, batch: int, places: int = 32) -> Tensor | None:
+    """Random states of texts [B, places, width], for a network that is told them; else None."""
+    return None if config.context is None else torch.randn(batch, places, config.context)
+
+
 @torch.inference_mode()
 def find(network: UNet) -> None:
     """The ranges of a network's activations at one time, for all times."""
     size, spreads = 8 * network.config.divisor, [(Spread(), Spread()) for _ in network.blocks]
     with watched(network, spreads):
-        network(torch.randn(4, network.config.in_channels, size, size), torch.full((4,), TIME))
+        network(torch.randn(4, network.config.in_channels, size, size), torch.full((4,), TIME), tokens=states(network.config, 4))
     ranges = torch.tensor([[spread.best() for spread in pair] for pair in spreads])
     network.get_buffer("ranges").copy_(ranges[..., None])
 
@@ -90,3 +95,14 @@ def published(checkout: Path) -> nn.Module:
         use_new_attention_order=True,
         dropout=0.1,
     )
+
+
+def published_glide(checkout: Path) -> nn.Module:
+    """GLIDE's base network by its own code, which keeps what it said of a text. Raises ImportError if it is not there."""
+    sys.path.insert(0, str(checkout))
+    from glide_text2im.model_creation import create_model_and_diffusion, model_and_diffusion_defaults
+
+    network, _ = create_model_and_diffusion(**{**model_and_diffusion_defaults(), "use_fp16": False, "cache_text_emb": True})
+    for parameter in network.parameters():  # some are left as memory was, and some are zero
+        nn.init.normal_(parameter, std=0.02)
+    return network.eval().requires_grad_(False)

@@ -1,11 +1,11 @@
 """Speed and memory, measured and printed as tables, and at the end the targets. Nothing is asserted: ratios of one run compare.
 
-    python benchmarks/run.py [forward] [adm] [shapes] [train] [loop] [start] [memory] [sample] [degradations]
-        [--threads 1] [--repeats 7]
+    python benchmarks/run.py [PART …] [--threads 1] [--repeats 7]
 
 ``forward``, ``train``, ``start`` and ``memory`` compare with `diffusers.UNet2DModel` of the same width and depth in its default
-form, taken in turn with ours (``pip install diffusers``); ``adm`` with a checkout of openai/guided-diffusion, and
-``degradations`` with one of cszn/BSRGAN, whose code needs opencv-python-headless, scipy<1.12 and numpy<2.
+form, taken in turn with ours (``pip install diffusers``); ``adm`` with a checkout of openai/guided-diffusion, ``glide`` with one
+of openai/glide-text2im, ``clip`` with `transformers.CLIPModel` (``pip install transformers``), and ``degradations`` with a
+checkout of cszn/BSRGAN, whose code needs opencv-python-headless, scipy<1.12 and numpy<2.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ import argparse
 from pathlib import Path
 
 import torch
+from clip import clip
 from common import Goal, Setting, head, summary
 from memory import memory
 from rich.console import Console
 from shapes import shapes
 from speed import adm, forward, train
 from start import loop, sample, start
+from text_speed import glide, guided, prompt, text
 
 from degradations import degradations
 
@@ -33,6 +35,11 @@ PARTS = {
     "memory": memory,
     "sample": sample,
     "degradations": degradations,
+    "text": text,
+    "guided": guided,
+    "clip": clip,
+    "glide": glide,
+    "prompt": prompt,
 }
 
 
@@ -44,15 +51,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--guided-diffusion", type=Path, metavar="PATH", help="a checkout of openai/guided-diffusion")
     parser.add_argument("--bsrgan", type=Path, metavar="PATH", help="a checkout of cszn/BSRGAN")
+    parser.add_argument("--glide", type=Path, metavar="PATH", help="a checkout of openai/glide-text2im")
+    parser.add_argument("--tiny", action="store_true", help="what texts cost for two pictures alone, to see that it runs")
     options = parser.parse_args()
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
     torch.set_num_threads(options.threads)
     console, goals = Console(), list[Goal]()
+    checkouts = {name: getattr(options, name) for name in ("guided_diffusion", "glide", "bsrgan")}
+    setting = Setting(options.repeats, **checkouts, **({"batches": (2,)} if options.tiny else {}))
     console.print(head())
     for name in options.parts or PARTS:
         try:
-            for each in PARTS[name](Setting(options.repeats, options.guided_diffusion, options.bsrgan)):
+            for each in PARTS[name](setting):
                 if isinstance(each, Goal):
                     goals.append(each)
                 else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import torch
-from common import CPU, FORMATS, Goal, Setting, chosen, seconds
+from common import CPU, FORMATS, Goal, Setting, chosen, own_time, seconds
 from networks import CIFAR_SIZE, TIME, adm64, ours, published, theirs
 from rich.table import Table
 from torch import Tensor, nn
@@ -21,22 +21,22 @@ FORWARD = {"float32": (1.0, 1.0), "bfloat16": (2.2, 6.5), "int8": (3.3, 6.5)}
 Call = Callable[[Tensor, Tensor], Tensor]
 
 
-def formats(config: UNetConfig) -> Iterator[tuple[str, Call]]:
-    """Our network in every format."""
+def formats(config: UNetConfig, tokens: Tensor | None = None) -> Iterator[tuple[str, Call]]:
+    """Our network in every format; tokens: the states of texts, for one that is told them."""
     for name in FORMATS:
         network, dtype = ours(name, config), PRECISIONS[name]
-        yield name, lambda x, t, network=network, dtype=dtype: network(x, t, None, dtype)
+        yield name, lambda x, t, network=network, dtype=dtype: network(x, t, None, dtype, tokens=tokens)
 
 
 def compared(
-    other: Call | None, against: str, config: UNetConfig, size: int, batch: int, repeats: int
+    other: Call | None, against: str, config: UNetConfig, size: int, batch: int, repeats: int, tokens: Tensor | None = None
 ) -> Iterator[tuple[str, ...]]:
     """Rows of pictures a second, times as fast as the other network, and the error against our float32, by format."""
     x, t = torch.randn(batch, 3, size, size), torch.full((batch,), TIME)
-    networks = dict(formats(config))
+    networks = dict(formats(config, tokens))
     with torch.inference_mode():
         all_ = {**({} if other is None else {against: other}), **networks}
-        took = seconds({name: lambda call=call: call(x, t) for name, call in all_.items()}, repeats)
+        took = seconds({name: lambda call=call: call(x, t) for name, call in all_.items()}, repeats, clock=own_time)
         exact = networks["float32"](x, t)
         base = took.get(against, took["float32"])
         for name, each in took.items():

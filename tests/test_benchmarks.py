@@ -45,6 +45,14 @@ def test_degradations_are_timed_without_the_published_code_too() -> None:
     assert "BSR degradation" in done.stdout and "64×64 by 2" in done.stdout and "skipped" not in done.stdout
 
 
+def test_what_texts_cost_is_measured_against_going_without() -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), "text", "guided", "glide", "--repeats", "1", "--tiny"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    told = " ".join(done.split())
+    assert "a text, 32×32" in told and "CLIP guidance, 32×32" in told and "glide: skipped, it needs --glide PATH" in told
+    assert "targets:" in told and "clip:2, batch 2" in told and "clip:2,sees=clean,cuts=8" in told
+
+
 @pytest.mark.parametrize(("part", "said"), [("nonsense", "unknown part 'nonsense'"), ("loop", "")])
 def test_parts_are_chosen_by_name(part: str, said: str) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), part, "--repeats", "1"]
