@@ -24,11 +24,11 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guide
 from lodestar.generators.unclip import UnClip, is_unclip
 from lodestar.guidance import REFERENCE
+from lodestar.models.autoregressive import AutoregressiveConfig, AutoregressivePrior
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.first import upgraded
-from lodestar.models.prior_ar import AutoregressiveConfig, AutoregressivePrior
 from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
 
 MODEL = "model.safetensors"
@@ -48,7 +48,7 @@ KINDS: dict[str, Kind] = {
     "diffusion": Kind(DiffusionConfig, Diffusion),
     "classifier": Kind(ClassifierModelConfig, PictureClassifier),
     "clip": Kind(ClipModelConfig, PictureClip),
-    "prior_ar": Kind(AutoregressiveConfig, AutoregressivePrior),
+    "autoregressive": Kind(AutoregressiveConfig, AutoregressivePrior),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 

@@ -25,8 +25,8 @@ from lodestar.generators.priors import Autoregressive, DiffusionPrior
 from lodestar.generators.request import Settings, seeded
 from lodestar.generators.unclip import UnClip
 from lodestar.images import save_png
+from lodestar.models.autoregressive import AutoregressiveConfig
 from lodestar.models.clip import ClipModelConfig, PictureClip
-from lodestar.models.prior_ar import AutoregressiveConfig
 from lodestar.nets.clip import ClipConfig, TextTowerConfig
 from lodestar.nets.clip_image import ViTConfig
 from lodestar.nets.codes import CodesConfig

@@ -11,6 +11,9 @@ import typer
 from lodestar.cli.options import Count, Device, Model, Out, Prompting, Sampling, ask, flattened, load_judge
 from lodestar.config import CANDIDATES
 
+JudgeName = Annotated[
+    str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
+]
 PriorText = Annotated[
     str | None,
     typer.Option(
@@ -37,9 +40,7 @@ def sample(
         int,
         typer.Option("--best-of", min=1, max=CANDIDATES, help="Candidates for each picture; the classifier's surest is kept."),
     ] = 1,
-    judge: Annotated[
-        str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
-    ] = None,
+    judge: JudgeName = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
     prior: PriorText = None,
     prompting: Prompting = Prompting(),

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lodestar.nets.attention import Gather, attend
+from lodestar.nets.attention import Gather, Masked, attend, attend_after
 from lodestar.nets.layers import Linear, normal
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -46,18 +47,18 @@ class Block(nn.Module):
         self.out = Linear(width, width)
         self.up, self.down = Linear(width, 4 * width), Linear(4 * width, width)
 
-    def forward(self, x: Tensor, gather: Gather | None = None, kept: list[Tensor] | None = None) -> Tensor:
-        """gather: replacement of attention to all places, such as `earlier`. kept: keys and values [B, M, 2·width] of the places
-        before, to which those of x are added; empty at first."""
+    def forward(self, x: Tensor, gather: Gather | None = None, kept: Sequence[Tensor] | None = None) -> Tensor:
+        """gather: replacement of attention to all places, such as `earlier`. kept: keys and values of the places before, see
+        `attend_after`, for a gather that is `Masked`."""
         qkv = self.qkv(self.norm1(x))
         if self.qv_bias is not None:
             of_q, of_v = self.qv_bias.to(x.dtype).chunk(2)
             qkv = qkv + torch.cat([of_q, torch.zeros_like(of_q), of_v])
-        before = None if not kept else kept[0]
-        x = x + self.out(attend(qkv, self.heads, "qkv_first", gather, before))
-        if kept is not None:
-            own = qkv[..., qkv.shape[-1] // 3 :]
-            kept[:] = [own if before is None else torch.cat([before, own], dim=1)]
+        if kept is None:
+            x = x + self.out(attend(qkv, self.heads, "qkv_first", gather))
+        else:
+            assert isinstance(gather, Masked)
+            x = x + self.out(attend_after(qkv, self.heads, gather, kept))
         h = self.up(self.norm2(x))
         h = F.gelu(h) if self.activation == "gelu" else h * torch.sigmoid(1.702 * h)
         out: Tensor = x + self.down(h)
