@@ -302,3 +302,22 @@ def test_the_commands_edit_and_their_pictures_are_remade(parts: Path, tmp_path: 
     capsys.readouterr()
     assert run(["edit", "vary", str(parts / "decoder"), first]) == 2
     assert "is no bundle of a decoder and its CLIP" in capsys.readouterr().err
+
+
+def test_embeddings_that_are_not_finite_are_refused(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path))
+    tower = lodestar.load(parts / "clip.safetensors", "cpu", dtype="float32")
+    tower.network.image.out.weight.data[0, 0] = torch.nan
+    with pytest.raises(Problem, match="embeddings that are not finite"):
+        embedded(open_source("shapes", size=16), tower, 4)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_what_the_models_are_is_told(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {}
+    for part in ("prior", "prior_ar", "decoder"):
+        assert run(["info", str(parts / part)]) == 0
+        told[part] = " ".join(capsys.readouterr().out.split())
+    digest = lodestar.load(parts / "clip.safetensors", "cpu").digest
+    assert all(digest[:16] in each for each in told.values())
+    assert "6 codes of 8 values" in told["prior_ar"] and "decodes embeddings of 12 channels" in told["decoder"]
