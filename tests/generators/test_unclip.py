@@ -16,6 +16,7 @@ from lodestar.__main__ import main
 from lodestar.codecs.embeddings import Whitening
 from lodestar.conditions import Ask, ClipText
 from lodestar.config import Problem
+from lodestar.conversion import karlo
 from lodestar.data import open_source
 from lodestar.generators import unclip_edits as edits
 from lodestar.generators.album import Manifest
@@ -321,3 +322,31 @@ def test_what_the_models_are_is_told(parts: Path, capsys: pytest.CaptureFixture[
     digest = lodestar.load(parts / "clip.safetensors", "cpu").digest
     assert all(digest[:16] in each for each in told.values())
     assert "6 codes of 8 values" in told["prior_ar"] and "decodes embeddings of 12 channels" in told["decoder"]
+
+
+def test_a_decoder_of_karlo_s_form_is_told_the_text_too(parts: Path, tmp_path: Path) -> None:
+    arguments = {
+        "image_size": 16, "num_channels": 8, "num_res_blocks": 1, "channel_mult": "1,2", "attention_resolutions": "8",
+        "num_head_channels": 8, "use_scale_shift_norm": True, "resblock_updown": True, "dropout": 0.1, "clip_dim": 12,
+        "clip_emb_mult": 4, "text_ctx": 80, "xf_width": 16,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    decoder = Diffusion(karlo.decoder(arguments, OwnTokenizer(size=300, merges=""), states=16))
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    decoder.save(parts / "karlo.safetensors")
+    bundle.save(parts / "karlo.bundle.json", files(parts, model=parts / "karlo.safetensors"))
+    model = lodestar.load(parts / "karlo.bundle.json", "cpu", dtype="float32")
+    how = {"guidance": "cfg:3", "steps": 2}
+    pictures = model.sample(prompt=["a red circle", "a blue square"], **how)
+    assert not torch.equal(pictures.images[0], model.sample(prompt="a blue square", **how).images[0])
+    embedding = model.embedded(pictures.request.asks)[0].others["embedding"]
+    same = [Ask(text=text, others={"embedding": embedding}) for text in ("a red circle", "a blue square")]
+    first, second = (
+        torch.cat([frame.images for frame in model.stream(seeded([ask], 0, pictures.request.settings)) if frame.final])
+        for ask in same
+    )
+    assert torch.equal(first[0], pictures.images[0]) and not torch.equal(first, second)
+    assert not torch.equal(model.sample(count=1, steps=2).images, first)
+    with pytest.raises(Problem, match="more than this CLIP's 80 tokens"):
+        model.sample(prompt="a" * 100, **how)
