@@ -9,7 +9,7 @@ help:
 	@echo "make demo    sample the embedded model and print the picture's path"
 	@echo "make test    run the tests (under 10 minutes on two cores)"
 	@echo "make check   lint, formatting and types"
-	@echo "make bench   print the tables of speed and memory, and the targets (GUIDED_DIFFUSION=checkout of guided-diffusion)"
+	@echo "make bench   print the tables of speed and memory, and the targets (GUIDED_DIFFUSION=, BSRGAN=checkouts to compare with)"
 	@echo "make fuzz    damage files and ask for the absurd, for a minute (SECONDS=…, SEED=…), and tell what is not refused well"
 	@echo "make setup   make .venv with everything for development"
 
@@ -35,7 +35,7 @@ check: $(STAMP)
 	$(BIN)/mypy
 
 bench: $(STAMP)
-	$(BIN)/python benchmarks/run.py $(if $(GUIDED_DIFFUSION),--guided-diffusion $(GUIDED_DIFFUSION))
+	$(BIN)/python benchmarks/run.py $(if $(GUIDED_DIFFUSION),--guided-diffusion $(GUIDED_DIFFUSION)) $(if $(BSRGAN),--bsrgan $(BSRGAN))
 
 SECONDS ?= 60
 SEED ?= $(shell date +%s)

@@ -28,6 +28,8 @@ class Setting:
     repeats: int
     guided_diffusion: Path | None = None
     """Checkout of openai/guided-diffusion, or None to leave it out."""
+    bsrgan: Path | None = None
+    """Checkout of cszn/BSRGAN, or None to leave it out."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,11 @@
 """Speed and memory, measured and printed as tables, and at the end the targets. Nothing is asserted: ratios of one run compare.
 
-    python benchmarks/run.py [forward] [adm] [shapes] [train] [loop] [start] [memory] [sample] [--threads 1] [--repeats 7]
+    python benchmarks/run.py [forward] [adm] [shapes] [train] [loop] [start] [memory] [sample] [degradations]
+        [--threads 1] [--repeats 7]
 
 ``forward``, ``train``, ``start`` and ``memory`` compare with `diffusers.UNet2DModel` of the same width and depth in its default
-form, taken in turn with ours (``pip install diffusers``); ``adm`` with a checkout of openai/guided-diffusion.
+form, taken in turn with ours (``pip install diffusers``); ``adm`` with a checkout of openai/guided-diffusion, and
+``degradations`` with one of cszn/BSRGAN, whose code needs opencv-python-headless, scipy<1.12 and numpy<2.
 """
 
 from __future__ import annotations
@@ -19,6 +21,8 @@ from shapes import shapes
 from speed import adm, forward, train
 from start import loop, sample, start
 
+from degradations import degradations
+
 PARTS = {
     "forward": forward,
     "adm": adm,
@@ -28,6 +32,7 @@ PARTS = {
     "start": start,
     "memory": memory,
     "sample": sample,
+    "degradations": degradations,
 }
 
 
@@ -38,6 +43,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--guided-diffusion", type=Path, metavar="PATH", help="a checkout of openai/guided-diffusion")
+    parser.add_argument("--bsrgan", type=Path, metavar="PATH", help="a checkout of cszn/BSRGAN")
     options = parser.parse_args()
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")
@@ -46,7 +52,7 @@ def main() -> None:
     console.print(head())
     for name in options.parts or PARTS:
         try:
-            for each in PARTS[name](Setting(options.repeats, options.guided_diffusion)):
+            for each in PARTS[name](Setting(options.repeats, options.guided_diffusion, options.bsrgan)):
                 if isinstance(each, Goal):
                     goals.append(each)
                 else:

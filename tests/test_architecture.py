@@ -24,7 +24,7 @@ ROOT = Path(lodestar.__file__).parent
 # at the bottom for all.
 LAYERS: tuple[set[str], ...] = (
     {"config", "files", "download", "extras", "images", "moved", "progress", "__version__"},
-    {"core", "nets", "data", "text", "checkpoint"},
+    {"core", "nets", "data", "degradations", "text", "checkpoint"},
     {"guidance", "samplers", "objectives"},
     {"denoiser", "conditions", "codecs"},
     {"models", "generators", "tasks"},
@@ -39,6 +39,7 @@ ONLY: dict[str, set[str]] = {
     "core": {"config"},
     "nets": {"config", "files"},
     "data": {"config", "extras", "files", "progress"},
+    "degradations": {"config"},
     "text": {"checkpoint", "config", "extras", "files"},
     "guidance": {"config", "core"},
     "samplers": {"config", "core"},
@@ -46,7 +47,7 @@ ONLY: dict[str, set[str]] = {
 }
 
 # Rooms of pure computation import no library but these.
-COMPUTING = ("core", "nets", "guidance", "samplers", "objectives")
+COMPUTING = ("core", "nets", "degradations", "guidance", "samplers", "objectives")
 LIBRARIES = {"torch", "pydantic"}
 
 # Nowhere, not even inside a function: other projects' implementations of what this one is, and slow private parts of torch.

@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from lodestar.images import load_png, save_png
+from tests.evaluation.test_prompted import model, scenes
+from tests.models.test_clip import clip
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -35,9 +39,38 @@ def test_the_gpus_benchmark_stops_when_its_time_is_over(tmp_path: Path) -> None:
     assert set(told["tables"]) == {"peak"} and len(told["left_out"]) >= 4 and "left out: " in printed
 
 
+def test_degradations_are_timed_without_the_published_code_too() -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), "degradations", "--repeats", "1"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    assert "BSR degradation" in done.stdout and "64×64 by 2" in done.stdout and "skipped" not in done.stdout
+
+
 @pytest.mark.parametrize(("part", "said"), [("nonsense", "unknown part 'nonsense'"), ("loop", "")])
 def test_parts_are_chosen_by_name(part: str, said: str) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), part, "--repeats", "1"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert said in done.stderr and (done.returncode == 0) == (not said)
     assert said or ("sampling loop" in done.stdout and "dpmpp" in done.stdout)
+
+
+def test_guidance_of_a_model_of_texts_is_compared_and_its_pictures_are_judged(tmp_path: Path) -> None:
+    """A tiny model's noise: the page has a row for each guidance, and the grid a verdict for each prompt."""
+    model().save(tmp_path / "model.safetensors")
+    clip().save(tmp_path / "clip.safetensors")
+    prompts = ("a red circle", "a blue box", "a red star", "a red cross")  # which the tiny CLIP has room for
+    for number, (picture, prompt) in enumerate(zip(scenes(4)[0], prompts, strict=True)):
+        save_png(tmp_path / "data" / f"{number}.png", picture)
+        (tmp_path / "data" / f"{number}.txt").write_text(prompt)
+
+    def text(*arguments: str) -> str:
+        given = ["model.safetensors", "--captions", "data", "--steps", "2", *arguments]
+        command = [sys.executable, str(FOLDER / "text.py"), *given]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, cwd=tmp_path).stdout
+
+    assert "of 4 are right, as the judge sees it" in text("--grid", "grid.png", "--guidance", "cfg:2")
+    assert load_png(tmp_path / "grid.png").shape[0] == 3
+    text("--clip", "clip.safetensors", "--cfg", "2", "--by-clip", "1", "--count", "3", "--out", "text.md", "--kept", "kept")
+    page = (tmp_path / "text.md").read_text()
+    rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
+    assert rows == ["guidance", "none", "cfg:2", "clip:1"] and "everything right" in page
+    assert (tmp_path / "text.png").exists() and "![" in page and "(text.png)" in page

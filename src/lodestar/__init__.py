@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lodestar.data import shapes
     from lodestar.evaluation import metrics
     from lodestar.generators import edits
+    from lodestar.generators.cascade import Cascade, Stage
     from lodestar.generators.edits import Inpaint, Interpolate, Invert, SDEdit, Upsample
     from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Clamp, Classifier, Interval, Threshold
     from lodestar.library import from_pretrained, load, push_to_hub
@@ -57,6 +58,7 @@ _HOME = {
     **dict.fromkeys(
         ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Clamp", "Classifier", "Interval", "Threshold"), "lodestar.guidance"
     ),
+    **dict.fromkeys(("Cascade", "Stage"), "lodestar.generators.cascade"),
     **dict.fromkeys(("Inpaint", "Interpolate", "Invert", "SDEdit", "Upsample"), "lodestar.generators.edits"),
     **dict.fromkeys(
         (
@@ -73,11 +75,11 @@ _SPACES = {
 }  # fmt: skip
 
 __all__ = [
-    "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Clamp", "Classifier",
+    "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Cascade", "Clamp", "Classifier",
     "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint",
-    "Interpolate", "Interval", "Invert", "Note", "PredictorCorrector", "Problem", "SDEdit", "Threshold", "UniPC", "Upsample",
-    "bpd", "bundle", "convert", "data", "edit", "edits", "evaluate", "from_pretrained", "guidance", "load", "metrics", "nets",
-    "plan", "push_to_hub", "quantize", "samplers", "save", "shapes", "sweep", "train",
+    "Interpolate", "Interval", "Invert", "Note", "PredictorCorrector", "Problem", "SDEdit", "Stage", "Threshold", "UniPC",
+    "Upsample", "bpd", "bundle", "convert", "data", "edit", "edits", "evaluate", "from_pretrained", "guidance", "load",
+    "metrics", "nets", "plan", "push_to_hub", "quantize", "samplers", "save", "shapes", "sweep", "train",
 ]  # fmt: skip
 
 

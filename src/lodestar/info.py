@@ -15,7 +15,9 @@ from rich.text import Text
 from lodestar import bundle, checkpoint, library
 from lodestar.bundle import MAIN, Found
 from lodestar.codecs import Embeddings
+from lodestar.conditions import LowRes
 from lodestar.config import from_json
+from lodestar.denoiser import DenoiserConfig
 from lodestar.files import read_json, reading, regular
 from lodestar.generators.optima import CARD, optima
 from lodestar.models.autoregressive import AutoregressiveConfig
@@ -140,14 +142,24 @@ def _goal(run: Any) -> str:
     return f"{run['task']['kind']} on {run['data']['source']}, to {run['train']['images']:,} images"
 
 
+def _made(denoiser: DenoiserConfig) -> str:
+    """How an upsampler's small pictures were made in training, unless as usual."""
+    small = denoiser.condition("low_res")
+    assert isinstance(small, LowRes)
+    made = "" if small.degradation.kind == "area" else f", made by {small.degradation.kind}"
+    return made + (f", with noise up to {small.augment:g}" if small.augment else "")
+
+
 def _diffusion(table: Table, config: DiffusionConfig) -> None:
     denoiser, schedule = config.denoiser, config.schedule
     _pictures(table, config.size, config.names, denoiser.network, denoiser.channels)
     if denoiser.low_res:
-        _row(table, "enlarges", f"pictures of {denoiser.low_res[0]}×{denoiser.low_res[1]}")
+        _row(table, "enlarges", f"pictures of {denoiser.low_res[0]}×{denoiser.low_res[1]}{_made(denoiser)}")
     if (text := denoiser.text) is not None:
         kind, context = text.tokenizer.kind, text.context
         _row(table, "prompts", f"of at most {context} tokens, tokenizer {kind}")
+        if text.styles:
+            _row(table, "styles", listed(text.styles))
     if (told := denoiser.embedding) is not None:
         _row(table, "decodes", f"embeddings of {told.embed} channels, of CLIP {told.space or 'not known'}")
     if isinstance(config.codec, Embeddings):

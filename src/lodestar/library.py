@@ -18,8 +18,9 @@ from lodestar.bundle import MAIN, SUFFIX, Found, embedded, packaged
 from lodestar.codecs import Embeddings
 from lodestar.config import Config, Problem, decode, first_line, nearest
 from lodestar.extras import need
-from lodestar.generators.album import Manifest
+from lodestar.generators.album import Later, Manifest
 from lodestar.generators.base import Generator
+from lodestar.generators.cascade import Cascade, Stage
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guide
 from lodestar.generators.unclip import UnClip, is_unclip
@@ -214,20 +215,29 @@ def load_origin(manifest: Manifest, device: str | None = None) -> tuple[Generato
 
     Raises Problem if they have changed since.
     """
-    models = {role: each for role, each in manifest.guides.items() if role != REFERENCE}
-    dtype = None if manifest.dtype is None else PRECISIONS[manifest.dtype]
+    model, guides = _made_by(manifest, device)
+    if not manifest.later:
+        return model, guides
+    further = [(*_made_by(each, device), how) for each, how in zip(manifest.later, manifest.request.later, strict=False)]
+    return Cascade([model, *(Stage(each, guides=theirs, **dict(how)) for each, theirs, how in further)]), guides
+
+
+def _made_by(origin: Manifest | Later, device: str | None) -> tuple[Any, dict[str, Guide]]:
+    """The generator of a manifest or of a further stage, and its guides by role. Raises Problem."""
+    models = {role: each for role, each in origin.guides.items() if role != REFERENCE}
+    dtype = None if origin.dtype is None else PRECISIONS[origin.dtype]
     for what, name in (
-        ("diffusion model", manifest.model),
+        ("diffusion model", origin.model),
         *((f"{role} model", each.name) for role, each in models.items()),
     ):
         if name == "":
             raise Problem(f"the {what} of these pictures was built in code, and not loaded by a name that could be loaded again")
-    model = load(manifest.model, device, dtype=dtype)
+    model = load(origin.model, device, dtype=dtype)
     if not isinstance(model, Generator):
-        raise Problem(f"{manifest.model} holds no generator of pictures")
+        raise Problem(f"{origin.model} holds no generator of pictures")
     guides = load_guides({role: each.name for role, each in models.items()}, device, dtype)
     known = {role: each.digest for role, each in models.items()}
-    for loaded, digest in ((model, manifest.model_digest), *((guides[role], digest) for role, digest in known.items())):
+    for loaded, digest in ((model, origin.model_digest), *((guides[role], digest) for role, digest in known.items())):
         if loaded.digest != digest:
             raise Problem(f"{loaded.name} is not the model that made these pictures: its weights have changed since")
     return model, guides

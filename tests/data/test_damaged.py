@@ -212,7 +212,8 @@ def test_absurd_labels_beside_pictures(tmp_path: Path, labels: str) -> None:
 
 
 @pytest.mark.parametrize("pictures", ["5", "null", "[5]", '[{"file": 5, "label": null}]', '[{"file": "a.png", "label": [1]}]',
-                                      '[{"file": "a.png", "label": {}}]', '[{"file": "a.png"}]'])  # fmt: skip
+                                      '[{"file": "a.png", "label": {}}]', '[{"file": "a.png"}]',
+                                      '[{"file": "a.png", "label": null, "text": 5}]'])  # fmt: skip
 def test_a_manifest_of_ours_is_as_it_has_to_be(tmp_path: Path, pictures: str) -> None:
     write_folder(tmp_path / "f", {"a.png": noise(0), "grid.png": noise(1)})
     (tmp_path / "f/manifest.json").write_text(f'{{"manifest": {{"lodestar": "1"}}, "pictures": {pictures}}}')

@@ -9,6 +9,7 @@ from PIL import Image
 from lodestar.config import Problem, decode
 from lodestar.data.colour import convert
 from lodestar.data.transforms import Transforms, fit, to_array
+from lodestar.training.run import DataConfig, Run
 
 from .pictures import noise
 
@@ -51,6 +52,22 @@ def test_sizes():
     assert Transforms(size=224, crop="random").source_size == (256, 256)
     assert Transforms(size=(7, 14), crop="random").result_size((8, 16)) == (7, 14)
     assert decode(Transforms, '{"size": [4, 6], "flip": true}') == Transforms(size=(4, 6), flip=True)
+
+
+def test_windows_of_whole_pictures():
+    transforms = Transforms(size=4, crop="random", whole=(6, 8))
+    assert (transforms.source_size, transforms.window, transforms.applied_size((6, 8))) == ((6, 8), (4, 4), (6, 8))
+    assert Transforms(size=4, crop="random").window is None
+    assert Transforms(size=4, crop="random").applied_size((5, 5)) == (4, 4)
+    image = to_array(Image.fromarray(noise(0, 6, 8)))
+    windows = {image[:, top : top + 4, left : left + 4].tobytes() for top in range(3) for left in range(5)}
+    assert set(draws(transforms, image)) == windows
+    with pytest.raises(Problem, match="whole is 8, and crop 'centre' leaves no window to choose"):
+        Transforms(size=4, whole=8)
+    with pytest.raises(Problem, match="3×9 are too small to crop to 4×4"):
+        Transforms(size=4, crop="random", whole=(3, 9))
+    with pytest.raises(Problem, match=r"data\.transforms\.whole is for upsamplers"):
+        Run(data=DataConfig(transforms=transforms))
 
 
 def test_impossible_settings():

@@ -14,7 +14,7 @@ from lodestar.config import kinds, parse, short
 from lodestar.data import Source
 from lodestar.data.arrays import ArrayRows
 from lodestar.evaluation import neighbours, statistics
-from lodestar.evaluation.metrics import KID, Metric, Score
+from lodestar.evaluation.metrics import KID, FeatureMetric, Score
 from lodestar.evaluation.repeats import half_width
 from lodestar.evaluation.run import Measurement, evaluate, evaluate_batches, evaluate_pictures
 from lodestar.evaluation.statistics import Collector, FeatureSet, Statistics
@@ -22,9 +22,9 @@ from tests.evaluation import tiny
 
 torch.set_num_threads(1)
 
-METRICS: list[Metric] = [parse("metric", kind, Metric) for kind in kinds(Metric)]
+METRICS: list[FeatureMetric] = [parse("metric", kind, FeatureMetric) for kind in kinds(FeatureMetric)]
 METRICS += [Score(split_size=16), Score(split_size=16, seed=3), KID(max_subset_size=12, subsets=20)]
-"""Every kind as it is, and those that draw subsets with subsets far smaller than the sets."""
+"""Every kind of metric of features as it is, and those that draw subsets with subsets far smaller than the sets."""
 
 Set = tuple[Tensor, ...]
 """Features, logits, spatial features of some pictures."""
@@ -69,7 +69,7 @@ SETS = ("distinct", "copies", "fewer than features")
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("metric", METRICS, ids=short)
-def test_the_order_of_the_pictures_changes_nothing(metric: Metric, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_order_of_the_pictures_changes_nothing(metric: FeatureMetric, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor does it where the blocks in which distances are computed fall elsewhere: rounding decides no tie."""
     generated, reference = sets(name)
     expected = metric(plain(generated), plain(reference))
@@ -81,7 +81,7 @@ def test_the_order_of_the_pictures_changes_nothing(metric: Metric, name: str, mo
 
 @pytest.mark.parametrize("name", SETS)
 @pytest.mark.parametrize("metric", METRICS, ids=short)
-def test_batches_of_any_sizes_change_nothing(metric: Metric, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batches_of_any_sizes_change_nothing(metric: FeatureMetric, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     generated, reference = sets(name)
     expected = metric(plain(generated), plain(reference))
     monkeypatch.setattr(statistics, "_BLOCK", 8)
@@ -92,7 +92,7 @@ def test_batches_of_any_sizes_change_nothing(metric: Metric, name: str, monkeypa
 
 
 @pytest.mark.parametrize("metric", METRICS, ids=short)
-def test_the_number_format_of_features_changes_what_its_rounding_does_and_no_more(metric: Metric) -> None:
+def test_the_number_format_of_features_changes_what_its_rounding_does_and_no_more(metric: FeatureMetric) -> None:
     """float32 held in float64 gives the same; float64 rounded to float32 the same to 1e-5, and shares of pictures a picture."""
     generated, reference = rows(70, 6, 0, torch.float64), rows(90, 6, 1, torch.float64)
     low = [tuple(each.float() for each in part) for part in (generated, reference)]
@@ -136,7 +136,10 @@ def test_numbers_of_pictures_are_the_same_in_any_order_and_any_batches(tmp_path:
     numbers = []
     for order, batch_size in zip(orders, (64, 1, 7), strict=True):
         report = evaluate_pictures(
-            source(order), tiny.reference(), extractor, batch_size=batch_size, metrics=METRICS, cache=tmp_path / str(batch_size)
+            source(order),
+            tiny.reference(),
+            extractor,
+            run=Measurement(batch_size=batch_size, metrics=METRICS, cache=tmp_path / str(batch_size)),
         )
         numbers.append(report.numbers)
     images = torch.stack([torch.from_numpy(image.copy()) for image, _ in (source(orders[2])[k] for k in range(40))])

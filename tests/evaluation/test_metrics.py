@@ -15,8 +15,8 @@ from lodestar.evaluation.metrics import (
     CMMD,
     KID,
     DensityCoverage,
+    FeatureMetric,
     Frechet,
-    Metric,
     Nearest,
     PrecisionRecall,
     Score,
@@ -50,23 +50,23 @@ def pictures(count: int, seed: int = 0, dim: int = 6) -> Statistics:
 # Every kind.
 
 
-@pytest.mark.parametrize("kind", kinds(Metric))
+@pytest.mark.parametrize("kind", kinds(FeatureMetric))
 def test_every_kind_reads_back_and_answers_finite_numbers(kind: str) -> None:
-    metric = parse("metric", kind, Metric)
-    assert decode(Metric, metric.to_json()) == metric
+    metric = parse("metric", kind, FeatureMetric)
+    assert decode(FeatureMetric, metric.to_json()) == metric
     numbers = metric(pictures(40), pictures(30, seed=7))
     assert numbers and all(isinstance(value, float) and math.isfinite(value) for value in numbers.values())
 
 
-@pytest.mark.parametrize("kind", kinds(Metric))
+@pytest.mark.parametrize("kind", kinds(FeatureMetric))
 def test_every_kind_answers_the_same_twice(kind: str) -> None:
-    metric = parse("metric", kind, Metric)
+    metric = parse("metric", kind, FeatureMetric)
     assert metric(pictures(40), pictures(30, seed=7)) == metric(pictures(40), pictures(30, seed=7))
 
 
-@pytest.mark.parametrize("kind", kinds(Metric))
+@pytest.mark.parametrize("kind", kinds(FeatureMetric))
 def test_every_kind_measures_the_least_pictures_that_it_names(kind: str) -> None:
-    metric = parse("metric", kind, Metric)
+    metric = parse("metric", kind, FeatureMetric)
     assert all(math.isfinite(value) for value in metric(pictures(metric.least), pictures(metric.least, seed=7)).values())
     if metric.least > 1:
         with pytest.raises(Problem):
@@ -74,7 +74,7 @@ def test_every_kind_measures_the_least_pictures_that_it_names(kind: str) -> None
 
 
 def test_no_two_kinds_answer_the_same_name() -> None:
-    names = [name for kind in kinds(Metric) for name in parse("metric", kind, Metric)(pictures(20), pictures(20))]
+    names = [name for kind in kinds(FeatureMetric) for name in parse("metric", kind, FeatureMetric)(pictures(20), pictures(20))]
     assert len(names) == len(set(names))
 
 

@@ -21,7 +21,7 @@ from lodestar.evaluation.extractors import inception as inception_module
 from lodestar.evaluation.metrics import PUBLISHED, Frechet, Metric, PrecisionRecall, Score, SpatialFrechet
 from lodestar.evaluation.metrics.frechet import frechet_distance
 from lodestar.evaluation.reference import open_reference
-from lodestar.evaluation.run import evaluate_batches, evaluate_pictures
+from lodestar.evaluation.run import Measurement, evaluate_batches, evaluate_pictures
 from lodestar.evaluation.self_test import self_test
 from lodestar.nets.inception import Inception, normalise
 
@@ -89,9 +89,9 @@ def test_the_score_by_inception_is_the_published_one_unless_it_names_its_splits(
 ) -> None:
     def score(form: str | None, by: Extractor) -> float:
         metrics = [Score(split_size=7, splits=form)]  # type: ignore[arg-type]
-        return evaluate_pictures(open_source(samples), tiny_source(REFERENCE), by, metrics=metrics, cache=tmp_path).numbers[
-            "score"
-        ]
+        return evaluate_pictures(
+            open_source(samples), tiny_source(REFERENCE), by, run=Measurement(metrics=metrics, cache=tmp_path)
+        ).numbers["score"]
 
     assert score(None, extractor) == score("consecutive", extractor) != score("shuffled", extractor)
     other = tiny.extractor()
@@ -108,10 +108,10 @@ def samples(tmp_path: Path) -> str:
 def test_moments_are_the_files_and_neighbours_its_pictures(extractor: InceptionExtractor, reference: str, samples: str) -> None:
     metrics = (Frechet(), SpatialFrechet(), Score(split_size=25), PrecisionRecall())
     against = open_reference(reference, None, extractor, (8, 8))
-    report = evaluate_pictures(open_source(samples), against, extractor, metrics=metrics)
+    report = evaluate_pictures(open_source(samples), against, extractor, run=Measurement(metrics=metrics))
     assert report.numbers["frechet"] == pytest.approx(distance(extractor, ""), rel=1e-4)
     assert report.numbers["spatial_frechet"] == pytest.approx(distance(extractor, "_s"), rel=1e-4)
-    plain = evaluate_pictures(open_source(samples), tiny_source(REFERENCE), extractor, metrics=metrics)
+    plain = evaluate_pictures(open_source(samples), tiny_source(REFERENCE), extractor, run=Measurement(metrics=metrics))
     for name in ("precision", "recall", "score"):
         assert report.numbers[name] == plain.numbers[name]
     assert report.numbers["frechet"] != plain.numbers["frechet"]

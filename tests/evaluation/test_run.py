@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import math
@@ -138,12 +139,15 @@ def test_the_reference_is_extracted_once_for_an_extractor(seen: list[int], tmp_p
 def test_pictures_on_disk_are_measured_like_others(seen: list[int], tmp_path: Path) -> None:
     folder = tiny.folder(tmp_path / "made", 12)
     pictures = open_source(str(folder))
-    report = evaluate_pictures(pictures, tiny.reference(), tiny.extractor(), cache=tmp_path / "cache")
+    report = evaluate_pictures(pictures, tiny.reference(), tiny.extractor(), run=Measurement(cache=tmp_path / "cache"))
     assert (report.pictures, report.count, report.seed, report.seconds) == (str(folder), 12, None, None)
-    evaluate_pictures(pictures, tiny.reference(), tiny.extractor(), cache=tmp_path / "cache")
-    assert seen == [12, 24]
+    evaluate_pictures(pictures, tiny.reference(), tiny.extractor(), run=Measurement(cache=tmp_path / "cache"))
+    assert seen == [24, 12]
     same = evaluate_pictures(
-        pictures, pictures, tiny.extractor(), metrics=[Frechet(), PrecisionRecall()], cache=tmp_path / "cache"
+        pictures,
+        pictures,
+        tiny.extractor(),
+        run=Measurement(metrics=[Frechet(), PrecisionRecall()], cache=tmp_path / "cache"),
     )
     assert same.numbers["frechet"] == pytest.approx(0, abs=1e-6)
     assert (same.numbers["precision"], same.numbers["recall"]) == (1, 1)
@@ -154,11 +158,11 @@ def test_pictures_left_out_are_counted_and_do_not_stand_in_for_all(tmp_path: Pat
     folder = tiny.folder(tmp_path / "made", 9)
     (folder / "03.png").write_bytes(b"no picture")
     lenient = open_source(str(folder), skip_bad=True)
-    report = evaluate_pictures(lenient, tiny.reference(), tiny.extractor(), cache=tmp_path / "cache")
+    report = evaluate_pictures(lenient, tiny.reference(), tiny.extractor(), run=Measurement(cache=tmp_path / "cache"))
     assert report.count == 8
     assert any(f"1 pictures of {folder} cannot be decoded" in warning for warning in report.warnings)
     with pytest.raises(Problem, match=r"03\.png cannot be decoded"):
-        evaluate_pictures(open_source(str(folder)), tiny.reference(), tiny.extractor(), cache=tmp_path / "cache")
+        evaluate_pictures(open_source(str(folder)), tiny.reference(), tiny.extractor(), run=Measurement(cache=tmp_path / "cache"))
 
 
 def test_a_report_warns_of_too_few_pictures_and_says_what_was_resized(tmp_path: Path) -> None:
@@ -204,7 +208,9 @@ def test_too_few_pictures_are_a_problem_before_any_is_made(
         )
     assert not seen
     with pytest.raises(Problem, match="metric 'frechet' needs at least 2 pictures: 1 measured"):
-        evaluate_pictures(tiny.reference(1), tiny.reference(), tiny.extractor(), metrics=[Frechet()], cache=tmp_path)
+        evaluate_pictures(
+            tiny.reference(1), tiny.reference(), tiny.extractor(), run=Measurement(metrics=[Frechet()], cache=tmp_path)
+        )
 
 
 def test_colours_that_the_extractor_cannot_see_are_a_problem_before_any_is_made(seen: list[int], tmp_path: Path) -> None:
@@ -401,7 +407,10 @@ def test_pictures_are_drawn_beside_their_nearest_neighbours(tmp_path: Path) -> N
     folder = tiny.folder(tmp_path / "made", 12)
     pictures, out = open_source(str(folder)), tmp_path / "out"
     report = evaluate_pictures(
-        pictures, open_source(str(folder)), tiny.extractor(), metrics=[Nearest()], cache=tmp_path / "cache", out=out
+        pictures,
+        open_source(str(folder)),
+        tiny.extractor(),
+        run=Measurement(metrics=[Nearest()], cache=tmp_path / "cache", out=out),
     )
     assert report.numbers["closer"] == 1 and report.numbers["nearest"] == pytest.approx(0, abs=1e-5)
     sheet = load_png(out / "neighbours.png")
@@ -409,6 +418,11 @@ def test_pictures_are_drawn_beside_their_nearest_neighbours(tmp_path: Path) -> N
     cells = [[sheet[:, y * step : y * step + 128, x * step : x * step + 128] for x in range(8)] for y in range(10)]
     assert all(torch.equal(row[0], row[2]) and bool((row[1] == 255).all()) for row in cells)
     assert not any(torch.equal(row[0], row[3]) for row in cells)
+    with open(out / "neighbours.csv", encoding="utf-8", newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["nearest"] for line in lines] == [str(folder / f"{number:02}.png") for number in range(12)]
+    assert [line["picture"] for line in lines] == [str(number) for number in range(12)]
+    assert all(float(line["distance"]) < 1e-4 for line in lines)
     # Of sampled pictures, those that were measured; without the reference's pictures, or the metric, none.
     evaluate(
         tiny.diffusion(),

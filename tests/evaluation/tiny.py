@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
+from lodestar.conditions import TextCondition
 from lodestar.core.schedule import Linear
 from lodestar.data import Source
 from lodestar.data.arrays import ArrayRows
@@ -18,6 +19,7 @@ from lodestar.images import save_png
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
+from lodestar.nets.text import TextTransformerConfig
 from lodestar.nets.unet import UNetConfig
 
 M = TypeVar("M", bound=torch.nn.Module)
@@ -42,6 +44,15 @@ def diffusion(
         droppable=droppable and classes is not None,
         steps="2",
     )
+    return randomized(Diffusion(config), seed)
+
+
+def told(seed: int = 0) -> Diffusion:
+    """A model of texts."""
+    words = TextCondition(network=TextTransformerConfig(context=24, width=8, layers=1, heads=2))
+    network = UNetConfig(**{**BACKBONE, "attention": (2,)})
+    denoiser = DenoiserConfig(network=network, channels=3, conditions=(words,))
+    config = DiffusionConfig(denoiser=denoiser, schedule=SCHEDULE, size=(8, 8), droppable=True, steps="2")
     return randomized(Diffusion(config), seed)
 
 

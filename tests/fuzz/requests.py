@@ -39,6 +39,10 @@ OPTIONS: dict[str, tuple[str, ...]] = {
     "--temperature": ("nan", "inf", "-1", "0", "1e308", "x", ""),
     "--device": ("x", "", "cuda:99999999999", "cuda", "cpu:1", "meta", "mps", "cpu:" + "9" * 100, "xla", "\0"),
     "--classifier": ("x", "", "/dev/zero"), "--weak": ("x", "/"), "--judge": ("x", "/"),
+    "--then": ("", ",", "x", ",steps=2", "x,steps", "x,step=2", "x,steps=" + "9" * 5_000, "cifar10_weak",
+               "x,clamp=[", "x,guidance=cfg,,=",
+               "x,temperature=nan,reuse=-1", "\0", "\udcff", "x,guidance=clip:1,clip="),
+    "--style": ("x", "", "\udcff", "x" * 100_000),
     "--out": ("/dev/null", "/proc/x", "", "x" * 5_000, "\udcff", "a\0b"),
 }  # fmt: skip
 
@@ -94,7 +98,7 @@ def edits(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
         "invert": {"--from": LABELS, "--picture": LARGE},
         "interpolate": {"--points": LARGE, "--from": LABELS, "--to": LABELS, "--to-seed": LARGE},
         "inpaint": {"--resamples": LARGE, "--jump": LARGE, "--mask": ("x", "/", "/dev/zero", str(picture))},
-        "upsample": {"--picture": LARGE},
+        "upsample": {"--picture": LARGE, "--overlap": ("0", "0.9", "1", "-1", "nan", "x")},
     }  # fmt: skip
     kind = rng.choice(list(doors))
     pairs = own[kind]

@@ -95,6 +95,52 @@ def test_an_album_tells_prompts_and_each_picture_is_made_again(tmp_path: Path) -
     assert (tmp_path / "again" / "00001.png").read_bytes() == (folder / "00001.png").read_bytes()
 
 
+def styled(*styles: str) -> Diffusion:
+    denoiser = MODEL.config.denoiser.replace(conditions=[TEXT.replace(styles=styles)])
+    made = Diffusion(MODEL.config.replace(denoiser=denoiser))
+    made.load_state_dict(MODEL.state_dict())
+    return made.requires_grad_(False).eval()
+
+
+HANDS = styled("not", "twe")
+
+
+def test_a_style_is_a_word_behind_the_prompt_in_turn() -> None:
+    made = HANDS.sample(prompt=["cat", "dog"], style=["not", None, "twe"], count=6)
+    assert [ask.text for ask in made.request.asks] == ["cat, not", "dog", "cat, twe", "dog, not", "cat", "dog, twe"]
+    assert torch.equal(made.images[2:3], MODEL.sample(prompt="cat, twe", seed=2).images)
+    assert len(HANDS.sample(prompt="a", style=["not", "twe"])) == 2
+    path = HANDS.edit("interpolate:3", prompt="a", style=["not", "twe"])
+    assert [ask.text for ask in path.request.asks] == ["a, not", "a, not", "a, twe"]
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "message"),
+    [
+        (HANDS, {"prompt": "a", "style": "twee"}, "style 'twee': this model knows not, twe; did you mean 'twe'?"),
+        (MODEL, {"prompt": "a", "style": "not"}, r"style 'not': this model was not trained with styles \(data.style_column\)"),
+        (HANDS, {"style": "not"}, "style 'not' is a word of a prompt, and there is none"),
+        (HANDS, {"prompt": " ", "style": "not"}, "style 'not' is a word of a prompt, and there is none"),
+        (HANDS, {"prompt": "a", "style": 3}, "style 3: a text, or a list of texts"),
+        (HANDS, {"prompt": "abcdef", "style": "not"}, "prompt 'abcdef, not' has more than this model's 8 tokens"),
+        (HANDS, {"prompt": "abcdef", "style": "not", "cut_prompt": True}, "prompt 'abcdef' is too long for style 'not'"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::lodestar.config.Note")
+def test_what_is_no_style_is_one_line(model: Diffusion, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(Problem, match=f"^{message}"):
+        model.sample(**given)
+
+
+def test_styles_are_kept_in_the_file_and_told(tmp_path: Path) -> None:
+    path = HANDS.save(tmp_path / "hands.safetensors")
+    asked = ["sample", str(path), "--prompt", "cat", "--style", "not", "--style", "twe", "--out", str(tmp_path / "out")]
+    assert CliRunner().invoke(app, asked, catch_exceptions=False).exit_code == 0
+    assert [ask.text for ask in Manifest.read(tmp_path / "out").request.asks] == ["cat, not", "cat, twe"]
+    told = CliRunner().invoke(app, ["info", str(path)], catch_exceptions=False).stdout
+    assert "styles" in told and "not, twe" in told
+
+
 def test_the_command_line_takes_prompts(tmp_path: Path) -> None:
     lodestar.save(MODEL, tmp_path / "m.safetensors")
     path, out = str(tmp_path / "m.safetensors"), tmp_path / "out"

@@ -9,6 +9,8 @@ from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.guidance import CFG
 from tests.evaluation import tiny
+from tests.evaluation.test_prompted import model as prompted
+from tests.models.test_clip import clip
 
 torch.set_num_threads(1)
 
@@ -30,7 +32,7 @@ def test_the_surest_candidate_is_kept_whatever_the_batch_size() -> None:
 
 def test_what_cannot_be_judged_is_refused() -> None:
     model = tiny.diffusion()
-    with pytest.raises(Problem, match="needs a classifier that judges"):
+    with pytest.raises(Problem, match="needs a classifier or a CLIP that judges"):
         model.sample("cat", best_of=2)
     with pytest.raises(Problem, match="label none: a judge needs a class"):
         model.sample("none", best_of=2, guides={"judge": tiny.classifier()})
@@ -38,3 +40,19 @@ def test_what_cannot_be_judged_is_refused() -> None:
         model.sample("cat", best_of=2, guides={"judge": tiny.classifier(size=(16, 16))})
     with pytest.raises(Problem, match="best of is 0"):
         model.sample("cat", best_of=0)
+
+
+def test_a_clip_keeps_the_picture_nearest_to_its_prompt() -> None:
+    model, judge = prompted(), clip()
+    kept = model.sample(prompt=["cat", "dog"], best_of=4, guides={"judge": judge}, seed=10)
+    every = model.sample(prompt=["cat"] * 4 + ["dog"] * 4, seed=10)
+    cosines = judge.similarity(pixels.encode(every.images), ["cat", "dog"])
+    best = [int(cosines[:4, 0].argmax()), 4 + int(cosines[4:, 1].argmax())]
+    assert kept.request.seeds == [10 + number for number in best]
+    assert (kept.images.int() - every.images[best].int()).abs().max() <= 1
+    with pytest.raises(Problem, match="prompt none: a CLIP that judges needs a text"):
+        model.sample(count=1, best_of=2, guides={"judge": judge})
+    with pytest.raises(Problem, match="this CLIP's"):
+        model.sample(prompt="a cat of 20 characters", best_of=2, guides={"judge": judge})
+    model.companions = {"clip": lambda: judge}
+    assert model.sample(prompt=["cat", "dog"], best_of=4, seed=10).request == kept.request

@@ -10,11 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lodestar.codecs import pixels
-from lodestar.conditions import Ask, Signals
-from lodestar.conditions.low_res import beside, shrink
-from lodestar.config import Problem
+from lodestar.conditions import Ask, LowRes, Signals
+from lodestar.conditions.low_res import beside
+from lodestar.config import Note, Problem
 from lodestar.core.schedule import Linear
 from lodestar.data import Batch, DataFacts
+from lodestar.degradations import BSR, Blur
+from lodestar.degradations.base import area
 from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.edits import SDEdit, Upsample
@@ -34,9 +36,10 @@ from tests.evaluation.tiny import BACKBONE, randomized
 torch.set_num_threads(1)
 
 
-def config(classes: int | None = 3) -> DiffusionConfig:
+def config(classes: int | None = 3, **small: Any) -> DiffusionConfig:
     network = UNetConfig(**BACKBONE, in_channels=6, out_channels=6)
-    denoiser = DenoiserConfig(network=network, variance="learned_range", conditions=conditions(classes, (4, 4)))
+    known = (*conditions(classes), LowRes(size=(4, 4), **small))
+    denoiser = DenoiserConfig(network=network, variance="learned_range", conditions=known)
     return DiffusionConfig(
         denoiser=denoiser, schedule=Linear(timesteps=50), size=(8, 8), droppable=classes is not None, steps="3"
     )
@@ -59,7 +62,7 @@ def test_the_network_sees_the_picture_after_x_and_resized() -> None:
     seen = beside(x, planes)
     assert torch.equal(seen[:, :3], x)
     assert torch.equal(seen[:, 3:], F.interpolate(planes, (8, 8), mode="bilinear", align_corners=False))
-    torch.testing.assert_close(shrink(seen, (4, 4))[:, 3, 0, 0], seen[:, 3, :2, :2].mean(dim=(1, 2)))
+    torch.testing.assert_close(area(seen, (4, 4))[:, 3, 0, 0], seen[:, 3, :2, :2].mean(dim=(1, 2)))
 
 
 def test_every_picture_is_enlarged_by_itself() -> None:
@@ -126,7 +129,7 @@ def test_without_pictures_it_is_refused() -> None:
     with pytest.raises(Problem, match="enlarges pictures of 4×4, and is given none"):
         model.edit(SDEdit(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
     with pytest.raises(Problem, match=r"picture 0 is \(3, 8, 8\): the model's are \(3, 4, 4\)"):
-        model.edit(Upsample(), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
+        model.edit(Upsample(fit=True), torch.zeros(1, 3, 8, 8, dtype=torch.uint8), 0)
     with pytest.raises(Problem, match="needs a picture to enlarge"):
         model.edit(Upsample(), label=0)
     with pytest.raises(Problem, match="nothing tells the pictures'"):
@@ -151,3 +154,98 @@ def test_it_learns_from_pictures_that_are_made_small() -> None:
     losses.total.mean().backward()
     assert losses.total.shape == (4,)
     assert learner.model.denoiser.network.head.weight.grad is not None
+
+
+def test_how_it_is_made_small_is_a_setting_of_the_model() -> None:
+    task = TrainDenoiser(model=config(degradation=Blur(share=1.0), augment=0.4), objective=Hybrid())
+    resolved = task.resolve(DataFacts(1, (16, 16), ("a", "b")))
+    small = resolved.model.denoiser.condition("low_res")
+    assert small == LowRes(size=(8, 8), degradation=Blur(share=1.0), augment=0.4)
+    with pytest.raises(Problem, match=r"degradation bsr shrinks by a whole number of 2 or more.*not 5×5 from 8×8"):
+        bsr = config().denoiser.replace(conditions=(LowRes(size=(5, 5), degradation=BSR()),))
+        TrainDenoiser(model=config(None).replace(denoiser=bsr), objective=Hybrid(), conditional=False).resolve(
+            DataFacts(3, (8, 8), None)
+        )
+
+
+def test_pieces_of_a_batch_are_made_small_as_the_whole() -> None:
+    task = TrainDenoiser(model=config(degradation=Blur(), augment=0.4), objective=Hybrid()).resolve(
+        DataFacts(3, (8, 8), ("a", "b", "c"))
+    )
+    learner = task.build(torch.device("cpu"), torch.float32)
+    rng = torch.Generator().manual_seed(0)
+    batch = Batch({"image": torch.randint(0, 256, (6, 3, 8, 8), dtype=torch.uint8, generator=rng), "label": torch.arange(6) % 3})
+
+    def seen(*pieces: slice) -> Tensor:
+        whole = Rng(torch.Generator().manual_seed(1), 6)
+        parts = [(batch[rows], whole.piece(rows)) for rows in pieces]
+        return torch.cat([learner.condition(part, pixels.encode(part.image), own)[0]["low_res"] for part, own in parts])
+
+    together = seen(slice(0, 6))
+    torch.testing.assert_close(seen(slice(0, 1), slice(1, 4), slice(4, 6)), together)
+    levels = together[:, -1].flatten(1)
+    assert torch.equal(levels, levels[:, :1].expand_as(levels)) and len(levels[:, 0].unique()) == 6
+    assert levels.min() >= 0 and levels.max() <= 0.4
+    far = (together[:, :-1] - area(pixels.encode(batch.image), (4, 4))).flatten(1).std(dim=1)
+    assert far.min() > 0
+
+
+def test_the_noise_of_small_pictures_is_told_and_has_its_level() -> None:
+    small, eps = torch.zeros(3, 3, 4, 4), torch.randn(3, 3, 4, 4)
+    level = torch.tensor([0.0, 0.6, 1.0])
+    made = LowRes(size=(4, 4), augment=1.0).noised(small + 0.5, level, eps)
+    torch.testing.assert_close(made[:, :-1], torch.stack([small[0] + 0.5, 0.4 + 0.6 * eps[1], eps[2]]))
+    assert torch.equal(made[:, -1], level[:, None, None].expand(3, 4, 4))
+    assert torch.equal(LowRes(size=(4, 4)).noised(small, level, eps), small), "without augmentation nothing is told"
+    plain, told = (Diffusion(config(augment=augment)).denoiser.low_res for augment in (0.0, 0.4))
+    assert not list(plain.parameters()), "models of before have the same parameters"
+    signals = [told(torch.cat([small, small[:, :1] + each], dim=1)) for each in (0.0, 0.3)]
+    assert not signals[0].emb.any() and not signals[1].emb.any(), "at first, levels say nothing"
+    torch.nn.init.normal_(told.level.linear2.weight)
+    first, second = (told(torch.cat([small, small[:, :1] + each], dim=1)).emb for each in (0.0, 0.3))
+    assert (first - second).abs().max() > 0.1
+
+
+def test_a_level_is_chosen_in_sampling() -> None:
+    model, pictures = randomized(Diffusion(config(augment=0.4)), 0), small()
+    clean, some, other = (model.edit(Upsample(), pictures, [0, 1, 2], augment=each).images for each in (0.0, 0.2, 0.4))
+    assert not torch.equal(clean, some) and not torch.equal(some, other)
+    alone = model.edit(Upsample(), pictures, [0, 1, 2], augment=0.2, batch_size=1).images
+    assert (alone.int() - some.int()).abs().max() <= 1, "the noise depends on the picture's seed alone"
+    weak = randomized(Diffusion(config(augment=0.4)), 3)
+    guided = model.edit(Upsample(), pictures, [0, 1, 2], augment=0.2, guidance=Autoguidance(scale=3.0), guides={"weak": weak})
+    assert guided.request.settings.augment == 0.2 and not torch.equal(guided.images, some)
+    untold = randomized(Diffusion(config()), 3)
+    with pytest.raises(Problem, match="either both are told one range of noise levels of small pictures, or neither is"):
+        model.edit(Upsample(), pictures, [0, 1, 2], guidance=Autoguidance(scale=3.0), guides={"weak": untold})
+    with pytest.raises(Problem, match=r"augment is 0.5: this model was trained with levels up to 0.4$"):
+        model.edit(Upsample(), pictures, [0, 1, 2], augment=0.5)
+    with pytest.raises(
+        Problem, match=r"augment is 0.1: this model was trained without noise on its small pictures: leave it out$"
+    ):
+        untold.edit(Upsample(), pictures, [0, 1, 2], augment=0.1)
+    with pytest.raises(Problem, match=r"augment is 0.1: this model makes pictures from noise and enlarges none: leave it out$"):
+        tiny.diffusion().sample(count=1, augment=0.1)
+
+
+def test_windows_are_trained_on_and_wholes_are_made() -> None:
+    task = TrainDenoiser(model=config(), objective=Hybrid()).resolve(DataFacts(3, (16, 16), ("a", "b", "c")))
+    learner = task.build(torch.device("cpu"), torch.float32)
+    rng = torch.Generator().manual_seed(0)
+    image = torch.randint(0, 256, (4, 3, 8, 8), dtype=torch.uint8, generator=rng)
+    cond, _ = learner.condition(Batch({"image": image, "label": torch.zeros(4).long()}), pixels.encode(image), Rng(rng, 4))
+    assert cond["low_res"].shape == (4, 3, 4, 4), "a window's own part of the small picture"
+    assert task.model.size == (16, 16) and task.model.denoiser.low_res == (8, 8)
+
+
+def test_tiles_of_a_large_picture_share_its_noise() -> None:
+    model, seen = randomized(Diffusion(config(None, augment=0.4)), 0), list[Tensor]()
+    model.denoiser.low_res.register_forward_hook(lambda module, given, signals: seen.append(signals.planes))
+    large = torch.full((1, 3, 4, 6), 128, dtype=torch.uint8)
+    with pytest.warns(Note, match="2 overlapping tiles"):
+        made = model.edit(Upsample(overlap=0.5), large, augment=0.3, seed=4).images
+    assert made.shape == (1, 3, 8, 12)
+    first, second = torch.cat(seen)[-2:]
+    # Enlarged by themselves, tiles differ at their borders alone.
+    torch.testing.assert_close(first[:, 2:6, 5:7], second[:, 2:6, 1:3])
+    assert first[:, 2:6, 5:7].std() > 0.1

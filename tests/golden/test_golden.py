@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from .harness import ADAPTERS, LATER, Case, judge
+from .harness import ADAPTERS, Case, judge
 
 for _file in sorted(Path(__file__).parent.glob("*.py")):
     if not _file.stem.startswith(("test_", "conftest", "__", "harness")):
@@ -23,8 +23,6 @@ def test_golden(golden_path: Path, record_property: Callable[[str, object], None
         pytest.skip("an index, not a case")
     case = Case(golden_path)
     if case.kind not in ADAPTERS:
-        if case.kind in LATER:
-            pytest.skip(f"kind {case.kind!r} is due with {LATER[case.kind]}")
         pytest.fail(f"kind {case.kind!r} has no adapter", pytrace=False)
     wrong, left, compared = judge(case, ADAPTERS[case.kind])
     record_property("compared", compared)
@@ -34,7 +32,3 @@ def test_golden(golden_path: Path, record_property: Callable[[str, object], None
         pytest.fail(f"{len(wrong)} of {len(case.outputs)} outputs:\n" + "\n".join(wrong[:50]), pytrace=False)
     if not compared:
         pytest.skip(f"all outputs are left out: {left[0].reason}" if left else "the case has no outputs")
-
-
-def test_no_kind_is_both_done_and_due_later() -> None:
-    assert not ADAPTERS.keys() & LATER.keys()

@@ -21,7 +21,7 @@ from lodestar.generators.guide import Critic, Featured, Reader
 from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.clip import ClipConfig, TextTowerConfig, unit
-from lodestar.nets.clip_image import ViTConfig
+from lodestar.nets.clip_image import ViT, ViTConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.text import ClipTokenizer
 
@@ -58,6 +58,21 @@ def test_it_is_a_critic_with_features_that_reads() -> None:
     observed = made.observe(torch.randn(2, 3, 8, 8), Level(3.0, 0.8, 0.6))
     assert observed.embedding.shape == (2, 8)
     assert [tuple(each.shape) for each in observed.maps] == [(2, 16, 2, 2)] * 4
+
+
+@pytest.mark.parametrize("time", ["none", "sinusoid"])
+def test_an_embedding_is_the_same_with_maps_and_without(time: str) -> None:
+    made, x, level = clip(time), torch.randn(2, 3, 8, 8).requires_grad_(), CLEAN if time == "none" else Level(3.0, 0.8, 0.6)
+    (alone, none), (beside, maps) = made.look_at(x, level, maps=False), made.look_at(x, level)
+    assert not none and len(maps) == 4
+    torch.testing.assert_close(alone, beside)
+    torch.testing.assert_close(*(torch.autograd.grad(each.sum(), x)[0] for each in (alone, beside)))
+
+
+def test_patches_are_embedded_as_by_the_convolution() -> None:
+    tower, x = clip().network.image, torch.randn(2, 3, 8, 8)
+    assert isinstance(tower, ViT)
+    torch.testing.assert_close(tower._patches(x), tower.patch(x).flatten(2).transpose(1, 2))
 
 
 def test_similarity_is_the_cosine_of_the_embeddings() -> None:

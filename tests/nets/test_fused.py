@@ -176,6 +176,18 @@ def test_what_is_not_finite_stays_so_in_its_picture_alone(bad: float, dtype: tor
     assert dx[0].isfinite().all() and not dx[1, :8].isfinite().any()
 
 
+@pytest.mark.parametrize("dtype", list(TOLERANCE))
+def test_attention_of_the_first_place_alone_is_that_place_of_all(dtype: torch.dtype) -> None:
+    torch.manual_seed(0)
+    qkv = torch.randn(2, 65, 3 * 32).to(dtype).requires_grad_()
+    dy = torch.randn(2, 1, 32).to(dtype)
+    for _ in range(3):  # memory that is used again is not what it was
+        alone, place = attend(qkv, 2, "qkv_first", first=True), attend(qkv, 2, "qkv_first")[:, :1]
+        assert alone.shape == place.shape == (2, 1, 32) and off(alone.detach(), place.detach()) < TOLERANCE[dtype]
+        ours, whole = (torch.autograd.grad(each, qkv, dy)[0] for each in (alone, place))
+        assert off(ours, whole) < 2 * TOLERANCE[dtype] and not ours[:, 1:, :32].any()
+
+
 def test_what_is_no_number_stays_so_in_attention() -> None:
     qkv = torch.randn(2, 40, 3 * 16).bfloat16()
     qkv[1, 35, 16] = float("nan")  # of a key

@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 import lodestar
+from lodestar.generators.diffusion import Diffusion
 from lodestar.models.clip import PictureClip
 from lodestar.presets import RUNS
 from lodestar.tasks import TrainClip, TrainDenoiser
 from lodestar.training.muon import muon
 
-NAMES = ("shapes.text", "shapes.inpaint", "shapes.clip", "shapes.clip_noised", "emoji.text")
+NAMES = ("shapes.text", "shapes.inpaint", "shapes.up2", "shapes.clip", "shapes.clip_noised", "emoji.text")
 LARGEST = 8_000_000
 """Parameters of an embedded model, which is at most 16 MB in a format of 16 bits."""
 
@@ -33,6 +35,14 @@ def test_a_few_steps(name: str, tmp_path: Path) -> None:
     else:
         pictures = model.sample(prompt=["a red circle", "a blue star"], steps="2")
         assert pictures.images.shape == (2, 3, 32, 32)
+
+
+def test_the_upsampler_learns_from_windows_and_makes_wholes(tmp_path: Path) -> None:
+    small = ["data.transforms.size=8", "data.transforms.whole=16", "data.workers=0"]
+    model = lodestar.train("shapes.up2", *small, images=16, batch_size=8, out=tmp_path / "run")
+    assert isinstance(model, Diffusion) and model.shape == (3, 16, 16) and model.config.denoiser.low_res == (8, 8)
+    pictures = torch.full((2, 3, 8, 8), 128, dtype=torch.uint8)
+    assert model.edit("upsample", pictures, steps="trailing:2", augment=0.2).images.shape == (2, 3, 16, 16)
 
 
 def test_muon_takes_the_blocks_of_both_towers() -> None:

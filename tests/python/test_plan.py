@@ -12,13 +12,13 @@ from torch import Tensor
 
 import lodestar
 from lodestar import checkpoint
-from lodestar.config import Problem
+from lodestar.config import Note, Problem
 from lodestar.core.plan import Sigmas, parse_plan
 from lodestar.core.prediction import X0
 from lodestar.evaluation.optimize import Search
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.optima import CARD
-from lodestar.generators.request import settings
+from lodestar.generators.request import Prompts, settings
 from lodestar.samplers import DDIM, DPMpp
 from tests.evaluation import tiny
 from tests.test_cli import refusal, run
@@ -140,3 +140,32 @@ def test_levels_stay_in_their_order_and_in_the_chain() -> None:
     wild = search._ordered(logs, torch.tensor([99.0, -99.0, 99.0, -99.0], dtype=torch.float64))
     low, high = search._range
     assert bool((wild.diff() < 0).all()) and low <= float(wild[-1]) and float(wild[0]) <= high
+
+
+def test_plans_of_a_model_of_texts_are_for_pictures_of_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    how: Any = {"count": 3, "fine": "trailing:8", "sampler": "ddim", "guidance": "cfg:3"}
+    prompts = ["a red circle", "a blue star"]
+    found = lodestar.plan(tiny.told(), 2, prompt=prompts, **how)
+    with pytest.warns(Note, match="knows texts: without prompts, plans are optimised for pictures of none"):
+        assert lodestar.plan(tiny.told(), 2, **how).plans != found.plans
+    search = Search(tiny.told(), settings(steps="4"), print, prompts=Prompts.of(prompts), count=3)
+    assert [ask.text for ask in (*search.fitted.asks, *search.held.asks)] == [*prompts, prompts[0], prompts[1]]
+    path, out = tiny.told().save(tmp_path / "told.safetensors"), tmp_path / "planned.safetensors"
+    given = [
+        "--steps",
+        "2",
+        "--count",
+        "3",
+        "--fine",
+        "trailing:8",
+        "--sampler",
+        "ddim",
+        "--guidance",
+        "cfg:3",
+        "--out",
+        str(out),
+    ]
+    assert run("plan", path, *given, "--prompt", prompts[0], "--prompt", prompts[1]) == 0
+    assert checkpoint.peek(out).provenance[CARD][0]["plan"] == found.plans[0].plan
+    plain = tiny.diffusion().save(tmp_path / "plain.safetensors")
+    assert "knows no text" in refusal(capsys, "plan", plain, *given, "--prompt", "a")

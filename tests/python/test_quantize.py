@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -10,12 +11,13 @@ import torch
 import lodestar
 from lodestar import checkpoint, library
 from lodestar.__main__ import main
+from lodestar.conditions import TextCondition
 from lodestar.config import Problem
 from lodestar.conversion import diffusers
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets import precision, probe
-from tests.evaluation.tiny import classifier, diffusion, reference
+from tests.evaluation.tiny import classifier, diffusion, reference, told
 
 
 @pytest.fixture
@@ -74,6 +76,23 @@ def test_it_is_chosen_where_it_is_the_fastest_and_the_model_has_ranges(
     assert library.load(ranged, "cpu").precision == "int8" and library.load(model, "cpu").precision == "bfloat16"
     monkeypatch.setenv(precision.VARIABLE, "int8")
     assert library.load(ranged, "cpu").precision == "int8" and library.load(model, "cpu").precision == "bfloat16"
+
+
+def test_a_model_of_texts_is_quantized_on_captions(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    path, read = told().save("told.safetensors"), list[str]()
+    real = TextCondition.read
+
+    def watched(self: TextCondition, texts: Sequence[str], cut: bool = False) -> torch.Tensor:
+        read.extend(texts)
+        return real(self, texts, cut)
+
+    monkeypatch.setattr(TextCondition, "read", watched)
+    out = lodestar.quantize(path, "shapes", "eight.safetensors", count=6, steps="linspace:3", device="cpu")
+    assert len(set(read)) > 3 and all(read)
+    made = lodestar.load(out, "cpu", dtype="int8").sample(prompt=["a red circle", "a star"], guidance="cfg:2", steps=3)
+    assert len(made) == 2 and made.images.float().std() > 0
+    assert _main("quantize", path, "--data", "digits", "--out", "other.safetensors") == 2
+    assert "digits has no captions" in capsys.readouterr().err
 
 
 def test_guides_compute_beside_it(ranged: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -135,3 +136,14 @@ def test_a_network_that_inpaints_sees_what_is_kept() -> None:
     assert set(keep) == {"text"} and cond["masked"].shape == (64, 4, 8, 8)
     assert torch.equal(cond["masked"][:, :3], cond["masked"][:, 3:].expand(-1, 3, -1, -1))
     assert ours.loss(batch(), rng()).total.isfinite().all()
+
+
+def test_the_styles_of_the_data_become_the_conditions() -> None:
+    kept = task(TEXT).resolve(FACTS).model.denoiser.text
+    assert kept is not None and kept.styles == ()
+    with_styles = replace(FACTS, styles=("noto", "twemoji"))
+    told = task(TEXT).resolve(with_styles).model.denoiser.text
+    assert told is not None and told.styles == ("noto", "twemoji")
+    many = replace(FACTS, styles=tuple(map(str, range(1_001))))
+    with pytest.raises(Problem, match="1,001 styles are in the data, and 1,000 is the most"):
+        task(TEXT).resolve(many)

@@ -137,21 +137,22 @@ def make(
     picture: list[int] | None = None,
     content: tuple[list[str] | None, Prompting] = (None, Prompting()),
     count: int | None = None,
+    augment: float = 0.0,
 ) -> None:
     """Make the pictures of an edit, and save them with their grid and manifest; prints where. content: labels and prompts.
 
-    Raises Problem.
+    augment: noise level of small pictures. Raises Problem.
     """
     from lodestar.generators.edits.arrange import arrange, gather
     from lodestar.generators.edits.editing import shape_of
     from lodestar.library import load_diffusion
 
     seed = options.seed if isinstance(options, Sampling) else 0
-    how_made = options.settings()
+    how_made = options.settings().replace(augment=augment)
     network = load_diffusion(model, options.device, options.precision)
     reference = network.reference(content[1].reference) if content[1].reference else None
     guides = options.guides(model, how_made.guidance, reference)
-    material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or ())
+    material = gather(shape_of(network, how, network.name), network.config.size, pictures, mask, picture or (), how.keeps_size)
     prompts = content[1].prompts()
     asked = arrange(network, how, material, ask(content[0], count), origin, count, seed, guides, prompts).replace(
         settings=network.resolved(how_made)

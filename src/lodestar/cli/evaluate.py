@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,15 +20,67 @@ from lodestar.cli.options import (
     show,
     tell,
 )
+from lodestar.cli.then import Cascading
 from lodestar.config import COUNT
 
 if TYPE_CHECKING:
+    from lodestar.data import Source
+    from lodestar.evaluation.extractors import Extractor
     from lodestar.evaluation.likelihood import BPD
+    from lodestar.evaluation.run import Measurement
 
-Seeds = Annotated[
-    int,
-    typer.Option("--seeds", min=1, max=1_000, help="Number of measurements, each with new seeds, for means and 95 % intervals."),
-]
+
+@dataclass(frozen=True)
+class Measuring:
+    """Options of measuring pictures."""
+
+    reference: Reference = None
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metric",
+            help="frechet, spatial_frechet, score (splits are shuffled, with Inception consecutive as published: "
+            "score:splits=shuffled), kid:SUBSETS, precision_recall:K, density_coverage:K; nearest (copies? for a "
+            "reference of training pictures), cmmd (for CLIP's features). Repeatable; default: all but these two. Of "
+            "pictures and prompts: caption (the judge of shapes), clip_score. Or bpd, alone. A sweep draws frechet, score, "
+            "precision_recall, caption, clip_score.",
+        ),
+    ] = None
+    captions: Annotated[
+        str | None,
+        typer.Option(
+            "--captions",
+            help="Data whose captions are the prompts, picture k's the k-th: shapes@held_out, a parquet, a folder; default "
+            "shapes@held_out for models of shapes.",
+        ),
+    ] = None
+    caption_column: Annotated[
+        str | None, typer.Option("--caption-column", help="The column of the captions, or several: 'caption_*'.")
+    ] = None
+    seeds: Annotated[
+        int,
+        typer.Option(
+            "--seeds", min=1, max=1_000, help="Number of measurements, each with new seeds, for means and 95 % intervals."
+        ),
+    ] = 1
+    extractor: ExtractorName = None
+
+    def measured_with(self, how: Measurement, device: str | None) -> Extractor | str | None:
+        """The extractor, loaded where a metric needs features."""
+        from lodestar.evaluation.reference import choose_extractor
+
+        return choose_extractor(self.extractor, self.reference, device) if how.features else self.extractor
+
+    def prompts(self) -> Source | str | None:
+        """The data set of captions. Raises Problem."""
+        from lodestar.config import Problem
+        from lodestar.data import open_source
+
+        if self.caption_column is None:
+            return self.captions
+        if self.captions is None:
+            raise Problem(f"--caption-column {self.caption_column} has no effect without --captions")
+        return open_source(self.captions, captions=True, caption_column=self.caption_column, labels=False)
 
 
 @flattened
@@ -38,7 +91,6 @@ def evaluate(
             help="A model, as in sample, or pictures: a folder, a parquet, .npz, .zip or tar file; not with --samples."
         ),
     ] = None,
-    reference: Reference = None,
     samples: Annotated[
         str | None,
         typer.Option("--samples", help="Measure these pictures (a folder, a parquet, .npz, .zip or tar file), not a model's."),
@@ -47,47 +99,42 @@ def evaluate(
         int | None,
         typer.Option("--count", min=1, max=COUNT, help="How many pictures to sample (5000), or for bpd to look at (256)."),
     ] = None,
-    metric: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--metric",
-            help="frechet, spatial_frechet, score (splits are shuffled, with Inception consecutive as published: "
-            "score:splits=shuffled), kid:SUBSETS, precision_recall:K, density_coverage:K; nearest (copies? for a "
-            "reference of training pictures), cmmd (for CLIP's features). Repeatable; default: all but these two. Or bpd, alone.",
-        ),
-    ] = None,
-    seeds: Seeds = 1,
-    extractor: ExtractorName = None,
     self_test: Annotated[
         bool, typer.Option("--self-test", help="Measure OpenAI's published samples and compare with the numbers that they print.")
     ] = False,
+    cascading: Cascading = Cascading(),
+    measuring: Measuring = Measuring(),
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model, or pictures, against a reference: Fréchet distances, score, precision, recall and others; or its bpd."""
     from lodestar.config import Problem
-    from lodestar.data import open_source
     from lodestar.evaluation.likelihood import BPD
-    from lodestar.evaluation.reference import choose_extractor
-    from lodestar.python.evaluate import evaluate, opened, read_metrics, refuse_idle
+    from lodestar.evaluation.metrics.base import roles
+    from lodestar.evaluation.run import Measurement
+    from lodestar.python.evaluate import evaluate, of_pictures, opened, pictures_of, read_metrics, refuse_idle
 
     if self_test:
-        _self_test(model, samples, reference, metric, extractor, sampling)
+        _self_test(model, samples, measuring, sampling)
         return
     if (model is None) == (samples is None):
         raise Problem("evaluate needs a model, or --samples, " + ("and not both" if model else "and has neither"))
-    if bpd := next((each for each in read_metrics(metric) or () if isinstance(each, BPD)), None):
-        beside = {"another --metric": len(metric or ()) > 1, "--samples": samples, "--extractor": extractor}
-        _bpd(model, reference, bpd, count, beside | _guided(sampling, seeds), sampling)
+    metrics = read_metrics(measuring.metric)
+    if bpd := next((each for each in metrics or () if isinstance(each, BPD)), None):
+        _bpd(model, bpd, count, samples, measuring, cascading, sampling)
         return
-    network, pictures = None if model is None else opened(model, sampling.device, sampling.precision), samples or model
+    how, network = Measurement(metrics=of_pictures(metrics)), None
+    if model is not None:
+        network = opened(model, sampling.device, sampling.precision)
     if network is None:
-        refuse_idle(_sampled(sampling, count) | _guided(sampling, seeds))
-    measured_with = choose_extractor(extractor, reference, sampling.device)
+        refuse_idle(_sampled(sampling, count) | _guided(sampling, measuring.seeds, cascading, bool(roles(how.prompted))))
+    else:
+        network = cascading.onto(network, sampling)
+    captions, extractor = measuring.prompts(), measuring.measured_with(how, sampling.device)
     report = evaluate(
-        network or open_source(pictures or "", channels=measured_with.channels, labels=False), reference,
-        count=count, metrics=metric, seeds=seeds, seed=sampling.seed, extractor=measured_with,
-        guides=None if model is None or network is None else sampling.guides(model, sampling.settings().guidance),
-        batch_size=sampling.batch_size, out=sampling.out, **sampling.asked(),
+        network or pictures_of(samples or model or "", extractor, bool(how.prompted) and captions is None), measuring.reference,
+        count=count, metrics=measuring.metric, seeds=measuring.seeds, seed=sampling.seed, extractor=extractor,
+        guides=sampling.guides(model or "", sampling.settings().guidance, others=roles(how.prompted)),
+        batch_size=sampling.batch_size, out=sampling.out, captions=captions, **sampling.asked(),
     )  # fmt: skip
     show(report.table())
 
@@ -100,31 +147,43 @@ def _sampled(sampling: Sampling, count: int | None) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _guided(sampling: Sampling, seeds: int) -> dict[str, object]:
-    """The options of guidance and of noise, and whether each is given."""
+def _guided(sampling: Sampling, seeds: int, cascading: Cascading, guide: bool = False) -> dict[str, object]:
+    """The options of guidance, of noise and of cascades, and whether each is given without a use; guide: --guide has one."""
     return {
-        "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak, "--guide": sampling.guide,
+        "--guidance": sampling.guidance, "--classifier": sampling.classifier, "--weak": sampling.weak,
+        "--guide": sampling.guide and not guide,
         "--temperature": sampling.temperature != 1, "--reuse": sampling.reuse != 1, "--seeds": seeds > 1,
+        "--then": cascading.then,
     }  # fmt: skip
 
 
 def _bpd(
-    model: str | None, reference: str | None, how: BPD, count: int | None, beside: dict[str, object], sampling: Sampling
+    model: str | None,
+    how: BPD,
+    count: int | None,
+    samples: str | None,
+    measuring: Measuring,
+    cascading: Cascading,
+    sampling: Sampling,
 ) -> None:
-    """Bits per dimension; beside: the options that it has no use for, and whether each is given."""
+    """Bits per dimension."""
     from lodestar.config import Problem
     from lodestar.evaluation import likelihood
     from lodestar.library import load_diffusion
     from lodestar.python.evaluate import bpd
 
-    for option in (name for name, value in beside.items() if value):
+    beside = {
+        "another --metric": len(measuring.metric or ()) > 1, "--samples": samples, "--extractor": measuring.extractor,
+        "--captions": measuring.captions,
+    }  # fmt: skip
+    for option in (name for name, value in (beside | _guided(sampling, measuring.seeds, cascading)).items() if value):
         raise Problem(f"metric bpd looks at the reference's pictures through the model alone: leave out {option}")
-    if reference is None:
+    if measuring.reference is None:
         raise Problem("--reference is missing: the pictures to find likely (a parquet file, a folder, hf:owner/name)")
     assert model is not None, "--samples is left out"
     folder = sampling.out or Path("out") / f"bpd-{Path(model).stem}"
     found = bpd(
-        load_diffusion(model, sampling.device, sampling.precision), reference,
+        load_diffusion(model, sampling.device, sampling.precision), measuring.reference,
         count=count or likelihood.COUNT, ode=how.ode, seed=sampling.seed,
         batch_size=sampling.batch_size, out=folder, **sampling.asked(),
     )  # fmt: skip
@@ -132,26 +191,20 @@ def _bpd(
     print(folder / "bpd.png")
 
 
-def _self_test(
-    model: str | None,
-    samples: str | None,
-    reference: str | None,
-    metric: list[str] | None,
-    extractor: str | None,
-    sampling: Sampling,
-) -> None:
+def _self_test(model: str | None, samples: str | None, measuring: Measuring, sampling: Sampling) -> None:
     """Measure the published samples."""
     from lodestar.config import Problem
     from lodestar.evaluation.extractors import load_extractor
     from lodestar.evaluation.self_test import self_test
     from lodestar.files import check_writable
 
-    if model is not None or metric:
-        raise Problem(f"--self-test measures published samples: leave out {'--metric' if metric else f'the model {model}'}")
+    if model is not None or measuring.metric:
+        idle = "--metric" if measuring.metric else f"the model {model}"
+        raise Problem(f"--self-test measures published samples: leave out {idle}")
     if sampling.out is not None:
         check_writable(sampling.out / "report.json")
-    inception = load_extractor(extractor or "inception", sampling.device)
-    tell(self_test(samples, reference, inception, sampling.batch_size), sampling.out)
+    inception = load_extractor(measuring.extractor or "inception", sampling.device)
+    tell(self_test(samples, measuring.reference, inception, sampling.batch_size), sampling.out)
 
 
 def stats(
@@ -193,7 +246,6 @@ def stats(
 @flattened
 def sweep(
     model: Model,
-    reference: Reference = None,
     over: Annotated[
         list[str] | None,
         typer.Option(
@@ -205,24 +257,30 @@ def sweep(
     scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,
     plans: Annotated[str | None, typer.Option("--plans", help="Short for --over 'steps=…': '5 10 20 50'.")] = None,
     count: Annotated[int, typer.Option("--count", min=1, max=COUNT, help="How many pictures to sample at each value.")] = 2_000,
-    seeds: Seeds = 1,
-    extractor: ExtractorName = None,
+    cascading: Cascading = Cascading(),
+    measuring: Measuring = Measuring(),
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
     from lodestar.evaluation.axes import axis
-    from lodestar.evaluation.reference import choose_extractor
+    from lodestar.evaluation.metrics.base import roles
+    from lodestar.evaluation.run import Measurement
     from lodestar.library import load_diffusion
+    from lodestar.python.evaluate import of_pictures, read_metrics
     from lodestar.python.sweep import axes, sweep, swept_guidance
 
     swept = axes(over or []) + (axes(f"scale={scales}") if scales else [])
     swept += [axis("steps", plans.split())] if plans else []
+    how = Measurement(metrics=of_pictures(read_metrics(measuring.metric)))
     found = sweep(
-        load_diffusion(model, sampling.device, sampling.precision), reference, over=swept,
-        count=count, seeds=seeds, seed=sampling.seed,
-        extractor=choose_extractor(extractor, reference, sampling.device),
-        guides=sampling.guides(model, (*sampling.settings().guidance, *swept_guidance(swept))),
-        batch_size=sampling.batch_size, out=sampling.out or Path("out") / f"sweep-{Path(model).stem}", **sampling.asked(),
+        cascading.onto(load_diffusion(model, sampling.device, sampling.precision), sampling), measuring.reference, over=swept,
+        count=count, seeds=measuring.seeds, seed=sampling.seed,
+        extractor=measuring.measured_with(how, sampling.device),
+        guides=sampling.guides(
+            model, (*sampling.settings().guidance, *swept_guidance(swept)), others=roles(how.prompted)
+        ),
+        batch_size=sampling.batch_size, out=sampling.out or Path("out") / f"sweep-{Path(model).stem}",
+        captions=measuring.prompts(), metrics=measuring.metric, **sampling.asked(),
     )  # fmt: skip
     show(found.table())
     print(found.folder / "sweep.png")

@@ -136,8 +136,13 @@ class Solving:
 
         return settings(**self.asked())
 
-    def guides(self, model: str, guidance: Sequence[Guidance], reference: Guide | None = None) -> dict[str, Guide]:
-        """The guides that this guidance of a model asks for, by role: those given, else the model's own. Raises Problem."""
+    def guides(
+        self, model: str, guidance: Sequence[Guidance], reference: Guide | None = None, others: Sequence[str] = ()
+    ) -> dict[str, Guide]:
+        """The guides that this guidance of a model asks for, by role: those given, else the model's own. Raises Problem.
+
+        others: further roles, whose guides are loaded if given.
+        """
         from lodestar.config import Problem
         from lodestar.generators.guide import roles
         from lodestar.guidance import REFERENCE
@@ -145,7 +150,7 @@ class Solving:
 
         asked, given = roles(guidance), self._given()
         for role, (written, _) in given.items():
-            if role not in asked:
+            if role not in asked.union(others):
                 such = f", such as {_ASKING[role]}" if role in _ASKING else f": it asks for {_listed(role)}"
                 raise Problem(f"{written} has no effect without guidance that asks for it{such}")
         if reference is not None and REFERENCE not in asked:
@@ -156,13 +161,18 @@ class Solving:
                 if role == REFERENCE and reference is None:
                     raise Problem(f"guidance {each.kind}: give the picture to compare with, --reference PICTURE")
                 if role != REFERENCE and role not in own | given:
-                    option = f"--{role}" if role in _ASKING else f"--guide {role}=MODEL"
                     raise Problem(
-                        f"guidance {each.kind}: {model} has no {_WORDS.get(role, role)} of its own: give one with {option}"
+                        f"guidance {each.kind}: {model} has no {_WORDS.get(role, role)} of its own: "
+                        f"give one with {self.option(role)}"
                     )
-        names = {role: given[role][1] if role in given else own[role] for role in asked - {REFERENCE}}
+        wanted = (asked - {REFERENCE}).union(role for role in others if role in given)
+        names = {role: given[role][1] if role in given else own[role] for role in wanted}
         loaded = load_guides(names, self.device, self.precision)
         return loaded if reference is None else {**loaded, REFERENCE: reference}
+
+    def option(self, role: str) -> str:
+        """The option that names the guide of a role."""
+        return f"--{role}" if role in _ASKING else f"--guide {role}=MODEL"
 
     def _given(self) -> dict[str, tuple[str, str]]:
         """The options that name guides, as they were written, and the names, by role. Raises Problem."""
@@ -189,10 +199,16 @@ _WORDS = {"weak": "weaker model (smaller or less trained)"}
 def _listed(role: str) -> str:
     """Roles of guides in guidance, and the nearest to another word."""
     from lodestar.config import nearest
+
+    known = known_roles()
+    return f"{', '.join(known)}{nearest(role, known)}"
+
+
+def known_roles() -> list[str]:
+    """The roles of guides that guidance asks for."""
     from lodestar.guidance import KINDS, Guidance
 
-    known = sorted({each.role for each in KINDS.members if issubclass(each, Guidance) and each.role is not None})
-    return f"{', '.join(known)}{nearest(role, known)}"
+    return sorted({each.role for each in KINDS.members if issubclass(each, Guidance) and each.role is not None})
 
 
 @dataclass(frozen=True)
@@ -215,6 +231,10 @@ class Prompting:
         list[str] | None,
         typer.Option("--prompt", help="A text to make a picture of, for models that know texts. Repeatable: in turn."),
     ] = None
+    style: Annotated[
+        list[str] | None,
+        typer.Option("--style", help="A style that the model knows, as a word behind the prompt. Repeatable: in turn."),
+    ] = None
     cut_prompt: Annotated[
         bool, typer.Option("--cut-prompt", help="Cut a prompt that is longer than the model's context, instead of refusing it.")
     ] = False
@@ -232,7 +252,7 @@ class Prompting:
 
         if self.cut_prompt and not self.prompt:
             raise Problem("--cut-prompt has no effect without --prompt")
-        return Prompts.of(self.prompt or None, self.cut_prompt)
+        return Prompts.of(self.prompt or None, self.cut_prompt, self.style or None)
 
 
 def flattened(command: Callable[..., None]) -> Callable[..., None]:
@@ -305,17 +325,19 @@ def ask(labels: list[str] | None, count: int | None) -> list[str] | None:
 
 
 def load_judge(model: str, judge: str | None, best_of: int, sampling: Solving) -> Guide | None:
-    """The judge of candidates: the one given, else the model's classifier; None where nothing is to be judged. Raises Problem."""
+    """The judge of candidates: the one given, else the model's own; None where nothing is to be judged. Raises Problem."""
     from lodestar import library
+    from lodestar.generators.rejection import JUDGES
 
     if best_of == 1:
         if judge is not None:
             raise Problem(f"--judge {judge} has no effect without --best-of")
         return None
-    name = judge or library.companions(model).get("classifier")
+    own = library.companions(model)
+    name = judge or next((own[role] for role in JUDGES if role in own), None)
     if name is None:
-        raise Problem(f"--best-of {best_of}: {model} has no classifier of its own: give one with --judge")
-    return library.load_classifier(name, sampling.device, sampling.precision)
+        raise Problem(f"--best-of {best_of}: {model} has no classifier or CLIP of its own: give one with --judge")
+    return library.load_guides({"judge": name}, sampling.device, sampling.precision)["judge"]
 
 
 def show(table: Table) -> None:

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import Model, Solving, flattened, show
+from lodestar.cli.options import Model, Prompting, Solving, flattened, show
 from lodestar.config import COUNT
 
 
@@ -27,7 +27,7 @@ class Planning(Solving):
 
 
 @flattened
-def plan(model: Model, planning: Planning = Planning()) -> None:
+def plan(model: Model, planning: Planning = Planning(), prompting: Prompting = Prompting()) -> None:
     """Optimise the plans of few steps for a model and a sampler, and put them into the model's card, for --steps optimized:8."""
     from lodestar import library
     from lodestar.bundle import embedded
@@ -41,12 +41,14 @@ def plan(model: Model, planning: Planning = Planning()) -> None:
     if planning.out is None and (model.startswith("hf:") or model in embedded()):
         whose = "a file of the hub" if model.startswith("hf:") else "embedded in this package"
         raise Problem(f"{model} is {whose}: name a file of your own with --out")
-    guides = planning.guides(model, settings(guidance=planning.guidance or ()).guidance)
     network = library.load_diffusion(model, planning.device, planning.precision)
+    reference = network.reference(prompting.reference) if prompting.reference else None
+    guides = planning.guides(model, settings(guidance=planning.guidance or ()).guidance, reference)
     found = optimise(
         network, [int(part) for part in numbers], guides=guides, fine=planning.fine, count=planning.count,
-        batch_size=planning.batch_size, out=planning.out or library.find(model),
+        batch_size=planning.batch_size, out=planning.out or library.find(model), prompt=prompting.prompts().texts or None,
         sampler=planning.sampler, guidance=planning.guidance or (), clamp=planning.clamp,
+        cut_prompt=prompting.cut_prompt,
     )  # fmt: skip
     for each in found.plans:
         print(f"optimized:{each.steps} is {each.plan}")

@@ -43,7 +43,7 @@ def reproduce(
     network, guides = recipes.load(recipe, models, device)
     against = str(recipes.reference_file(recipe, reference))
     measured_with = extractors.load_extractor(extractor or "inception", device)
-    source = open_reference(against, None, measured_with, network.config.size, metrics=PUBLISHED, batch_size=batch_size)
+    source = open_reference(against, None, measured_with, network.shape[1:], metrics=PUBLISHED, batch_size=batch_size)
     asked = recipes.drawn(recipe, network, guides, count, seed)
     how = run.Measurement(metrics=PUBLISHED, batch_size=batch_size, title=row)
     report = run.measure(network, asked, source, measured_with, guides=guides, run=how)

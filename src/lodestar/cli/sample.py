@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lodestar.cli.options import Count, Device, Model, Out, Prompting, Sampling, ask, flattened, load_judge
+from lodestar.cli.then import Cascading
 from lodestar.config import CANDIDATES
 
 JudgeName = Annotated[
-    str | None, typer.Option("--judge", help="The classifier of --best-of (a name, run or file); default the model's own.")
+    str | None, typer.Option("--judge", help="The classifier or CLIP of --best-of (name, run or file); default its own.")
 ]
 PriorText = Annotated[
     str | None,
@@ -38,12 +39,13 @@ def sample(
     count: Count = None,
     best_of: Annotated[
         int,
-        typer.Option("--best-of", min=1, max=CANDIDATES, help="Candidates for each picture; the classifier's surest is kept."),
+        typer.Option("--best-of", min=1, max=CANDIDATES, help="Candidates for each picture; the judge's surest is kept."),
     ] = 1,
     judge: JudgeName = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
     prior: PriorText = None,
     prompting: Prompting = Prompting(),
+    cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(),
 ) -> None:
     """Sample pictures: numbered PNG files, a grid, and a manifest."""
@@ -53,19 +55,18 @@ def sample(
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
-    from lodestar.generators.request import seeded
     from lodestar.library import load_generator
     from lodestar.progress import progress
 
     if npz and best_of > 1:
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
-    network = _using(prior, load_generator(model, sampling.device, sampling.precision))
+    network = cascading.onto(_using(prior, load_generator(model, sampling.device, sampling.precision)), sampling)
     reference = network.reference(prompting.reference) if prompting.reference else None
     guides = sampling.guides(model, how.guidance, reference)
-    judging = load_judge(model, judge, best_of, sampling)
+    judging = load_judge(cascading.last(model), judge, best_of, sampling)
     wanted = candidates(network.wanted(ask(label, count), prompting.prompts(), count, guides), best_of)
-    asked = referring(seeded(wanted, sampling.seed, network.resolved(how)), guides, best_of)
+    asked = referring(network.request(wanted, sampling.seed, how), guides, best_of)
     frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
     origin = network.origin(guides)
     folder = sampling.out or free_folder("out", Path(model).stem)

@@ -24,10 +24,27 @@ def upsample(
     ] = None,
     picture: Chosen = None,
     count: Count = None,
+    augment: Annotated[
+        float,
+        typer.Option(
+            "--augment",
+            min=0,
+            max=1,
+            help="Noise level of the small pictures, for models trained so: more lets it change more of them, and mend faults.",
+        ),
+    ] = 0.0,
+    fit: Annotated[
+        bool, typer.Option("--fit", help="Bring pictures to the size of the model's input first, instead of keeping theirs.")
+    ] = False,
+    overlap: Annotated[
+        float,
+        typer.Option("--overlap", help="The least part of a tile's side shared with its neighbour."),
+    ] = 0.25,
     prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(batch_size=8),
 ) -> None:
-    """Enlarge pictures with an upsampler: numbered PNG files, a grid, and a manifest. Other sizes are brought to the model's."""
+    """Enlarge pictures of any size with an upsampler, large ones in overlapping tiles: PNG files, a grid, and a manifest."""
     from lodestar.generators.edits import Upsample
 
-    make(model, Upsample(), pictures, sampling, picture=picture, content=(label, prompting), count=count)
+    how, content = Upsample(fit=fit, overlap=overlap), (label, prompting)
+    make(model, how, pictures, sampling, picture=picture, content=content, count=count, augment=augment)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Literal, Self
 
 import torch
+from pydantic import Field
 from torch import Tensor
 
 from lodestar.conditions.ask import Ask
@@ -22,6 +23,8 @@ from lodestar.text import AnyTokenizer, LanguageModel, OwnTokenizer
 
 NOTHING = -1
 """Place after a text, in the place of a token."""
+STYLES = 1_000
+"""Maximum number of styles."""
 _KEPT = 1_000
 """Maximum number of texts whose signals are kept."""
 
@@ -30,6 +33,8 @@ class Texts(Condition, abc.ABC):
     """A text as a condition, in a form given by an encoder."""
 
     tokenizer: AnyTokenizer = OwnTokenizer()
+    styles: tuple[str, ...] = Field(default=(), max_length=STYLES)
+    """Styles behind the captions in training: each is a word for a prompt (`lodestar.data.captions.styled`)."""
 
     @property
     @abc.abstractmethod

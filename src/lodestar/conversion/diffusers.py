@@ -76,6 +76,8 @@ def export(model: Diffusion, folder: Path, sampler: AnySampler | None = None, pl
     for condition in config.denoiser.conditions:
         if not isinstance(condition, LabelCondition | LowRes):
             raise Problem(f"diffusers has no UNet2DModel with condition {condition.kind!r}: only classes and small pictures are")
+        if isinstance(condition, LowRes) and condition.augment:
+            raise Problem("diffusers has no UNet2DModel that is told the noise level of a small picture: it is not written")
     state = {name: tensor.float().cpu() for name, tensor in model.denoiser.state_dict().items()}
     network = {name.removeprefix("network."): tensor for name, tensor in state.items() if name.startswith("network.")}
     network.pop("ranges", None)  # which diffusers has no use for; `lodestar.quantize` finds them again

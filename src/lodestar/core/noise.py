@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import operator
 import random
 from collections.abc import Sequence
@@ -51,6 +52,14 @@ def generator(seed: int) -> torch.Generator:
         state[_WORDS] = torch.tensor(words, dtype=torch.int64).view(torch.uint8)
         made.set_state(state)
     return made
+
+
+def derived(seed: int, stage: int) -> int:
+    """The seed of a further stage of a cascade, whose noise is independent of the stages before: 64 bits of a SHA-256.
+
+    Stage 0 is the noise of the small picture that a stage enlarges.
+    """
+    return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") % SEEDS
 
 
 def seeds_from(first: int, count: int) -> tuple[int, ...]:

@@ -33,6 +33,8 @@ class DataFacts:
     """True if every picture has a caption."""
     texts: Callable[[], Iterable[str]] | None = None
     """Captions of some of the pictures, the same each time, for a tokenizer to learn from; None without."""
+    styles: tuple[str, ...] = ()
+    """The styles behind captions, where the data has them (`data.style_column`)."""
     embeddings: np.ndarray | None = None
     """Embeddings float32 [N, D] that stand for the pictures; None where pictures are the data."""
     examples: Examples | None = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,11 @@ CAPTION, STYLE = "caption", "style"
 """The fields of a batch."""
 USUAL = ("caption", "text")
 """Names of a column of captions that need not be named."""
+
+
+def styled(caption: str, style: str) -> str:
+    """A caption with a style behind it, "red apple, twemoji": in training every second one, and in prompts where asked for."""
+    return f"{caption}, {style}"
 
 
 @dataclass(frozen=True)
@@ -38,16 +43,33 @@ class TextColumns:
     def read(self, row: Mapping[str, Any]) -> Texts:
         """The texts of a row, given its cells by column. Raises ValueError."""
         found: dict[str, str | tuple[str, ...]] = {}
-        styles = () if self.style is None else self._cell(row, self.style)
-        if self.style is not None:
-            if len(styles) != 1:
-                raise ValueError(f"column {self.style!r} holds {len(styles)} styles")
+        styles = () if self.style is None else (self.style_of(row),)
+        if styles:
             found[STYLE] = styles[0]
         if self.captions:
             captions = tuple(text for column in self.captions for text in self._cell(row, column))
             if not captions:
                 raise ValueError(f"nothing is in {', '.join(self.captions)}")
-            found[CAPTION] = captions + tuple(f"{caption}, {style}" for style in styles for caption in captions)
+            found[CAPTION] = captions + tuple(styled(caption, style) for style in styles for caption in captions)
+        return found
+
+    def style_of(self, row: Mapping[str, Any]) -> str:
+        """The style of a row, given its cells by column. Raises ValueError."""
+        assert self.style is not None, "a column is asked for"
+        styles = self._cell(row, self.style)
+        if len(styles) != 1:
+            raise ValueError(f"column {self.style!r} holds {len(styles)} styles")
+        return styles[0]
+
+    def styles(self, cells: Iterable[Any]) -> list[str | None]:
+        """The style of each row, given the cells of its column; None where there is none, as the row tells when it is read."""
+        assert self.style is not None, "a column is asked for"
+        found: list[str | None] = []
+        for cell in cells:
+            try:
+                found.append(self.style_of({self.style: cell}))
+            except ValueError:
+                found.append(None)
         return found
 
     def _cell(self, row: Mapping[str, Any], column: str) -> tuple[str, ...]:

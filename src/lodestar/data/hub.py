@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,13 @@ class HubRows:
         if not cell:
             raise ValueError("it holds no picture")
         return cell["bytes"] or regular(Path(cell["path"])).read_bytes()
+
+    def styles(self) -> Sequence[str | None]:
+        told = self._columns
+        if told is None or told.style is None:
+            return ()
+        assert self._told is not None
+        return told.styles(self._told[told.style])
 
     def _texts(self, index: int) -> Texts:
         assert self._columns is not None and self._told is not None

@@ -110,6 +110,10 @@ class ParquetRows:
         known = dict(enumerate(names or ()))
         return [known.get(cell, cell) if isinstance(cell, int) else cell for cell in self._column(column)]
 
+    def styles(self) -> Sequence[str | None]:
+        told = self._columns
+        return () if told is None or told.style is None else told.styles(self._column(told.style))
+
     def _texts(self, index: int) -> Texts:
         assert self._columns is not None
         return self._columns.read({column: self._cell(column, index) for column in self._columns.all})

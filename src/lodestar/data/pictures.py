@@ -34,10 +34,11 @@ Given = str | Path | Image.Image | np.ndarray
 """Pictures as a person has them: files, folders and so on, PIL's, or arrays uint8 [H, W] or [H, W, C]."""
 
 
-def read_pictures(specs: Sequence[Given], channels: int, size: Size, chosen: Sequence[int] = ()) -> list[Picture]:
+def read_pictures(specs: Sequence[Given], channels: int, size: Size | None, chosen: Sequence[int] = ()) -> list[Picture]:
     """The pictures of files, and of whatever else `lodestar.data.open_source` opens, and those in memory, one after another.
 
-    chosen: the numbers of the wanted pictures, in their order; all if empty. Raises Problem naming an unreadable picture.
+    size: what they are resized and cropped to; None keeps their own. chosen: the numbers of the wanted pictures, in their order;
+    all if empty. Raises Problem naming an unreadable picture.
     """
     ways = [way for number, spec in enumerate(specs) for way in _ways(spec, number, channels, size)]
     for number in chosen:
@@ -46,7 +47,9 @@ def read_pictures(specs: Sequence[Given], channels: int, size: Size, chosen: Seq
     return [_read(*ways[number], channels, size) for number in chosen or range(len(ways))]
 
 
-def _ways(given: Given, number: int, channels: int, size: Size) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
+def _ways(
+    given: Given, number: int, channels: int, size: Size | None
+) -> Iterator[tuple[Callable[[], Image.Image], str, str | None]]:
     """Openers of the given pictures, with their names in messages, and their classes."""
     if isinstance(given, Image.Image):
         yield lambda: given, f"picture {number}", None
@@ -75,9 +78,9 @@ def _ways(given: Given, number: int, channels: int, size: Size) -> Iterator[tupl
         yield lambda index=index: rows.picture(index), rows.where(index), label  # type: ignore[misc]
 
 
-def _read(picture: Callable[[], Image.Image], name: str, label: str | None, channels: int, size: Size) -> Picture:
+def _read(picture: Callable[[], Image.Image], name: str, label: str | None, channels: int, size: Size | None) -> Picture:
     whole = converted(picture, name, channels)
-    return Picture(name, to_array(fit(whole, size)), (whole.height, whole.width), label)
+    return Picture(name, to_array(whole if size is None else fit(whole, size)), (whole.height, whole.width), label)
 
 
 def converted(picture: Callable[[], Image.Image], name: str, channels: int) -> Image.Image:

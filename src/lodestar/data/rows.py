@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from PIL import Image
@@ -49,6 +49,14 @@ class Rows(Protocol):
         """A text that differs where the pictures differ."""
 
 
+@runtime_checkable
+class Styled(Protocol):
+    """Rows of a table, which may have a column of styles."""
+
+    def styles(self) -> Sequence[str | None]:
+        """The style of each row, read without the pictures; empty where no styles are asked for."""
+
+
 class PartRows:
     """The rows of `rows` at `indices`, int64 [n], in that order, with their labels or without."""
 
@@ -61,6 +69,10 @@ class PartRows:
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def styles(self) -> Sequence[str | None]:
+        styles = self._rows.styles() if isinstance(self._rows, Styled) else ()
+        return [styles[index] for index in self._indices.tolist()] if styles else ()
 
     def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
         place = np.full(len(self._rows), -1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -17,7 +17,7 @@ from lodestar.config import Problem, nearest, shown
 from lodestar.data.archive import TARS, TarRows, ZipRows
 from lodestar.data.arrays import digits
 from lodestar.data.batch import Row, good_row
-from lodestar.data.captions import Texts
+from lodestar.data.captions import STYLE, Reader, Texts
 from lodestar.data.channels import stored_channels
 from lodestar.data.colour import convert
 from lodestar.data.columns import Asked
@@ -26,7 +26,7 @@ from lodestar.data.hub import HubRows, load
 from lodestar.data.npz import NpzRows
 from lodestar.data.objects import ObjectRows
 from lodestar.data.parquet import ParquetRows
-from lodestar.data.rows import JoinedRows, PartRows, Rows
+from lodestar.data.rows import JoinedRows, PartRows, Rows, Styled
 from lodestar.data.selection import selected, shards
 from lodestar.data.shapes import SPLITS, ShapeRows
 from lodestar.data.transforms import Size, fit, pair, show, to_array
@@ -103,6 +103,21 @@ class Source:
         source.embeddings = values
         return source
 
+    @cached_property
+    def styles(self) -> tuple[str, ...]:
+        """The styles of the pictures, where they are asked for, in alphabetical order; tables are read without their pictures."""
+        styles = self.rows.styles() if isinstance(self.rows, Styled) else ()
+        return tuple(sorted({style for style in styles or self._styles_by_row() if style is not None}))
+
+    def _styles_by_row(self) -> Iterator[str | None]:
+        """The style of each row that is no table's, unless the first says that none is asked for; None where it is bad."""
+        for index in range(len(self) if self.rows.texts is not None else 0):
+            texts = _texts_at(self.rows.texts, index)
+            if index == 0 and texts is not None and STYLE not in texts:
+                return
+            style = (texts or {}).get(STYLE)
+            yield style if isinstance(style, str) else None
+
     def __getitem__(self, index: int) -> tuple[np.ndarray, int | None]:
         """Picture uint8 [C,H,W] (not to be written to) and label at `index`.
 
@@ -139,7 +154,7 @@ class Source:
 
         Raises Problem.
         """
-        texts = self._texts(index)
+        texts = self.texts(index)
         if texts is None:
             return None
         label = self.label(index)
@@ -170,7 +185,7 @@ class Source:
         if self.rows.labels is not None:
             digest.update(self.rows.labels.tobytes())
         for index in range(len(self)) if self.captioned else ():
-            digest.update(f"{self._texts(index)}".encode())
+            digest.update(f"{self.texts(index)}".encode())
         return digest.hexdigest()
 
     def _first_size(self) -> Size:
@@ -187,7 +202,7 @@ class Source:
             return None
         return self._good(index, "cannot be decoded", lambda: convert(self.rows.picture(index), self.channels))
 
-    def _texts(self, index: int) -> Texts | None:
+    def texts(self, index: int) -> Texts | None:
         """The texts of a row, none where none are asked for; None where they are bad and `skip_bad`. Raises Problem."""
         texts = self.rows.texts
         if texts is None:
@@ -348,6 +363,14 @@ def _no_such(path: Path, spec: str) -> Problem:
         return Problem(f"no folder {str(beside)!r}, so no data {spec!r}: give {allowed}")
     guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *(_MADE if spec == path.name else [])])
     return Problem(f"no data {spec!r}: give {allowed}{guess}")
+
+
+def _texts_at(texts: Reader | None, index: int) -> Texts | None:
+    """The texts of a row; None where they are missing, or are none, as is told when the row is read."""
+    try:
+        return None if texts is None else texts(index)
+    except Exception:
+        return None
 
 
 def _size(picture: Image.Image) -> Size:

@@ -27,6 +27,8 @@ class Transforms(Config):
     """Size of the result: one number for a square, or (height, width). None: the data's."""
     crop: Literal["centre", "random"] = "centre"
     """``centre``: resized to cover `size`, the middle kept. ``random``: resized to 8/7 of it, any window of `size` kept."""
+    whole: Side | tuple[Side, Side] | None = None
+    """Size of whole pictures, of which upsamplers are trained on windows of `size` and made for the whole; with a random crop."""
     flip: bool = False
     """Mirror every other picture, by chance, left to right."""
 
@@ -34,6 +36,11 @@ class Transforms(Config):
     def _check(self) -> Transforms:
         if self.crop == "random" and self.size is None:
             raise ValueError("crop 'random' needs a size to crop to")
+        if self.whole is not None:
+            if self.crop != "random":
+                raise ValueError(f"whole is {self.whole}, and crop {self.crop!r} leaves no window to choose: take crop 'random'")
+            assert self.size is not None
+            self.result_size(pair(self.whole))
         return self
 
     @property
@@ -41,6 +48,8 @@ class Transforms(Config):
         """The size to open a source with."""
         if self.size is None:
             return None
+        if self.whole is not None:
+            return pair(self.whole)
         height, width = pair(self.size)
         # 8/7 is the margin of 256 to 224, the usual one since AlexNet.
         return (height, width) if self.crop == "centre" else (math.ceil(height * 8 / 7), math.ceil(width * 8 / 7))
@@ -53,6 +62,15 @@ class Transforms(Config):
         if source_size[0] < height or source_size[1] < width:
             raise Problem(f"pictures of {show(source_size)} are too small to crop to {show((height, width))} (height×width)")
         return height, width
+
+    @property
+    def window(self) -> Size | None:
+        """The size of windows of whole pictures; None if pictures are not taken apart."""
+        return None if self.whole is None or self.size is None else pair(self.size)
+
+    def applied_size(self, source_size: Size) -> Size:
+        """The size of the pictures that a model is made for: whole ones, if it is trained on windows of them."""
+        return self.result_size(source_size) if self.whole is None else pair(self.whole)
 
     def __call__(self, image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """A crop, perhaps mirrored, of a picture uint8 [C,H,W]: a view of it, uint8 [C,h,w]."""

@@ -15,7 +15,7 @@ import numpy as np
 
 from lodestar.config import Note, Problem, from_json, shown
 from lodestar.data.beside import Beside
-from lodestar.data.captions import Reader, Texts
+from lodestar.data.captions import CAPTION, Reader, Texts
 from lodestar.data.classes import in_order, numbered
 from lodestar.data.columns import Asked
 from lodestar.files import reading
@@ -69,16 +69,19 @@ def read_tree(listing: Listing, read: Callable[[str], bytes], spec: str, asked: 
     """
     files, folders, strange = (list(filter(visible, paths)) for paths in (listing.files, listing.folders, listing.strange))
     if asked.captions or asked.style is not None:
+        plain = replace(asked, captions=False, style=None)
+        if asked.style is None and (prompts := _prompts(files, read, spec)) is not None:
+            return replace(read_tree(listing, read, spec, plain, archive), texts=prompts)
         beside = Beside(files, read, spec, asked)
         used = beside.used(list(filter(is_picture, files)))
         others = Listing([path for path in files if path not in used], folders, strange)
-        return replace(read_tree(others, read, spec, replace(asked, captions=False, style=None), archive), texts=beside.texts)
+        return replace(read_tree(others, read, spec, plain, archive), texts=beside.texts)
     labels = asked.labels is not False
     pictures = sorted(filter(is_picture, files), key=_place)
     outer, inner = _roots(pictures, archive)
     for root in dict.fromkeys(("", outer, inner, _common(pictures))):
         if f"{root}{ALBUM}" in files and (listed := _album(read(f"{root}{ALBUM}"), spec)) is not None:
-            return _listed(listed, root, files, spec, labels)
+            return _listed({name: label for name, (label, _) in listed.items()}, root, files, spec, labels)
         if f"{root}{EDM}" in files and (told := _edm(read(f"{root}{EDM}"), spec)) is not None:
             kinds = [_told(told, path[len(root) :], spec) for path in pictures]
             _note(spec, [path for path in files if not is_picture(path) and path != root + EDM], [], strange)
@@ -167,8 +170,26 @@ def _labelled(files: Sequence[str], kinds: Sequence[str | None], labels: bool) -
     return Tree(files, *numbered(known))
 
 
-def _album(text: bytes, spec: str) -> dict[str, str | None] | None:
-    """The pictures that a manifest of ours lists, with their labels; None where it is none of ours. Raises Problem."""
+def _prompts(files: Sequence[str], read: Callable[[str], bytes], spec: str) -> Callable[[str], Texts] | None:
+    """The prompts of an album's pictures by their paths; None where there is no manifest of ours. Raises Problem."""
+    root = _common([path for path in files if is_picture(path)])
+    listed = _album(read(root + ALBUM), spec) if root + ALBUM in files else None
+    if listed is None:
+        return None
+    if not any(text for _, text in listed.values()):
+        raise Problem(f"{spec} has no captions: its pictures were made without prompts")
+
+    def texts(path: str) -> Texts:
+        _, text = listed[path[len(root) :]]
+        if not text:
+            raise ValueError("it was made without a prompt")
+        return {CAPTION: text}
+
+    return texts
+
+
+def _album(text: bytes, spec: str) -> dict[str, tuple[str | None, str | None]] | None:
+    """The pictures that a manifest of ours lists, with labels and prompts; None where it is none of ours. Raises Problem."""
     try:
         found = from_json(text)
     except ValueError:
@@ -176,12 +197,14 @@ def _album(text: bytes, spec: str) -> dict[str, str | None] | None:
     told = found.get("manifest") if isinstance(found, dict) else None
     if not isinstance(told, dict) or "lodestar" not in told:
         return None
-    listed: dict[str, str | None] = {}
+    listed: dict[str, tuple[str | None, str | None]] = {}
     with reading(f"{spec}: {ALBUM}", "is not as expected"):
         for picture in found["pictures"]:
             match picture:
-                case {"file": str(name), "label": str() | int() | None as label}:
-                    listed[name] = None if label is None else str(label)
+                case {"file": str(name), "label": str() | int() | None as label} if isinstance(
+                    prompt := picture.get("text"), str | None
+                ):
+                    listed[name] = None if label is None else str(label), prompt
                 case _:
                     raise ValueError(f"{shown(picture)} in it is no picture with a file and a label")
     return listed

@@ -50,6 +50,7 @@ def measured(
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
         "reference_fingerprint": reference.fingerprint,
+        "captions": run.captions.spec or None if run is not None and run.captions else None,
     }
     there = _read(path)
     if there is not None and all(there.get(key) == value for key, value in asked.items()):

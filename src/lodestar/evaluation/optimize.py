@@ -19,9 +19,9 @@ from torch import Tensor
 from lodestar.config import Problem
 from lodestar.core.plan import bounds, parse_plan
 from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.guide import Guides
+from lodestar.generators.guide import Guides, referring
 from lodestar.generators.optima import Optimum
-from lodestar.generators.request import Request, Settings, request
+from lodestar.generators.request import Prompts, Request, Settings, seeded
 
 USUAL = ("{}", "trailing:{}", "linspace:{}", "logsnr:{}", "karras:{}")
 """The usual plans, the best of which a search begins at."""
@@ -51,6 +51,8 @@ class Search:
     tell: Callable[[str], None]
     """Told of every round, in a line."""
     guides: Guides = field(default_factory=dict)
+    prompts: Prompts = Prompts()
+    """Prompts of the pictures, in turn."""
     count: int = 64
     """Number of pictures to fit; half as many more are held apart, to measure."""
     seed: int = SEED
@@ -58,9 +60,9 @@ class Search:
 
     def __post_init__(self) -> None:
         self.apart = max(self.count // 2, 1)
-        labels = self.model.labels(None, self.count + self.apart, self.guides)
-        self.fitted = request(labels[: self.count], self.seed, self.how)
-        self.held = request(labels[self.count :], self.seed + self.count, self.how)
+        wanted = self.model.wanted(None, self.prompts, self.count + self.apart, self.guides)
+        self.fitted = referring(seeded(wanted[: self.count], self.seed, self.how), self.guides)
+        self.held = referring(seeded(wanted[self.count :], self.seed + self.count, self.how), self.guides)
 
     def check(self, steps: Sequence[int]) -> None:
         """Raise Problem, before any work, where plans of so many steps cannot be found."""

@@ -100,7 +100,7 @@ def network_of(model: Diffusion) -> UNet:
 def batches(model: Diffusion, source: Source, count: int, seed: int, batch_size: int) -> Iterator[Batch]:
     """Batches of `count` pictures; their classes are the data's where it has the model's, else drawn.
 
-    Pictures without captions have empty ones, and to a model that inpaints all of them are masked.
+    To a model that inpaints all of them are masked.
     """
     stream = Shuffled(source, batch_size, workers=0).batches(seed)
     classes = model.config.denoiser.classes
@@ -109,11 +109,7 @@ def batches(model: Diffusion, source: Source, count: int, seed: int, batch_size:
         batch = next(stream)[: count - first]
         if classes is not None and source.names != model.config.names:
             batch = Batch({**batch.fields, "label": drawn[first : first + len(batch)]})
-        absent: dict[str, Tensor | tuple[str, ...]] = {
-            "caption": ("",) * len(batch),
-            "mask": torch.ones(len(batch), 1, 1, 1, dtype=torch.bool),
-        }
-        yield Batch({**absent, **batch.fields})
+        yield Batch({"mask": torch.ones(len(batch), 1, 1, 1, dtype=torch.bool), **batch.fields})
 
 
 @torch.inference_mode()

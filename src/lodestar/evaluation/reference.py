@@ -16,7 +16,7 @@ from lodestar.config import Problem
 from lodestar.data import Pictures, Source, open_source, sequential
 from lodestar.evaluation.extractors import DEFAULT, Extractor, load_extractor
 from lodestar.evaluation.kept import Kept, cached, kept, load
-from lodestar.evaluation.metrics import METRICS, Metric
+from lodestar.evaluation.metrics import METRICS, FeatureMetric
 from lodestar.evaluation.metrics.base import compared
 from lodestar.evaluation.published import is_published, published
 from lodestar.evaluation.statistics import PARTS, Collector, Part, Statistics
@@ -48,7 +48,7 @@ def open_reference(
     extractor: Extractor,
     size: tuple[int, int],
     *,
-    metrics: Sequence[Metric] | None = None,
+    metrics: Sequence[FeatureMetric] | None = None,
     batch_size: int = 64,
 ) -> Source | Kept:
     """The reference pictures, or kept statistics: of a file, or of the embedded model without a `spec`.

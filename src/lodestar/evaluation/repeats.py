@@ -1,9 +1,11 @@
-"""Confidence intervals over repeated measurements."""
+"""Confidence intervals: over repeated measurements, and of shares."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -36,3 +38,34 @@ def student(freedom: int, confidence: float = 0.95) -> float:
     density = np.cos(theta) ** (freedom - 1)
     mass = np.concatenate([[0.0], np.cumsum(density[1:] + density[:-1])])
     return math.sqrt(freedom) * math.tan(np.interp(confidence * mass[-1], mass, theta))
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of independent cases, with its 95 % interval (Wilson 1927, eq. 4), which is right near 0 and 1 too."""
+
+    hits: int
+    count: int
+
+    def __add__(self, other: Share) -> Share:
+        return Share(self.hits + other.hits, self.count + other.count)
+
+    def __float__(self) -> float:
+        return self.hits / self.count
+
+    def __str__(self) -> str:
+        low, high = self.interval()
+        return f"{float(self):.3f} ({low:.3f} to {high:.3f}) of {self.count:,}"
+
+    def half_width(self) -> float:
+        """Half the width of the interval."""
+        low, high = self.interval()
+        return (high - low) / 2
+
+    def interval(self, confidence: float = 0.95) -> tuple[float, float]:
+        """The ends of the interval."""
+        z2 = NormalDist().inv_cdf((1 + confidence) / 2) ** 2
+        middle, n = float(self), self.count
+        half = math.sqrt(z2 * (middle * (1 - middle) / n + z2 / (4 * n * n)))
+        centre, scale = middle + z2 / (2 * n), 1 + z2 / n
+        return max((centre - half) / scale, 0.0), min((centre + half) / scale, 1.0)

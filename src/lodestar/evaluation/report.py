@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from lodestar.config import Config
+from lodestar.evaluation.repeats import Share
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -48,12 +49,15 @@ class Report(Document):
     """Numbers by metric: frechet, score, kid, precision, recall and so on; means over several runs."""
     count: int
     """Number of pictures measured, in each run."""
-    reference: str
-    reference_count: int
-    reference_fingerprint: str
-    extractor: str
-    extractor_digest: str
-    extractor_dtype: str
+    reference: str | None = None
+    """Source of the reference; None, as the following fields, where nothing is compared with one."""
+    reference_count: int | None = None
+    reference_fingerprint: str | None = None
+    extractor: str | None = None
+    extractor_digest: str | None = None
+    extractor_dtype: str | None = None
+    captions: str | None = None
+    """Source of the prompts; None for pictures without, or with prompts of their own."""
     pictures: str | None = None
     """Source of the pictures; None if sampled, as described by the following fields."""
     model_digest: str | None = None
@@ -82,6 +86,8 @@ class Report(Document):
     """Numbers of each run, if there are several."""
     intervals: Mapping[str, float] | None = None
     """Half-widths of the means' 95 % intervals of several runs, over the draw of the noise and nothing else."""
+    shares: Mapping[str, Share] | None = None
+    """The numbers that are shares of pictures: hits and count, of all runs."""
     warnings: tuple[str, ...] = ()
     """Reasons why the numbers may mislead, and preprocessing of the pictures."""
 
@@ -90,10 +96,13 @@ class Report(Document):
         numbers = []
         for name, value in self.numbers.items():
             more = f" ± {spread[name]:.2g}" if spread else ""
-            numbers.append((name.replace("_", " "), f"{value:.5g}{more}"))
+            share = (self.shares or {}).get(name)
+            numbers.append((name.replace("_", " "), f"{value:.5g}{more}" if share is None else f"{share}{more}"))
+        if self.shares:
+            numbers.append(("", "shares with 95 % intervals, of so many pictures"))
         if spread:
             numbers.append(("", f"mean and 95 % interval over {len(self.runs)} runs with different seeds"))
-        told = ("numbers", "warnings", "images_per_second", "runs", "intervals")
+        told = ("numbers", "warnings", "images_per_second", "runs", "intervals", "shares")
         settings = {name: setting for name, setting in asdict(self).items() if name not in told}
         settings |= {f"{role}_digest": known for role, known in (settings.pop("guide_digests") or {}).items()}
         if self.seconds is not None:

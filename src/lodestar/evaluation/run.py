@@ -1,4 +1,4 @@
-"""Measuring: pictures → features → numbers.
+"""Measuring: pictures → features and marks → numbers.
 
 Pictures are made, or read, batch by batch, and pass once through the extractor for all metrics; no more is held of them than the
 metrics need.
@@ -7,9 +7,10 @@ metrics need.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +22,32 @@ from torch import Tensor
 from lodestar.config import BatchSize, Problem, checked, short
 from lodestar.core.noise import seeds_from
 from lodestar.data import Source
-from lodestar.evaluation.extractors import Extractor, InceptionExtractor, gives, note
+from lodestar.evaluation import marks
+from lodestar.evaluation.captions import Captions
+from lodestar.evaluation.compare import Comparison, left_out
+from lodestar.evaluation.copies import shown_of
+from lodestar.evaluation.extractors import Extractor, note
 from lodestar.evaluation.kept import Kept
-from lodestar.evaluation.metrics import METRICS, Metric, Nearest, Score
-from lodestar.evaluation.metrics.base import WORDS, compared, needed
-from lodestar.evaluation.neighbours import nearest
-from lodestar.evaluation.reference import known_of
-from lodestar.evaluation.repeats import check, half_width
+from lodestar.evaluation.marks import Marked, Marks
+from lodestar.evaluation.metrics import METRICS, FeatureMetric
+from lodestar.evaluation.metrics.base import PromptedMetric, roles
+from lodestar.evaluation.repeats import Share, check, half_width
 from lodestar.evaluation.report import Report, digest
-from lodestar.evaluation.statistics import Collector, Moments, Part, Statistics
+from lodestar.evaluation.statistics import Statistics
 from lodestar.generators.base import Generator, Prepared
 from lodestar.generators.guide import Guides, chosen
-from lodestar.generators.request import Request, Settings, request
-from lodestar.images import save_grid
+from lodestar.generators.request import Prompts, Request, Settings, seeded
 from lodestar.progress import progress
-
-_CLOSEST, _NEIGHBOURS = 10, 6
-"""Pictures drawn beside their nearest neighbours, and how many of these."""
-
-
-def evaluate(
-    model: Generator,
-    reference: Source | Kept,
-    extractor: Extractor,
-    how: Settings | None = None,
-    *,
-    count: int = 10_000,
-    seed: int = 0,
-    guides: Guides | None = None,
-    run: Measurement | None = None,
-) -> Report:
-    """Sample `count` pictures, classes in turn, and measure them against `reference`.
-
-    how, guides: as a `Request` has them. run: how it is measured. Progress goes to standard error. Raises Problem, as early as it
-    can.
-    """
-    how = how or Settings()
-    guiding = chosen(how.guidance, guides or {}, model.companions)
-    asked = request(model.labels(None, count, guiding), seed, how)
-    return measure(model, asked, reference, extractor, guides=guiding, run=run)
 
 
 @dataclass(frozen=True)
 class Measurement:
     """Settings of measuring pictures."""
 
-    metrics: Sequence[Metric] | None = None
+    metrics: Sequence[FeatureMetric | PromptedMetric] | None = None
     """Metrics; by default those of `METRICS` supported by the extractor and the reference."""
+    captions: Captions | None = None
+    """Captions, to make pictures of in turn or to compare given pictures with, in their order."""
     batch_size: int = 64
     repeats: int = 1
     """Number of measurements, with new seeds each, for means and intervals."""
@@ -85,61 +65,115 @@ class Measurement:
     def __post_init__(self) -> None:
         checked("batch size", self.batch_size, BatchSize)
 
+    @property
+    def prompted(self) -> list[PromptedMetric]:
+        """Metrics of pictures beside their prompts."""
+        return [metric for metric in self.metrics or () if isinstance(metric, PromptedMetric)]
+
+    @property
+    def features(self) -> Sequence[FeatureMetric]:
+        """Metrics of features."""
+        return [metric for metric in self.metrics or METRICS if not isinstance(metric, PromptedMetric)]
+
+    def comparison(self, reference: Source | Kept | None, extractor: Extractor | None, count: int | None) -> Comparison | None:
+        """The comparison of `count` pictures with a reference; None where no metric has features. Raises Problem."""
+        if not self.features:
+            return None
+        assert reference is not None and extractor is not None, "there are metrics of features"
+        return Comparison.of(
+            reference, extractor, self.features, count, asked=bool(self.metrics), batch_size=self.batch_size, cache=self.cache
+        )
+
+
+def evaluate(
+    model: Generator,
+    reference: Source | Kept | None,
+    extractor: Extractor | None,
+    how: Settings | None = None,
+    *,
+    count: int = 10_000,
+    seed: int = 0,
+    guides: Guides | None = None,
+    run: Measurement | None = None,
+) -> Report:
+    """Sample `count` pictures, classes and captions in turn, and measure them against `reference`.
+
+    reference, extractor: None where no metric is of features. how, guides: as a `Request` has them. run: how it is measured.
+    Progress goes to standard error. Raises Problem, as early as it can.
+    """
+    how, run = how or Settings(), run or Measurement()
+    guiding = chosen(how.guidance, guides or {}, model.companions, roles(run.metrics or ()))
+    asked = requested(model, how, count, seed, guiding, run.captions)
+    return measure(model, asked, reference, extractor, guides=guiding, run=run)
+
+
+def requested(
+    model: Generator, how: Settings, count: int, seed: int, guides: Guides, captions: Captions | None = None
+) -> Request:
+    """A request for `count` pictures, classes and captions in turn; picture k has the seed `seed` + k. Raises Problem."""
+    prompts = Prompts() if captions is None else Prompts(captions.texts)
+    return seeded(model.wanted(None, prompts, count, guides), seed, how)
+
 
 def measure(
     model: Generator,
     asked: Request,
-    reference: Source | Kept,
-    extractor: Extractor,
+    reference: Source | Kept | None,
+    extractor: Extractor | None,
     *,
     guides: Guides | None = None,
     run: Measurement | None = None,
 ) -> Report:
     """Answer a request and measure the pictures; see `evaluate`."""
     run = run or Measurement()
-    channels, *size = model.shape
     count, repeats = len(asked.asks), run.repeats
     check(repeats)
     prepared: Prepared | None = model.prepare(asked, guides)
     # All of them now, so that a last seed that does not exist is told before the work.
     seeds_from(asked.asks[0].seed, repeats * count)
     requests = [asked, *(_later(asked, number * count) for number in range(1, repeats))]
-    notes = (
-        note(extractor, "generated", channels, (size[0], size[1])),
-        note(extractor, "reference", reference.channels, reference.size),
-    )
-    metrics, left_out = choose(run.metrics or METRICS, extractor, reference, count, asked=bool(run.metrics))
-    theirs = known_of(reference, extractor, compared(metrics), batch_size=run.batch_size, cache=run.cache)
-    numbers: list[dict[str, float]] = []
+    marking = Marks(run.prompted, [ask.text for ask in asked.asks], guides or {})
+    notes = [] if run.captions is None or run.captions.note is None else [run.captions.note]
+    if model.reads and not any(ask.text for ask in asked.asks):
+        notes.append("no captions are given (--captions DATA): the pictures are unconditional")
+    if reference is not None and extractor is not None:
+        notes += filter(None, (note(extractor, *each) for each in (_shape(model), _of(reference, "reference"))))
+    against = run.comparison(reference, extractor, count)
+    numbers: list[Marked] = []
     seconds = fastest = 0.0
     for number, again in enumerate(requests):
         start = time.perf_counter()
         title = run.title if repeats == 1 else f"{run.title}, run {number + 1} of {repeats}"
         this = replace(run, title=title, tick=partial(_tick, run.tick, number * count))
-        made, rate = _sampled(prepared or model.prepare(again, guides), again, extractor, needed(metrics), this)
+        made, rate = _sampled(prepared or model.prepare(again, guides), again, against, marking, this)
         prepared = None
         seconds, fastest = seconds + time.perf_counter() - start, max(fastest, rate)
         if not numbers:
             ours = made
-        numbers.append(_numbers(metrics, made, theirs))
-    if run.out is not None:
+        numbers.append(_numbers(against, made) | marking.numbers())
 
-        def picture(index: int) -> Tensor:
-            (*_, last) = model.stream(asked.only(index), guides=guides)
-            return last.images[0]
+    def picture(index: int) -> Tensor:
+        (*_, last) = model.stream(asked.only(index), guides=guides)
+        return last.images[0]
 
-        left_out += _draw_neighbours(run.out, metrics, picture, ours, theirs, reference)
-    several = repeats > 1
     return Report(
-        numbers={name: sum(each[name] for each in numbers) / repeats for name in numbers[0]},
-        **_common(ours, theirs, reference, extractor),
+        count=count,
+        **_merged(numbers),
+        **_compared(against, ours, run.out, picture, notes),
         **_made_by(model, asked, guides or {}),
-        warnings=(*filter(None, notes), *left_out, *_warnings(metrics, ours, theirs, reference, extractor)),
+        captions=run.captions.spec or None if run.captions else None,
         seconds=seconds,
         images_per_second=fastest,
-        runs=tuple(numbers) if several else (),
-        intervals={name: half_width([each[name] for each in numbers]) for name in numbers[0]} if several else None,
     )
+
+
+def _shape(model: Generator) -> tuple[str, int, tuple[int, int]]:
+    channels, *size = model.shape
+    return "generated", channels, (size[0], size[1])
+
+
+def _of(source: Source | Kept, name: str) -> tuple[str, int, tuple[int, int]]:
+    return name, source.channels, source.size
 
 
 def _tick(tick: Callable[[int], None] | None, before: int, done: int) -> None:
@@ -170,37 +204,70 @@ def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]
     }
 
 
+def _numbers(against: Comparison | None, ours: Statistics | None) -> Marked:
+    return {} if against is None or ours is None else dict(against.numbers(ours))
+
+
+def _merged(runs: Sequence[Marked]) -> dict[str, Any]:
+    """Fields of a report on the numbers of one run or several: means with their intervals, and shares of all pictures."""
+    values = [{name: float(value) for name, value in each.items()} for each in runs]
+    shares = {name: [each[name] for each in runs] for name, value in runs[0].items() if isinstance(value, Share)}
+    several = len(runs) > 1
+    return {
+        "numbers": {name: sum(each[name] for each in values) / len(values) for name in values[0]},
+        "runs": tuple(values) if several else (),
+        "intervals": {name: half_width([each[name] for each in values]) for name in values[0]} if several else None,
+        "shares": {name: reduce(add, each) for name, each in shares.items()} or None,
+    }
+
+
+def _compared(
+    against: Comparison | None,
+    ours: Statistics | None,
+    out: Path | None,
+    picture: Callable[[int], Tensor | None],
+    notes: Sequence[str],
+    more: Iterable[str] = (),
+) -> dict[str, Any]:
+    """Fields of a report on the reference, and its warnings; draws nearest neighbours."""
+    if against is None or ours is None:
+        return {"warnings": (*notes, *more)}
+    undrawn = against.draw(out, picture, ours)
+    warnings = (*notes, *against.left_out, *undrawn, *more, *against.warnings(ours))
+    return against.fields() | {"warnings": warnings}
+
+
 def evaluate_pictures(
     pictures: Source,
-    reference: Source | Kept,
-    extractor: Extractor,
+    reference: Source | Kept | None,
+    extractor: Extractor | None,
     *,
-    batch_size: int = 64,
-    metrics: Sequence[Metric] | None = None,
-    cache: Path | None = None,
-    out: Path | None = None,
+    guides: Guides | None = None,
+    run: Measurement | None = None,
 ) -> Report:
-    """Measure pictures on disk, whoever made them, against `reference`; see `evaluate`. Raises Problem."""
-    notes = [note(extractor, source.spec, source.channels, source.size) for source in (pictures, reference)]
-    chosen, left_out = choose(metrics or METRICS, extractor, reference, len(pictures), asked=bool(metrics))
-    ours, theirs = (
-        known_of(each, extractor, parts, batch_size=batch_size, cache=cache)
-        for each, parts in ((pictures, needed(chosen)), (reference, compared(chosen)))
-    )
-    numbers = _numbers(chosen, ours, theirs)
-    if out is not None:
+    """Measure pictures on disk, whoever made them, against `reference`; see `evaluate`. Raises Problem.
 
-        def picture(index: int) -> Tensor | None:
-            return _shown(pictures, index)
-
-        left_out += _draw_neighbours(out, chosen, picture, ours, theirs, reference)
-    remarks = (*left_out, *_left_out(pictures, ours), *_warnings(chosen, ours, theirs, reference, extractor))
+    Prompts are the captions of `run`, else the source's own.
+    """
+    run = run or Measurement()
+    notes = []
+    if reference is not None and extractor is not None:
+        notes = [note(extractor, *_of(source, source.spec)) for source in (pictures, reference)]
+    against = run.comparison(reference, extractor, len(pictures))
+    texts = None if run.captions is None else run.captions.texts
+    marked = marks.of_pictures(run.prompted, pictures, texts, guides or {}, run.batch_size)
+    ours = None if against is None else against.known(pictures, run.batch_size, run.cache)
     return Report(
-        numbers=numbers,
-        **_common(ours, theirs, reference, extractor),
-        warnings=(*filter(None, notes), *remarks),
+        count=len(pictures) if ours is None else len(ours),
+        **_merged([_numbers(against, ours) | marked]),
+        **_compared(
+            against, ours, run.out, partial(shown_of, pictures), list(filter(None, notes)),
+            () if ours is None else left_out(pictures, ours),
+        ),
+        guide_digests={role: digest(guide) for role, guide in (guides or {}).items()} or None,
+        captions=run.captions.spec or None if run.captions else None,
         pictures=pictures.spec,
-    )
+    )  # fmt: skip
 
 
 def evaluate_batches(
@@ -208,7 +275,7 @@ def evaluate_batches(
     reference: Source | Kept,
     extractor: Extractor,
     *,
-    metrics: Sequence[Metric] | None = None,
+    metrics: Sequence[FeatureMetric] | None = None,
     cache: Path | None = None,
     what: str = "batches",
 ) -> Report:
@@ -216,9 +283,8 @@ def evaluate_batches(
 
     batches: tensors uint8 [B, C, H, W], or arrays uint8 [B, H, W, C], B and size as they like. what: names them in the report.
     """
-    chosen, left_out = choose(metrics or METRICS, extractor, reference, None, asked=bool(metrics))
-    theirs = known_of(reference, extractor, compared(chosen), cache=cache)
-    collector, notes = Collector(needed(chosen)), {note(extractor, "reference", reference.channels, reference.size): None}
+    against = Comparison.of(reference, extractor, metrics or METRICS, None, asked=bool(metrics), cache=cache)
+    collector, notes = against.collector(), {note(extractor, *_of(reference, "reference")): None}
     with progress(f"features of {what}", 0) as done:
         for batch in batches:
             place = 3 if isinstance(batch, np.ndarray) else 1
@@ -232,139 +298,35 @@ def evaluate_batches(
             done(collector.count)
     ours = collector.statistics()
     return Report(
-        numbers=_numbers(chosen, ours, theirs),
-        **_common(ours, theirs, reference, extractor),
-        warnings=(*filter(None, notes), *left_out, *_warnings(chosen, ours, theirs, reference, extractor)),
+        count=len(ours),
+        **_merged([_numbers(against, ours)]),
+        **_compared(against, ours, None, lambda index: None, list(filter(None, notes))),
         pictures=what,
     )
 
 
 def _sampled(
-    prepared: Prepared, asked: Request, extractor: Extractor, parts: Collection[Part], run: Measurement
-) -> tuple[Statistics, float]:
-    """Statistics of the pictures of a request, and how many pictures a second the fastest batch made.
+    prepared: Prepared, asked: Request, against: Comparison | None, marking: Marks, run: Measurement
+) -> tuple[Statistics | None, float]:
+    """Statistics of the pictures of a request, which are marked too, and how many a second the fastest batch made.
 
     A shorter last batch is no measure, and the batches of one that an adaptive sampler takes are counted together.
     """
-    collector, fastest, start = Collector(parts), 0.0, time.perf_counter()
-    whole, made = min(run.batch_size, len(asked.asks)), 0
+    collector, fastest, start = None if against is None else against.collector(), 0.0, time.perf_counter()
+    whole, made, total = min(run.batch_size, len(asked.asks)), 0, 0
     tick = run.tick or (lambda _: None)
     with progress(run.title, len(asked.asks), console=run.console) as done:
         tick(0)
         for frame in prepared.frames(run.batch_size):
             done(frame.done)
             if frame.final:
-                collector.add(extractor(frame.images))
-                tick(collector.count)
-                made += len(frame.images)
+                images = frame.images
+                if collector is not None and against is not None:
+                    collector.add(against.extractor(images))
+                marking.add(range(frame.first, frame.first + len(images)), images)
+                made, total = made + len(images), total + len(images)
+                tick(total)
                 if made >= whole:
                     begun, start = start, time.perf_counter()
                     fastest, made = max(fastest, made / (start - begun)), 0
-    return collector.statistics(), fastest
-
-
-def choose(
-    metrics: Sequence[Metric], extractor: Extractor, reference: Source | Kept, count: int | None, *, asked: bool
-) -> tuple[list[Metric], list[str]]:
-    """The metrics measurable on `count` pictures (None: unknown), and reasons for leaving out the others.
-
-    A score by Inception is the published one unless it names its splits. Raises Problem, before the work and not after it, for
-    requested metrics that cannot be measured, and for too few pictures.
-    """
-    given = gives(extractor)
-    held = reference.of(extractor) if isinstance(reference, Kept) else None
-    chosen, left_out = [], []
-    for metric in metrics:
-        if isinstance(metric, Score) and metric.splits is None:
-            metric = metric.replace(splits="consecutive" if isinstance(extractor, InceptionExtractor) else "shuffled")
-        part, reason = metric.needs, None
-        if part not in given:
-            reason = f"the extractor {extractor.name} gives none"
-        elif held is not None and metric.compares and part not in held.parts:
-            reason = f"{reference.spec} was kept without: give its pictures, or make it again with lodestar stats"
-        if reason is None:
-            if count is not None:
-                metric.check(count, "measured")
-            metric.check(len(reference) if held is None or not metric.compares else held.count(part), "in the reference")
-            chosen.append(metric)
-        elif not asked:
-            left_out.append(f"{metric.kind} needs {WORDS[part]}, and {reason}")
-        else:
-            raise Problem(f"metric {metric.kind!r} needs {WORDS[part]}, and {reason}")
-    return chosen, left_out
-
-
-def _numbers(metrics: Sequence[Metric], ours: Statistics, theirs: Statistics) -> dict[str, float]:
-    return {name: value for metric in metrics for name, value in metric(ours, theirs).items()}
-
-
-def _draw_neighbours(
-    out: Path,
-    metrics: Sequence[Metric],
-    picture: Callable[[int], Tensor | None],
-    ours: Statistics,
-    theirs: Statistics,
-    reference: Source | Kept,
-) -> list[str]:
-    """Write neighbours.png, where the metric "nearest" is asked for: rows of a picture and, after a gap, its nearest ones.
-
-    The pictures are those with the nearest neighbours of all. Returns why nothing can be drawn, if so.
-    """
-    if not any(isinstance(metric, Nearest) for metric in metrics):
-        return []
-    if isinstance(reference, Kept) or theirs.count("features") < len(reference):
-        return ["neighbours.png is not drawn: that needs the pictures of the reference, all of them, with --reference PICTURES"]
-    assert ours.features is not None and theirs.features is not None
-    distances, indices = nearest(ours.features, theirs.features, min(_NEIGHBOURS, len(theirs.features)))
-    rows = []
-    for row in distances[:, 0].argsort()[:_CLOSEST].tolist():
-        shown = [picture(row), *(_shown(reference, index) for index in indices[row].tolist())]
-        found = [each for each in shown if each is not None]
-        gap = torch.full_like(found[0], 255)
-        rows += [found[0], gap, *found[1:]]
-    # Grey ones may stand beside others in colour.
-    save_grid(out / "neighbours.png", torch.stack([row.expand(3, -1, -1) for row in rows]), columns=indices.shape[1] + 2)
-    return []
-
-
-def _shown(source: Source, index: int) -> Tensor | None:
-    image = source.image(index)
-    return None if image is None else torch.from_numpy(image.copy())
-
-
-def _warnings(
-    metrics: Sequence[Metric], ours: Statistics, theirs: Statistics, reference: Source | Kept, extractor: Extractor
-) -> Iterator[str]:
-    if isinstance(reference, Kept) and (remark := reference.note(extractor)):
-        yield remark
-    for metric in metrics:
-        if remark := metric.note(len(ours)):
-            yield remark
-        for each, which in ((ours, "measured pictures"), (theirs, "pictures of the reference")):
-            known = getattr(each, metric.needs)
-            # N pictures span at most N - 1 directions around their mean.
-            if isinstance(known, Moments) and known.count <= len(known.mean):
-                yield (
-                    f"{known.count} {which} are too few for the covariance of {len(known.mean)} {WORDS[metric.needs]}: "
-                    f"{metric.kind} is biased upwards, take many more than {len(known.mean)}"
-                )
-        if metric.compares and 0 < theirs.count(metric.needs) < len(theirs):
-            yield f"{metric.kind}: of the reference, features of {theirs.count(metric.needs)} pictures in {len(theirs)} are kept"
-    yield from _left_out(reference, theirs)
-
-
-def _left_out(source: Source | Kept, known: Statistics) -> Iterator[str]:
-    if len(known) < len(source):
-        yield f"{len(source) - len(known)} pictures of {source.spec} cannot be decoded and were left out"
-
-
-def _common(ours: Statistics, theirs: Statistics, reference: Source | Kept, extractor: Extractor) -> dict[str, Any]:
-    return {
-        "count": len(ours),
-        "reference": reference.spec,
-        "reference_count": len(theirs),
-        "reference_fingerprint": reference.fingerprint,
-        "extractor": extractor.name,
-        "extractor_digest": extractor.digest,
-        "extractor_dtype": extractor.dtype,
-    }
+    return None if collector is None else collector.statistics(), fastest

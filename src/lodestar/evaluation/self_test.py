@@ -9,7 +9,7 @@ from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.metrics import PUBLISHED
 from lodestar.evaluation.reference import open_reference
 from lodestar.evaluation.report import Report
-from lodestar.evaluation.run import evaluate_pictures
+from lodestar.evaluation.run import Measurement, evaluate_pictures
 
 _URL = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/ref_batches/imagenet/256/"
 SAMPLES, REFERENCE = "admnet_guided_upsampled_imagenet256.npz", "VIRTUAL_imagenet256_labeled.npz"
@@ -33,7 +33,7 @@ def self_test(samples: str | None, reference: str | None, extractor: Extractor, 
     paths = [_find(given, name) for given, name in ((samples, SAMPLES), (reference, REFERENCE))]
     pictures = open_source(paths[0], channels=extractor.channels, labels=False)
     against = open_reference(paths[1], None, extractor, pictures.size)
-    report = evaluate_pictures(pictures, against, extractor, batch_size=batch_size, metrics=PUBLISHED)
+    report = evaluate_pictures(pictures, against, extractor, run=Measurement(metrics=PUBLISHED, batch_size=batch_size))
     wrong = [
         f"{name} is {report.numbers[name]:.6g}, printed is {printed} ± {allowed}"
         for name, (printed, allowed) in EXPECTED.items()

@@ -22,28 +22,44 @@ from lodestar.config import Config, Problem, short
 from lodestar.core.noise import seeds_from
 from lodestar.data import Source
 from lodestar.evaluation.axes import Axis
+from lodestar.evaluation.captions import Captions
+from lodestar.evaluation.compare import choose
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
-from lodestar.evaluation.metrics import Frechet, PrecisionRecall, Score
+from lodestar.evaluation.metrics import Caption, ClipScore, Frechet, Metric, PrecisionRecall, Score
+from lodestar.evaluation.metrics.base import roles
 from lodestar.evaluation.plot import Curve, Ticks, curves, heat_maps
 from lodestar.evaluation.repeats import check
 from lodestar.evaluation.report import Report, digest
-from lodestar.evaluation.run import Measurement, choose, measure
+from lodestar.evaluation.run import Measurement, measure, requested
 from lodestar.extras import need
 from lodestar.files import check_writable, reading, regular, write_csv
 from lodestar.generators.base import Generator
 from lodestar.generators.guide import Guides, chosen
-from lodestar.generators.request import Request, Settings, request
+from lodestar.generators.request import Request, Settings
 from lodestar.images import save_grid
 from lodestar.progress import Foretold
 
-_METRICS = (Frechet(), Score(), PrecisionRecall())
-_NUMBERS = ("frechet", "score", "score_std", "precision", "recall", "f_score", "seconds", "images_per_second")
+_FEATURES = (Frechet(), Score(), PrecisionRecall())
+METRICS: tuple[Metric, ...] = (*_FEATURES, Caption(), ClipScore())
+"""Metrics that are drawn; by default those of features, as far as extractor and reference go."""
+_CLAIMS = ("attributes", "relation", "right")
+_ACCURACIES = tuple(f"caption_{group}{claim}" for group in ("", "one_", "two_", "three_") for claim in _CLAIMS)
+DETAILS = ("score_std", "seconds", "clip_cosine", *(name for name in _ACCURACIES if name.count("_") > 1))
+"""Numbers that only the CSV has."""
+_NUMBERS = (
+    *("frechet", "score", "score_std", "precision", "recall", "f_score", *_ACCURACIES, "clip_score", "clip_cosine"),
+    *("seconds", "images_per_second"),
+)
 _PANELS = {
     "frechet": "Fréchet distance (lower is better)",
     "score": "Score (higher is better)",
     "precision": "Precision: fidelity (higher is better)",
     "recall": "Recall: diversity (higher is better)",
+    "caption_attributes": "Share of captions with all attributes right",
+    "caption_relation": "Share of captions with all relations right",
+    "caption_right": "Share of captions with everything right",
+    "clip_score": "CLIPScore (higher is better)",
 }
 _TIME = "seconds per image in the fastest batch, features included"
 _GRID_ROWS, _GRID_COLUMNS = 10, 8
@@ -74,8 +90,8 @@ class Row:
 
 def sweep(
     model: Generator,
-    reference: Source | Kept,
-    extractor: Extractor,
+    reference: Source | Kept | None,
+    extractor: Extractor | None,
     out: Path,
     *,
     over: Sequence[Axis],
@@ -89,28 +105,32 @@ def sweep(
 
     over: the settings (`lodestar.evaluation.axes`); those of whole settings take effect before those of their fields. Writes into
     the folder `out`: sweep.csv, sweep.png and samples-<values>.png (rows are classes, columns seeds). how: the other settings.
-    The rest is `evaluate`'s; the metrics are those that are drawn. Raises Problem, also where `out` holds another sweep, or
-    something else.
+    The rest is `evaluate`'s; metrics are some of `METRICS`. Raises Problem, also where `out` holds another sweep, or something
+    else.
     """
     need("matplotlib")
-    how, run = how or Settings(), run or Measurement()
+    how, given, run = how or Settings(), run is not None and bool(run.metrics), _drawn(run or Measurement())
     check(run.repeats)
     _check_axes(over, how)
     plain = model.complete(how)
     points = list(_settings(over, plain))  # so that all can be read before the first is tried
-    guiding = chosen([each for _, settings in points for each in settings.guidance], guides or {}, model.companions)
-    asked = [_asked(model, values, settings, count, seed, guiding) for values, settings in points]
-    metrics, _ = choose(_METRICS, extractor, reference, count, asked=False)
+    wanted = [each for _, settings in points for each in settings.guidance]
+    guiding = chosen(wanted, guides or {}, model.companions, roles(run.metrics or ()))
+    asked = [_asked(model, values, settings, count, seed, guiding, run.captions) for values, settings in points]
+    if reference is not None and extractor is not None:
+        metrics, _ = choose(run.features, extractor, reference, count, asked=given)
+        run = replace(run, metrics=(*metrics, *run.prompted))
     fixed = _fixed(plain, over) | {
         "count": str(count),
         "seed": str(seed),
         "repeats": str(run.repeats),
         **_models(model, guiding, extractor),
-        "metrics": " ".join(map(short, metrics)),
-        "reference_count": str(len(reference)),
-        "reference_fingerprint": reference.fingerprint,
+        "metrics": " ".join(map(short, run.metrics or ())),
+        "captions": "" if run.captions is None else run.captions.digest,
+        "reference_count": "" if reference is None else str(len(reference)),
+        "reference_fingerprint": "" if reference is None else reference.fingerprint,
     }
-    rows, grid = _read(out, over, fixed), _grid(model, seed, guiding)
+    rows, grid = _read(out, over, fixed), _grid(model, seed, guiding, run.captions)
     console = run.console or Console(stderr=True)
     work = (len(grid) + count * run.repeats) * sum(row.step_count for row, _ in asked if row.values not in rows)
     foretold, before = Foretold(console, work), 0  # in steps of pictures
@@ -122,7 +142,7 @@ def sweep(
         if row.values not in rows:
             title = f"{fixed['swept']} {row.name} ({number} of {len(asked)})"
             before += len(grid) * row.step_count
-            this = replace(run, metrics=metrics, title=title, console=console, tick=foretold.within(before, row.step_count))
+            this = replace(run, title=title, console=console, tick=foretold.within(before, row.step_count))
             rows[row.values] = _filled(row, measure(model, again, reference, extractor, guides=guiding, run=this))
             before += count * run.repeats * row.step_count
             _write(out, rows, over, fixed)
@@ -130,12 +150,27 @@ def sweep(
     return [rows[row.values] for row, _ in asked]
 
 
+def _drawn(run: Measurement) -> Measurement:
+    """The settings with metrics that are drawn: those that are given, else all of features. Raises Problem for others."""
+    known = [metric.kind for metric in METRICS]
+    for metric in run.metrics or ():
+        if metric.kind not in known:
+            raise Problem(f"metric {metric.kind!r} is not drawn by a sweep: choose from {', '.join(known)}")
+    return run if run.metrics else replace(run, metrics=_FEATURES)
+
+
 def _asked(
-    model: Generator, values: tuple[str, ...], settings: Settings, count: int, seed: int, guides: Guides
+    model: Generator,
+    values: tuple[str, ...],
+    settings: Settings,
+    count: int,
+    seed: int,
+    guides: Guides,
+    captions: Captions | None,
 ) -> tuple[Row, Request]:
     """A row without numbers, and what is to be sampled for it. Raises Problem if that cannot be answered."""
     assert settings.steps is not None, "the plain one has the model's"
-    asked = request(model.labels(None, count, guides), seed, settings)
+    asked = requested(model, settings, count, seed, guides, captions)
     return Row(values, settings.steps, model.prepare(asked, guides).length, {}, {}), asked
 
 
@@ -184,26 +219,27 @@ def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
     return {"swept": " ".join(axis.name for axis in over), **kept}
 
 
-def _models(model: Generator, guides: Guides, extractor: Extractor) -> dict[str, str]:
+def _models(model: Generator, guides: Guides, extractor: Extractor | None) -> dict[str, str]:
     """The models that a sweep's numbers depend on."""
     return {
         "model_digest": digest(model),
         "model_dtype": model.precision,
         "guide_digests": " ".join(f"{role}={digest(guide)}" for role, guide in sorted(guides.items())),
-        "extractor": extractor.name,
-        "extractor_digest": extractor.digest,
-        "extractor_dtype": extractor.dtype,
+        "extractor": extractor.name if extractor else "",
+        "extractor_digest": extractor.digest if extractor else "",
+        "extractor_dtype": extractor.dtype if extractor else "",
     }
 
 
 def _filled(row: Row, report: Report) -> Row:
     assert report.seconds is not None, "sampled, not read"
     assert report.images_per_second is not None, "sampled, not read"
+    shares = {name: share.half_width() for name, share in (report.shares or {}).items()}
     numbers = {**report.numbers, "seconds": report.seconds, "images_per_second": report.images_per_second}
     return replace(
         row,
         numbers={name: numbers[name] for name in _NUMBERS if name in numbers},
-        intervals={name: each for name, each in (report.intervals or {}).items() if name in _PANELS},
+        intervals={name: each for name, each in (report.intervals or shares).items() if name in _PANELS},
         notes="; ".join(report.warnings),
     )
 
@@ -227,7 +263,7 @@ def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tup
         rows = [_row(line, over) for line in lines if line["swept"] == fixed["swept"]]
     for line in lines:
         for name, value in fixed.items():
-            if line.get(name) != value:
+            if (line.get(name) or "") != value:  # which older ones may lack
                 theirs, ours = (_brief(text) for text in (line.get(name), value))
                 raise Problem(f"{out} holds another sweep: {name} is {theirs} there and {ours} here: name another folder")
     return {row.values: row for row in rows}
@@ -257,19 +293,24 @@ def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis],
     write_csv(out / "sweep.csv", lines)
 
 
-def _grid(model: Generator, seed: int, guides: Guides) -> tuple[Ask, ...]:
-    """What a row's grid shows: classes, evenly chosen where there are many, by the first seeds."""
+def _grid(model: Generator, seed: int, guides: Guides, captions: Captions | None) -> tuple[Ask, ...]:
+    """What a row's grid shows: classes, evenly chosen where there are many, or the first captions, by the first seeds."""
     _, classes = model.classes(guides)
-    height = min(classes or 1, _GRID_ROWS)
-    labels = [None] if classes is None else [row * classes // height for row in range(height)]
-    return tuple(Ask(label=label, seed=each) for label in labels for each in seeds_from(seed, _GRID_COLUMNS))
+    texts = [] if captions is None else list(dict.fromkeys(captions.texts))
+    height = min(max(classes or 1, len(texts)), _GRID_ROWS)
+    rows = [
+        Ask(label=None if classes is None else row * classes // height, text=texts[row % len(texts)] if texts else None)
+        for row in range(height)
+    ]
+    return tuple(ask.replace(seed=each) for ask in rows for each in seeds_from(seed, _GRID_COLUMNS))
 
 
 def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:
     told = [fixed[name] or f"no {name}" for name in ("guidance", "sampler") if name in fixed]
     plan = [f"steps {fixed['steps']}"] if "steps" in fixed else []
     runs = f" in each of {fixed['repeats']} runs" if fixed["repeats"] != "1" else ""
-    title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}, extractor {fixed['extractor']}"
+    by = f", extractor {fixed['extractor']}" if fixed["extractor"] else ""
+    title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}{by}"
     ticks = [_ticks(axis, place, rows.values()) for place, axis in enumerate(over)]
     path = out / "sweep.png"
     panels = {name: text for name, text in _PANELS.items() if any(name in row.numbers for row in rows.values())}

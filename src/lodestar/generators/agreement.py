@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lodestar.conditions import LowRes
 from lodestar.config import Note, Problem
 from lodestar.core import prediction
 from lodestar.core.estimate import Estimate
@@ -33,11 +34,33 @@ def check_rival(model: DiffusionConfig, rival: DiffusionConfig) -> None:
         raise Problem(f"this weaker model has another noise schedule ({schedules[0]}) than the model ({schedules[1]})")
     if theirs.low_res != ours.low_res:
         raise Problem("of a model and a weaker one either both enlarge pictures of one size, or neither does")
+    if augmented(rival) != augmented(model):
+        raise Problem(
+            "of a model and a weaker one either both are told one range of noise levels of small pictures, or neither is"
+        )
     if (theirs.channels, rival.size) != (ours.channels, model.size):
         raise Problem(
             f"this weaker model makes pictures of {theirs.channels} channels and size {rival.size}, "
             f"the model {ours.channels} and {model.size}"
         )
+
+
+def augmented(model: DiffusionConfig) -> float | None:
+    """Largest noise level of the small pictures in an upsampler's training; None for other models."""
+    small = model.denoiser.condition("low_res")
+    return small.augment if isinstance(small, LowRes) else None
+
+
+def check_augment(level: float, model: DiffusionConfig) -> None:
+    """Raise Problem unless a model can enlarge pictures with noise of this level."""
+    largest = augmented(model)
+    if level > (largest or 0.0):
+        why = (
+            "this model makes pictures from noise and enlarges none" if largest is None
+            else f"this model was trained with levels up to {largest:g}" if largest
+            else "this model was trained without noise on its small pictures"
+        )  # fmt: skip
+        raise Problem(f"augment is {level:g}: {why}{'' if largest else ': leave it out'}")
 
 
 def check_reuse(

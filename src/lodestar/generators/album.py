@@ -11,7 +11,7 @@ from typing import Annotated, Any, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import Discriminator, Tag
+from pydantic import Discriminator, Field, Tag
 from torch import Tensor
 
 from lodestar import __version__
@@ -23,7 +23,7 @@ from lodestar.generators import first
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Guide, Reference, roles
 from lodestar.generators.origin import Origin
-from lodestar.generators.request import Frame, Request
+from lodestar.generators.request import STAGES, Frame, Request, Settings
 from lodestar.guidance import REFERENCE
 from lodestar.images import load_png, save_grid, save_png
 from lodestar.models.labels import spell
@@ -39,12 +39,33 @@ IN_GRID = 400
 """Maximum number of pictures in the grid, the first: it is for looking at, and is held in memory."""
 
 
+_IN_GRID_VALUES = 2**29
+"""Maximum number of values of the pictures in the grid."""
+
+
 class Guided(Config):
     """A guide of the pictures."""
 
     name: str
     """Name or path, as given; empty if built in code."""
     digest: str
+
+
+class Later(Config):
+    """A further stage of a cascade."""
+
+    model: str
+    """Name or path, as given; empty if built in code."""
+    model_digest: str
+    dtype: Precision | None = None
+    guides: Mapping[str, Guided] = {}
+    """The guides of its guidance, by role."""
+
+
+def _guides(origin: Origin, how: Settings) -> dict[str, Guided]:
+    """The guides of the guidance in these settings."""
+    asked = roles(how.guidance)
+    return {role: Guided(name=guide.name, digest=guide.digest) for role, guide in origin.guides.items() if role in asked}
 
 
 def _sort(request: Any) -> str:
@@ -64,18 +85,24 @@ class Manifest(Config):
     """Number format of the model's computation, which affects pixels; None if unknown."""
     guides: Mapping[str, Guided] = {}
     """The guides, by role."""
+    later: tuple[Later, ...] = Field(default=(), max_length=STAGES)
+    """Further stages of a cascade; `model` is its first."""
     request: Annotated[Annotated[EditRequest, Tag("EditRequest")] | Annotated[Request, Tag("Request")], Discriminator(_sort)]
 
     @classmethod
     def of(cls, request: Request, origin: Origin) -> Self:
         """The manifest of a request to a generator, with the guides of its guidance."""
-        asked = roles(request.settings.guidance)
+        later = [
+            Later(model=each.name, model_digest=each.digest, dtype=each.dtype, guides=_guides(each, how))
+            for each, how in zip(origin.later, request.later, strict=True)
+        ]
         return cls(
             lodestar=__version__,
             model=origin.name,
             model_digest=origin.digest,
             dtype=origin.dtype,
-            guides={role: Guided(name=guide.name, digest=guide.digest) for role, guide in origin.guides.items() if role in asked},
+            guides=_guides(origin, request.settings),
+            later=tuple(later),
             request=request,
         )
 
@@ -155,8 +182,9 @@ class Album:
 
     def finish(self) -> Path:
         """Write the grid of the pictures, of the first where there are many, and return its path."""
-        path, count = self.folder / "grid.png", min(len(self.manifest.request.asks), IN_GRID)
-        made, columns = torch.stack([load_png(self.path(k)) for k in range(count)]), None
+        path, first = self.folder / "grid.png", load_png(self.path(0))
+        count = min(len(self.manifest.request.asks), IN_GRID, max(1, _IN_GRID_VALUES // first.numel()))
+        made, columns = torch.stack([first, *(load_png(self.path(k)) for k in range(1, count))]), None
         if isinstance(self.manifest.request, EditRequest) and self.material is not None:
             made, columns = _beside(made, self.manifest.request, self.material)
         save_grid(path, made, columns)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol, Unpack
@@ -12,8 +13,9 @@ from pydantic import InstanceOf
 from torch import Tensor
 
 from lodestar.conditions import Ask, Label
-from lodestar.config import BatchSize, Candidates, Count, Problem, checked, shown
+from lodestar.config import BatchSize, Candidates, Count, Problem, checked, nearest, shown
 from lodestar.core.noise import seeds_from
+from lodestar.data.captions import styled
 from lodestar.files import reading
 from lodestar.generators.guide import (
     Companions,
@@ -28,7 +30,7 @@ from lodestar.generators.guide import (
     referring,
 )
 from lodestar.generators.origin import Origin
-from lodestar.generators.rejection import candidates, check_judge, surest
+from lodestar.generators.rejection import JUDGES, candidates, check_judge, surest
 from lodestar.generators.request import Frame, Prompts, Request, Settings, Wanted, listed, seeded, settings, taken
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
@@ -65,6 +67,21 @@ class Generator(abc.ABC):
     @abc.abstractmethod
     def shape(self) -> tuple[int, int, int]:
         """Channels, height and width of the pictures."""
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the initial noise."""
+        return self.shape
+
+    @property
+    def reads(self) -> bool:
+        """True if the generator makes pictures of prompts."""
+        return False
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        """The styles that the generator knows."""
+        return ()
 
     @property
     @abc.abstractmethod
@@ -121,12 +138,13 @@ class Generator(abc.ABC):
         label: a class by name or number, several ("dog+ship", "not cat"), or one for each picture; None takes the classes in
         turn. count: how many pictures (default: as many as labels). Picture k has the seed `seed` + k and is the same whatever
         the batch size; a generator of torch draws the first seed. guides: the models that guidance asks for, by role; default
-        its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge" keeps the
-        surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of + j.
-        prompt: a text, or several in turn; `cut_prompt=True` shortens those that are too long. reference: the pictures to which
+        its own, where it has them. best_of: number of candidates for each picture, of which the guide "judge", a classifier
+        or a CLIP, keeps the surest (`lodestar.generators.rejection`); candidate j of picture k has the seed `seed` + k·best_of +
+        j. prompt: a text, or several in turn; `cut_prompt=True` shortens those that are too long. style: a style that the model
+        knows, or several in turn, behind the prompts. reference: the pictures to which
         guidance by content, structure or style compares, as files, PIL pictures or arrays: one for all, or several in turn.
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
-        with each `Frame`. how: steps, sampler, guidance, clamp, temperature, reuse, see `settings`. Raises Problem.
+        with each `Frame`. how: steps, sampler, guidance, clamp, temperature, reuse, augment, see `settings`. Raises Problem.
         """
         best_of = checked("best of", best_of, Candidates)
         checked("callback", callback, Callable | None)
@@ -134,11 +152,11 @@ class Generator(abc.ABC):
         prompts, others = taken(how)
         given = given_guides(guides, None if reference is None else self.reference(reference))
         chosen_settings = settings(**others)
-        check_given(given, chosen_settings.guidance, best_of)
+        check_given(given, chosen_settings.guidance, ["judge"] if best_of > 1 else [])
         guiding = chosen(chosen_settings.guidance, given, self.companions)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
         wanted = self.wanted(listed(label), prompts, count, guiding)
-        asked = seeded(candidates(wanted, best_of), _first_seed(seed), self.resolved(chosen_settings))
+        asked = self.request(candidates(wanted, best_of), _first_seed(seed), chosen_settings)
         asked = referring(asked, guiding, best_of)
         frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
         if best_of > 1:
@@ -155,8 +173,8 @@ class Generator(abc.ABC):
         checked("request", asked, InstanceOf[Request])
         with reading("start", "is no array of numbers"):
             start = None if start is None else torch.as_tensor(start, dtype=torch.float32)
-        if start is not None and start.shape != (len(asked.asks), *self.shape):
-            raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.shape)}")
+        if start is not None and start.shape != (len(asked.asks), *self.noise_shape):
+            raise Problem(f"start is {tuple(start.shape)}: it has to be {(len(asked.asks), *self.noise_shape)}")
         return self.prepare(asked, guides).frames(batch_size, start)
 
     def labels(
@@ -181,14 +199,35 @@ class Generator(abc.ABC):
         """Asks for `count` pictures, without seeds: with `labels`, and the prompts in turn. Raises Problem."""
         texts = self.texts(prompts, guides)
         if asked is None and prompts.texts and count is None:
-            count = len(texts)
+            count = prompts.turns
         labels = self.labels(asked, count, guides)
-        total = max(len(labels), len(texts)) if count is None else count
+        total = max(len(labels), prompts.turns) if count is None else count
         return tuple(Ask(label=labels[k % len(labels)], text=texts[k % len(texts)]) for k in range(total))
 
     def texts(self, prompts: Prompts, guides: Guides | None = None) -> list[str | None]:
-        """The prompts as they are to be asked for, at least one: None without any. Raises Problem."""
-        return [self.prompt(text, prompts.cut, guides) for text in prompts.texts or (None,)]
+        """The prompts as they are to be asked for, with styles in turn, at least one: None without any. Raises Problem."""
+        texts, styles = prompts.texts or (None,), prompts.styles or (None,)
+        for style in dict.fromkeys(style for style in styles if style is not None):
+            self._check_style(style)
+        pairs = [(texts[k % len(texts)], styles[k % len(styles)]) for k in range(math.lcm(len(texts), len(styles)))]
+        return [self._styled(text, style, prompts.cut, guides) for text, style in pairs]
+
+    def _check_style(self, style: str) -> None:
+        if not self.styles:
+            raise Problem(f"style {shown(style)}: this model was not trained with styles (data.style_column)")
+        if style not in self.styles:
+            raise Problem(f"style {shown(style)}: this model knows {', '.join(self.styles)}{nearest(style, self.styles)}")
+
+    def _styled(self, text: str | None, style: str | None, cut: bool, guides: Guides | None) -> str | None:
+        """A prompt with a style behind it, as it is to be asked for. Raises Problem."""
+        if style is None:
+            return self.prompt(text, cut, guides)
+        if not (text or "").strip():
+            raise Problem(f"style {shown(style)} is a word of a prompt, and there is none")
+        whole = styled(text or "", style)
+        if (asked := self.prompt(whole, cut, guides)) != whole:
+            raise Problem(f"prompt {shown(text)} is too long for style {shown(style)} behind it: shorten it")
+        return asked
 
     def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
         """A prompt as it is to be asked for; None is none. cut: shorten one that is too long. Raises Problem.
@@ -213,6 +252,10 @@ class Generator(abc.ABC):
         """Settings with the levels of the generator's own plan in the place of its name, for a request."""
         return how
 
+    def request(self, wanted: Sequence[Ask], seed: int, how: Settings) -> Request:
+        """The request for what these asks want, with settings as a manifest has them; picture k has the seed `seed` + k."""
+        return seeded(wanted, seed, self.resolved(how))
+
     def complete(self, how: Settings) -> Settings:
         """Settings completed by the generator's own steps and sampler."""
         own, how = self.defaults, self.resolved(how)
@@ -223,8 +266,8 @@ class Generator(abc.ABC):
         return Origin(self.name, self.digest, self.precision, self.classes(guides)[0], guides or {})
 
     def judge(self) -> Guide | None:
-        """The generator's own judge, by default its classifier; None without either."""
-        own = self.companions.get("judge") or self.companions.get("classifier")
+        """The generator's own judge, by default its classifier or CLIP; None without any."""
+        own = next((self.companions[role] for role in JUDGES if role in self.companions), None)
         return None if own is None else own()
 
     def surest(self, frames: Iterator[Frame], asked: Request, best_of: int, guide: Guide | None) -> tuple[Tensor, Request]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -20,11 +20,11 @@ from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.core.plan import Optimized, parse_plan
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.agreement import check_reuse, check_rival, note_sampler
+from lodestar.generators.agreement import check_augment, check_reuse, check_rival, note_sampler
 from lodestar.generators.base import Generator
 from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
-from lodestar.generators.edits.editing import PreparedEdit, check_material, handed_of, sampler_of, shape_of
+from lodestar.generators.edits.editing import PreparedEdit, check_material, handed_of, note_tiles, sampler_of, shape_of
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import (
     NOTHING,
@@ -48,6 +48,9 @@ from lodestar.models.look import look
 from lodestar.nets.precision import Precision, name_of
 from lodestar.samplers import Sampler
 
+_AT_ONCE = 32
+"""Number of asks that are checked at once: pictures are enlarged for each."""
+
 
 @dataclass(frozen=True)
 class PreparedSampling:
@@ -57,6 +60,8 @@ class PreparedSampling:
     request: Request
     sampler: Sampler
     steps: Sequence[Transition]
+    handed: Handed = field(default_factory=dict)
+    """Pictures handed over to the model's conditions, one for each of the request."""
 
     @property
     def length(self) -> int:
@@ -73,7 +78,7 @@ class PreparedSampling:
         size = 1 if self.sampler.adaptive else batch_size
         for first in range(0, len(asks), size):
             rows = asks[first : first + size]
-            denoise = self.guided.denoise(rows)
+            denoise = self.guided.denoise(rows, {name: each[first : first + size] for name, each in self.handed.items()})
             noise = SeededNoise([ask.seed for ask in rows], self.request.settings.temperature)
             given = noise.start(model.space, model.device) if start is None else start[first : first + size].to(model.device)
             # The noisiest level of a chain is nearly but not exactly pure noise; published samplers begin at unit noise too.
@@ -96,6 +101,19 @@ class Diffusion(DiffusionModel, Generator):
     @property
     def known(self) -> tuple[tuple[str, ...], int | None]:
         return self.config.names or (), self.config.denoiser.classes
+
+    @property
+    def noise_shape(self) -> tuple[int, int, int]:
+        return self.space
+
+    @property
+    def reads(self) -> bool:
+        return self.config.denoiser.text is not None
+
+    @property
+    def styles(self) -> tuple[str, ...]:
+        knows = self.config.denoiser.text
+        return () if knows is None else knows.styles
 
     @property
     def defaults(self) -> Settings:
@@ -121,9 +139,9 @@ class Diffusion(DiffusionModel, Generator):
             raise Problem(f"label {asked!r}: this model knows no classes")
         return read_label(asked, names, classes)
 
-    def prepare(self, asked: Request, guides: Guides | None = None) -> PreparedSampling:
-        guided, sampler, steps = self.check(asked, guides)
-        return PreparedSampling(guided, asked, sampler, steps)
+    def prepare(self, asked: Request, guides: Guides | None = None, handed: Handed = NOTHING) -> PreparedSampling:
+        guided, sampler, steps = self.check(asked, guides, handed)
+        return PreparedSampling(guided, asked, sampler, steps, handed)
 
     def reference(self, pictures: Any) -> Reference:
         if isinstance(pictures, Reference):
@@ -148,13 +166,16 @@ class Diffusion(DiffusionModel, Generator):
         how = self.complete(asked.settings)
         steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None
-        guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions), how.reuse)
+        guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions), how.reuse, how.augment)
+        check_augment(how.augment, self.config)
         few = list({(ask.label, ask.reference, ask.text is None): ask for ask in reversed(asked.asks)}.values())
         for ask in few:
             self.check_label(ask.label, guided.guides)
         for text in dict.fromkeys(ask.text for ask in asked.asks):
             self.check_text(text, guided.guides)
-        guided.denoise(few, {name: pictures[: len(few)] for name, pictures in handed.items()})
+        for first in range(0, len(few), _AT_ONCE):
+            part = few[first : first + _AT_ONCE]
+            guided.denoise(part, {name: pictures[: len(part)] for name, pictures in handed.items()})
         check_intervals(guidance, sampler, steps, f"those of plan {how.steps!r}")
         renoising = next((f"guidance {each.kind}" for each in guidance if each.renoises), None)
         learned = self.config.denoiser.variance != "fixed"
@@ -228,6 +249,7 @@ class Diffusion(DiffusionModel, Generator):
         settled = asked.replace(settings=asked.settings.replace(sampler=sampler))
         guided, sampler, steps = self.check(settled, guides, handed_of(asked, material))
         how.check(asked, sampler, steps, material.mask)
+        note_tiles(self, asked, material, how.length(steps))
         return PreparedEdit(guided, asked, material, sampler, steps)
 
     def edit(
@@ -248,12 +270,12 @@ class Diffusion(DiffusionModel, Generator):
 
         how: ``SDEdit(strength=0.5)``, ``Invert()``, ``Interpolate(points=8)``, ``Inpaint()`` or ``Upsample()``, or the short
         form of one, ``"sdedit:0.5"``. pictures: files, folders, albums, PIL pictures, arrays uint8 [H, W, C], or uint8 [P, C, H,
-        W] of the model's size (of the size that it enlarges). label: what the results are to be; every picture × every label,
-        but `Upsample` pairs picture k with label k (default: what an album says). origin: the class of the pictures, or of each,
-        which inversion goes up under; from origin to label goes an interpolation. mask: of `Inpaint`, a file that is white where
-        something is to be made, or bool [H, W]. count: how many results, instead of one for each picture and label. The rest is
-        `sample`'s (two prompts are the ends of an interpolation); a temperature is refused where no noise is drawn. Raises
-        Problem.
+        W] of the model's size; those to be enlarged have any size, from that of the model's input on. label: what the results
+        are to be; every picture × every label, but `Upsample` pairs picture k with label k (default: what an album says).
+        origin: the class of the pictures, or of each, which inversion goes up under; from origin to label goes an interpolation.
+        mask: of `Inpaint`, a file that is white where something is to be made, or bool [H, W]. count: how many results, instead
+        of one for each picture and label. The rest is `sample`'s (two prompts are the ends of an interpolation); a temperature
+        is refused where no noise is drawn. Raises Problem.
         """
         way: AnyEdit = checked("how", parse("edit", how, AnyEdit) if isinstance(how, str) else how, InstanceOf[Edit])
         count, batch_size = checked("count", count, Count | None), checked("batch size", batch_size, BatchSize)
@@ -264,7 +286,7 @@ class Diffusion(DiffusionModel, Generator):
         guides = given_guides(guides, None if reference is None else self.reference(reference))
         check_given(guides, chosen_settings.guidance)
         guiding = chosen(chosen_settings.guidance, guides, self.companions)
-        material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask)
+        material = gather(shape_of(self, way, self.name), self.config.size, pictures, mask, keeps_size=way.keeps_size)
         asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding, prompts)
         asked = asked.replace(settings=self.resolved(chosen_settings))
         frames = self.prepare_edit(asked, material, guiding).frames(batch_size)

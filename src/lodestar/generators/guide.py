@@ -25,8 +25,14 @@ Handed = Mapping[str, Tensor]
 """Pictures handed over to conditions, by the conditions' names, a row for each ask.
 
 "low_res" are to be enlarged, uint8 [B, C, h, w]; "masked" are known parts, float32 [B, C + 1, H, W], as by
-`lodestar.conditions.masked.known`.
+`lodestar.conditions.masked.known`. Beside them may be `AUGMENT`
+and `EPS`.
 """
+
+AUGMENT = "augment"
+"""Name among what is handed over of the noise levels of "low_res", float32 [B]; none is 0."""
+EPS = "augment_noise"
+"""Name of the noise of "low_res", float32 [B, C, h, w], where pictures are parts of larger ones; else it is drawn by seeds."""
 
 NOTHING: Handed = MappingProxyType({})
 
@@ -113,9 +119,9 @@ def roles(guidance: Iterable[Guidance]) -> set[str]:
     return {role for each in guidance for role in each.roles}
 
 
-def check_given(given: Guides, guidance: Iterable[Guidance], best_of: int = 1) -> None:
-    """Raise Problem for an argument that is no guide, and for a role without a use."""
-    asked = roles(guidance) | ({"judge"} if best_of > 1 else set())
+def check_given(given: Guides, guidance: Iterable[Guidance], others: Iterable[str] = ()) -> None:
+    """Raise Problem for an argument that is no guide, and for a role without a use. others: further roles in use."""
+    asked = roles(guidance).union(others)
     for role, guide in checked("guides", given, InstanceOf[Mapping[str, Any]]).items():
         if role not in asked:
             which = f"asked for is {', '.join(map(repr, sorted(asked)))}" if asked else "it asks for none"
@@ -149,11 +155,15 @@ def referring(asked: R, guides: Guides, candidates: int = 1) -> R:
     return asked.replace(asks=[ask.replace(reference=number // candidates % there) for number, ask in enumerate(asked.asks)])
 
 
-def chosen(guidance: Iterable[Guidance], given: Guides, companions: Companions) -> dict[str, Guide]:
-    """The guides that this guidance asks for: those given, else the model's own. Raises Problem for what is no model."""
+def chosen(guidance: Iterable[Guidance], given: Guides, companions: Companions, either: Sequence[str] = ()) -> dict[str, Guide]:
+    """The guides that this guidance asks for: those given, else the model's own. Raises Problem for what is no model.
+
+    either: further roles, of which the first that there is is needed too.
+    """
     found: dict[str, Guide] = {}
     checked("guides", given, InstanceOf[Mapping[str, Any]])
-    for role in sorted(roles(guidance)):
+    first = next((role for role in either if role in given or role in companions), None)
+    for role in sorted(roles(guidance).union([] if first is None else [first])):
         if role in given:
             _check_model(role, given[role])
             found[role] = given[role]

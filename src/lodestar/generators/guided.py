@@ -13,10 +13,10 @@ from lodestar.conditions import Ask, Composed, LowRes, signs
 from lodestar.config import Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
-from lodestar.core.noise import SeededNoise
+from lodestar.core.noise import SeededNoise, derived
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.guide import NOTHING, Critic, Featured, Guide, Guides, Handed, Reference, Rival
+from lodestar.generators.guide import AUGMENT, EPS, NOTHING, Critic, Featured, Guide, Guides, Handed, Reference, Rival
 from lodestar.guidance import (
     REFERENCE,
     Composition,
@@ -43,6 +43,8 @@ class Guided:
     guides: Guides = field(default_factory=dict)
     reuse: int = 1
     """Number of steps from one whole evaluation of the network to the next."""
+    augment: float = 0.0
+    """Noise level of the small pictures that are enlarged."""
 
     def denoise(self, asks: Sequence[Ask], handed: Handed = NOTHING) -> Denoise:
         """The `Denoise` of one batch, for one sampling run: some guidance has memory.
@@ -80,6 +82,8 @@ class Guided:
             raise Problem(
                 f"this model enlarges pictures of {small[0]}×{small[1]}, and is given none: lodestar upsample gives it some"
             )
+        if self.augment:
+            handed = {**handed, AUGMENT: torch.full((len(asks),), self.augment)}
         # Ordinary tensors: gradients of a classifier, and through the model, are taken inside of inference mode.
         with torch.inference_mode(False), torch.no_grad():
             bound = bind(model, asks, handed).reusing(self.reuse)
@@ -166,7 +170,7 @@ def check_intervals(guidance: Sequence[Guidance], sampler: Sampler, steps: Seque
 
 def bind(model: DiffusionModel, asks: Sequence[Ask], handed: Handed = NOTHING) -> Bound:
     """The denoiser bound to the asks of one batch, and to the pictures that its conditions are handed."""
-    pictures = _pictures(model, len(asks), handed)
+    pictures = _pictures(model, asks, handed)
     free = model.config.droppable and any(condition.optional for condition in model.config.denoiser.conditions)
     null = model.denoiser.null(pictures, len(asks)) if free else None
     composition = _composition(model, asks)
@@ -185,18 +189,27 @@ def bind(model: DiffusionModel, asks: Sequence[Ask], handed: Handed = NOTHING) -
     return model.denoiser.bind(cond, keep, null, None if composition is None else composition[0])
 
 
-def _pictures(model: DiffusionModel, count: int, handed: Handed) -> dict[str, Tensor]:
+def small_noise(asks: Sequence[Ask], shape: tuple[int, ...]) -> Tensor:
+    """The noise of the small pictures that are enlarged, float32 [B, *shape]: of each ask's seed alone."""
+    return SeededNoise([derived(ask.seed, 0) for ask in asks]).start(shape)
+
+
+def _pictures(model: DiffusionModel, asks: Sequence[Ask], handed: Handed) -> dict[str, Tensor]:
     """The pictures that the conditions are handed, as their encoders take them."""
     channels, *size = model.space
     known = [condition.kind for condition in model.config.denoiser.conditions]
     pictures = {name: picture.to(model.device) for name, picture in handed.items() if name in known}
     if "low_res" in pictures:
+        small = model.config.denoiser.condition("low_res")
+        assert isinstance(small, LowRes)
+        level, eps, seen = handed.get(AUGMENT), None, pixels.encode(pictures["low_res"])
+        if level is not None:
+            noise = handed[EPS] if EPS in handed else small_noise(asks, tuple(seen.shape[1:]))
+            level, eps = level.to(model.device), noise.to(model.device)
         # Resized here, once for the batch, and not in every step.
-        low_res = model.config.denoiser.condition("low_res")
-        assert isinstance(low_res, LowRes)
-        pictures["low_res"] = low_res.enlarge(pixels.encode(pictures["low_res"]), size)
+        pictures["low_res"] = small.enlarge(small.noised(seen, level, eps), size)
     if "masked" in known and "masked" not in pictures:
-        pictures["masked"] = torch.zeros(count, channels + 1, *size, device=model.device)
+        pictures["masked"] = torch.zeros(len(asks), channels + 1, *size, device=model.device)
     return pictures
 
 

@@ -22,3 +22,5 @@ class Origin:
     """Names of the generator's classes."""
     guides: Guides = field(default_factory=dict, repr=False)
     """The guides, by role."""
+    later: tuple[Origin, ...] = field(default=(), repr=False)
+    """Origins of the further stages of a cascade."""

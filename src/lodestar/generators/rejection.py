@@ -1,5 +1,7 @@
 """Classifier rejection sampling (Razavi et al. 2019): of several pictures, keep the one of highest classifier confidence.
 
+A CLIP keeps the picture that is nearest to its prompt (as Ramesh et al. 2021, arXiv:2102.12092, section 2.6, rank theirs).
+
 The result is an ordinary request: each kept picture has its own seed and can be made again alone.
 """
 
@@ -14,8 +16,11 @@ from lodestar.codecs import pixels
 from lodestar.conditions import Ask
 from lodestar.config import COUNT, Problem
 from lodestar.core.level import CLEAN
-from lodestar.generators.guide import Critic, Guide
+from lodestar.generators.guide import Critic, Guide, Reader
 from lodestar.generators.request import Frame, Request
+
+JUDGES = ("judge", "classifier", "clip")
+"""Roles of a model's own judge, the first that there is."""
 
 
 def candidates(wanted: Sequence[Ask], best_of: int) -> tuple[Ask, ...]:
@@ -28,10 +33,17 @@ def candidates(wanted: Sequence[Ask], best_of: int) -> tuple[Ask, ...]:
 def check_judge(judge: Guide | None, asked: Request, best_of: int) -> Critic:
     """The judge, checked. Raises Problem if unsuitable."""
     if judge is None:
-        raise Problem(f'best of {best_of} needs a classifier that judges: --judge MODEL, or guides={{"judge": model}} in Python')
+        raise Problem(
+            f'best of {best_of} needs a classifier or a CLIP that judges: --judge MODEL, or guides={{"judge": model}} in Python'
+        )
     if not isinstance(judge, Critic):
-        raise Problem(f"best of {best_of}: {judge.name or 'the judge'} tells no probabilities: give a classifier")
-    if any(ask.label is None for ask in asked.asks):
+        raise Problem(f"best of {best_of}: {judge.name or 'the judge'} tells no probabilities: give a classifier or a CLIP")
+    if isinstance(judge, Reader):
+        for text in dict.fromkeys(ask.text for ask in asked.asks):
+            if text is None:
+                raise Problem("prompt none: a CLIP that judges needs a text to look for")
+            judge.prompt(text)
+    elif any(ask.label is None for ask in asked.asks):
         raise Problem("label none: a judge needs a class to look for")
     return judge
 

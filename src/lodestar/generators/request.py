@@ -19,6 +19,9 @@ from lodestar.guidance import Own as OwnGuidance
 from lodestar.samplers import AnySampler
 from lodestar.samplers import Own as OwnSampler
 
+STAGES = 100
+"""Maximum number of further stages of a cascade."""
+
 
 class Settings(Config):
     """Settings of sampling."""
@@ -37,6 +40,9 @@ class Settings(Config):
     reuse: int = Field(default=1, ge=1, le=TIMESTEPS)
     """The whole network runs in every so many steps, and in the others its finest resolution alone, with the deep features of the
     last whole step (DeepCache, Ma et al. 2024); 1 is no reuse."""
+    augment: float = Field(default=0.0, ge=0, le=1)
+    """Noise level of the small pictures that an upsampler trained so enlarges (conditioning augmentation, Ho et al. 2022): more
+    lets it change more of them, and mend their faults."""
 
     @field_validator("steps")
     @classmethod
@@ -77,6 +83,7 @@ class Asked(TypedDict, total=False):
     clamp: bool
     temperature: float
     reuse: int
+    augment: float
 
 
 class Wanted(Asked, total=False):
@@ -86,6 +93,8 @@ class Wanted(Asked, total=False):
     """A text, or one for each picture, in turn."""
     cut_prompt: bool
     """Cut a prompt that is longer than the model's context, instead of refusing it."""
+    style: str | Iterable[str | None] | None
+    """A style of the model's, or one for each picture, in turn: a word behind the prompt."""
     reference: Any
     """Pictures that guidance by content, structure or style compares with: one for all, or several in turn."""
 
@@ -98,25 +107,37 @@ class Prompts:
     """A text for each picture, in turn; none for pictures without."""
     cut: bool = False
     """Cut texts that are too long."""
+    styles: tuple[str | None, ...] = ()
+    """A style for each picture, in turn; none for pictures without."""
+
+    @property
+    def turns(self) -> int:
+        """Number of pictures after which every prompt and every style has had a turn."""
+        return max(len(self.texts), len(self.styles))
 
     @classmethod
-    def of(cls, given: Any = None, cut: bool = False) -> Self:
-        """One prompt or several. Raises Problem for anything but texts."""
-        several = [given] if given is None or isinstance(given, str) else given
-        if not isinstance(several, Iterable) or isinstance(several, bytes | Mapping):
-            raise Problem(f"prompt {shown(given)}: a text, or a list of texts")
-        texts = tuple(several)
-        if odd := [each for each in texts if not isinstance(each, str | None)]:
-            raise Problem(f"prompt {shown(odd[0])}: a text, or a list of texts")
-        if not texts:
-            raise Problem(f"prompt is {shown(given)}: give at least one text, or None for none")
-        return cls(() if texts == (None,) else texts, checked("cut_prompt", cut, bool))
+    def of(cls, given: Any = None, cut: bool = False, style: Any = None) -> Self:
+        """One prompt or several, and one style or several. Raises Problem for anything but texts."""
+        return cls(_texts("prompt", given), checked("cut_prompt", cut, bool), _texts("style", style))
+
+
+def _texts(what: str, given: Any) -> tuple[str | None, ...]:
+    """One text or several; none for None. Raises Problem for anything else."""
+    several = [given] if given is None or isinstance(given, str) else given
+    if not isinstance(several, Iterable) or isinstance(several, bytes | Mapping):
+        raise Problem(f"{what} {shown(given)}: a text, or a list of texts")
+    texts = tuple(several)
+    if odd := [each for each in texts if not isinstance(each, str | None)]:
+        raise Problem(f"{what} {shown(odd[0])}: a text, or a list of texts")
+    if not texts:
+        raise Problem(f"{what} is {shown(given)}: give at least one text, or None for none")
+    return () if texts == (None,) else texts
 
 
 def taken(given: Wanted) -> tuple[Prompts, Asked]:
     """The prompts among settings as they are given, and the others. Raises Problem."""
-    others: Any = {name: value for name, value in given.items() if name not in ("prompt", "cut_prompt")}
-    return Prompts.of(given.get("prompt"), given.get("cut_prompt", False)), others
+    others: Any = {name: value for name, value in given.items() if name not in ("prompt", "cut_prompt", "style")}
+    return Prompts.of(given.get("prompt"), given.get("cut_prompt", False), given.get("style")), others
 
 
 def settings(**given: Any) -> Settings:
@@ -155,7 +176,7 @@ class Request(Config):
     asks: tuple[Ask, ...] = Field(min_length=1, max_length=COUNT)
     """Asks, one for each picture."""
     settings: Settings = Settings()
-    later: tuple[Settings, ...] = Field(default=(), max_length=100)
+    later: tuple[Settings, ...] = Field(default=(), max_length=STAGES)
     """Settings of the further stages of a cascade, in their order."""
 
     def only(self, *indices: int) -> Self:

@@ -112,8 +112,11 @@ class PictureClip(Model):
         """No classes: what it knows are texts."""
         return (), None
 
-    def look_at(self, x: Tensor, level: Level = CLEAN) -> tuple[Tensor, list[Tensor]]:
-        """Embedding [B, E] and feature maps, differentiable in x. Other sizes are resized, of clean pictures alone."""
+    def look_at(self, x: Tensor, level: Level = CLEAN, maps: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """Embedding [B, E] and feature maps, differentiable in x. Other sizes are resized, of clean pictures alone.
+
+        maps: False is faster, and gives none.
+        """
         noised, size = self.config.noised, self.config.size
         assert noised or level == CLEAN, "a CLIP of clean pictures knows no noise"
         if tuple(x.shape[2:]) != size:
@@ -121,12 +124,12 @@ class PictureClip(Model):
             x = F.interpolate(x, size, mode="bicubic", antialias=True)
         time = network_times(x, level) if noised else None
         factor, addend = _standard(self.config.mean, self.config.std, x.device)
-        embedding, maps = self.network.image(x * factor + addend, time, self.dtype)
-        return embedding, maps
+        embedding, seen = self.network.image(x * factor + addend, time, self.dtype, maps)
+        return embedding, seen
 
     def image_features(self, x: Tensor, level: Level = CLEAN) -> Tensor:
         """Embeddings [B, E] of pictures, of no particular length."""
-        return self.look_at(x, level)[0]
+        return self.look_at(x, level, maps=False)[0]
 
     def read(self, texts: Sequence[str], cut: bool = False) -> tuple[Tensor, Tensor]:
         """Tokens [B, L] and mask [B, L] of texts, as long as the longest of them.

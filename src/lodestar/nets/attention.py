@@ -25,28 +25,31 @@ The last N keys are the places of the queries; those before them are of a text.
 """
 
 
-def attend(qkv: Tensor, heads: int, layout: Layout, gather: Gather | None = None, text: Tensor | None = None) -> Tensor:
+def attend(
+    qkv: Tensor, heads: int, layout: Layout, gather: Gather | None = None, text: Tensor | None = None, first: bool = False
+) -> Tensor:
     """Multi-head attention of [B, N, 3·C] with itself, giving [B, N, C]; `gather` takes the place of softmax(q·kᵀ/√d)·v.
 
-    text: keys and values [B, L, 2·C] of a text, which stand before those of the places.
+    text: keys and values [B, L, 2·C] of a text, which stand before those of the places. first: gather for the first place
+    alone, [B, 1, C].
     """
-    batch, places, _ = qkv.shape
+    places = qkv.shape[1]
     if text is not None:
         qkv = torch.cat([_without_queries(text, heads, layout), qkv], dim=1)
-    split = partial(_split, heads=heads, layout=layout, queries=places)
+    split = partial(_split, heads=heads, layout=layout, queries=slice(1) if first else slice(-places, None))
     if gather is None and fused.attends(qkv):
         return fused.attention(qkv, split)
     if gather is None:
         # In bfloat16 on CPUs PyTorch's fused kernel has the slower backward pass; in float32 it has the faster one.
         plain = qkv.requires_grad and qkv.dtype == torch.bfloat16 and not qkv.is_cuda
         gather = _plain if plain else F.scaled_dot_product_attention
-    return gather(*split(qkv)).transpose(1, 2).reshape(batch, places, -1)
+    return gather(*split(qkv)).transpose(1, 2).flatten(2)
 
 
-def _split(qkv: Tensor, heads: int, layout: Layout, queries: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The views q [B, heads, queries, d] of the last rows, and k and v [B, heads, N, d] of all, of [B, N, 3·C]."""
+def _split(qkv: Tensor, heads: int, layout: Layout, queries: slice) -> tuple[Tensor, Tensor, Tensor]:
+    """The views q [B, heads, queries, d] of some rows, and k and v [B, heads, N, d] of all, of [B, N, 3·C]."""
     q, k, v = _heads(qkv, heads, layout, 3).unbind(0)
-    return q[:, :, -queries:], k, v
+    return q[:, :, queries], k, v
 
 
 def _without_queries(text: Tensor, heads: int, layout: Layout) -> Tensor:
@@ -182,5 +185,5 @@ class AttentionPool(nn.Module):
         """[B, C, H, W] to [B, out_channels]."""
         places = x.flatten(2).transpose(1, 2)
         places = torch.cat([places.mean(dim=1, keepdim=True), places], dim=1) + self.position.to(x.dtype)
-        out: Tensor = self.out(attend(self.qkv(places), self.heads, "qkv_first")[:, 0])
+        out: Tensor = self.out(attend(self.qkv(places), self.heads, "qkv_first", first=True)[:, 0])
         return out

@@ -47,17 +47,20 @@ class Block(nn.Module):
         self.out = Linear(width, width)
         self.up, self.down = Linear(width, 4 * width), Linear(4 * width, width)
 
-    def forward(self, x: Tensor, gather: Gather | None = None, kept: Sequence[Tensor] | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, gather: Gather | None = None, kept: Sequence[Tensor] | None = None, first: bool = False
+    ) -> Tensor:
         """gather: replacement of attention to all places, such as `earlier`. kept: keys and values of the places before, see
-        `attend_after`, for a gather that is `Masked`."""
+        `attend_after`, for a gather that is `Masked`. first: the first place alone, [B, 1, width]."""
         qkv = self.qkv(self.norm1(x))
         if self.qv_bias is not None:
             of_q, of_v = self.qv_bias.to(x.dtype).chunk(2)
             qkv = qkv + torch.cat([of_q, torch.zeros_like(of_q), of_v])
+        x = x[:, :1] if first else x
         if kept is None:
-            x = x + self.out(attend(qkv, self.heads, "qkv_first", gather))
+            x = x + self.out(attend(qkv, self.heads, "qkv_first", gather, first=first))
         else:
-            assert isinstance(gather, Masked)
+            assert isinstance(gather, Masked) and not first
             x = x + self.out(attend_after(qkv, self.heads, gather, kept))
         h = self.up(self.norm2(x))
         h = F.gelu(h) if self.activation == "gelu" else h * torch.sigmoid(1.702 * h)

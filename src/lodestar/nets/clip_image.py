@@ -28,8 +28,8 @@ class ImageTower(Network):
     """An image tower."""
 
     @abc.abstractmethod
-    def forward(self, x: Tensor, time: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-        """Embedding float32 [B, E], and feature maps float32 [B, C, H', W'], the finest first.
+    def forward(self, x: Tensor, time: Tensor | None, dtype: torch.dtype, maps: bool = True) -> tuple[Tensor, list[Tensor]]:
+        """Embedding float32 [B, E], and feature maps float32 [B, C, H', W'], the finest first; none unless `maps`.
 
         x: float32 [B, C, H, W], normalised. time: network times [B], of noise-aware towers. dtype: precision of the torso.
         """
@@ -112,18 +112,24 @@ class ViT(ImageTower):
         self.out = Linear(width, config.embed, bias=False)
         nn.init.normal_(self.out.weight, std=deviation)
 
-    def forward(self, x: Tensor, time: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
-        h = self.patch(x.to(dtype)).flatten(2).transpose(1, 2)
+    def forward(self, x: Tensor, time: Tensor | None, dtype: torch.dtype, maps: bool = True) -> tuple[Tensor, list[Tensor]]:
+        h = self._patches(x.to(dtype))
         h = torch.cat([self._start(len(x), time).to(dtype)[:, None], h], dim=1) + self.position.to(dtype)
         h = self.norm1(h)
-        maps = []
-        last = {round(len(self.blocks) * part / MAPS) for part in range(1, MAPS + 1)}
+        seen, count = [], len(self.blocks)
+        last = {round(count * part / MAPS) for part in range(1, MAPS + 1)} if maps else set()
         for number, block in enumerate(self.blocks, start=1):
-            h = block(h)
+            h = block(h, first=not maps and number == count)
             if number in last:
-                maps.append(h[:, 1:].transpose(1, 2).unflatten(2, self.grid).float())
+                seen.append(h[:, 1:].transpose(1, 2).unflatten(2, self.grid).float())
         out: Tensor = self.out(self.norm2(h[:, 0].float()))
-        return out, maps
+        return out, seen
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Embedded patches [B, places, width] of x [B, C, H, W]: the convolution, by a product, whose backward pass is faster."""
+        side = self.config.patch
+        places = x.unflatten(3, (-1, side)).unflatten(2, (-1, side)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        return F.linear(places, self.patch.weight.flatten(1).to(x.dtype))
 
     def _start(self, batch: int, time: Tensor | None) -> Tensor:
         """The first token [B, width] of every picture."""
@@ -243,7 +249,7 @@ class ResNet(ImageTower):
             yield [Bottleneck(channels if k == 0 else 4 * inner, inner, stride if k == 0 else 1) for k in range(depth)]
             channels = 4 * inner
 
-    def forward(self, x: Tensor, time: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, list[Tensor]]:
+    def forward(self, x: Tensor, time: Tensor | None, dtype: torch.dtype, maps: bool = True) -> tuple[Tensor, list[Tensor]]:
         h = x.to(dtype=dtype, memory_format=torch.channels_last)
         for conv, norm in ((self.conv1, self.norm1), (self.conv2, self.norm2), (self.conv3, self.norm3)):
             h = F.relu(norm(conv(h)))
@@ -252,15 +258,16 @@ class ResNet(ImageTower):
         if self.time is not None:
             assert time is not None, "a noise-aware tower is told the time"
             emb = F.silu(self.time(time))
-        maps = []
+        seen = []
         for number, stage in enumerate(self.stages):
             h = stage(h)
             if emb is not None:
                 scale, shift = self.film[number](emb)[:, :, None, None].to(dtype).chunk(2, dim=1)
                 h = torch.addcmul(shift, h, 1 + scale)
-            maps.append(h.float())
+            if maps:
+                seen.append(h.float())
         out: Tensor = self.pool(h.float())
-        return out, maps
+        return out, seen
 
     @property
     def hidden(self) -> Sequence[nn.Module]:

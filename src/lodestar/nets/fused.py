@@ -90,7 +90,7 @@ class _Attention(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         qkv, y, logs = ctx.saved_tensors
-        parts, given = ctx.split(qkv), torch.empty_like(qkv)
+        parts, given = ctx.split(qkv), torch.zeros_like(qkv)  # places that did not ask have queries without a gradient
         dy = gradients[0].contiguous()
         _call("attention_back_bf16", _heads(*parts), *_addresses(*parts, y, dy, logs, *ctx.split(given)))
         return given, None

@@ -45,6 +45,15 @@ class Conv2d(nn.Conv2d):
         return F.conv2d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
 
 
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """Transposed convolution over [B, C, H, W]."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        assert not isinstance(self.padding, str)
+        return F.conv_transpose2d(x, self.weight.to(x.dtype), bias, self.stride, self.padding)
+
+
 class Linear(nn.Linear):
     """Affine map of the last dimension."""
 

@@ -38,10 +38,10 @@ def cifar10() -> Run:
         task=TrainDenoiser(model=DiffusionConfig(denoiser=denoiser, schedule=Cosine()), objective=Hybrid(), label_drop=0.1),
         data=DataConfig(source="cifar10-train.parquet", transforms=Transforms(flip=True)),
         train=TrainConfig(
-            images=440_032,
+            images=300_000,
             batch_size=32,
-            optimizer=OptimizerConfig(rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine"),
-            ema=(HalfLife(images=50_000),),
+            optimizer=OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine"),
+            ema=(HalfLife(images=30_000),),
         ),
     )
 

@@ -1,4 +1,5 @@
-"""The runs that made the embedded models of `shapes`: text-to-image, inpainting, and CLIPs for guidance and for measuring.
+"""The runs that made the embedded models of `shapes`: text-to-image, inpainting, and CLIPs for guidance and for measuring; and
+the run of an upsampler.
 
 Their data is drawn as they go, so they need none. Pictures are not mirrored, as their captions tell left and right.
 """
@@ -6,10 +7,11 @@ Their data is drawn as they go, so they need none. Pictures are not mirrored, as
 from __future__ import annotations
 
 from lodestar.codecs import Embeddings
-from lodestar.conditions import ClipText, Condition, Embedding, Masked, TextCondition
+from lodestar.conditions import ClipText, Condition, Embedding, LowRes, Masked, TextCondition
 from lodestar.core.prediction import X0, Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.data import Transforms
+from lodestar.degradations import Blur
 from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import Clamp
 from lodestar.models.autoregressive import AutoregressiveConfig
@@ -75,6 +77,34 @@ def _denoise(images: int, *pictures: Condition) -> Run:
             batch_size=32,
             optimizer=_OPTIMIZER,
             ema=(HalfLife(images=20_000),),
+        ),
+    )
+
+
+def up2() -> Run:
+    """The upsampler from 32×32 to 64×64, which learns from windows; small pictures have a slight blur, and noise."""
+    whole, small = 2 * _SIZE, LowRes(size=(_SIZE, _SIZE), degradation=Blur(), augment=0.2)
+    network = UNetConfig(
+        width=32,
+        multipliers=(1, 2),
+        blocks=1,
+        attention=(),
+        norm_groups=8,
+        resample="plain",
+        in_channels=6,
+        out_channels=3,
+    )
+    denoiser = DenoiserConfig(network=network, prediction=Velocity(), channels=3, conditions=(small,))
+    return Run(
+        task=TrainDenoiser(
+            model=DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(whole, whole)), conditional=False, label_drop=0.0
+        ),
+        data=DataConfig(source="shapes", transforms=Transforms(size=(_SIZE, _SIZE), crop="random", whole=(whole, whole))),
+        train=TrainConfig(
+            images=200_000,
+            batch_size=32,
+            optimizer=OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=5_000, fall="cosine"),
+            ema=(HalfLife(images=5_000),),
         ),
     )
 
@@ -158,5 +188,5 @@ def _unclip(model: DiffusionConfig, images: int, batch_size: int, caption_drop: 
     )
 
 
-RUNS = (text, inpaint, clip, clip_noised, prior, prior_ar, decoder)
+RUNS = (text, inpaint, up2, clip, clip_noised, prior, prior_ar, decoder)
 """The runs of this file."""

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Unpack
+from typing import Any, Unpack
 
 from lodestar import bundle, library
-from lodestar.config import BatchSize, Problem, checked, parse
+from lodestar.config import BatchSize, Count, Problem, checked, parse
 from lodestar.data import Pictures, Source, ending, open_source
+from lodestar.data.captions import CAPTION
 from lodestar.evaluation import likelihood, run
+from lodestar.evaluation.captions import CaptionsOf, own_captions, read_captions
 from lodestar.evaluation.extractors import Extractor
+from lodestar.evaluation.kept import Kept, kept
 from lodestar.evaluation.likelihood import BPD, Likelihood
 from lodestar.evaluation.metrics import Metric
+from lodestar.evaluation.metrics.base import roles
 from lodestar.evaluation.reference import Reference, choose_extractor, open_reference
 from lodestar.evaluation.report import Report
 from lodestar.files import check_writable, write_text
@@ -31,6 +36,13 @@ REPORT = "report.json"
 AnyMetric = Metric | BPD
 
 
+class Measured(Asked, total=False):
+    """Settings of sampling, with captions to make pictures of."""
+
+    captions: CaptionsOf
+    """A data set whose captions are the prompts, in turn, or texts; default the held-out ones of a model of `shapes`."""
+
+
 def evaluate(
     what: str | Path | Generator | Samples | Source | Pictures,
     reference: Reference = None,
@@ -43,38 +55,74 @@ def evaluate(
     guides: Guides | None = None,
     batch_size: int = 64,
     out: str | Path | None = None,
-    **how: Unpack[Asked],
+    **how: Unpack[Measured],
 ) -> Report:
     """Measure a model, or pictures that are there, against a reference: ``print(lodestar.evaluate("cifar10", count=500))``.
 
     what: a model, loaded or by its name, run or file; or pictures: `Samples`, a folder, a parquet, .npz, .zip or tar file, or
     another form of `lodestar.data.open_source`. reference: pictures in these forms, or a file of statistics; default the
-    embedded model's. count: number of pictures to sample from a model (default 5000), classes in turn, picture k with the seed
-    `seed` + k. metrics: "frechet", "kid:1000", `lodestar.metrics.KID` …, alone or in a list; default all that extractor and
-    reference support. seeds: number of measurements, each with new seeds, for means and 95 % intervals. extractor: an extractor
-    of features, or its name; default the package's, and Inception with a published reference. guides, how: as in `sample`, and
-    for a model alone. out: a folder for report.json, and pictures beside their neighbours where the metric is "nearest". Progress
-    goes to standard error. Raises Problem.
+    embedded model's, else the pictures of `captions`. count: number of pictures to sample from a model (default 5000), classes
+    and captions in turn, picture k with the seed `seed` + k. metrics: "frechet", "kid:1000", `lodestar.metrics.KID` …, alone or
+    in a list; default all that extractor and reference support. "caption" and "clip_score" compare pictures with their prompts,
+    and need no reference. seeds: number of measurements, each with new seeds, for means and 95 % intervals. extractor: an
+    extractor of features, or its name; default the package's, and Inception with a published reference. guides, how: as in
+    `sample`, and for a model alone, but for the CLIP of "clip_score". captions: prompts of a model, or of pictures without
+    their own. out: a folder for report.json, and pictures beside their neighbours where the metric is "nearest". Progress goes to
+    standard error. Raises Problem.
     """
-    chosen, asked = _of_features(read_metrics(metrics)), settings(**how)
-    check_given(guides or {}, asked.guidance)
+    captions = how.pop("captions", None)
+    chosen, asked = of_pictures(read_metrics(metrics)), settings(**how)
+    check_given(guides or {}, asked.guidance, roles(chosen or ()))
     model = opened(what)
     if model is None:
         refuse_idle({"count": count is not None, "seeds": seeds > 1, "seed": seed, **settled(asked)})
     if out is not None:
         check_writable(Path(out) / REPORT)
-    measured_with = choose_extractor(extractor, reference, None if model is None else model.device)
     how_measured = run.Measurement(metrics=chosen, batch_size=batch_size, repeats=seeds, out=None if out is None else Path(out))
+    check_compared(how_measured, reference, extractor)
+    device = None if model is None else model.device
+    measured_with = choose_extractor(extractor, reference, device) if how_measured.features else None
     if model is None:
-        report = _of_pictures(what, reference, measured_with, how_measured)
+        report = _of_pictures(what, reference, measured_with, captions, guides, how_measured)
     else:
-        size = (model.shape[1], model.shape[2])
-        source = open_reference(reference, model.name, measured_with, size, metrics=chosen, batch_size=batch_size)
         count = COUNT if count is None else count
+        how_measured, otherwise = captioned(how_measured, captions, model, count, guides)
+        source = compared_with(reference, model, measured_with, how_measured, otherwise)
         report = run.evaluate(model, source, measured_with, asked, count=count, seed=seed, guides=guides, run=how_measured)
     if out is not None:
         write_text(Path(out) / REPORT, report.to_json() + "\n")
     return report
+
+
+def check_compared(how: run.Measurement, reference: Reference, extractor: str | Path | Extractor | None) -> None:
+    """Raise Problem for a reference or an extractor without a metric of features."""
+    for name, given in (("reference", reference), ("extractor", extractor)):
+        if given is not None and not how.features:
+            kinds = ", ".join(metric.kind for metric in how.prompted)
+            raise Problem(f"{name} has no effect on {kinds}: pictures are compared with their prompts alone: leave it out")
+
+
+def captioned(
+    how: run.Measurement, captions: CaptionsOf, model: Generator, count: int, guides: Guides | None
+) -> tuple[run.Measurement, CaptionsOf]:
+    """Settings with captions, given ones or those of a model's training, and the captions' data set. Raises Problem."""
+    captions = own_captions(model) if captions is None else captions
+    if captions is None:
+        return how, None
+    found = read_captions(captions, checked("count", count, Count)).within(model, guides)
+    return replace(how, captions=found), captions if found.spec else None
+
+
+def compared_with(
+    reference: Reference, model: Generator, extractor: Extractor | None, how: run.Measurement, captions: CaptionsOf
+) -> Source | Kept | None:
+    """The reference of a model: the one given, else its own, else the pictures of captions; None without an extractor."""
+    if extractor is None:
+        return None
+    if reference is None and captions is not None and kept(model.name) is None:
+        reference = captions
+    size = (model.shape[1], model.shape[2])
+    return open_reference(reference, model.name, extractor, size, metrics=how.features, batch_size=how.batch_size)
 
 
 def bpd(
@@ -145,17 +193,44 @@ def read_metrics(given: str | AnyMetric | Sequence[str | AnyMetric] | None) -> l
     return [parse("metric", each, AnyMetric) if isinstance(each, str) else each for each in listed]
 
 
-def _of_features(metrics: list[AnyMetric] | None) -> list[Metric] | None:
+def of_pictures(metrics: list[AnyMetric] | None) -> list[Metric] | None:
+    """Metrics of pictures. Raises Problem for the metric bpd."""
     if any(isinstance(each, BPD) for each in metrics or ()):
-        raise Problem("metric bpd is of pictures under a model, and not of features: lodestar.bpd(model, pictures) measures it")
+        raise Problem(
+            "metric bpd is of pictures under a model, and no metric of pictures alone: lodestar.bpd(model, pictures) measures it"
+        )
     return metrics  # type: ignore[return-value]
 
 
 def _of_pictures(
-    what: str | Path | Generator | Samples | Source | Pictures, reference: Reference, extractor: Extractor, how: run.Measurement
+    what: str | Path | Generator | Samples | Source | Pictures,
+    reference: Reference,
+    extractor: Extractor | None,
+    captions: CaptionsOf,
+    guides: Guides | None,
+    how: run.Measurement,
 ) -> Report:
     assert not isinstance(what, Generator)
-    pictures = open_source(what, channels=extractor.channels, labels=False)
-    made_by = what.origin.name if isinstance(what, Samples) else None
-    source = open_reference(reference, made_by, extractor, pictures.size, metrics=how.metrics, batch_size=how.batch_size)
-    return run.evaluate_pictures(pictures, source, extractor, batch_size=how.batch_size, metrics=how.metrics, out=how.out)
+    if captions is not None and not how.prompted:
+        raise Problem("captions have no effect on pictures that are there already, but for metrics caption and clip_score")
+    pictures = pictures_of(what, extractor, bool(how.prompted) and captions is None)
+    if captions is not None:
+        how = replace(how, captions=read_captions(captions, len(pictures)))
+    made_by, against = what.origin.name if isinstance(what, Samples) else None, None
+    if extractor is not None:
+        against = open_reference(reference, made_by, extractor, pictures.size, metrics=how.features, batch_size=how.batch_size)
+    return run.evaluate_pictures(pictures, against, extractor, guides=guides, run=how)
+
+
+def pictures_of(what: str | Path | Samples | Source | Pictures, extractor: Extractor | str | None, prompts: bool) -> Source:
+    """Pictures to be measured; prompts: with their captions. Raises Problem."""
+    channels = extractor.channels if extractor is not None and not isinstance(extractor, str) else None
+    return open_source(_with_prompts(what) if prompts else what, channels=channels, labels=False, captions=prompts)
+
+
+def _with_prompts(what: str | Path | Samples | Source | Pictures) -> Any:
+    """Samples as pictures with their prompts; others as they are."""
+    if not isinstance(what, Samples):
+        return what
+    texts = (ask.text for ask in what.request.asks)
+    return [{"image": picture, CAPTION: text} for picture, text in zip(what, texts, strict=True)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,14 +13,14 @@ import torch
 from rich.console import Console
 
 from lodestar import checkpoint, library
-from lodestar.config import BatchSize, Count, Problem, checked
+from lodestar.config import BatchSize, Count, Note, Problem, checked
 from lodestar.evaluation.optimize import FINE, SEED, Search
 from lodestar.evaluation.report import Tabular
 from lodestar.files import check_writable
 from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.guide import Guides, check_given, chosen
+from lodestar.generators.guide import Guides, check_given, chosen, given_guides
 from lodestar.generators.optima import Optimum, noted
-from lodestar.generators.request import settings
+from lodestar.generators.request import Prompts, settings
 from lodestar.nets.int8 import between
 from lodestar.training.table import Row, laid_out
 
@@ -54,6 +55,9 @@ class Solved(TypedDict, total=False):
     sampler: Any
     guidance: Any
     clamp: bool
+    prompt: Any
+    cut_prompt: bool
+    reference: Any
 
 
 @contextmanager
@@ -82,21 +86,26 @@ def plan(
     """Optimise a model's plans of few steps: the noise levels to visit (`lodestar.evaluation.optimize`).
 
     model: loaded, or its name, run or file; a loaded one then samples with ``steps="optimized:8"``. steps: numbers of steps.
-    guides, how: as in `sample`; each sampler and guidance has plans of its own. fine: the plan of many steps whose pictures few
+    guides, how: as in `sample`; each sampler and guidance has plans of its own, and so have pictures of prompts, for a model
+    that knows texts. fine: the plan of many steps whose pictures few
     steps are to end at. count: pictures in the search, whose seeds begin at `seed`; half as many more measure the result. out: a
     file to write, the model with the plans in its card; the model's own file is allowed. Progress goes to standard error; a
     model in int8 is searched in the format of what is between. Raises Problem.
     """
     wanted = [checked("steps", each, int) for each in ([steps] if isinstance(steps, int) else steps)]
+    prompts, reference = Prompts.of(how.pop("prompt", None), how.pop("cut_prompt", False)), how.pop("reference", None)
     asked = settings(**how, steps=fine)
-    check_given(guides or {}, asked.guidance)
     network = model if isinstance(model, Diffusion) else library.load_diffusion(model)
+    given = given_guides(guides, None if reference is None else network.reference(reference))
+    check_given(given, asked.guidance)
+    if network.config.denoiser.text is not None and not prompts.texts:
+        warnings.warn(Note("this model knows texts: without prompts, plans are optimised for pictures of none"), stacklevel=2)
     if out is not None:
         _check(Path(out))
     console = Console(stderr=True)
     search = Search(
         network, asked, lambda line: console.print(line, markup=False, highlight=False),
-        chosen(asked.guidance, guides or {}, network.companions), checked("count", count, Count), seed,
+        chosen(asked.guidance, given, network.companions), prompts, checked("count", count, Count), seed,
         checked("batch size", batch_size, BatchSize),
     )  # fmt: skip
     with _smooth(network):

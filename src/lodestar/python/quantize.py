@@ -38,10 +38,11 @@ def quantize(
 ) -> Path:
     """Write a model with the ranges of its activations, with which it can sample in int8; returns the file's path.
 
-    model: a diffusion model with a U-Net, by name, run or file. data: pictures, as for `lodestar.train`, of which `count` are
-    taken, the seed `seed` telling which, and noised to the levels of the plan `steps`; between them ranges are linear in network
-    time. out: the new file, ending in .safetensors; weights are copied as they are, and in the other number formats its pictures
-    are the same. Raises Problem: a model that has ranges, another kind of network, a file that is there already.
+    model: a diffusion model with a U-Net, by name, run or file. data: pictures, as for `lodestar.train`, with captions where the
+    model knows texts, of which `count` are taken, the seed `seed` telling which, and noised to the levels of the plan `steps`;
+    between them ranges are linear in network time. out: the new file, ending in .safetensors; weights are copied as they are, and
+    in the other number formats its pictures are the same. Raises Problem: a model that has ranges, another kind of network, a
+    file that is there already.
     """
     return quantized(model, data, out, count=count, steps=steps, seed=seed, batch_size=batch_size, device=device)[0]
 
@@ -61,7 +62,8 @@ def quantized(
     exact = library.load_diffusion(name, device, "float32")
     network_of(exact)
     channels, *size = exact.shape
-    source = open_source(data, size=(size[0], size[1]), channels=channels, labels=None)
+    captioned = exact.config.denoiser.text is not None
+    source = open_source(data, size=(size[0], size[1]), channels=channels, labels=None, captions=captioned)
     with progress(f"quantizing {name}", count) as tick:
         times, ranges = find_ranges(exact, source, steps, count=count, seed=seed, batch_size=batch_size, tick=tick)
     header, tensors = checkpoint.load(library.find(name))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Any, Unpack
 from lodestar import library
 from lodestar.evaluation.axes import Axis, axis, parse_axis, parse_guidances
 from lodestar.evaluation.extractors import Extractor
-from lodestar.evaluation.reference import Reference, choose_extractor, open_reference
+from lodestar.evaluation.metrics import Metric
+from lodestar.evaluation.metrics.base import roles
+from lodestar.evaluation.reference import Reference, choose_extractor
 from lodestar.evaluation.report import Tabular
 from lodestar.evaluation.run import Measurement
-from lodestar.evaluation.sweep import Row
+from lodestar.evaluation.sweep import DETAILS, Row
 from lodestar.evaluation.sweep import sweep as run
 from lodestar.generators.base import Generator
 from lodestar.generators.guide import Guides, check_given
-from lodestar.generators.request import Asked, settings
+from lodestar.generators.request import settings
 from lodestar.guidance import Guidance
+from lodestar.python.evaluate import Measured, captioned, check_compared, compared_with, of_pictures, read_metrics
 from lodestar.training.table import laid_out
 
 if TYPE_CHECKING:
@@ -38,9 +41,15 @@ class Swept(Tabular):
 
     def table(self) -> Table:
         """For a person: the values, and their numbers."""
-        told = {name: name.replace("_", " ") for name in self.rows[0].numbers if name not in ("score_std", "seconds")}
+        told = {name: name.replace("_", " ") for name in self.rows[0].numbers if name not in DETAILS}
         cells = [dict(zip(self.names, row.values, strict=True)) | {name: row.numbers[name] for name in told} for row in self.rows]
         return laid_out(cells, {name: name for name in self.names} | told)
+
+
+class Sweeping(Measured, total=False):
+    """Settings of sampling, with captions to make pictures of, and metrics."""
+
+    metrics: str | Metric | Sequence[str | Metric] | None
 
 
 def sweep(
@@ -55,23 +64,27 @@ def sweep(
     guides: Guides | None = None,
     batch_size: int = 64,
     out: str | Path | None = None,
-    **how: Unpack[Asked],
+    **how: Unpack[Sweeping],
 ) -> Swept:
     """Measure a model over one or two settings: ``lodestar.sweep("cifar10", over={"scale": [1, 2, 4]}, guidance="cfg")``.
 
     over: settings and their values (`lodestar.evaluation.axes`), as a mapping or in text ("scale=1,2,4"). count: pictures at each
     value. out: a folder (default ``out/sweep-NAME``) for sweep.csv, sweep.png and a grid of samples for each value; a sweep that
-    stands there goes on. The rest is as in `lodestar.evaluate`; the metrics are those of the plot. Raises Problem.
+    stands there goes on. The rest is as in `lodestar.evaluate`; metrics are some of frechet, score, precision_recall (default
+    these), caption and clip_score. Raises Problem.
     """
     network = model if isinstance(model, Generator) else library.load_diffusion(model)
+    captions, metrics = how.pop("captions", None), of_pictures(read_metrics(how.pop("metrics", None)))
     asked, swept = settings(**how), axes(over)
-    check_given(guides or {}, (*asked.guidance, *swept_guidance(swept)))
-    measured_with = choose_extractor(extractor, reference, network.device)
-    source = open_reference(reference, network.name, measured_with, (network.shape[1], network.shape[2]))
+    check_given(guides or {}, (*asked.guidance, *swept_guidance(swept)), roles(metrics or ()))
+    measured_by = Measurement(metrics=metrics, batch_size=batch_size, repeats=seeds)
+    check_compared(measured_by, reference, extractor)
+    measured_with = choose_extractor(extractor, reference, network.device) if measured_by.features else None
+    measured_by, otherwise = captioned(measured_by, captions, network, count, guides)
+    source = compared_with(reference, network, measured_with, measured_by, otherwise)
     folder = Path("out") / f"sweep-{Path(network.name).stem or 'model'}" if out is None else Path(out)
     rows = run(
-        network, source, measured_with, folder, over=swept, how=asked, count=count, seed=seed, guides=guides,
-        run=Measurement(batch_size=batch_size, repeats=seeds),
+        network, source, measured_with, folder, over=swept, how=asked, count=count, seed=seed, guides=guides, run=measured_by,
     )  # fmt: skip
     return Swept(tuple(one.name for one in swept), tuple(rows), folder)
 

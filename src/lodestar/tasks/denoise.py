@@ -12,7 +12,8 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from lodestar.conditions import Ask, LabelCondition, Masked, Texts
+from lodestar.conditions import Ask, LabelCondition, LowRes, Masked, Texts
+from lodestar.conditions.text import STYLES
 from lodestar.config import Problem
 from lodestar.core.draws import AnyLevels, Drawn, Uniform
 from lodestar.data.batch import Batch, DataFacts
@@ -69,10 +70,13 @@ class TrainDenoiser(Task):
         if denoiser.network.ranged:
             raise Problem("task.model.denoiser.network.ranges are not trained: lodestar quantize finds them afterwards")
         check_size(facts.size, denoiser.network)
-        # An upsampler keeps its factor: the data's size is that of the large pictures.
-        small = None if denoiser.low_res is None else _scaled(denoiser.low_res, self.model.size, facts.size)
         names = facts.names if self.conditional else None
-        usual = {each.kind: each for each in conditions(None if names is None else len(names), small)}
+        usual = {each.kind: each for each in conditions(None if names is None else len(names))}
+        if isinstance(small := denoiser.condition("low_res"), LowRes):
+            # An upsampler keeps its factor: the data's size is that of the large pictures.
+            small = small.replace(size=_scaled(small.size, self.model.size, facts.size))
+            small.degradation.check(facts.channels, facts.size, small.size)
+            usual["low_res"] = small
         if self.captions:
             text = self._text(facts)
             usual[text.kind] = text
@@ -93,7 +97,9 @@ class TrainDenoiser(Task):
         assert text is not None
         if not facts.captions:
             raise Problem("captions are missing: this run is told texts, and its data has none")
-        return text.settled(facts.texts)
+        if len(facts.styles) > STYLES:
+            raise Problem(f"data.style_column: {len(facts.styles):,} styles are in the data, and {STYLES:,} is the most")
+        return text.settled(facts.texts).replace(styles=facts.styles or text.styles)
 
     def _check_loss(self) -> None:
         """Raise Problem where objective, levels, prediction and variance mean nothing together."""
@@ -182,6 +188,11 @@ class DenoiseLearner(Learner):
             self._captions = tuple(map(str, batch.fields["caption"]))
         if any(isinstance(condition, Masked) for condition in known):
             fields["mask"] = rng.draw(partial(holes, size=(x0.shape[2], x0.shape[3])))
+        if isinstance(small := self.model.denoiser.config.condition("low_res"), LowRes):
+            # Pictures in training may be windows of those that the model is for.
+            size = _scaled(small.size, self.model.config.size, (x0.shape[2], x0.shape[3]))
+            made = small.degradation(x0, rng.draw(small.degradation.draw), size)
+            fields["low_res"] = small.noised(made, small.augment * rng.uniform(), rng.normal(*made.shape[1:]))
         return {condition.kind: condition.seen(fields, x0) for condition in known}, keeps
 
     def check(self) -> None:

@@ -47,7 +47,7 @@ def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:
     if source.captioned and transforms.flip:
         told = f"{source.spec}: data.transforms.flip mirrors pictures, and not the left and right of their captions"
         warnings.warn(Note(told), stacklevel=2)
-    size = transforms.result_size(source.size)
+    size = transforms.applied_size(source.size)
     fitted = None if transforms.size is None else size
     if data.held_out:
         kept, apart = divide(len(source), data.held_out)

@@ -55,9 +55,9 @@ def train(
     run = given.named(run, source, held_out)
     run, source, held_out = joined(run, source, held_out, device)
     transforms = run.data.transforms
-    size = transforms.result_size(source.size)
+    size = transforms.applied_size(source.size)
     texts = partial(captions_of, source) if source.captioned else None
-    facts = DataFacts(source.channels, size, source.names, source.captioned, texts, source.embeddings, source)
+    facts = DataFacts(source.channels, size, source.names, source.captioned, texts, source.styles, source.embeddings, source)
     run = run.replace(task=run.task.resolve(facts))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):

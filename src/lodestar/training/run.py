@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from lodestar.config import Config, Seed
 from lodestar.data import Transforms
 from lodestar.tasks import AnyTask, OptimizerConfig, TrainDenoiser
+from lodestar.tasks.base import check_size
 from lodestar.training.ema import AnyProfile, HalfLife
 
 
@@ -106,4 +107,9 @@ class Run(Config):
         pairing = self.task.pairing if isinstance(self.task, TrainDenoiser) else "independent"
         if pairing != "independent" and self.train.microbatch is not None:
             raise ValueError(f"task.pairing is {pairing!r}, of the whole batch: train.microbatch must be null")
+        if (window := self.data.transforms.window) is not None:
+            denoiser = self.task.model.denoiser if isinstance(self.task, TrainDenoiser) else None
+            if denoiser is None or denoiser.low_res is None:
+                raise ValueError("data.transforms.whole is for upsamplers, which make the whole of what they learn of windows")
+            check_size(window, denoiser.network)
         return self

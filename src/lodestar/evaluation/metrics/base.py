@@ -1,14 +1,16 @@
-"""The base of metrics."""
+"""The bases of metrics: of features, and of pictures beside their prompts."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar, TypeVar
 
 from torch import Tensor
 
 from lodestar.config import Config, Problem
+from lodestar.evaluation.repeats import Share
 from lodestar.evaluation.statistics import Part, Statistics
+from lodestar.generators.guide import Guide
 
 T = TypeVar("T")
 
@@ -20,9 +22,31 @@ WORDS: dict[Part, str] = {
 }
 """Names of the parts in messages."""
 
+Marker = Callable[[Tensor, Sequence[str]], Tensor]
+"""A judge of pictures uint8 [B, 3, H, W] and their prompts: marks float64 [B, K]."""
+
+
+class PromptedMetric(Config):
+    """A metric of pictures beside their prompts, which marks each picture by itself; called with all marks."""
+
+    kind: str
+    roles: ClassVar[tuple[str, ...]] = ()
+    """Roles of guides, the first of which that is there gives the marks; none needs no guide."""
+
+    def marker(self, guide: Guide | None) -> Marker:
+        """The judge of pictures. guide: in the first role there is. Raises Problem without a guide that suits."""
+        raise NotImplementedError
+
+    def check(self, prompt: str) -> None:
+        """Raise Problem for a prompt with which no picture can be compared."""
+
+    def __call__(self, marks: Tensor) -> Mapping[str, float | Share]:
+        """The metric's numbers, of marks [N, K]."""
+        raise NotImplementedError
+
 
 class BaseMetric(Config):
-    """A metric: called with the statistics of the generated pictures and of the reference, it returns numbers by name."""
+    """A metric of features: called with the statistics of the generated pictures and of the reference, it returns numbers."""
 
     kind: str
     needs: ClassVar[Part]
@@ -70,3 +94,8 @@ def needed(metrics: Sequence[BaseMetric]) -> set[Part]:
 def compared(metrics: Sequence[BaseMetric]) -> set[Part]:
     """Required parts of the reference's statistics."""
     return {metric.needs for metric in metrics if metric.compares}
+
+
+def roles(metrics: Sequence[BaseMetric | PromptedMetric]) -> tuple[str, ...]:
+    """Roles of guides that these metrics can use."""
+    return tuple(dict.fromkeys(role for metric in metrics if isinstance(metric, PromptedMetric) for role in metric.roles))

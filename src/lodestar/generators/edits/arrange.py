@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,16 +32,21 @@ def gather(
     pictures: Any,
     mask: Any = None,
     chosen: Sequence[int] = (),
+    keeps_size: bool = False,
 ) -> Material:
     """The pictures, brought to a shape [C, H, W], and the mask, to a size [H, W], of an edit.
 
     pictures: a tensor uint8 [P, C, H, W] of this shape; a file, folder or album, a PIL picture or an array uint8 [H, W, C], or
-    several of them. mask: a file, or bool [H, W]. chosen: only these of the pictures, by number. Raises Problem.
+    several of them. mask: a file, or bool [H, W]. chosen: only these of the pictures, by number. keeps_size: the pictures keep
+    their size, which is one for all. Raises Problem.
     """
     if isinstance(pictures, Tensor):
         return Material(pictures, _mask(mask, size, ()))
     listed_pictures = list(pictures) if isinstance(pictures, Sequence) and not isinstance(pictures, str) else [pictures]
-    read = read_pictures(listed_pictures, shape[0], shape[1:], chosen)
+    read = read_pictures(listed_pictures, shape[0], None if keeps_size else shape[1:], chosen)
+    if other := next((each for each in read if each.size != read[0].size), None) if keeps_size else None:
+        sizes = [f"{each.name} is {each.size[0]}×{each.size[1]}" for each in (read[0], other)]
+        raise Problem(f"pictures of one size at a time (or --fit, fit=True in Python, for the model's): {' and '.join(sizes)}")
     images = [torch.from_numpy(picture.image.copy()) for picture in read]
     labels = tuple(picture.label for picture in read if picture.label is not None)
     return Material(
@@ -91,7 +97,7 @@ def arrange(
         if how.enlarges and label is None and model.classes(guides)[1] is not None:
             label = _told(model, material)
         if how.enlarges and not prompts.texts:
-            prompts = Prompts(material.texts, cut=True)
+            prompts = replace(prompts, texts=material.texts, cut=True)
         wanted = model.wanted(label or ["none"], prompts, None, guides)
         origins = _origins(model, how, origin, pictures, guides)
     if seed and not how.draws(pictures):

@@ -68,16 +68,19 @@ class EditJob:
     """The noise, of which nothing has been drawn."""
     steps: Sequence[Transition]
     sampler: Sampler
+    at_once: int = 32
+    """The most tiles that are estimated at once, of one picture."""
 
     @property
     def sources(self) -> Tensor:
         """The picture that each result is made of [B, C, H, W]."""
         return self.pictures[self.request.sources]
 
-    def start(self) -> Tensor:
-        """Initial noise of sampling: each result's first draw [B, C, H, W]."""
+    def start(self, size: Sequence[int] | None = None) -> Tensor:
+        """Initial noise of sampling: each result's first draw [B, C, H, W]. size: height and width; default the model's."""
         model = self.guided.model
-        return self.noise.start(model.space, model.device) * model.config.schedule.start_sigma
+        shape = model.space if size is None else (model.space[0], *size)
+        return self.noise.start(shape, model.device) * model.config.schedule.start_sigma
 
     def denoise(self, asks: Sequence[Ask], guidance: bool = True) -> Denoise:
         """A `Denoise` of what is asked, with the guidance of the request or without."""
@@ -104,6 +107,11 @@ class Edit(Config, abc.ABC):
     @property
     def enlarges(self) -> bool:
         """True if the pictures are small, of the input size of an upsampler."""
+        return False
+
+    @property
+    def keeps_size(self) -> bool:
+        """True if the pictures may have any size."""
         return False
 
     def draws(self, pictures: int) -> bool:

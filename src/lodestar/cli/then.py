@@ -1,0 +1,129 @@
+"""The option `--then`: further stages of a cascade, each a model with settings of its own in one text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lodestar.cli.options import Sampling, Solving, known_roles
+from lodestar.config import Problem, nearest
+
+if TYPE_CHECKING:
+    from lodestar.generators.base import Generator
+    from lodestar.generators.cascade import Stage
+    from lodestar.generators.request import Asked
+
+_NUMBERS = ("clamp", "temperature", "reuse", "augment")
+"""Settings that are one number or truth value."""
+_LISTED = ("sampler", "guidance")
+"""Settings whose values may have settings of their own after commas."""
+
+
+@dataclass(frozen=True)
+class Cascading:
+    """Options of the commands that take a cascade."""
+
+    then: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--then",
+            help="An upsampler that enlarges the pictures, with settings of its own: MODEL,steps=fast27,sampler=ddim,"
+            "guidance=cfg:3 (also clamp, temperature, reuse, augment, classifier=MODEL). Repeatable: in series.",
+        ),
+    ] = None
+
+    def onto(self, first: Generator, options: Solving) -> Generator:
+        """The model with the further stages after it; alone where there are none. Raises Problem."""
+        if not self.then:
+            return first
+        from lodestar.generators.cascade import Cascade
+
+        return Cascade([first, *(further.stage() for further in [read(text, options) for text in self.then])])
+
+    def last(self, model: str) -> str:
+        """The name of the last stage's model; `model` is the first's."""
+        return _split(self.then[-1])[0] if self.then else model
+
+
+@dataclass(frozen=True)
+class Further(Sampling):
+    """A further stage, as options have it."""
+
+    model: str = ""
+    augment: float = 0.0
+
+    def asked(self) -> Asked:
+        return super().asked() | {"augment": self.augment}
+
+    def option(self, role: str) -> str:
+        return f"--then {self.model},…,{role}=MODEL"
+
+    def _given(self) -> dict[str, tuple[str, str]]:
+        named = (text.partition("=") for text in self.guide or ())
+        return {role: (f"{role}={name}", name) for role, _, name in named}
+
+    def stage(self) -> Stage:
+        """The stage, loaded. Raises Problem."""
+        from lodestar.generators.cascade import Stage, further
+        from lodestar.library import load_diffusion
+
+        with _named(self.model):
+            how = further(**self.asked())
+            model = load_diffusion(self.model, self.device, self.precision)
+            return Stage(model, guides=self.guides(self.model, how.guidance), **self.asked())
+
+
+def read(text: str, options: Solving) -> Further:
+    """A further stage in text: ``MODEL,name=value,…``; device and precision are those of the options. Raises Problem."""
+    from lodestar.config import edit
+    from lodestar.generators.request import Settings
+
+    model, given = _split(text)
+    with _named(model):
+        numbers = edit(Settings(), [f"{name}={values[0]}" for name, values in given.items() if name in _NUMBERS])
+        return Further(
+            model=model, guidance=given.get("guidance"), sampler=_one(given, "sampler"), steps=_one(given, "steps"),
+            guide=[f"{role}={value}" for role in known_roles() for value in given.get(role, ())],
+            clamp=numbers.clamp, temperature=numbers.temperature, reuse=numbers.reuse, augment=numbers.augment,
+            device=options.device, precision=options.precision,
+        )  # fmt: skip
+
+
+def _split(text: str) -> tuple[str, dict[str, list[str]]]:
+    """The model of a stage, and its settings by name. Raises Problem."""
+    model, *parts = re.split(r",(?=\w+=)", text)
+    known = ("steps", *_LISTED, *_NUMBERS, *known_roles())
+    given: dict[str, list[str]] = {}
+    last = ""
+    for part in parts:
+        name, _, value = part.partition("=")
+        if name not in known and last in _LISTED:
+            given[last][-1] += f",{part}"
+            continue
+        if name not in known:
+            raise Problem(f"--then {text}: unknown setting {name!r}: choose from {', '.join(known)}{nearest(name, known)}")
+        if name in given and name != "guidance":
+            raise Problem(f"--then {text}: {name} is given twice")
+        last = name
+        given.setdefault(name, []).append(value)
+    if not model:
+        raise Problem(f"--then {text!r}: write it as MODEL,steps=20,guidance=cfg:3; the model is missing")
+    return model, given
+
+
+def _one(given: dict[str, list[str]], name: str) -> str | None:
+    return given[name][0] if name in given else None
+
+
+@contextmanager
+def _named(model: str) -> Iterator[None]:
+    """Names the stage in the Problems that are raised within."""
+    try:
+        yield
+    except Problem as problem:
+        raise Problem(f"--then {model}: {problem}") from None
