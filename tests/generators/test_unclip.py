@@ -25,7 +25,7 @@ from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.priors import Autoregressive, DiffusionPrior
 from lodestar.generators.request import Settings, seeded
 from lodestar.generators.unclip import UnClip
-from lodestar.images import save_png
+from lodestar.images import load_png, save_png
 from lodestar.models.autoregressive import AutoregressiveConfig
 from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.nets.clip import ClipConfig, TextTowerConfig
@@ -350,3 +350,18 @@ def test_a_decoder_of_karlo_s_form_is_told_the_text_too(parts: Path, tmp_path: P
     assert not torch.equal(model.sample(count=1, steps=2).images, first)
     with pytest.raises(Problem, match="more than this CLIP's 80 tokens"):
         model.sample(prompt="a" * 100, **how)
+
+
+def test_karlo_s_upsampler_enlarges_what_the_decoder_makes(parts: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    arguments = {"channels": 8, "depth": 1, "channels_multiple": (1, 2), "dropout": 0.0}
+    upsampler = Diffusion(karlo.upsampler(arguments, size=32, small=16))
+    for parameter in upsampler.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    then = str(upsampler.save(tmp_path / "upsampler.safetensors"))
+    out = tmp_path / "out"
+    asked = ["--prompt", "a red circle", "--steps", "2", "--precision", "float32", "--then", then]
+    assert run(["sample", str(parts / "all.bundle.json"), *asked, "--out", str(out)]) == 0
+    assert load_png(out / "00000.png").shape == (3, 32, 32)
+    assert run(["remake", str(out), "--picture", "0", "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "00000.png").read_bytes() == (out / "00000.png").read_bytes()
