@@ -206,6 +206,7 @@ class Bound:
     ) -> None:
         self.denoiser, self.signals, self.null, self.composition, self.gather = denoiser, signals, null, composition, gather
         self.every, self._calls, self._asked, self._kept = 1, 0, "", Kept()
+        self._joined: Signals | None = None
 
     def reusing(self, every: int) -> Self:
         """The denoiser for one run of sampling: one in so many evaluations is whole, and the others reuse its deep features.
@@ -246,7 +247,9 @@ class Bound:
     def _both(self, x: Tensor, level: Level, asked: str) -> tuple[Estimate, Estimate]:
         assert self.null is not None, "this model was never trained without its conditions"
         each = x if self.composition is None else x[self.composition.rows]
-        signals = self.signals.beside(self.null)
+        if self._joined is None:
+            self._joined = self.signals.beside(self.null)
+        signals = self._joined
         both = self.denoiser.output(torch.cat([each, x]), level, signals, self.gather, self._reused(asked))
         count, prediction = len(each), self.denoiser.config.prediction
         conditional, unconditional = (

@@ -21,6 +21,7 @@ from lodestar.config import from_json
 from lodestar.denoiser import DenoiserConfig
 from lodestar.files import read_json, reading, regular
 from lodestar.generators.optima import CARD, optima
+from lodestar.models.autoregressive import AutoregressiveConfig
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
@@ -117,6 +118,9 @@ def _model(table: Table, header: checkpoint.Header, file: Path, size: str) -> No
             _pictures(table, config.size, None, image, image.in_channels)
             _row(table, "sees", f"noised pictures ({config.schedule.kind} schedule)" if config.noised else "clean pictures")
             _row(table, "reads", f"texts of up to {text.context} tokens of {text.vocabulary:,} ({config.tokenizer.kind})")
+        case AutoregressiveConfig() as config:
+            codes = f"{config.network.codes} codes of {config.network.buckets} values"
+            _row(table, "makes", f"embeddings of CLIP {config.text.space or 'not known'}, in {codes}")
 
 
 def _run(table: Table, folder: Path) -> None:

@@ -27,11 +27,11 @@ from lodestar.generators.editor import Editor
 from lodestar.generators.guide import Guide
 from lodestar.generators.unclip import UnClip, is_unclip
 from lodestar.guidance import REFERENCE
+from lodestar.models.autoregressive import AutoregressiveConfig, AutoregressivePrior
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.first import upgraded
-from lodestar.models.prior_ar import AutoregressiveConfig, AutoregressivePrior
 from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
 
 MODEL = "model.safetensors"
@@ -51,7 +51,7 @@ KINDS: dict[str, Kind] = {
     "diffusion": Kind(DiffusionConfig, Diffusion),
     "classifier": Kind(ClassifierModelConfig, PictureClassifier),
     "clip": Kind(ClipModelConfig, PictureClip),
-    "prior_ar": Kind(AutoregressiveConfig, AutoregressivePrior),
+    "autoregressive": Kind(AutoregressiveConfig, AutoregressivePrior),
     "autoencoder": Kind(AutoencoderCodec, Autoencoder),
     "vqvae": Kind(VQVAECodec, VQVAE),
 }
@@ -138,7 +138,7 @@ def load_generator(name: str | Path, device: str | torch.device | None = None, d
     """Load a generator of pictures; see `load`. Raises Problem for a model of anything else."""
     model = load(name, device, dtype=dtype)
     if not isinstance(model, Generator):
-        raise Problem(f"{name} holds a {model.config.kind}, which makes no pictures")
+        raise Problem(f"{name} holds a {model.config.kind}, and a diffusion is needed")
     if isinstance(model, Diffusion) and isinstance(model.config.codec, Embeddings):
         raise Problem(f"{name} makes embeddings and no pictures: sample from a bundle that has a decoder too")
     return model

@@ -16,6 +16,7 @@ from lodestar.__main__ import main
 from lodestar.codecs.embeddings import Whitening
 from lodestar.conditions import Ask, ClipText
 from lodestar.config import Problem
+from lodestar.conversion import karlo
 from lodestar.data import open_source
 from lodestar.generators import unclip_edits as edits
 from lodestar.generators.album import Manifest
@@ -24,9 +25,9 @@ from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.priors import Autoregressive, DiffusionPrior
 from lodestar.generators.request import Settings, seeded
 from lodestar.generators.unclip import UnClip
-from lodestar.images import save_png
+from lodestar.images import load_png, save_png
+from lodestar.models.autoregressive import AutoregressiveConfig
 from lodestar.models.clip import ClipModelConfig, PictureClip
-from lodestar.models.prior_ar import AutoregressiveConfig
 from lodestar.nets.clip import ClipConfig, TextTowerConfig
 from lodestar.nets.clip_image import ViTConfig
 from lodestar.nets.codes import CodesConfig
@@ -302,3 +303,65 @@ def test_the_commands_edit_and_their_pictures_are_remade(parts: Path, tmp_path: 
     capsys.readouterr()
     assert run(["edit", "vary", str(parts / "decoder"), first]) == 2
     assert "is no bundle of a decoder and its CLIP" in capsys.readouterr().err
+
+
+def test_embeddings_that_are_not_finite_are_refused(parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path))
+    tower = lodestar.load(parts / "clip.safetensors", "cpu", dtype="float32")
+    tower.network.image.out.weight.data[0, 0] = torch.nan
+    with pytest.raises(Problem, match="embeddings that are not finite"):
+        embedded(open_source("shapes", size=16), tower, 4)
+    assert not list(tmp_path.rglob("*.safetensors"))
+
+
+def test_what_the_models_are_is_told(parts: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = {}
+    for part in ("prior", "prior_ar", "decoder"):
+        assert run(["info", str(parts / part)]) == 0
+        told[part] = " ".join(capsys.readouterr().out.split())
+    digest = lodestar.load(parts / "clip.safetensors", "cpu").digest
+    assert all(digest[:16] in each for each in told.values())
+    assert "6 codes of 8 values" in told["prior_ar"] and "decodes embeddings of 12 channels" in told["decoder"]
+
+
+def test_a_decoder_of_karlo_s_form_is_told_the_text_too(parts: Path, tmp_path: Path) -> None:
+    arguments = {
+        "image_size": 16, "num_channels": 8, "num_res_blocks": 1, "channel_mult": "1,2", "attention_resolutions": "8",
+        "num_head_channels": 8, "use_scale_shift_norm": True, "resblock_updown": True, "dropout": 0.1, "clip_dim": 12,
+        "clip_emb_mult": 4, "text_ctx": 80, "xf_width": 16,
+    }  # fmt: skip
+    torch.manual_seed(0)
+    decoder = Diffusion(karlo.decoder(arguments, OwnTokenizer(size=300, merges=""), states=16))
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    decoder.save(parts / "karlo.safetensors")
+    bundle.save(parts / "karlo.bundle.json", files(parts, model=parts / "karlo.safetensors"))
+    model = lodestar.load(parts / "karlo.bundle.json", "cpu", dtype="float32")
+    how = {"guidance": "cfg:3", "steps": 2}
+    pictures = model.sample(prompt=["a red circle", "a blue square"], **how)
+    assert not torch.equal(pictures.images[0], model.sample(prompt="a blue square", **how).images[0])
+    embedding = model.embedded(pictures.request.asks)[0].others["embedding"]
+    same = [Ask(text=text, others={"embedding": embedding}) for text in ("a red circle", "a blue square")]
+    first, second = (
+        torch.cat([frame.images for frame in model.stream(seeded([ask], 0, pictures.request.settings)) if frame.final])
+        for ask in same
+    )
+    assert torch.equal(first[0], pictures.images[0]) and not torch.equal(first, second)
+    assert not torch.equal(model.sample(count=1, steps=2).images, first)
+    with pytest.raises(Problem, match="more than this CLIP's 80 tokens"):
+        model.sample(prompt="a" * 100, **how)
+
+
+def test_karlo_s_upsampler_enlarges_what_the_decoder_makes(parts: Path, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    arguments = {"channels": 8, "depth": 1, "channels_multiple": (1, 2), "dropout": 0.0}
+    upsampler = Diffusion(karlo.upsampler(arguments, size=32, small=16))
+    for parameter in upsampler.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    then = str(upsampler.save(tmp_path / "upsampler.safetensors"))
+    out = tmp_path / "out"
+    asked = ["--prompt", "a red circle", "--steps", "2", "--precision", "float32", "--then", then]
+    assert run(["sample", str(parts / "all.bundle.json"), *asked, "--out", str(out)]) == 0
+    assert load_png(out / "00000.png").shape == (3, 32, 32)
+    assert run(["remake", str(out), "--picture", "0", "--out", str(tmp_path / "again")]) == 0
+    assert (tmp_path / "again" / "00000.png").read_bytes() == (out / "00000.png").read_bytes()

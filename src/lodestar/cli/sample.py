@@ -12,6 +12,9 @@ from lodestar.cli.options import Count, Device, Model, Out, Prompting, Sampling,
 from lodestar.cli.then import Cascading
 from lodestar.config import CANDIDATES
 
+JudgeName = Annotated[
+    str | None, typer.Option("--judge", help="The classifier or CLIP of --best-of (name, run or file); default its own.")
+]
 PriorText = Annotated[
     str | None,
     typer.Option(
@@ -38,9 +41,7 @@ def sample(
         int,
         typer.Option("--best-of", min=1, max=CANDIDATES, help="Candidates for each picture; the judge's surest is kept."),
     ] = 1,
-    judge: Annotated[
-        str | None, typer.Option("--judge", help="The classifier or CLIP of --best-of (name, run or file); default its own.")
-    ] = None,
+    judge: JudgeName = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
     prior: PriorText = None,
     prompting: Prompting = Prompting(),

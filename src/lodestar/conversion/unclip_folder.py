@@ -85,7 +85,7 @@ class UNet2DConditionModel(Foreign):
     dropout: float = 0.0
 
     def plain(self) -> UNet2DModel:
-        """The same network without its text, under the names of UNet2DModel."""
+        """Settings of the same network without its text, as a UNet2DModel."""
         own = self.model_dump(exclude={"cross_attention_dim", "class_embed_type", "mid_block_type"})
         for side in ("down", "up"):
             names = own[f"{side}_block_types"]

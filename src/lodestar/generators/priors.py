@@ -19,8 +19,8 @@ from lodestar.core.plan import PlanText
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.request import Request, Settings
 from lodestar.guidance import CFG
+from lodestar.models.autoregressive import AutoregressivePrior
 from lodestar.models.clip import PictureClip
-from lodestar.models.prior_ar import AutoregressivePrior
 from lodestar.nets.clip import unit
 
 _APART = 2**40

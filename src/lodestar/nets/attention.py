@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal
 
@@ -102,6 +102,27 @@ class Masked:
         own = torch.arange(keys - queries, keys, device=counted.device)[:, None]
         place = torch.arange(keys, device=counted.device)
         return (counted & (place <= own) if self.causal else counted) | (place == own)
+
+
+def attend_after(qkv: Tensor, heads: int, masked: Masked, kept: Sequence[Tensor]) -> Tensor:
+    """Multi-head attention of [B, N, 3·C], q, k and v first, with itself and with places before, giving [B, N, C].
+
+    kept: keys and values [B, heads, M, d] of those places, or empty; a list grows by these ones, anything else stays. Nothing
+    that is kept is copied for a step.
+    """
+    q, k, v = _heads(qkv, heads, "qkv_first", 3).unbind(0)
+    places, before = q.shape[2], kept[0].shape[2] if kept else 0
+    q = q * (1 / math.sqrt(q.shape[-1]))
+    scores = q @ k.transpose(-2, -1)
+    if kept:
+        scores = torch.cat([q @ kept[0].transpose(-2, -1), scores], dim=-1)
+    weights = torch.softmax(scores.masked_fill(~masked.allowed(places, before + places), -torch.inf), dim=-1)
+    gathered = weights[..., before:] @ v
+    if kept:
+        gathered = gathered + weights[..., :before] @ kept[1]
+    if isinstance(kept, list):
+        kept[:] = [torch.cat([*old, new], dim=2) for *old, new in ((*kept[:1], k), (*kept[1:], v))]
+    return gathered.transpose(1, 2).flatten(2)
 
 
 class Watch:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lodestar.nets.attention import Gather, attend
+from lodestar.nets.attention import Gather, Masked, attend, attend_after
 from lodestar.nets.layers import Linear, normal
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -46,19 +47,21 @@ class Block(nn.Module):
         self.out = Linear(width, width)
         self.up, self.down = Linear(width, 4 * width), Linear(4 * width, width)
 
-    def forward(self, x: Tensor, gather: Gather | None = None, kept: list[Tensor] | None = None, first: bool = False) -> Tensor:
-        """gather: replacement of attention to all places, such as `earlier`. kept: keys and values [B, M, 2·width] of the places
-        before, to which those of x are added; empty at first. first: the first place alone, [B, 1, width]."""
+    def forward(
+        self, x: Tensor, gather: Gather | None = None, kept: Sequence[Tensor] | None = None, first: bool = False
+    ) -> Tensor:
+        """gather: replacement of attention to all places, such as `earlier`. kept: keys and values of the places before, see
+        `attend_after`, for a gather that is `Masked`. first: the first place alone, [B, 1, width]."""
         qkv = self.qkv(self.norm1(x))
         if self.qv_bias is not None:
             of_q, of_v = self.qv_bias.to(x.dtype).chunk(2)
             qkv = qkv + torch.cat([of_q, torch.zeros_like(of_q), of_v])
         x = x[:, :1] if first else x
-        before = None if not kept else kept[0]
-        x = x + self.out(attend(qkv, self.heads, "qkv_first", gather, before, first=first))
-        if kept is not None:
-            own = qkv[..., qkv.shape[-1] // 3 :]
-            kept[:] = [own if before is None else torch.cat([before, own], dim=1)]
+        if kept is None:
+            x = x + self.out(attend(qkv, self.heads, "qkv_first", gather, first=first))
+        else:
+            assert isinstance(gather, Masked) and not first
+            x = x + self.out(attend_after(qkv, self.heads, gather, kept))
         h = self.up(self.norm2(x))
         h = F.gelu(h) if self.activation == "gelu" else h * torch.sigmoid(1.702 * h)
         out: Tensor = x + self.down(h)

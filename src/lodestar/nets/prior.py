@@ -1,7 +1,8 @@
 """The prior's transformer of DALL·E 2 (Ramesh et al. 2022, section 2.2), in the layout of Karlo.
 
 The sequence is a text's states, its embedding, the time, the noised embedding of a picture, and a learned query, at whose place
-the clean embedding is read. No place attends to later ones. A datum is an embedding [B, D, 1, 1]: D channels of one place.
+the clean embedding is read. No place attends to later ones, so all of the text is the same in every step of sampling. A datum is
+an embedding [B, D, 1, 1]: D channels of one place.
 """
 
 from __future__ import annotations
@@ -81,6 +82,7 @@ class Prior(DenoiserNetwork):
         self.blocks = blocks(width, config.layers, config.heads, "gelu", key_bias=True)
         self.norm = LayerNorm(width)
         self.out = Linear(width, config.out_channels)
+        self._kept: tuple[tuple[Tensor, ...], torch.dtype, list[tuple[Tensor, Tensor]]] | None = None
 
     def forward(
         self,
@@ -96,19 +98,41 @@ class Prior(DenoiserNetwork):
         """Predict from noisy embeddings [B, D, 1, 1]; see `DenoiserNetwork.forward`. emb is the text's embedding, a place of its
         own; tokens are the text's states, all `context` of them."""
         assert tokens is not None and emb is not None, "a prior is told a text"
-        places = (emb, self.time(time), self.embedding(x.flatten(1)), self.query.expand(len(x), -1))
-        h = torch.cat([tokens, torch.stack(places, dim=1)], dim=1) + self.position
         mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
+        told = self._told(tokens, emb, mask, dtype or x.dtype)
+        places = (self.time(time), self.embedding(x.flatten(1)), self.query.expand(len(x), -1))
+        h = (torch.stack(places, dim=1) + self.position[-len(places) :]).to(dtype or x.dtype)
         attend = Masked(mask, causal=True)
-        h = h.to(dtype or x.dtype)
-        for block in self.blocks:
-            h = block(h, attend)
+        for block, before in zip(self.blocks, told, strict=True):
+            h = block(h, attend, before)
         out: Tensor = self.out(self.norm(h[:, -1].float()))
         return out[:, :, None, None]
+
+    def _told(self, tokens: Tensor, emb: Tensor, mask: Tensor, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the text's places, block by block: no step of sampling changes them, so they are made once."""
+        given = (tokens, emb, mask)
+        if not torch.is_grad_enabled() and self._kept is not None:
+            before, kept_dtype, kept = self._kept
+            if kept_dtype == dtype and all(ours is theirs for ours, theirs in zip(before, given, strict=True)):
+                return kept
+        h = (torch.cat([tokens, emb[:, None]], dim=1) + self.position[: tokens.shape[1] + 1]).to(dtype)
+        told: list[tuple[Tensor, Tensor]] = []
+        attend = Masked(mask, causal=True)
+        for block in self.blocks:
+            new: list[Tensor] = []
+            h = block(h, attend, new)
+            told.append((new[0].contiguous(), new[1].contiguous()))
+        self._kept = None if torch.is_grad_enabled() else (given, dtype, told)
+        return told
+
+    def lower(self, dtype: torch.dtype) -> None:
+        self.blocks.to(dtype)
+        self._kept = None
+
+    def train(self, mode: bool = True) -> Self:
+        self._kept = None
+        return super().train(mode)
 
     @property
     def hidden(self) -> Sequence[nn.Module]:
         return (self.blocks,)
-
-    def lower(self, dtype: torch.dtype) -> None:
-        self.blocks.to(dtype)

@@ -14,9 +14,9 @@ from lodestar.data import Transforms
 from lodestar.degradations import Blur
 from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import Clamp
+from lodestar.models.autoregressive import AutoregressiveConfig
 from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
-from lodestar.models.prior_ar import AutoregressiveConfig
 from lodestar.nets.clip import ClipConfig, TextTowerConfig
 from lodestar.nets.clip_image import ViTConfig
 from lodestar.nets.codes import CodesConfig
@@ -146,7 +146,7 @@ def _clip(noised: bool) -> Run:
 
 def prior() -> Run:
     """The diffusion prior of embeddings by the CLIP in ``runs/shapes.clip``, or in ``task.clip``."""
-    network = PriorConfig(context=_CONTEXT, width=192, layers=4, heads=6)
+    network = PriorConfig(context=_CONTEXT, width=128, layers=4, heads=4)
     words = ClipText(length=_CONTEXT, width=network.width)
     model = DiffusionConfig(
         denoiser=DenoiserConfig(network=network, prediction=X0(), channels=Embeddings().embed, conditions=(words,)),

@@ -4,13 +4,13 @@ from typing import Annotated
 
 from lodestar.config import Kinds
 from lodestar.tasks.autoencode import Autoencode
+from lodestar.tasks.autoregressive import TrainAutoregressive
 from lodestar.tasks.base import Coupled, Export, Frozen, Learner, Phase, Task
 from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.clip import MatchClip, TrainClip
 from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.distill import Distill
 from lodestar.tasks.optimizer import OptimizerConfig
-from lodestar.tasks.prior_ar import TrainAutoregressive
 from lodestar.tasks.rng import Rng
 from lodestar.tasks.unclip import TrainUnclip
 from lodestar.tasks.vqvae import TrainVQVAE

@@ -13,8 +13,8 @@ from torch import Tensor
 from lodestar.codecs.embeddings import Space
 from lodestar.config import Problem
 from lodestar.data.batch import Batch, DataFacts
+from lodestar.models.autoregressive import AutoregressiveConfig, AutoregressivePrior
 from lodestar.models.clip import ClipModelConfig, PictureClip
-from lodestar.models.prior_ar import AutoregressiveConfig, AutoregressivePrior
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.tasks.base import Export, Frozen, Learner, Phase, Task
@@ -27,7 +27,7 @@ _PAIRS = 2_000
 class TrainAutoregressive(Task):
     """An autoregressive prior of a CLIP's embeddings."""
 
-    kind: Literal["prior_ar"] = "prior_ar"
+    kind: Literal["autoregressive"] = "autoregressive"
     model: AutoregressiveConfig = AutoregressiveConfig()
     clip: str = "clip"
     """Name of the CLIP, for `lodestar.library.find`."""
@@ -124,4 +124,4 @@ class AutoregressiveLearner(Learner):
         self.model.network.compile()
 
     def exports(self) -> Mapping[str, Export]:
-        return {"model": Export(self.module, "prior_ar", self.task.model.to_json())}
+        return {"model": Export(self.module, "autoregressive", self.task.model.to_json())}

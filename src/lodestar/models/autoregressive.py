@@ -23,7 +23,7 @@ from lodestar.nets.int8 import between
 class AutoregressiveConfig(Config):
     """An autoregressive prior."""
 
-    kind: Literal["prior_ar"] = "prior_ar"
+    kind: Literal["autoregressive"] = "autoregressive"
     network: CodesConfig = CodesConfig()
     text: ClipText = ClipText(length=32, width=192)
     """The text's way into the network."""
@@ -104,7 +104,7 @@ class AutoregressivePrior(Model):
         whole: Tensor = self.network(x, signals.mask, dtype=self.dtype)
         return whole[:, prefix.shape[1] - 1 :]
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def sample(
         self, texts: Sequence[str], seeds: Sequence[int], scale: float = 1.0, temperature: float = 1.0, cached: bool = True
     ) -> Tensor:
