@@ -138,7 +138,7 @@ def load_generator(name: str | Path, device: str | torch.device | None = None, d
     """Load a generator of pictures; see `load`. Raises Problem for a model of anything else."""
     model = load(name, device, dtype=dtype)
     if not isinstance(model, Generator):
-        raise Problem(f"{name} holds a {model.config.kind}, and a diffusion is needed")
+        raise Problem(f"{name} holds a {model.config.kind}, and a model that makes pictures is needed here")
     if isinstance(model, Diffusion) and isinstance(model.config.codec, Embeddings):
         raise Problem(f"{name} makes embeddings and no pictures: sample from a bundle that has a decoder too")
     return model
