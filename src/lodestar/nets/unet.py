@@ -257,8 +257,9 @@ class Builder:
     def middle(self) -> nn.ModuleList:
         """Block, attention where asked, block, at the coarsest resolution."""
         width = self.config.widths[-1]
-        attention = self.attention(width) if self.config.middle_attention else None
-        return nn.ModuleList([Stage(self.block(width, width), attention), Stage(self.block(width, width))])
+        # In the order in which they stand: a seed's initial weights depend on it.
+        first = Stage(self.block(width, width), self.attention(width) if self.config.middle_attention else None)
+        return nn.ModuleList([first, Stage(self.block(width, width))])
 
     def up(self, handed: list[int], heads: int | None) -> nn.ModuleList:
         """The way up, taking what was handed over in the opposite order."""
