@@ -1,6 +1,6 @@
 """Speed and memory, measured and printed as tables, and at the end the targets. Nothing is asserted: ratios of one run compare.
 
-    python benchmarks/run.py [forward] [adm] [shapes] [train] [loop] [start] [memory] [sample] [--threads 1] [--repeats 7]
+    python benchmarks/run.py [forward] [adm] [shapes] [codes] [train] [loop] [start] [memory] [sample] [--threads 1] [--repeats 7]
 
 ``forward``, ``train``, ``start`` and ``memory`` compare with `diffusers.UNet2DModel` of the same width and depth in its default
 form, taken in turn with ours (``pip install diffusers``); ``adm`` with a checkout of openai/guided-diffusion.
@@ -12,6 +12,7 @@ import argparse
 from pathlib import Path
 
 import torch
+from codes import codes
 from common import Goal, Setting, head, summary
 from memory import memory
 from rich.console import Console
@@ -23,6 +24,7 @@ PARTS = {
     "forward": forward,
     "adm": adm,
     "shapes": shapes,
+    "codes": codes,
     "train": train,
     "loop": loop,
     "start": start,

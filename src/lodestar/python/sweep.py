@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from lodestar import library
+from lodestar.config import Problem
 from lodestar.evaluation.axes import Axis, axis, parse_axis, parse_guidances
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.reference import Reference, choose_extractor, open_reference
@@ -64,6 +65,8 @@ def sweep(
     stands there goes on. The rest is as in `lodestar.evaluate`; the metrics are those of the plot. Raises Problem.
     """
     network = model if isinstance(model, Generator) else library.load_diffusion(model)
+    if network.defaults.sampler is None:
+        raise Problem(f"a sweep varies sampling, and {network.name or 'this model'} makes a picture at once")
     asked, swept = settings(**how), axes(over)
     check_given(guides or {}, (*asked.guidance, *swept_guidance(swept)))
     measured_with = choose_extractor(extractor, reference, network.device)
