@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from clip import clip
+from codes import codes
 from common import Goal, Setting, head, summary
 from memory import memory
 from rich.console import Console
@@ -29,6 +30,7 @@ PARTS = {
     "forward": forward,
     "adm": adm,
     "shapes": shapes,
+    "codes": codes,
     "train": train,
     "loop": loop,
     "start": start,

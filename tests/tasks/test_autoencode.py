@@ -153,6 +153,14 @@ def test_samples_depend_on_their_seeds_alone(folder: Path) -> None:
     assert model.sample(count=8, temperature=1e-3).images.float().std(0).max() < model.sample(count=8).images.float().std(0).max()
 
 
+def test_it_is_evaluated_as_other_generators_are_and_not_swept(folder: Path, source: str) -> None:
+    model = lodestar.load(folder, "cpu", dtype="float32")
+    report = lodestar.evaluate(model, source, count=12, metrics="frechet", extractor="cifar10_features")
+    assert report.sampler is None and report.numbers["frechet"] > 0
+    with pytest.raises(Problem, match=r"a sweep varies sampling, and .* makes a picture at once"):
+        lodestar.sweep(model, source, over={"steps": [1, 2]}, count=4)
+
+
 def test_commands_sample_edit_measure_and_remake(
     folder: Path, source: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,7 +104,7 @@ def test_as_many_codes_as_pictures_have_distance_zero_and_remember_them(source: 
     train(made.replace(task=task, data=made.data.replace(transforms=transforms)), tmp_path / "run")
     last = logged(tmp_path / "run")[-1]
     assert last["commitment"] < 1e-3 and last["mse"] < 0.02
-    assert last["perplexity/bottom"] == pytest.approx(12, abs=1.5)  # and a little for the codes that are revived
+    assert last["perplexity/bottom"] > 11.5  # of 12 pictures; the other codes move about among them
     assert last["alive/bottom"] >= 12 / 16
 
 

@@ -189,13 +189,12 @@ def _later(asked: Request, more: int) -> Request:
 def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]:
     """Fields of a report on the origin of the pictures."""
     how = model.complete(asked.settings)
-    assert how.sampler is not None
     return {
         "model_digest": digest(model),
         "model_dtype": model.precision,
         "guide_digests": {role: digest(guide) for role, guide in guides.items()} or None,
         "seed": asked.asks[0].seed,
-        "sampler": short(how.sampler),
+        "sampler": None if how.sampler is None else short(how.sampler),
         "steps": how.steps,
         "guidance": " ".join(short(each) for each in how.guidance),
         "clamp": how.clamp,

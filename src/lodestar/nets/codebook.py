@@ -15,6 +15,8 @@ from lodestar.nets.layers import normal
 
 _ROWS = 128
 """Vectors that are compared with all codes at once."""
+_PART = 1024
+"""Codes that are made ready at once."""
 _BLOCK = 32
 """Codes of which the nearest is found at once."""
 _FEW = 16
@@ -147,36 +149,49 @@ def nearest(vectors: Tensor, codes: Tensor, dtype: torch.dtype = torch.float32) 
     between them. Memory grows with K alone.
     """
     centre = codes.mean(dim=0)  # distances stay the same, and rounding errors are those of smaller numbers
-    vectors, codes = vectors - centre, codes - centre
-    half = codes.square().sum(dim=1) / 2
-    rough = None if dtype == torch.float32 else _Rough(codes, half)
+    rough = None if dtype == torch.float32 else _Rough(codes, centre)
+    exact: tuple[Tensor, Tensor] | None = None
     found = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     for begin in range(0, len(vectors), _ROWS):
         rows = vectors[begin : begin + _ROWS]
         near = None if rough is None else rough(rows)
-        found[begin : begin + _ROWS] = torch.addmm(half, rows, codes.T, alpha=-1).argmin(dim=1) if near is None else near
+        if near is None:
+            if exact is None:
+                centred = codes - centre
+                exact = centred, centred.norm(dim=1).square() / 2
+            near = torch.addmm(exact[1], rows - centre, exact[0].T, alpha=-1).argmin(dim=1)
+        found[begin : begin + _ROWS] = near
     return found
 
 
 class _Rough:
     """A search whose scores |code|²/2 − vector·code are of 16 bits."""
 
-    def __init__(self, codes: Tensor, half: Tensor) -> None:
-        """half: |code|²/2 [K]."""
-        self.codes = codes
-        across, short = codes.to(torch.bfloat16), half.to(torch.bfloat16)
-        self.longest, self.lost = _length(codes), _length(codes - across)
-        self.slip = float((half - short).abs().max())
+    def __init__(self, codes: Tensor, centre: Tensor) -> None:
+        self.codes, self.centre = codes, centre
         more = -len(codes) % _BLOCK
-        self.across, self.half = F.pad(across, (0, 0, 0, more)).T, F.pad(short, (0, more), value=math.inf)
+        across = codes.new_zeros((len(codes) + more, codes.shape[1]), dtype=torch.bfloat16)
+        half = codes.new_full((len(codes) + more,), math.inf, dtype=torch.bfloat16)
+        # Lengths of the longest code and of the largest rounding errors; part by part, which saves memory.
+        self.longest = self.lost = self.slip = 0.0
+        for begin in range(0, len(codes), _PART):
+            rows = slice(begin, min(begin + _PART, len(codes)))
+            part = codes[rows] - centre
+            squares = part.square().sum(dim=1) / 2
+            across[rows], half[rows] = part, squares
+            self.longest = max(self.longest, _length(part))
+            self.lost = max(self.lost, _length(part - across[rows]))
+            self.slip = max(self.slip, float((squares - half[rows]).abs().max()))
+        self.across, self.half = across.T, half
 
     def __call__(self, rows: Tensor) -> Tensor | None:
         """The nearest codes of rows [N, D]; None if 16 bits leave many in question."""
-        few = rows.to(torch.bfloat16)
+        centred = rows - self.centre
+        few = centred.to(torch.bfloat16)
         scores = torch.addmm(self.half, few, self.across, alpha=-1)
         blocks = scores.view(len(rows), _BLOCK, -1)  # a block's codes lie apart: so the minimum is taken of whole rows
         least = blocks.amin(dim=1)
-        limit = self._limit(rows, few, least.amin(dim=1).float())
+        limit = self._limit(centred, few, least.amin(dim=1).float())
         row, block = (least <= limit[:, None]).nonzero().unbind(1)
         if len(row) > _FEW * len(rows):
             return None
@@ -208,4 +223,4 @@ class _Rough:
 
 def _length(vectors: Tensor) -> float:
     """Length of the longest of vectors [N, D]."""
-    return float(vectors.float().norm(dim=1).max())
+    return float(vectors.norm(dim=1).max())

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
 from lodestar import library
+from lodestar.config import Problem
 from lodestar.evaluation.axes import Axis, axis, parse_axis, parse_guidances
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.metrics import Metric
@@ -74,6 +75,8 @@ def sweep(
     these), caption and clip_score. Raises Problem.
     """
     network = model if isinstance(model, Generator) else library.load_diffusion(model)
+    if network.defaults.sampler is None:
+        raise Problem(f"a sweep varies sampling, and {network.name or 'this model'} makes a picture at once")
     captions, metrics = how.pop("captions", None), of_pictures(read_metrics(how.pop("metrics", None)))
     asked, swept = settings(**how), axes(over)
     check_given(guides or {}, (*asked.guidance, *swept_guidance(swept)), roles(metrics or ()))
