@@ -49,17 +49,18 @@ def test_converted_files_are_sampled_guided_and_enlarged(tmp_path: Path, capsys:
     assert run("sample", "models/tiny.safetensors", "--label", "1=2", "--label", "2=1", "--out", "plain") == 0
     assert not torch.equal(load_png("small/grid.png"), load_png("plain/grid.png"))
     capsys.readouterr()
-    assert run("upsample", "models/tiny-up.safetensors", "small", "--sampler", "dpmpp", "--steps", 4, "--out", "large") == 0
+    how = ("--fit", "--sampler", "dpmpp", "--steps", 4)
+    assert run("upsample", "models/tiny-up.safetensors", "small", *how, "--out", "large") == 0
     assert capsys.readouterr().out.strip() == "large/grid.png"
     large = [f"{name}0000{k}.png" for name in ("", "source-") for k in range(3)]
     assert sorted(path.name for path in Path("large").iterdir()) == sorted([*large, "grid.png", "manifest.json"])
     assert load_png("large/00001.png").shape == (3, 8, 8)
     assert run("remake", "large", "--picture", 2, "--out", "again") == 0
     assert (load_png("again/00002.png").int() - load_png("large/00002.png").int()).abs().max() <= 1
-    assert run("upsample", "models/tiny-up.safetensors", "small/00001.png", "--sampler", "dpmpp", "--steps", 4, "--seed", 1) == 0
+    assert run("upsample", "models/tiny-up.safetensors", "small/00001.png", *how, "--seed", 1) == 0
     again = load_png("out/upsample/00000.png").int()
     assert (again - load_png("large/00001.png").int()).abs().max() <= 1
-    assert "another request" in refusal(capsys, "upsample", "models/tiny-up.safetensors", "small", "--out", "large")
+    assert "another request" in refusal(capsys, "upsample", "models/tiny-up.safetensors", "small", "--fit", "--out", "large")
 
 
 def test_models_that_are_mixed_up_are_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

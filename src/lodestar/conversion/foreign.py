@@ -37,7 +37,7 @@ def read(path: Path, inside: Sequence[str] = ()) -> dict[str, Tensor]:
     """
     held = _load_safe(path) if path.suffix == ".safetensors" else _load(path)
     held = next((held[name] for name in inside if isinstance(held, dict) and isinstance(held.get(name), dict)), held)
-    if isinstance(held, list | tuple) and all(isinstance(each, Tensor) for each in held):
+    if isinstance(held, list | tuple) and len(held) > 1 and all(isinstance(each, Tensor) for each in held):
         held = {str(number): each for number, each in enumerate(held)}
     if not isinstance(held, dict) or not held:
         raise Problem(f"{path} holds no state dict, but {'nothing' if held == {} else f'one {type(held).__name__}'}")
