@@ -121,7 +121,8 @@ def page(options: argparse.Namespace) -> Iterator[str]:
         "",
     )
     yield from guidance(options)
-    yield from formats(options)
+    if options.many:
+        yield from formats(options)
     if options.data:
         yield from likelihood(options)
 
@@ -130,7 +131,7 @@ def main() -> None:
     """Measure, and write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=500, help="pictures for each point of guidance")
-    parser.add_argument("--many", type=int, default=2_000, help="pictures for each format")
+    parser.add_argument("--many", type=int, default=2_000, help="pictures for each format; 0 leaves formats out")
     parser.add_argument("--data", help="test pictures, for likelihoods")
     parser.add_argument("--likelihoods", type=int, default=32, help="pictures for likelihoods")
     parser.add_argument("--threads", type=int, default=1)
