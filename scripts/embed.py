@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--hardware", required=True)
     parser.add_argument("--before", type=Path, help="the model that the run began with: its images and seconds are added")
     parser.add_argument("--note", help="what else a reader of the card should know")
+    parser.add_argument("--preset", help="the preset's name, where it is another than the model's")
     parser.add_argument("--data", help="how the card names the data (default: the source's file name)")
     parser.add_argument("--numbers", type=Path, help="a report of `lodestar evaluate`, as JSON")
     parser.add_argument("--part", action="append", default=[], help="what belongs to it: ROLE=NAME or ROLE=FILE; repeat it")
@@ -41,7 +42,7 @@ def main() -> None:
     provenance = {
         **header.provenance,
         "data": options.data or Path(run.data.source).name,
-        "preset": options.name,
+        "preset": options.preset or options.name,
         "hardware": options.hardware,
     }
     if options.before is not None:

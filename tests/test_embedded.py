@@ -14,6 +14,7 @@ from lodestar import bundle, checkpoint, library
 from lodestar.__main__ import main
 from lodestar.config import parse
 from lodestar.data import DataFacts
+from lodestar.data.shapes import HELD_OUT_PAIRS, judge
 from lodestar.demo import SCALES
 from lodestar.evaluation.extractors import DEFAULT, load_extractor
 from lodestar.evaluation.kept import kept
@@ -68,14 +69,21 @@ def test_the_front_page_in_python() -> None:
     assert not torch.equal(led.images[0], dogs.images[0])
 
 
+def test_the_model_of_shapes_draws_single_things_that_no_training_caption_has() -> None:
+    prompts = [f"a {colour} {shape}" for shape, colour in sorted(HELD_OUT_PAIRS)] * 4
+    pictures = lodestar.load("shapes", "cpu").sample(prompt=prompts, guidance="cfg:4", steps="trailing:10", seed=7)
+    right = sum(judge(picture.numpy(), prompt).right for picture, prompt in zip(pictures.images, prompts, strict=True))
+    assert right >= 12, f"{right} of {len(prompts)}; one in thirty would be by chance"
+
+
 def test_the_classifier_knows_the_classes_of_the_models_samples() -> None:
     """Guided pictures of a class are taken for that class by a classifier that never saw noise."""
     model = library.load("cifar10", "cpu")
-    judge = library.load(DEFAULT, "cpu")
+    judging = library.load(DEFAULT, "cpu")
     assert isinstance(model, Diffusion)
-    assert isinstance(judge, PictureClassifier)
+    assert isinstance(judging, PictureClassifier)
     samples = model.sample(list(range(10)), count=40, guidance=lodestar.CFG(scale=3.0), steps=10, seed=1)
-    logits = judge.logits(samples.images.float() / 127.5 - 1)
+    logits = judging.logits(samples.images.float() / 127.5 - 1)
     right = (logits.argmax(dim=1) == torch.tensor(samples.request.labels)).float().mean()
     assert right >= 0.5, f"{right:.0%} of the samples are recognised; one in ten would be by chance"
 

@@ -41,7 +41,7 @@ _OPTIMIZER = OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup
 
 def text() -> Run:
     """The text-to-image model of 32×32 pictures; captions are dropped from one picture in ten."""
-    return _denoise(330_000)
+    return _denoise(512_000)
 
 
 def inpaint() -> Run:
@@ -54,7 +54,7 @@ def _network() -> UNetConfig:
         width=32,
         multipliers=(1, 2, 4),
         blocks=(1, 2, 2),
-        attention=(4,),
+        attention=(2, 4),
         head_channels=32,
         norm_groups=8,
         resample="plain",
