@@ -170,8 +170,10 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
         _row(table, "makes", f"embeddings of CLIP {config.codec.space or 'not known'}")
     if denoiser.condition("masked") is not None:
         _row(table, "inpaints", "trained to, with the known part as its input")
-    guided = "cfg, and classifier with one" if config.droppable else "classifier, with one"
-    _row(table, "conditional", f"{denoiser.classes} classes; guidance: {guided}" if denoiser.classes else "no")
+    guides = {f"{denoiser.classes} classes": "classifier"} if denoiser.classes else {}
+    guides |= {"texts": "clip"} if denoiser.text is not None else {}
+    guided = ", ".join([*(["cfg"] if config.droppable else []), *(f"{guide} with one" for guide in guides.values())])
+    _row(table, "conditional", f"{' and '.join(guides)}; guidance: {guided}" if guides else "no")
     _row(table, "predicts", f"{denoiser.prediction.kind}, variance {denoiser.variance}")
     _row(table, "schedule", f"{schedule.kind}, {schedule.timesteps} steps")
     if denoiser.network.ranged:
