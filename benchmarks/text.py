@@ -26,6 +26,7 @@ from lodestar.evaluation.captions import HELD_OUT, read_captions
 from lodestar.evaluation.repeats import Share
 from lodestar.evaluation.sweep import Row
 from lodestar.files import atomic, write_text
+from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.samples import Samples
 from lodestar.images import enlarge
 from lodestar.nets.native import processor
@@ -82,7 +83,15 @@ def draw(path: Path, title: str, curves: dict[str, list[str]], rows: dict[str, R
         figure.savefig(file, format="png")
 
 
-def page(options: argparse.Namespace, rows: dict[str, Row], precision: str, picture: str) -> str:
+def scorer(options: argparse.Namespace, model: Diffusion) -> str:
+    """The CLIP that measures, in words."""
+    by = options.clip_score or options.clip
+    guides = by == options.clip if by else "clip_score" not in model.companions
+    name = f"`{Path(by).stem}`" if by else "the model's own CLIP"
+    return name + (", the one that guides, which flatters its own pictures" if guides else "")
+
+
+def page(options: argparse.Namespace, rows: dict[str, Row], model: Diffusion, picture: str) -> str:
     """The text of the page."""
     columns = {name: heading for name, heading in COLUMNS.items() if any(name in row.numbers for row in rows.values())}
     lines = [f"| guidance | {' | '.join(columns.values())} | seconds a picture |", "|---|" + "---|" * (len(columns) + 1)]
@@ -90,17 +99,13 @@ def page(options: argparse.Namespace, rows: dict[str, Row], precision: str, pict
         cells = [f"{row.numbers[name]:.3g}" if name in row.numbers else "" for name in columns]
         lines.append(f"| {text} | {' | '.join(cells)} | {1 / row.numbers['images_per_second']:.2g} |")
     widest = Share(options.count // 2, options.count).half_width()
-    by = options.clip_score or options.clip
-    scorer = f"`{Path(by).stem}`" if by else "the model's own CLIP"
-    if by and by == options.clip:
-        scorer += ", the one that guides, which flatters its own pictures"
     return "\n".join(
         [
             "# Guidance of a text-to-image model",
             "",
             f"Made by `python benchmarks/text.py`: {options.count} pictures of `{Path(options.model).stem}` for each row, of the",
-            f"first captions of `{options.captions}`, with the same seeds; steps {options.steps}, {precision}, one thread of",
-            f"{processor().name}. Distances are to the pictures of the same data. CLIPScore is by {scorer}.",
+            f"first captions of `{options.captions}`, with the same seeds; {options.steps}, {model.precision}, one thread of",
+            f"{processor().name}. Distances are to the pictures of the same data. CLIPScore is by {scorer(options, model)}.",
             f"Shares of all {options.count} pictures have 95 % intervals of at most ±{widest:.2f}, those of fewer wider ones.",
             "",
             f"![Left: Fréchet distance against CLIPScore. Right: captions with everything right against the distance]({picture})",
@@ -190,7 +195,7 @@ def main() -> None:
     title = f"{options.count} pictures of captions of {options.captions}; scales beside the dots"
     picture = options.out.with_suffix(".png")
     draw(picture, title, curves, rows)
-    write_text(options.out, page(options, rows, model.precision, picture.name))
+    write_text(options.out, page(options, rows, model, picture.name))
     print(options.out)
 
 
