@@ -19,7 +19,7 @@ from lodestar.generators.edits import SDEdit
 from lodestar.generators.guide import Guide
 from lodestar.generators.guided import bind
 from lodestar.generators.request import Request, request, settings
-from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Clamp, Classifier, Interval, Threshold
+from lodestar.guidance import APG, CFG, PAG, SAG, AnyGuidance, Autoguidance, CFGpp, Clamp, Classifier, Clip, Interval, Threshold
 from lodestar.models.classifier import PictureClassifier
 from lodestar.samplers import DDIM, Ancestral, Consistency, DPMAdaptive, DPMpp, Heun
 from tests.evaluation import tiny
@@ -251,6 +251,7 @@ def never(*_: Any, **__: Any) -> Any:
         (ask(0, guidance=(Autoguidance(),)), {"weak": tiny.classifier()}, "a model that was built in code makes no pictures"),
         (ask(0, guidance=(Classifier(),)), {"classifier": tiny.diffusion()}, "tells no probabilities of classes"),
         (ask(0, guidance=(Classifier(),)), {"classifier": plain_classifier()}, "clean pictures alone.*sees=clean"),
+        (ask(0, guidance=(Clip(),)), {"clip": tiny.classifier()}, "guidance clip: .* reads no prompts: give a CLIP"),
         (ask(7), {}, "label 7: this model knows classes 0 to 2"),
         (ask(Composed(wanted=(0, 5))), {}, "label 5: this model knows classes 0 to 2"),
     ],

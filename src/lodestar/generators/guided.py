@@ -16,7 +16,7 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise, derived
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.guide import AUGMENT, EPS, NOTHING, Critic, Featured, Guide, Guides, Handed, Reference, Rival
+from lodestar.generators.guide import AUGMENT, EPS, NOTHING, Critic, Featured, Guide, Guides, Handed, Reader, Reference, Rival
 from lodestar.guidance import (
     REFERENCE,
     Composition,
@@ -135,6 +135,8 @@ class Guided:
             if isinstance(each, Steering) and each.role is not None and guide is not None:
                 if not isinstance(guide, Critic):
                     raise Problem(f"guidance {each.kind}: {_called(guide)} tells no probabilities of classes: give a classifier")
+                if each.prompted and not isinstance(guide, Reader):
+                    raise Problem(f"guidance {each.kind}: {_called(guide)} reads no prompts: give a CLIP")
                 guide.agree(self.model.config, each.looks_at)
                 critics[each.role, each.looks_at] = guide.logp(asks, each.looks_at, self.model.device)
         return critics

@@ -186,6 +186,9 @@ class Steering(Guidance):
     Neighbours in the order of guidance whose gradients are applied alike share one backward pass.
     """
 
+    prompted: ClassVar[bool] = False
+    """The log-probability is that of prompts, which the guide reads; otherwise of classes."""
+
     @property
     def reuses(self) -> bool:
         return self.looks_at == "noisy"

@@ -29,6 +29,7 @@ class Clip(Scaled):
     """Guidance by a CLIP: scale times its factor times the cosine of the embeddings of picture and prompt. Scale 0 is none."""
 
     role: ClassVar[str | None] = "clip"
+    prompted: ClassVar[bool] = True
 
     kind: Literal["clip"] = "clip"
     scale: float = Field(default=3.0, ge=0, le=1e6)
