@@ -159,6 +159,11 @@ def test_an_upsampler_takes_the_prompts_of_an_album(tmp_path: Path) -> None:
     assert [ask.text for ask in ours.edit("upsample", str(small), prompt="fox").request.asks] == ["fox", "fox"]
     with torch.no_grad():
         assert not torch.equal(made.images, ours.edit("upsample", str(small), prompt="fox").images)
+    config = ours.config.replace(denoiser=ours.config.denoiser.replace(conditions=(LowRes(size=(4, 4)),)), droppable=False)
+    deaf = randomized(Diffusion(config), 0)
+    assert [ask.text for ask in deaf.edit("upsample", str(small)).request.asks] == [None, None], "and they are no obstacle"
+    with pytest.raises(Problem, match="this model knows no text"):
+        deaf.edit("upsample", str(small), prompt="fox")
 
 
 def test_interpolation_goes_from_prompt_to_prompt() -> None:

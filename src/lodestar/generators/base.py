@@ -204,6 +204,10 @@ class Generator(abc.ABC):
         total = max(len(labels), prompts.turns) if count is None else count
         return tuple(Ask(label=labels[k % len(labels)], text=texts[k % len(texts)]) for k in range(total))
 
+    def hears(self, guides: Guides | None = None) -> bool:
+        """True if prompts are read, by the generator or by one of the guides."""
+        return self.reads or any(isinstance(guide, Reader) for guide in (guides or {}).values())
+
     def texts(self, prompts: Prompts, guides: Guides | None = None) -> list[str | None]:
         """The prompts as they are to be asked for, with styles in turn, at least one: None without any. Raises Problem."""
         texts, styles = prompts.texts or (None,), prompts.styles or (None,)

@@ -17,7 +17,7 @@ from lodestar.config import Problem, checked, shown
 from lodestar.core.noise import derived
 from lodestar.generators.base import Generator, Prepared
 from lodestar.generators.diffusion import Diffusion, PreparedSampling
-from lodestar.generators.guide import Critic, Guide, Guides, Reader, Reference, check_given, chosen
+from lodestar.generators.guide import Critic, Guide, Guides, Reference, check_given, chosen
 from lodestar.generators.origin import Origin
 from lodestar.generators.request import Asked, Frame, Request, Settings, settings
 from lodestar.guidance import REFERENCE, Sees
@@ -49,7 +49,7 @@ class Stage:
     @property
     def texts(self) -> bool:
         """True if prompts are read, by the model or by a guide."""
-        return self.model.reads or any(isinstance(guide, Reader) for guide in self.guides.values())
+        return self.model.hears(self.guides)
 
     @property
     def digest(self) -> str:
@@ -210,7 +210,7 @@ class Cascade(Generator):
         return knowing[0].label(asked, knowing[1])
 
     def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
-        heard = self._hears(self.first, guides) or not self.reads
+        heard = self.first.hears(guides) or not self.reads
         asked = self.first.prompt(asked, cut, guides) if heard else asked
         for stage in (stage for stage in self.later if stage.texts):
             asked = stage.model.prompt(asked, cut, stage.guides)
@@ -230,7 +230,7 @@ class Cascade(Generator):
         if theirs[1] is not None:
             check_classes("first stage", theirs, self.known if self.known[1] is not None else theirs)
         # What nobody knows is left to the first stage, which refuses it.
-        asks = _heard(asked.asks, theirs[1] is not None or not labelled, self._hears(self.first, guiding) or not self.reads)
+        asks = _heard(asked.asks, theirs[1] is not None or not labelled, self.first.hears(guiding) or not self.reads)
         first = self.first.prepare(Request(asks=asks, settings=asked.settings), guiding)
         later: list[PreparedSampling] = []
         for number, (stage, each) in enumerate(zip(self.later, how, strict=True), 1):
@@ -241,11 +241,6 @@ class Cascade(Generator):
                 later.append(stage.model.prepare(Request(asks=asks, settings=each), stage.guides, {"low_res": blank}))
         areas = tuple(height * width for _, height, width in (self.first.shape, *(stage.model.shape for stage in self.later)))
         return PreparedCascade(first, tuple(later), areas)
-
-    @staticmethod
-    def _hears(model: Generator, guides: Guides | None) -> bool:
-        """True if a generator, or one of its guides, reads prompts."""
-        return model.reads or any(isinstance(guide, Reader) for guide in (guides or {}).values())
 
 
 def _heard(asks: Sequence[Ask], labels: bool, texts: bool) -> tuple[Ask, ...]:

@@ -96,7 +96,7 @@ def arrange(
     else:
         if how.enlarges and label is None and model.classes(guides)[1] is not None:
             label = _told(model, material)
-        if how.enlarges and not prompts.texts:
+        if how.enlarges and not prompts.texts and model.hears(guides):
             prompts = replace(prompts, texts=material.texts, cut=True)
         wanted = model.wanted(label or ["none"], prompts, None, guides)
         origins = _origins(model, how, origin, pictures, guides)
