@@ -33,10 +33,15 @@ class LatentCodec(Codec):
     """Height and width of the pictures."""
     network: NetworkConfig
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        self.network.check_size(self.size)
+        return self
+
     @property
-    @abc.abstractmethod
     def channels(self) -> int:
         """Channels of the pictures."""
+        return self.network.in_channels
 
     @property
     @abc.abstractmethod
@@ -130,15 +135,6 @@ class AutoencoderCodec(LatentCodec):
     """A picture's latents: a point, or a Gaussian, whose prior is the standard normal distribution (VAE)."""
     likelihood: AnyLikelihood = GaussianLikelihood()
     """Distribution of pictures given latents."""
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        self.network.check_size(self.size)
-        return self
-
-    @property
-    def channels(self) -> int:
-        return self.network.in_channels
 
     @property
     def space(self) -> tuple[int, int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal, Self
 
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
 from lodestar.codecs.autoencoder import LatentCodec, LatentCoder
@@ -19,15 +18,6 @@ class VQVAECodec(LatentCodec):
 
     kind: Literal["vqvae"] = "vqvae"
     network: PyramidConfig = PyramidConfig()
-
-    @model_validator(mode="after")
-    def _fits(self) -> Self:
-        self.network.check_size(self.size)
-        return self
-
-    @property
-    def channels(self) -> int:
-        return self.network.in_channels
 
     @property
     def space(self) -> tuple[int, int, int]:
