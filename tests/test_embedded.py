@@ -21,9 +21,11 @@ from lodestar.evaluation.kept import kept
 from lodestar.generators.diffusion import Diffusion
 from lodestar.images import load_png
 from lodestar.models.classifier import PictureClassifier
+from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets import RUNS
 from lodestar.samplers import AnySampler
+from lodestar.tasks import TrainClip, TrainDenoiser
 
 torch.set_num_threads(1)
 
@@ -57,6 +59,23 @@ def test_an_embedded_model_is_what_its_preset_makes(name: str) -> None:
         config = config.replace(denoiser=config.denoiser.replace(network=config.denoiser.network.without_ranges()))
     facts = DataFacts(3, (32, 32), config.names)
     assert RUNS[name]().task.resolve(facts).model == config
+
+
+def test_the_models_of_shapes_are_what_their_presets_make() -> None:
+    """But for the tokens, which were learned from captions, and of which the models have the same."""
+    model, clip = library.config("shapes"), library.config("shapes_clip")
+    assert isinstance(model, DiffusionConfig) and isinstance(clip, ClipModelConfig)
+    text, tower, denoiser = model.denoiser.text, clip.network.text, model.denoiser
+    assert text is not None and text.tokenizer == clip.tokenizer and tower.vocabulary == clip.tokenizer.vocabulary
+    facts = DataFacts(3, (32, 32), None, True, lambda: iter(()))
+    drawing, judging = RUNS["shapes.text"]().task, RUNS["shapes.clip_noised"]().task
+    assert isinstance(drawing, TrainDenoiser) and isinstance(judging, TrainClip)
+    told = drawing.model.denoiser.replace(conditions=(text,))
+    plain = denoiser.replace(network=denoiser.network.without_ranges())
+    assert drawing.replace(model=drawing.model.replace(denoiser=told)).resolve(facts).model == model.replace(denoiser=plain)
+    network = judging.model.network.replace(text=judging.model.network.text.replace(vocabulary=tower.vocabulary))
+    known = judging.model.replace(network=network, tokenizer=clip.tokenizer)
+    assert judging.replace(model=known).resolve(facts).model == clip
 
 
 def test_the_front_page_in_python() -> None:

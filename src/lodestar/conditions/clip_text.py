@@ -7,6 +7,7 @@ text is the tower's view of an empty one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -87,6 +88,6 @@ class ClipTextEncoder(Encoder):
         rows = (count, -1)
         return Signals(signals.emb.expand(*rows), tokens=signals.tokens.expand(*rows, -1), mask=signals.mask.expand(*rows))
 
-    @property
+    @cached_property
     def _blank(self) -> Tensor:
         return self.config.read([""])

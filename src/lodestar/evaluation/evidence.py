@@ -18,7 +18,7 @@ from lodestar.config import Problem
 from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
-from lodestar.evaluation.report import Document, digest, report_table
+from lodestar.evaluation.report import Document, digest, report_table, with_errors
 from lodestar.files import write_text
 from lodestar.generators.autoencoder import Autoencoder
 from lodestar.progress import progress
@@ -55,13 +55,8 @@ class Evidence(Document):
     warnings: tuple[str, ...] = ()
 
     def table(self) -> Table:
-        numbers = []
-        for name, value in self.numbers.items():
-            error = self.numbers.get(f"{name}_error")
-            if not name.endswith("_error"):
-                numbers.append((name, f"{value:.4f}" + ("" if error is None else f" ± {error:.4f} (standard error)")))
         settings = {name: setting for name, setting in asdict(self).items() if name not in ("numbers", "warnings")}
-        return report_table(numbers, settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
+        return report_table(with_errors(self.numbers), settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
 
     def save(self, folder: Path) -> None:
         """Write report.json into a folder. Raises Problem."""

@@ -30,7 +30,7 @@ from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.data.transforms import show
 from lodestar.evaluation.evidence import DRAWS
-from lodestar.evaluation.report import Document, digest, report_table
+from lodestar.evaluation.report import Document, digest, report_table, with_errors
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
 from lodestar.generators.diffusion import Diffusion
@@ -113,13 +113,8 @@ class Likelihood(Document):
     warnings: tuple[str, ...] = ()
 
     def table(self) -> Table:
-        numbers = []
-        for name, value in self.numbers.items():
-            error = self.numbers.get(f"{name}_error")
-            if not name.endswith("_error"):
-                numbers.append((name, f"{value:.4f}" + ("" if error is None else f" ± {error:.4f} (standard error)")))
         settings = {name: setting for name, setting in asdict(self).items() if name not in ("numbers", "terms", "warnings")}
-        return report_table(numbers, settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
+        return report_table(with_errors(self.numbers), settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
 
     def save(self, folder: Path) -> None:
         """Write report.json, bpd.csv (the terms) and bpd.png (their plot) into a folder. Raises Problem."""

@@ -110,6 +110,16 @@ class Report(Document):
         return report_table(numbers, settings, self.warnings)
 
 
+def with_errors(numbers: Mapping[str, float]) -> list[tuple[str, str]]:
+    """Names and numbers, each with its standard error, which is the one called NAME_error."""
+    told = []
+    for name, value in numbers.items():
+        error = numbers.get(f"{name}_error")
+        if not name.endswith("_error"):
+            told.append((name, f"{value:.4f}" + ("" if error is None else f" ± {error:.4f} (standard error)")))
+    return told
+
+
 def report_table(numbers: Iterable[tuple[str, str]], settings: Mapping[str, Any], warnings: Iterable[str]) -> Table:
     """A table for display, the numbers first.
 

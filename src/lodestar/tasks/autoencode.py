@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Literal, Self
@@ -11,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.codecs import pixels
-from lodestar.codecs.autoencoder import AutoencoderCodec
+from lodestar.codecs.autoencoder import AutoencoderCodec, LatentCodec
 from lodestar.config import Config
 from lodestar.data.batch import Batch, DataFacts
 from lodestar.generators.autoencoder import Autoencoder
@@ -48,7 +49,22 @@ class Corruption(Config):
         return x
 
 
-class Autoencode(Task):
+class TrainCodec(Task, abc.ABC):
+    """A codec with weights, trained on pictures of any size and channels that its network takes."""
+
+    model: LatentCodec
+
+    @property
+    def conditions(self) -> bool:
+        return False
+
+    def resolve(self, facts: DataFacts) -> Self:
+        check_size(facts.size, self.model.network)
+        network = self.model.network.replace(in_channels=facts.channels)
+        return self.replace(model=self.model.replace(network=network, size=facts.size))
+
+
+class Autoencode(TrainCodec):
     """An autoencoder of pictures."""
 
     kind: Literal["autoencode"] = "autoencode"
@@ -60,15 +76,6 @@ class Autoencode(Task):
     """Number of images over which β grows from 0 to its value."""
     free_bits: float = Field(default=0.0, ge=0, le=1e6)
     """Bits of each latent channel of a picture that cost nothing (Kingma et al. 2016)."""
-
-    @property
-    def conditions(self) -> bool:
-        return False
-
-    def resolve(self, facts: DataFacts) -> Self:
-        check_size(facts.size, self.model.network)
-        network = self.model.network.replace(in_channels=facts.channels)
-        return self.replace(model=self.model.replace(network=network, size=facts.size))
 
     def build(self, device: torch.device, dtype: torch.dtype) -> AutoencodeLearner:
         return AutoencodeLearner(self, device, dtype)

@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from lodestar.codecs import VQVAECodec, pixels
-from lodestar.data.batch import Batch, DataFacts
+from lodestar.data.batch import Batch
 from lodestar.generators.autoencoder import VQVAE
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
-from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
+from lodestar.tasks.autoencode import TrainCodec
+from lodestar.tasks.base import Export, Learner, Phase
 from lodestar.tasks.rng import Rng
 
 
-class TrainVQVAE(Task):
+class TrainVQVAE(TrainCodec):
     """A VQ-VAE of pictures."""
 
     kind: Literal["vqvae"] = "vqvae"
@@ -28,15 +29,6 @@ class TrainVQVAE(Task):
     """Weight of the distance that pulls vectors to their codes (β of equation 3)."""
     pull: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the distance that pulls codes to their vectors, where they learn by gradient."""
-
-    @property
-    def conditions(self) -> bool:
-        return False
-
-    def resolve(self, facts: DataFacts) -> Self:
-        check_size(facts.size, self.model.network)
-        network = self.model.network.replace(in_channels=facts.channels)
-        return self.replace(model=self.model.replace(network=network, size=facts.size))
 
     def build(self, device: torch.device, dtype: torch.dtype) -> VQVAELearner:
         return VQVAELearner(self, device, dtype)
