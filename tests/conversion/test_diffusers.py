@@ -124,6 +124,7 @@ def test_the_pipeline_of_diffusers_loads_it(tmp_path: Path) -> None:
         ({"width": 16, "multipliers": (0.5, 1), "head_channels": 8}, "first multiplier is not 1"),
         ({"head_channels": None, "heads": 2, "attention": (1, 2)}, "channels per attention head differ"),
         ({"rescale_residuals": True}, "rescales its residuals"),
+        ({"coordinates": True}, "told coordinates"),
         ({"head_channels": None, "heads": 4, "up_heads": 2}, "other heads on the way up"),
         ({"norm_groups": 3}, "3 groups do not divide"),
     ],

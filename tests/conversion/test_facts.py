@@ -39,9 +39,8 @@ def test_a_u_net_tells_all_but_heads_layout_and_dropout(arguments: dict[str, Any
     network = unet_config({**arguments, "num_classes": None})
     told = unet_facts(shapes)
     silent = {"kind", "heads", "head_channels", "layout", "up_heads", "dropout", "norm_groups", "checkpointing", "stem"}
-    silent |= {"rescale_residuals", "norm_eps", "closed_frequencies", "one_sided", "context", "ranges", "last_step"} | (
-        {"resample"} if len(network.multipliers) == 1 else set()
-    )
+    silent |= {"rescale_residuals", "norm_eps", "closed_frequencies", "one_sided", "context", "ranges", "last_step"}
+    silent |= {"coordinates"} | ({"resample"} if len(network.multipliers) == 1 else set())
     assert told.keys() == type(network).model_fields.keys() - silent
     for name, value in told.items():
         expected = getattr(network, name)

@@ -40,6 +40,7 @@ UNETS = {
     "learned variance": {"out_channels": 6},
     "heads on the way up": {"up_heads": 4},
     "another stem": {"stem": 8},
+    "coordinates": {"coordinates": True},
 }
 
 CLASSIFIERS = {

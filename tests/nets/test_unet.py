@@ -69,6 +69,18 @@ def test_samples_of_a_batch_do_not_see_each_other(changes: dict[str, Any]) -> No
     torch.testing.assert_close(network(x, time, emb)[1:], alone, rtol=0, atol=2e-5)
 
 
+def test_coordinates_tell_equal_places_apart() -> None:
+    def middles(**changes: Any) -> Tensor:
+        network = unet(multipliers=[1], attention=[], **changes).eval()
+        x, time, emb = inputs(network.config, 64, 64)
+        seen: Tensor = network(x[:1, :, :1, :1].expand(1, -1, 64, 64), time[:1], emb[:1])[0, 0, 24:40, 24:40]
+        return seen
+
+    # Of an even picture, the middle alone is far from every edge: its places differ by what they are told.
+    assert middles().std() < 1e-5
+    assert middles(coordinates=True).std() > 1e-3
+
+
 @pytest.mark.parametrize("changes", [{}, {"resample": "conv"}, {"resample": "plain"}], ids=str)
 def test_height_and_width_are_multiples_of_the_divisor(changes: dict[str, Any]) -> None:
     network = unet(multipliers=[1, 1, 1], **changes)

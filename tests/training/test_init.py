@@ -87,6 +87,16 @@ def test_an_inpainting_model_begins_as_the_plain_one(given: Path) -> None:
     assert "at zero" not in initialize(other, str(given.with_name("inpainting.safetensors")))
 
 
+def test_a_network_with_coordinates_begins_as_the_plain_one(given: Path) -> None:
+    ours, told = learner(), learner(coordinates=True)
+    assert "2 as built: denoiser.network.coordinates.weight" in initialize(told, str(given))
+    initialize(ours, str(given))
+    x = torch.randn(2, 3, *ours.task.model.size)
+    with torch.no_grad():
+        estimates = [each.model.eval()(x, 3.0, {"label": torch.tensor([0, 1])}).x0 for each in (ours, told)]
+    torch.testing.assert_close(*estimates, rtol=0, atol=1e-5)
+
+
 def named(config: Any, names: tuple[str, ...] | None, count: int | None = None) -> Any:
     """The configuration of a model with classes of these names, or with so many without names."""
     count = len(names or ()) or count

@@ -330,6 +330,7 @@ def _settings(config: UNetConfig, size: tuple[int, int]) -> dict[str, Any]:
             len(dimensions) > 1 and not single,
         "it has other heads on the way up": config.up_heads not in (None, config.heads),
         "it rescales its residuals": config.rescale_residuals,
+        "it is told coordinates": config.coordinates,
         "its last step has a network of its own": config.last_step,
         f"{config.norm_groups} groups do not divide all of its channels":
             any(width % config.norm_groups for width in config.widths),

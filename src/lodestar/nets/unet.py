@@ -134,6 +134,8 @@ class UNetConfig(BackboneConfig, DenoiserNetworkConfig):
     """Width of the states of a text, whose keys and values stand before the places' in every attention; None for no text."""
     stem: Channels | None = None
     """Channels of the first convolution where they are not those of the finest resolution."""
+    coordinates: bool = False
+    """Tell every place where it is, its x and y from −1 to 1 (CoordConv, Liu et al. 2018), as captions of places need."""
     last_step: bool = False
     """Another network of the same settings in a chain's last step, at network time 0 (Karlo's upsampler)."""
     ranges: tuple[Annotated[float, Field(ge=0, le=1e6)], ...] = Field(default=(), max_length=1_000)
@@ -315,6 +317,8 @@ class UNet(DenoiserNetwork):
         builder, stem = Builder(config, config.context), config.stem or config.widths[0]
         self.time = TimeEmbedding(config.width, config.emb_width, config.closed_frequencies)
         self.stem = Conv2d(config.in_channels, stem, 3, padding=1)
+        # A stem of its own, so that the network begins as one without coordinates, and goes on from the weights of one.
+        self.coordinates = zero(Conv2d(2, stem, 3, padding=1)) if config.coordinates else None
         self.down, handed = builder.down(stem)
         self.middle = builder.middle()
         self.up = builder.up(handed, config.up_heads)
@@ -400,6 +404,8 @@ class UNet(DenoiserNetwork):
         e = self.time(time)
         e = F.silu(e if emb is None else e + emb).to(dtype or x.dtype)
         h = self.stem(x.to(dtype=dtype or x.dtype, memory_format=torch.channels_last))
+        if self.coordinates is not None:
+            h = h + self.coordinates(_coordinates(h))
         handed = [h]
         tokens = None if tokens is None else tokens.to(h.dtype)
 
@@ -434,11 +440,17 @@ class UNet(DenoiserNetwork):
         return self.down, self.middle, self.up
 
     def lower(self, dtype: torch.dtype) -> None:
-        for part in (self.stem, *self.hidden):
+        for part in (self.stem, *([] if self.coordinates is None else [self.coordinates]), *self.hidden):
             lower(part, between() if dtype == torch.int8 else dtype)
         if dtype == torch.int8:
             for block in self.blocks:
                 block.pack()
+
+
+def _coordinates(h: Tensor) -> Tensor:
+    """x and y of each place of a map [B, C, H, W], from −1 to 1: [1, 2, H, W]."""
+    y, x = (torch.linspace(-1, 1, size, device=h.device, dtype=h.dtype) for size in h.shape[2:])
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))[None]
 
 
 class LastStep(DenoiserNetwork):
