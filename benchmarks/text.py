@@ -38,6 +38,7 @@ COLUMNS = {
     "caption_one_attributes": "attributes, one thing",
     "caption_two_attributes": "attributes, two things",
     "caption_three_attributes": "attributes, three",
+    "caption_place": "places",
     "caption_relation": "relations",
     "caption_right": "everything right",
 }
@@ -119,7 +120,7 @@ def page(options: argparse.Namespace, rows: dict[str, Row], model: Diffusion, pi
 def wrong(verdict: Verdict) -> list[str]:
     """What the judge does not find as the caption tells it; nothing if all is right."""
     said = [] if verdict.count else [f"{len(verdict.seen)} things"]
-    for claim in ("shapes", "colours", "sizes", "relations"):
+    for claim in ("shapes", "colours", "sizes", "places", "relations"):
         held = getattr(verdict, claim)
         said += [f"{claim} ({held.count(False)})"] if False in held else []
     return said

@@ -16,9 +16,9 @@ from PIL import Image, ImageFilter
 from lodestar.config import Problem
 from lodestar.data import Shuffled, open_source, sequential, shapes
 from lodestar.data.shapes import Described, Meaning, Scene, Thing, Verdict
-from lodestar.data.shapes.grammar import _SENTENCES
+from lodestar.data.shapes.grammar import _PLACE_WORDS, _SENTENCES
 from lodestar.data.shapes.render import AREA, coverage
-from lodestar.data.shapes.scene import EXTENT, OPPOSITE, Split, clear_relation, is_held_out, relation
+from lodestar.data.shapes.scene import EXTENT, OPPOSITE, Split, clear_place, clear_relation, is_held_out, relation
 
 SPLITS: tuple[Split, ...] = ("train", "test", "held_out")
 SOME = 300
@@ -32,7 +32,7 @@ def told(scene: Scene) -> Meaning:
     """Everything that can be said of a scene."""
     things = scene.things
     pairs = [(i, clear_relation(things[i], things[j]), j) for i, j in itertools.permutations(range(len(things)), 2)]
-    described = tuple(Described(thing.shape, thing.colour, thing.size) for thing in things)
+    described = tuple(Described(thing.shape, thing.colour, thing.size, clear_place(thing)) for thing in things)
     return Meaning(described, tuple((i, what, j) for i, what, j in pairs if what is not None))
 
 
@@ -119,6 +119,12 @@ def test_a_small_picture_is_a_large_one_made_small(size: int) -> None:
 # ---------------------------------------------------------------------------------------------------------------- captions
 
 
+def fits(told: Described, thing: Described) -> bool:
+    """A thing is as told, where it is told."""
+    alike = told.shape == thing.shape and told.colour == thing.colour
+    return alike and told.size in (None, thing.size) and told.place in (None, thing.place)
+
+
 @pytest.mark.parametrize("split", SPLITS)
 def test_captions_are_true(split: Split) -> None:
     for number, scene in enumerate(scenes(split)):
@@ -127,10 +133,7 @@ def test_captions_are_true(split: Split) -> None:
         matched = [
             order
             for order in itertools.permutations(range(len(scene.things)))
-            if all(
-                told.shape == thing.shape and told.colour == thing.colour and told.size in (None, thing.size)
-                for told, thing in zip(meaning.things, (truth.things[k] for k in order), strict=True)
-            )
+            if all(map(fits, meaning.things, (truth.things[k] for k in order)))
         ]
         assert len(matched) == 1, caption
         (order,) = matched
@@ -161,7 +164,8 @@ def _things_out(caption: str) -> str:
     import re
 
     colours = "|".join(shapes.COLOURS)
-    return re.sub(rf"an? (\w+ )?({colours}) \w+", "@", caption).replace("@,", "@ ,")
+    thing = rf"an? (\w+ )?({colours}) \w+( (on|at) the (left|right|top|bottom)\b(?! of))?"
+    return re.sub(thing, "@", caption).replace("@,", "@ ,")
 
 
 @pytest.mark.parametrize(
@@ -290,6 +294,25 @@ def test_wrong_relations_are_told() -> None:
         checked += 1
     assert checked > 50
     assert relation((0.2, 0.2), (0.5, 0.5)) is None
+
+
+def test_wrong_places_are_told() -> None:
+    checked = set()
+    for number in range(SOME):
+        scene = shapes.scene(6, number, SPLITS[number % 3])
+        first = scene.things[0]
+        if len(scene.things) != 1 or (truth := clear_place(first)) is None:
+            continue
+        for words, place in _PLACE_WORDS.items():
+            verdict = shapes.judge(shapes.render(scene, 32), f"there is {said(first)} {words}")
+            assert verdict.attributes and verdict.place is verdict.right is (place == truth)
+        checked.add(truth)
+    assert checked == {"left", "right", "top", "bottom"}
+    of = shapes.parse("a red circle on the left of a star on the right")
+    assert of.relations == ((0, "left of", 1),) and [each.place for each in of.things] == [None, "right"]
+    # Wide pictures have their middle elsewhere.
+    wide = np.concatenate([shapes.render(scene, 32), np.zeros((32, 64, 3), np.uint8)], axis=1)
+    assert {each.place for each in shapes.look(wide)} == {"left"}
 
 
 def test_the_judge_is_not_fooled_by_what_is_no_scene() -> None:

@@ -36,6 +36,13 @@ def test_padding_hides_the_tokens_after_a_text() -> None:
     assert torch.equal(plain(other, MASK)[0], plain(other, MASK | True)[0])
 
 
+def test_a_fresh_transformer_says_of_each_place_its_own_word() -> None:
+    network = TextTransformer(CONFIG, 10, 8)
+    before, after = (network(torch.tensor([[1, 2, word, 9, 9, 9]]), MASK)[0] for word in (3, 4))
+    changed = (before - after).norm(dim=-1)[0] / before.norm(dim=-1)[0]
+    assert changed[2] > 0.5 and not changed[[0, 1, 3, 4, 5]].any()
+
+
 @pytest.mark.parametrize("pooled", ["last", "mean"])
 def test_the_vector_of_a_text_is_of_its_last_place_or_their_mean(pooled: str) -> None:
     network = randomized(TextTransformer(CONFIG.replace(pooled=pooled, final_norm=False), 10, 8))

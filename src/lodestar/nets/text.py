@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from lodestar.config import Channels, Config, Problem
 from lodestar.nets.attention import attend
-from lodestar.nets.layers import Linear, normal
+from lodestar.nets.layers import Linear, normal, zero
 
 
 class TextTransformerConfig(Config):
@@ -46,8 +46,8 @@ class TextBlock(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.out = Linear(width, 3 * width), Linear(width, width)
-        self.widen, self.narrow = Linear(width, 4 * width), Linear(4 * width, width)
+        self.qkv, self.out = Linear(width, 3 * width), zero(Linear(width, width))
+        self.widen, self.narrow = Linear(width, 4 * width), zero(Linear(4 * width, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, L, W] to [B, L, W]."""
@@ -63,7 +63,8 @@ class TextTransformer(nn.Module):
         """tokens: size of the vocabulary; if `states`, channels of the given states. out_width: width of a text's vector."""
         super().__init__()
         self.config = config
-        width, scale = config.width, 50.0  # vectors begin with a deviation of 0.02, as GPT's
+        # States begin as words and places alone, and ten times as large as GPT's: what stands where is soon lost otherwise.
+        width, scale = config.width, 5.0
         self.embedding = Linear(tokens, width) if states else nn.Embedding.from_pretrained(normal(tokens, width, divisor=scale))
         self.embedding.requires_grad_(True)
         self.position = nn.Parameter(normal(config.context, width, divisor=scale))

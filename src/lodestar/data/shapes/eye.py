@@ -7,14 +7,14 @@ covers. Shares that hang together are a thing; its outline is compared with that
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 
 from lodestar.config import Problem
 from lodestar.data.shapes.render import AREA, coverage
-from lodestar.data.shapes.scene import COLOURS, SIZES
+from lodestar.data.shapes.scene import COLOURS, SIZES, place
 
 _AXES = np.array([[2**0.5] * 3, [2, -1, -1], [0, 3**0.5, -(3**0.5)]], np.float32).T / 6**0.5
 """From RGB to the grey and two coordinates that are 0 for grey; lengths stay."""
@@ -53,12 +53,15 @@ class Seen:
     x: float
     y: float
     """The centre, from the left and from the top, in sides of the picture (the shorter one)."""
+    place: str | None = None
+    """The part of the picture where it stands: left, right, top or bottom of the middle."""
 
 
 def look(picture: np.ndarray) -> tuple[Seen, ...]:
     """The things in a picture, uint8 [H, W, 3] or [3, H, W], the largest first. Raises Problem for what is no picture."""
     colours = _channels_last(picture).astype(np.float32) @ _AXES
     side = min(colours.shape[:2])
+    middle = colours.shape[1] / side / 2, colours.shape[0] / side / 2
     labels, boxes = _parts((colours[:, :, 1:] ** 2).sum(2) > _COLOURFUL**2)
     # What is a speck belongs to the thing beside it, or to the ground.
     things = [number for number, pixels in enumerate(np.bincount(labels.ravel())) if number and pixels >= _SPECK * side**2]
@@ -67,7 +70,8 @@ def look(picture: np.ndarray) -> tuple[Seen, ...]:
     for number in things:
         top, bottom, left, right = boxes[number - 1]
         window = slice(max(top - _AROUND, 0), bottom + _AROUND), slice(max(left - _AROUND, 0), right + _AROUND)
-        found.append(_thing(colours[window], labels[window], number, (window[0].start, window[1].start), side))
+        area, seen = _thing(colours[window], labels[window], number, (window[0].start, window[1].start), side)
+        found.append((area, replace(seen, place=place((seen.x, seen.y), middle))))
     return tuple(thing for _, thing in sorted(found, key=lambda each: -each[0]))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lodestar.config import Problem, nearest, shown
-from lodestar.data.shapes.scene import COLOURS, Scene, Thing, clear_relation, is_held_out
+from lodestar.data.shapes.scene import COLOURS, Scene, Thing, clear_place, clear_relation, is_held_out
 
 Told = tuple[int, str, int]
 """The number of a thing, its relation to another, and that one's number."""
@@ -37,11 +37,17 @@ _THIRD = ("{0} %s {1}, and {2}", "{0} %s {1} with {2}")
 _TWICE = ("{0} %s {1} and %s {2}",)
 """The relations of {0} to {1} and to {2}."""
 
+_PLACE_WORDS = {
+    "on the left": "left", "at the left": "left", "on the right": "right", "at the right": "right", "at the top": "top",
+    "at the bottom": "bottom",
+}  # fmt: skip
+
 _THING = re.compile(
     rf"(?:(?:an?|the|one) )?(?:({'|'.join(_SIZE_WORDS)}) )?(?:({'|'.join(COLOURS)}) )?({'|'.join(_SHAPE_WORDS)})\b"
+    rf"(?: ({'|'.join(_PLACE_WORDS)})\b(?! of))?"  # left of something is a relation
 )
-_SILENT = 0.5
-"""Share of captions that say no sizes."""
+_SILENT, _UNPLACED = 0.5, 0.25
+"""Shares of captions without sizes, and, of captions for which places are clear, without places."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +57,8 @@ class Described:
     shape: str
     colour: str | None = None
     size: str | None = None
+    place: str | None = None
+    """The part of the picture where it stands."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +89,7 @@ def _in_order(sentence: str, relations: tuple[Told, ...]) -> tuple[str, tuple[To
 
 
 _SENTENCES = _sentences()
-_WORDS = set(re.findall("[a-z]+", " ".join((*_SENTENCES, *_SHAPE_WORDS, *_SIZE_WORDS, *COLOURS, "an the one"))))
+_WORDS = set(re.findall("[a-z]+", " ".join((*_SENTENCES, *_SHAPE_WORDS, *_SIZE_WORDS, *COLOURS, *_PLACE_WORDS, "an the one"))))
 
 
 def parse(caption: str) -> Meaning:
@@ -89,8 +97,8 @@ def parse(caption: str) -> Meaning:
     things: list[Described] = []
 
     def number(match: re.Match[str]) -> str:
-        size, colour, shape = match.groups()
-        things.append(Described(_SHAPE_WORDS[shape], colour, _SIZE_WORDS.get(size)))
+        size, colour, shape, place = match.groups()
+        things.append(Described(_SHAPE_WORDS[shape], colour, _SIZE_WORDS.get(size), _PLACE_WORDS.get(place)))
         return f"{{{len(things) - 1}}}"
 
     words = " ".join(caption.lower().split()).removesuffix(".")
@@ -106,7 +114,8 @@ def parse(caption: str) -> Meaning:
 def caption(scene: Scene, rng: np.random.Generator) -> str:
     """A true caption of a scene, drawn from all sentences and words. It tells a held-out relation if there is one.
 
-    Colours and shapes are told of all things, sizes of all or none, relations only where they are clear.
+    Colours and shapes are told of all things, sizes of all or none, relations and places only where they are clear, and places
+    only of one thing or two, without a relation.
     """
     things = list(scene.things)
     rng.shuffle(things)
@@ -122,7 +131,8 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         things = [*held, *(thing for thing in things if thing not in held)]
     sentence = _drawn(things, held is not None, rng)
     sized = rng.random() >= _SILENT
-    return sentence.format(*(_words(thing, sized, rng) for thing in things))
+    placed = sentence in (*_ONE, *_LISTS[2]) and rng.random() >= _UNPLACED
+    return sentence.format(*(_words(thing, sized, rng) + (_standing(thing, rng) if placed else "") for thing in things))
 
 
 def _drawn(things: list[Thing], related: bool, rng: np.random.Generator) -> str:
@@ -145,14 +155,23 @@ def _drawn(things: list[Thing], related: bool, rng: np.random.Generator) -> str:
     return one(_THIRD) % phrase
 
 
+def _standing(thing: Thing, rng: np.random.Generator) -> str:
+    """The place of a thing in words, with a blank before; nothing where it is not clear."""
+    place = clear_place(thing)
+    return "" if place is None else f" {_one_of(_PLACE_WORDS, place, rng)}"
+
+
+def _one_of(words: dict[str, str], meant: str, rng: np.random.Generator) -> str:
+    """A word of a meaning, or words."""
+    found = [each for each, meaning in words.items() if meaning == meant]
+    return found[int(rng.random() * len(found))]
+
+
 def _words(thing: Thing, sized: bool, rng: np.random.Generator) -> str:
     """A thing in words, the usual ones in half of the cases."""
 
     def word(words: dict[str, str], meant: str) -> str:
-        if rng.random() < 0.5:
-            return meant
-        others = [each for each, meaning in words.items() if meaning == meant]
-        return others[int(rng.random() * len(others))]
+        return meant if rng.random() < 0.5 else _one_of(words, meant, rng)
 
     parts = [word(_SIZE_WORDS, thing.size)] if sized else []
     parts += [thing.colour, word(_SHAPE_WORDS, thing.shape)]

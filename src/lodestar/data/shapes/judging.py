@@ -25,6 +25,8 @@ class Verdict:
     colours: tuple[bool | None, ...]
     sizes: tuple[bool | None, ...]
     """For each thing of the caption."""
+    places: tuple[bool | None, ...]
+    """For each thing of the caption: it stands in the part of the picture that is told."""
     relations: tuple[bool, ...]
     """For each relation of the caption."""
 
@@ -34,6 +36,12 @@ class Verdict:
         return self.count and False not in (*self.shapes, *self.colours, *self.sizes)
 
     @property
+    def place(self) -> bool | None:
+        """True if all things stand in the parts of the picture that are told; None where the caption tells none."""
+        told = [each for each in self.places if each is not None]
+        return all(told) if told else None
+
+    @property
     def relation(self) -> bool | None:
         """True if all relations are right; None where the caption tells none."""
         return all(self.relations) if self.relations else None
@@ -41,7 +49,7 @@ class Verdict:
     @property
     def right(self) -> bool:
         """True if the whole caption holds."""
-        return self.attributes and self.relation is not False
+        return self.attributes and self.place is not False and self.relation is not False
 
 
 def judge(picture: np.ndarray, caption: str) -> Verdict:
@@ -55,7 +63,9 @@ def compare(seen: Sequence[Seen], meaning: Meaning) -> Verdict:
     # A thing of the caption without one in the picture is matched with nothing.
     candidates: list[Seen | None] = [*seen[: count + 3], *[None] * max(count - len(seen), 0)]
     verdicts = (_verdict(meaning, order, seen) for order in itertools.permutations(candidates, count))
-    return max(verdicts, key=lambda each: sum(map(bool, (*each.shapes, *each.colours, *each.sizes, *each.relations))))
+    return max(
+        verdicts, key=lambda each: sum(map(bool, (*each.shapes, *each.colours, *each.sizes, *each.places, *each.relations)))
+    )
 
 
 def _verdict(meaning: Meaning, order: Sequence[Seen | None], seen: Sequence[Seen]) -> Verdict:
@@ -70,6 +80,7 @@ def _verdict(meaning: Meaning, order: Sequence[Seen | None], seen: Sequence[Seen
         tuple(bool(holds(told.shape, thing, "shape")) for told, thing in pairs),
         tuple(holds(told.colour, thing, "colour") for told, thing in pairs),
         tuple(holds(told.size, thing, "size") for told, thing in pairs),
+        tuple(holds(told.place, thing, "place") for told, thing in pairs),
         tuple(_stands(order[first], what, order[second]) for first, what, second in meaning.relations),
     )
 

@@ -25,6 +25,8 @@ SIZES = {"small": (0.092, 0.102), "large": (0.140, 0.155)}
 """Ranges of a thing's radius by the name of its size."""
 RELATIONS = ("left of", "right of", "above", "below")
 OPPOSITE = {"left of": "right of", "right of": "left of", "above": "below", "below": "above"}
+PLACES = {"left of": "left", "right of": "right", "above": "top", "below": "bottom"}
+"""The parts of a picture by their relation to its middle."""
 
 HELD_OUT_PAIRS = frozenset(
     {("circle", "purple"), ("square", "orange"), ("triangle", "blue"), ("star", "green"), ("cross", "red")}
@@ -53,6 +55,8 @@ _GAP, _MARGIN = 0.06, 0.02
 """Least distance between two things, and of a thing from the border."""
 _CLEAR = 1.5
 """A relation is clear if its direction is so many times as long as the other one."""
+_NEAR = 0.1
+"""A thing that is less far from the middle, in both directions, has no clear place."""
 _JITTER = 8.0
 _GREYS = ((30.0, 90.0), (165.0, 225.0))
 """Ranges of the grey at the middle of a scene, which is dark or light."""
@@ -125,6 +129,18 @@ def relation(first: tuple[float, float], second: tuple[float, float], clear: flo
 def clear_relation(first: Thing, second: Thing) -> str | None:
     """The relation of a thing to another where no eye would doubt it, else None."""
     return relation((first.x, first.y), (second.x, second.y), _CLEAR)
+
+
+def place(point: tuple[float, float], middle: tuple[float, float] = (0.5, 0.5), clear: float = 1.0) -> str | None:
+    """The part of a picture where a point (x, y) stands: left, right, top or bottom of its middle."""
+    what = relation(point, middle, clear)
+    return None if what is None else PLACES[what]
+
+
+def clear_place(thing: Thing) -> str | None:
+    """The part of its picture where a thing stands, where no eye would doubt it, else None."""
+    near = max(abs(thing.x - 0.5), abs(thing.y - 0.5)) < _NEAR
+    return None if near else place((thing.x, thing.y), clear=_CLEAR)
 
 
 def is_held_out(first: str, what: str, second: str) -> bool:

@@ -3,8 +3,9 @@
 Numbers are of all captions, and of those of one, two and three things:
 
     attributes = share of pictures with as many things as told, each of its shape, colour and size
+    place      = share of captions that tell places, left, right, top or bottom, in whose pictures all of these hold
     relation   = share of captions that tell a relation in whose pictures all relations hold
-    right      = share of pictures of which both are true
+    right      = share of pictures of which all that is told is true
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ from lodestar.evaluation.repeats import Share
 from lodestar.generators.guide import Guide
 
 _NUMBERS = ("one", "two", "three")
-_CLAIMS = ("attributes", "relation", "right")
+_CLAIMS = ("attributes", "place", "relation", "right")
 
 
 class Caption(PromptedMetric):
-    """Accuracy by the judge of `shapes`: ``caption_right``, ``caption_attributes``, ``caption_relation``, also by number of
-    things."""
+    """Accuracy by the judge of `shapes`: ``caption_right``, ``caption_attributes``, ``caption_place``, ``caption_relation``,
+    also by number of things."""
 
     kind: Literal["caption"] = "caption"
 
@@ -53,12 +54,12 @@ class Caption(PromptedMetric):
 
 
 def _marks(pictures: Tensor, prompts: Sequence[str]) -> Tensor:
-    """Number of things in the caption, and whether its claims hold [B, 4]: 1, 0, or nan for a claim that it does not make."""
+    """Number of things in the caption, and whether its claims hold [B, 5]: 1, 0, or nan for a claim that it does not make."""
     rows = []
     for picture, prompt in zip(pictures, prompts, strict=True):
         verdict = judge(picture.numpy(), prompt)
-        relation = math.nan if verdict.relation is None else verdict.relation
-        rows.append([len(verdict.shapes), verdict.attributes, relation, verdict.right])
+        claims = (verdict.attributes, verdict.place, verdict.relation, verdict.right)
+        rows.append([len(verdict.shapes), *(math.nan if holds is None else holds for holds in claims)])
     return torch.tensor(rows, dtype=torch.float64)
 
 
