@@ -90,6 +90,10 @@ Reuse = Annotated[
         "--reuse", min=1, help="The whole network in every so many steps, its finest resolution in the others (DeepCache)."
     ),
 ]
+Truncation = Annotated[
+    float | None,
+    typer.Option("--truncation", help="Bound of a GAN's latent numbers, in deviations; lower: better, less diverse."),
+]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default a GPU where there is one.")]
 Reference = Annotated[
     str | None,
@@ -218,9 +222,10 @@ class Sampling(Solving):
     seed: Seed = 0
     temperature: Temperature = 1.0
     reuse: Reuse = 1
+    truncation: Truncation = None
 
     def asked(self) -> Asked:
-        return super().asked() | {"temperature": self.temperature, "reuse": self.reuse}
+        return super().asked() | {"temperature": self.temperature, "reuse": self.reuse, "truncation": self.truncation}
 
 
 @dataclass(frozen=True)

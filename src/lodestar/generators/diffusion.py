@@ -155,6 +155,8 @@ class Diffusion(DiffusionModel, Editor):
             raise Problem(
                 f"settings are given for {1 + len(asked.later)} stages: {self.name or 'this model'} is one, and no cascade"
             )
+        if (bound := asked.settings.truncation) is not None:
+            raise Problem(f"truncation is {bound:g}: it bounds a GAN's latents, and {self.name or 'this model'} has none")
         how = self.complete(asked.settings)
         steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None

@@ -10,17 +10,20 @@ from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.clip import MatchClip, TrainClip
 from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.distill import Distill
+from lodestar.tasks.gan import TrainGan
 from lodestar.tasks.optimizer import OptimizerConfig
 from lodestar.tasks.rng import Rng
 from lodestar.tasks.unclip import TrainUnclip
 from lodestar.tasks.vqvae import TrainVQVAE
 
 KINDS = Kinds(
-    TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, TrainUnclip, TrainAutoregressive, Autoencode, TrainVQVAE
-)
+    TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, TrainUnclip, TrainAutoregressive, Autoencode, TrainVQVAE,
+    TrainGan,
+)  # fmt: skip
 AnyTask = Annotated[Task, KINDS]
 
 __all__ = [
     "KINDS", "AnyTask", "Autoencode", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig",
-    "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDenoiser", "TrainUnclip", "TrainVQVAE",
+    "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDenoiser", "TrainGan", "TrainUnclip",
+    "TrainVQVAE",
 ]  # fmt: skip

@@ -1,0 +1,56 @@
+"""Runs of GANs, on the digits, on CIFAR-10 and on emoji: ``digits.gan``, ``cifar10.gan``, ``emoji.gan``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from lodestar.models.gan import GanConfig
+from lodestar.nets.gan import ResidualDiscriminatorConfig, ResidualGeneratorConfig
+from lodestar.presets.autoencoders import DATA, SIZES
+from lodestar.tasks import OptimizerConfig, TrainGan
+from lodestar.tasks.augment import DiffAugment
+from lodestar.training.ema import HalfLife
+from lodestar.training.run import Run, TrainConfig
+
+MULTIPLIERS: Mapping[str, tuple[float, ...]] = {"digits": (1, 2, 2), "cifar10": (1, 2, 2, 2), "emoji": (0.5, 1, 2, 2, 2)}
+"""Widths of the resolutions for a data set, down to 2×2 or 4×4."""
+
+
+def loop(data: str) -> TrainConfig:
+    """The training loop for a data set."""
+    small = data == "digits"
+    images = 150_000 if small else 600_000
+    return TrainConfig(
+        images=images,
+        batch_size=64 if small else 32,
+        optimizer=OptimizerConfig(rate=5e-4, betas=(0.0, 0.99), clip=None),
+        ema=(HalfLife(images=5_000 if small else 20_000),),
+        save_every=images // 5,
+        preview_every=images // 10,
+    )
+
+
+def gan(data: str) -> Run:
+    """A GAN of residual blocks, with classes where the data has any; a twentieth of the data is held out to see lost modes."""
+    small = data == "digits"
+    network = ResidualGeneratorConfig(
+        in_channels=1 if small else 3, multipliers=MULTIPLIERS[data], width=32, blocks=1, norm_groups=8,
+        size=SIZES[data], resample="plain",
+    )  # fmt: skip
+    opponent = ResidualDiscriminatorConfig(
+        in_channels=network.in_channels, multipliers=MULTIPLIERS[data], width=32, blocks=1, norm_groups=8, resample="plain"
+    )
+    task = TrainGan(
+        model=GanConfig(network=network),
+        discriminator=opponent,
+        r1=0.05 if small else 1.0,
+        r1_every=4,
+        augment=DiffAugment(translation=0.125) if small else DiffAugment(colour=1.0, translation=0.125, cutout=0.5),
+        conditional=data != "emoji",
+    )
+    return Run(task=task, data=DATA[data].replace(held_out=0.05), train=loop(data))
+
+
+RUNS: Mapping[str, Callable[[], Run]] = {f"{data}.gan": partial(gan, data) for data in DATA}
+"""Runs by name."""
