@@ -16,7 +16,19 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise, derived
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.guide import AUGMENT, EPS, NOTHING, Critic, Featured, Guide, Guides, Handed, Reader, Reference, Rival
+from lodestar.generators.guide import (
+    AUGMENT,
+    EPS,
+    NOTHING,
+    Critic,
+    Featured,
+    Guide,
+    Guides,
+    Handed,
+    Reader,
+    Reference,
+    Rival,
+)
 from lodestar.guidance import (
     REFERENCE,
     Composition,
@@ -175,6 +187,8 @@ def bind(model: DiffusionModel, asks: Sequence[Ask], handed: Handed = NOTHING) -
     pictures = _pictures(model, asks, handed)
     free = model.config.droppable and any(condition.optional for condition in model.config.denoiser.conditions)
     null = model.denoiser.null(pictures, len(asks)) if free else None
+    width, seeds = model.config.denoiser.latent, [ask.seed for ask in asks]
+    latents = None if width is None else lambda level: latent_noise(seeds, level, width).to(model.device)
     composition = _composition(model, asks)
     if composition is not None:
         rows, labels = composition
@@ -188,7 +202,12 @@ def bind(model: DiffusionModel, asks: Sequence[Ask], handed: Handed = NOTHING) -
         cond[condition.kind] = given.to(model.device)
         if kept is not None:
             keep[condition.kind] = kept.to(model.device)
-    return model.denoiser.bind(cond, keep, null, None if composition is None else composition[0])
+    return model.denoiser.bind(cond, keep, null, None if composition is None else composition[0], latents)
+
+
+def latent_noise(seeds: Sequence[int], level: Level, width: int) -> Tensor:
+    """The latents of a level, float32 [B, width]: of each ask's seed and the level alone."""
+    return SeededNoise([derived(seed, f"latent {level.time}") for seed in seeds]).start((width,))
 
 
 def small_noise(asks: Sequence[Ask], shape: tuple[int, ...]) -> Tensor:

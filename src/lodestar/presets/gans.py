@@ -1,14 +1,20 @@
-"""Runs of GANs, on the digits, on CIFAR-10 and on emoji: ``digits.gan``, ``cifar10.gan``, ``emoji.gan``."""
+"""Runs of GANs and denoising diffusion GANs, on the digits, on CIFAR-10 and on emoji: ``digits.gan``, ``cifar10.ddgan`` …"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
 
+from lodestar.core.prediction import X0
+from lodestar.core.schedule import Cosine
+from lodestar.denoiser import DenoiserConfig, conditions
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.gan import GanConfig
 from lodestar.nets.gan import ResidualDiscriminatorConfig, ResidualGeneratorConfig
+from lodestar.nets.unet import UNetConfig
 from lodestar.presets.autoencoders import DATA, SIZES
-from lodestar.tasks import OptimizerConfig, TrainGan
+from lodestar.samplers import Ancestral
+from lodestar.tasks import OptimizerConfig, TrainDDGan, TrainGan
 from lodestar.tasks.augment import DiffAugment
 from lodestar.training.ema import HalfLife
 from lodestar.training.run import Run, TrainConfig
@@ -52,5 +58,24 @@ def gan(data: str) -> Run:
     return Run(task=task, data=DATA[data].replace(held_out=0.05), train=loop(data))
 
 
-RUNS: Mapping[str, Callable[[], Run]] = {f"{data}.gan": partial(gan, data) for data in DATA}
+def ddgan(data: str) -> Run:
+    """A denoising diffusion GAN of four steps."""
+    made, small = gan(data), data == "digits"
+    network = UNetConfig(
+        width=32, multipliers=(1, 2) if small else (1, 2, 4), blocks=1, attention=(2,) if small else (4,), norm_groups=8,
+        in_channels=1 if small else 3, out_channels=1 if small else 3, resample="plain",
+    )  # fmt: skip
+    denoiser = DenoiserConfig(network=network, prediction=X0(), conditions=conditions(10), latent=32)
+    model = DiffusionConfig(
+        denoiser=denoiser, schedule=Cosine(), size=SIZES[data], steps="trailing:4", sampler=Ancestral(variance="small")
+    )
+    assert isinstance(made.task, TrainGan) and isinstance(made.task.discriminator, ResidualDiscriminatorConfig)
+    opponent = made.task.discriminator.replace(in_channels=2 * network.in_channels)
+    return made.replace(task=TrainDDGan(model=model, discriminator=opponent, r1=0.05 if small else 0.5, r1_every=4))
+
+
+RUNS: Mapping[str, Callable[[], Run]] = {
+    **{f"{data}.gan": partial(gan, data) for data in DATA},
+    **{f"{data}.ddgan": partial(ddgan, data) for data in ("digits", "cifar10")},
+}
 """Runs by name."""

@@ -8,6 +8,7 @@ from lodestar.tasks.autoregressive import TrainAutoregressive
 from lodestar.tasks.base import Coupled, Export, Frozen, Learner, Phase, Task
 from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.clip import MatchClip, TrainClip
+from lodestar.tasks.ddgan import TrainDDGan
 from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.distill import Distill
 from lodestar.tasks.gan import TrainGan
@@ -18,12 +19,12 @@ from lodestar.tasks.vqvae import TrainVQVAE
 
 KINDS = Kinds(
     TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, TrainUnclip, TrainAutoregressive, Autoencode, TrainVQVAE,
-    TrainGan,
+    TrainGan, TrainDDGan,
 )  # fmt: skip
 AnyTask = Annotated[Task, KINDS]
 
 __all__ = [
     "KINDS", "AnyTask", "Autoencode", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig",
-    "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDenoiser", "TrainGan", "TrainUnclip",
-    "TrainVQVAE",
+    "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDDGan", "TrainDenoiser",
+    "TrainGan", "TrainUnclip", "TrainVQVAE",
 ]  # fmt: skip

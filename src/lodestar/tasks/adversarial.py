@@ -18,7 +18,6 @@ from lodestar.nets.gan import Discriminator, DiscriminatorConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
 from lodestar.objectives.adversarial import AnyAdversarial, NonSaturating, Wasserstein, gradient_penalty, squared_slope
-from lodestar.tasks.augment import DiffAugment
 from lodestar.tasks.base import Learner, Phase, Task
 from lodestar.tasks.optimizer import OptimizerConfig
 from lodestar.tasks.rng import Rng
@@ -34,8 +33,6 @@ class AdversarialTask(Task, abc.ABC):
     """Interval of the R1 penalty in steps, of which it then counts as many times (Karras et al. 2020)."""
     generator_every: int = Field(default=1, ge=1, le=10_000)
     """Steps of the discriminator for one of the generator."""
-    augment: DiffAugment = DiffAugment()
-    """Augmentation of all that the discriminator sees."""
     discriminator_optimizer: OptimizerConfig | None = None
     """Optimizer of the discriminator; None is one with the run's settings."""
 
@@ -77,21 +74,21 @@ class AdversarialLearner(Learner):
         task, game = self.adversarial, self.game(batch, rng)
         with torch.no_grad():
             fake = game.fake()
-        on_real, on_fake = (game.logits(task.augment(each, rng), False) for each in (game.real, fake))
+        on_real, on_fake = (game.logits(each, False) for each in (game.real, fake))
         terms = {"real": on_real.detach(), "fake": on_fake.detach()}
         total = task.loss.real(on_real) + task.loss.fake(on_fake)
         if isinstance(task.loss, Wasserstein):
             slope = gradient_penalty(lambda x: game.logits(x, True), game.real, fake, rng.uniform())
             total, terms["penalty"] = total + task.loss.penalty * slope, slope.detach()
         if task.r1 and int(self._steps) % task.r1_every == 0:
-            square = squared_slope(lambda x: game.logits(task.augment(x, rng), True), game.real)
+            square = squared_slope(lambda x: game.logits(x, True), game.real)
             total, terms["r1"] = total + 0.5 * task.r1 * task.r1_every * square, square.detach()
         return Losses(total, terms)
 
     def fool(self, batch: Batch, rng: Rng) -> Losses:
         """The generator's loss."""
         game = self.game(batch, rng)
-        return Losses(self.adversarial.loss.fooling(game.logits(self.adversarial.augment(game.fake(), rng), False)))
+        return Losses(self.adversarial.loss.fooling(game.logits(game.fake(), False)))
 
     def remember(self, noted: Mapping[str, Tensor]) -> None:
         """Count a step of the discriminator, and iterate its spectral norms."""

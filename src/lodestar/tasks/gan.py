@@ -19,6 +19,7 @@ from lodestar.generators.gan import Gan
 from lodestar.models.gan import GanConfig
 from lodestar.nets.gan import AnyDiscriminator, DcganDiscriminatorConfig
 from lodestar.tasks.adversarial import AdversarialLearner, AdversarialTask, Game
+from lodestar.tasks.augment import DiffAugment
 from lodestar.tasks.base import Export, check_size
 from lodestar.tasks.rng import Rng
 
@@ -38,6 +39,8 @@ class TrainGan(AdversarialTask):
     kind: Literal["gan"] = "gan"
     model: GanConfig = GanConfig()
     discriminator: AnyDiscriminator = DcganDiscriminatorConfig()
+    augment: DiffAugment = DiffAugment()
+    """Augmentation of all that the discriminator sees."""
     conditional: bool = True
     """Condition on the classes of the data."""
 
@@ -74,7 +77,7 @@ class GanLearner(AdversarialLearner):
         z = rng.normal(self.task.model.network.latent)
 
         def logits(x: Tensor, twice: bool) -> Tensor:
-            found: Tensor = self.discriminator(x, None, label, self.model.dtype, twice)
+            found: Tensor = self.discriminator(self.task.augment(x, rng), None, label, self.model.dtype, twice)
             return found
 
         return Game(real, partial(self.model, z, label), logits)
