@@ -32,6 +32,7 @@ from lodestar.models.autoregressive import AutoregressiveConfig, AutoregressiveP
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.discriminator import DiscriminatorModelConfig, PictureDiscriminator
 from lodestar.models.first import upgraded
 from lodestar.models.gan import GanConfig
 from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
@@ -57,6 +58,7 @@ KINDS: dict[str, Kind] = {
     "autoencoder": Kind(AutoencoderCodec, Autoencoder),
     "vqvae": Kind(VQVAECodec, VQVAE),
     "gan": Kind(GanConfig, Gan),
+    "discriminator": Kind(DiscriminatorModelConfig, PictureDiscriminator),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 

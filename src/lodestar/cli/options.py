@@ -54,8 +54,8 @@ GuidanceTexts = Annotated[
     typer.Option(
         "--guidance",
         help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, clamp:1, "
-        "threshold:0.995, classifier:2 (classifier:2,sees=clean), clip:3, content:1, structure:1, style:1, interval:LOW,HIGH, "
-        "ramp:START,END; in this order.",
+        "threshold:0.995, classifier:2 (classifier:2,sees=clean), clip:3, discriminator:1, content:1, structure:1, style:1, "
+        "interval:LOW,HIGH, ramp:START,END; in this order.",
     ),
 ]
 ClassifierName = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Composed, LowRes, signs
-from lodestar.config import Problem
+from lodestar.config import Note, Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise, derived
@@ -20,6 +21,7 @@ from lodestar.generators.guide import (
     AUGMENT,
     EPS,
     NOTHING,
+    Comparing,
     Critic,
     Featured,
     Guide,
@@ -147,6 +149,12 @@ class Guided:
             if isinstance(each, Steering) and each.role is not None and guide is not None:
                 if not isinstance(guide, Critic):
                     raise Problem(f"guidance {each.kind}: {_called(guide)} tells no probabilities of classes: give a classifier")
+                if each.compares != isinstance(guide, Comparing):
+                    what = "a discriminator of real and made pictures" if each.compares else "a classifier"
+                    raise Problem(f"guidance {each.kind}: {_called(guide)} is of another kind: give {what}")
+                if isinstance(guide, Comparing) and guide.opponent and self.model.digest not in ("", guide.opponent):
+                    told = f"guidance {each.kind}: {_called(guide)} knows the errors of another model than {self.model.name}"
+                    warnings.warn(Note(told), stacklevel=2)
                 if each.prompted and not isinstance(guide, Reader):
                     raise Problem(f"guidance {each.kind}: {_called(guide)} reads no prompts: give a CLIP")
                 guide.agree(self.model.config, each.looks_at)

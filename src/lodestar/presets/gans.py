@@ -9,12 +9,13 @@ from lodestar.core.prediction import X0
 from lodestar.core.schedule import Cosine
 from lodestar.denoiser import DenoiserConfig, conditions
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.discriminator import DiscriminatorModelConfig
 from lodestar.models.gan import GanConfig
 from lodestar.nets.gan import ResidualDiscriminatorConfig, ResidualGeneratorConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.presets.autoencoders import DATA, SIZES
 from lodestar.samplers import Ancestral
-from lodestar.tasks import OptimizerConfig, TrainDDGan, TrainGan
+from lodestar.tasks import OptimizerConfig, TrainDDGan, TrainDiscriminator, TrainGan
 from lodestar.tasks.augment import DiffAugment
 from lodestar.training.ema import HalfLife
 from lodestar.training.run import Run, TrainConfig
@@ -74,8 +75,24 @@ def ddgan(data: str) -> Run:
     return made.replace(task=TrainDDGan(model=model, discriminator=opponent, r1=0.05 if small else 0.5, r1_every=4))
 
 
+def discriminator(data: str) -> Run:
+    """A discriminator for guidance, to be trained against a diffusion model, as the classifier of the data is."""
+    made = gan(data)
+    assert isinstance(made.task, TrainGan) and isinstance(made.task.discriminator, ResidualDiscriminatorConfig)
+    model = DiscriminatorModelConfig(network=made.task.discriminator.replace(timed=True), schedule=Cosine(), size=SIZES[data])
+    images = 50_000 if data == "digits" else 140_000
+    loop = made.train.replace(
+        images=images,
+        optimizer=OptimizerConfig(rate=5e-4, betas=(0.9, 0.99), weight_decay=0.05, warmup_images=4_000, fall="cosine"),
+        ema=(HalfLife(images=5_000),),
+        save_every=images // 5,
+        preview_every=images // 5,
+    )
+    return made.replace(task=TrainDiscriminator(model=model), train=loop)
+
+
 RUNS: Mapping[str, Callable[[], Run]] = {
     **{f"{data}.gan": partial(gan, data) for data in DATA},
-    **{f"{data}.ddgan": partial(ddgan, data) for data in ("digits", "cifar10")},
+    **{f"{data}.{make.__name__}": partial(make, data) for data in ("digits", "cifar10") for make in (ddgan, discriminator)},
 }
 """Runs by name."""

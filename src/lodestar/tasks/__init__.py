@@ -10,6 +10,7 @@ from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.clip import MatchClip, TrainClip
 from lodestar.tasks.ddgan import TrainDDGan
 from lodestar.tasks.denoise import TrainDenoiser
+from lodestar.tasks.discriminate import TrainDiscriminator
 from lodestar.tasks.distill import Distill
 from lodestar.tasks.gan import TrainGan
 from lodestar.tasks.optimizer import OptimizerConfig
@@ -19,12 +20,12 @@ from lodestar.tasks.vqvae import TrainVQVAE
 
 KINDS = Kinds(
     TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, TrainUnclip, TrainAutoregressive, Autoencode, TrainVQVAE,
-    TrainGan, TrainDDGan,
+    TrainGan, TrainDDGan, TrainDiscriminator,
 )  # fmt: skip
 AnyTask = Annotated[Task, KINDS]
 
 __all__ = [
     "KINDS", "AnyTask", "Autoencode", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig",
     "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDDGan", "TrainDenoiser",
-    "TrainGan", "TrainUnclip", "TrainVQVAE",
+    "TrainDiscriminator", "TrainGan", "TrainUnclip", "TrainVQVAE",
 ]  # fmt: skip
