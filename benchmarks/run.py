@@ -17,6 +17,7 @@ import torch
 from clip import clip
 from codes import codes
 from common import Goal, Setting, head, summary
+from gan import gan
 from memory import memory
 from rich.console import Console
 from shapes import shapes
@@ -32,6 +33,7 @@ PARTS = {
     "shapes": shapes,
     "codes": codes,
     "train": train,
+    "gan": gan,
     "loop": loop,
     "start": start,
     "memory": memory,

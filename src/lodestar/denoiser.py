@@ -19,6 +19,7 @@ from lodestar.guidance.composition import Composition
 from lodestar.nets import AnyNetwork, Part, UNetConfig
 from lodestar.nets.attention import Gather, Watch, stay
 from lodestar.nets.base import Kept
+from lodestar.nets.layers import Linear
 
 Variance = Literal["fixed", "learned", "learned_range"]
 """Kind of reverse variance predicted by the network: none, its logarithm, or a fraction between its bounds (Improved DDPM)."""
@@ -35,6 +36,9 @@ class DenoiserConfig(Config):
     """Channels of the data; by default the network's."""
     conditions: tuple[AnyCondition, ...] = Field(default=(), max_length=100)
     """Conditions of the network, at most one of each kind."""
+    latent: Channels | None = None
+    """Numbers of a random latent at each level, with which x̂₀ is a draw from p(x₀ | x), and no expectation (denoising diffusion
+    GANs, Xiao et al. 2022); None for no latent."""
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -98,7 +102,7 @@ class DenoiserConfig(Config):
         return Denoiser(self)
 
 
-_RESERVED = {"network", "config", "dtype", "training"}
+_RESERVED = {"network", "config", "dtype", "training", "latent"}
 """Names that a denoiser's own parts have."""
 
 
@@ -106,6 +110,21 @@ def conditions(classes: int | None = None, low_res: tuple[int, int] | None = Non
     """The conditions of the usual models: of so many classes, and of a small picture of this height and width."""
     label: list[Condition] = [] if classes is None else [LabelCondition(classes=classes)]
     return (*label, *([] if low_res is None else [LowRes(size=low_res)]))
+
+
+class LatentEncoder(nn.Module):
+    """An embedding of latents [B, latent], each scaled to unit mean square."""
+
+    def __init__(self, latent: int, width: int) -> None:
+        super().__init__()
+        self.maps = nn.Sequential(Linear(latent, width), nn.SiLU(), Linear(width, width), nn.SiLU(), Linear(width, width))
+
+    def forward(self, z: Tensor) -> Signals:
+        return Signals(self.maps(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()))
+
+
+Latents = Callable[[Level], Tensor]
+"""The latents [B, latent] of a run at a level."""
 
 
 class Denoiser(nn.Module):
@@ -117,6 +136,7 @@ class Denoiser(nn.Module):
         self.network = config.network.build()
         for condition in config.conditions:
             self.add_module(condition.kind, condition.build(config.network.emb_width))
+        self.latent = None if config.latent is None else LatentEncoder(config.latent, config.network.emb_width)
         self.dtype = torch.float32
         """Precision of the network's torso; in- and outputs are float32."""
 
@@ -178,13 +198,13 @@ class Denoiser(nn.Module):
 
     def bind(
         self, cond: Cond, keep: Mapping[str, Tensor] | None = None, null: Signals | None = None,
-        composition: Composition | None = None,
+        composition: Composition | None = None, latents: Latents | None = None,
     ) -> Bound:  # fmt: skip
         """A `Denoise` under these conditions; see `encode`. null: the unconditional signals (`Denoiser.null`).
 
-        With a composition of T labels, there are T samples in `cond`, and B in `null`.
+        With a composition of T labels, there are T samples in `cond`, and B in `null`. latents: of the B samples.
         """
-        return Bound(self, self.encode(cond, keep), null, composition)
+        return Bound(self, self.encode(cond, keep), null, composition, latents=latents)
 
     def lower(self, dtype: torch.dtype) -> Self:
         """Keep and compute the torso in `dtype`, for inference. The last norm, the head and the embeddings stay in float32."""
@@ -203,8 +223,10 @@ class Bound:
         null: Signals | None = None,
         composition: Composition | None = None,
         gather: Mapping[Part, Gather] | None = None,
+        latents: Latents | None = None,
     ) -> None:
         self.denoiser, self.signals, self.null, self.composition, self.gather = denoiser, signals, null, composition, gather
+        self.latents = latents
         self.every, self._calls, self._asked, self._kept = 1, 0, "", Kept()
         self._joined: Signals | None = None
 
@@ -228,17 +250,27 @@ class Bound:
     def __call__(self, x: Tensor, level: Level) -> Estimate:
         if self.composition is not None:
             return self._both(x, level, "plain")[0]
-        estimate: Estimate = self.denoiser(x, level, self.signals, self.gather, self._reused("plain"))
+        estimate: Estimate = self.denoiser(x, level, self._drawn(self.signals, level), self.gather, self._reused("plain"))
         return estimate
+
+    def _drawn(self, signals: Signals, level: Level, twice: bool = False) -> Signals:
+        """Signals with the latents of a level, if there are any. twice: those of a composition's labels, then of the samples."""
+        if self.latents is None or self.denoiser.latent is None:
+            return signals
+        z = self.latents(level)
+        if twice:
+            z = torch.cat([z if self.composition is None else z[self.composition.rows], z])
+        found: Signals = self.denoiser.latent(z)
+        return signals + found
 
     def toward(self, other: Bound, weight: Tensor) -> Bound:
         """The conditions between these (weight 0) and another's (1), by their embeddings; weight float32 [B]."""
-        return Bound(self.denoiser, self.signals.toward(other.signals, weight), self.null)
+        return Bound(self.denoiser, self.signals.toward(other.signals, weight), self.null, latents=self.latents)
 
     def unconditional(self) -> Bound:
         """The denoiser without its conditions."""
         assert self.null is not None, "this model was never trained without its conditions"
-        return Bound(self.denoiser, self.null, self.null, None, self.gather)
+        return Bound(self.denoiser, self.null, self.null, None, self.gather, self.latents)
 
     def pair(self, x: Tensor, level: Level) -> tuple[Estimate, Estimate]:
         """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch; of T labels, from T + B."""
@@ -249,7 +281,7 @@ class Bound:
         each = x if self.composition is None else x[self.composition.rows]
         if self._joined is None:
             self._joined = self.signals.beside(self.null)
-        signals = self._joined
+        signals = self._drawn(self._joined, level, twice=True)
         both = self.denoiser.output(torch.cat([each, x]), level, signals, self.gather, self._reused(asked))
         count, prediction = len(each), self.denoiser.config.prediction
         conditional, unconditional = (
@@ -281,4 +313,4 @@ class Bound:
         return estimate, watch.seen[-len(x) :].view(len(x), 1, height, width)
 
     def _attending(self, gather: Mapping[Part, Gather]) -> Bound:
-        return Bound(self.denoiser, self.signals, self.null, self.composition, gather)
+        return Bound(self.denoiser, self.signals, self.null, self.composition, gather, self.latents)

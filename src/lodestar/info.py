@@ -25,6 +25,8 @@ from lodestar.models.autoregressive import AutoregressiveConfig
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.discriminator import DiscriminatorModelConfig
+from lodestar.models.gan import GanConfig
 from lodestar.models.labels import listed
 from lodestar.nets.base import NetworkConfig
 from lodestar.nets.native import native, processor
@@ -113,6 +115,13 @@ def _model(table: Table, header: checkpoint.Header, file: Path, size: str) -> No
         case LatentCodec() as config:
             _pictures(table, config.size, None, config.network, config.channels)
             _row(table, "latents", "×".join(map(str, config.space)))
+        case DiscriminatorModelConfig() as config:
+            _pictures(table, config.size, config.names, config.network, config.network.in_channels)
+            _row(table, "compares", f"real pictures with those of the model with SHA-256 {config.opponent or 'not known'}")
+        case GanConfig() as config:
+            network = config.network
+            _pictures(table, network.size, config.names, network, network.in_channels)
+            _row(table, "latents", f"{network.latent} numbers")
         case ClipModelConfig() as config:
             image, text = config.network.image, config.network.text
             _pictures(table, config.size, None, image, image.in_channels)

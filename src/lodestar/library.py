@@ -24,6 +24,7 @@ from lodestar.generators.base import Generator
 from lodestar.generators.cascade import Cascade, Stage
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.editor import Editor
+from lodestar.generators.gan import Gan
 from lodestar.generators.guide import Guide
 from lodestar.generators.unclip import UnClip, is_unclip
 from lodestar.guidance import REFERENCE
@@ -31,7 +32,9 @@ from lodestar.models.autoregressive import AutoregressiveConfig, AutoregressiveP
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.discriminator import DiscriminatorModelConfig, PictureDiscriminator
 from lodestar.models.first import upgraded
+from lodestar.models.gan import GanConfig
 from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
 
 MODEL = "model.safetensors"
@@ -54,6 +57,8 @@ KINDS: dict[str, Kind] = {
     "autoregressive": Kind(AutoregressiveConfig, AutoregressivePrior),
     "autoencoder": Kind(AutoencoderCodec, Autoencoder),
     "vqvae": Kind(VQVAECodec, VQVAE),
+    "gan": Kind(GanConfig, Gan),
+    "discriminator": Kind(DiscriminatorModelConfig, PictureDiscriminator),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 

@@ -116,7 +116,10 @@ def test_a_path_with_an_equals_sign_is_a_path(models: Path, tmp_path: Path) -> N
         (("--guide", "=less"), "write it as ROLE=MODEL"),
         (("--guide", "weak="), "write it as ROLE=MODEL"),
         (("--guide", "weak=less"), "--guide weak=less has no effect without guidance that asks for it, such as --guidance auto"),
-        (("--guide", "waek=less"), "without guidance that asks for it: it asks for classifier, clip, weak; did you mean 'weak'?"),
+        (
+            ("--guide", "waek=less"),
+            "it asks for classifier, clip, discriminator, weak; did you mean 'weak'?",
+        ),
         (("--guidance", "autoguidance:2", "--guide", "weak=lss"), "no model 'lss'"),
         (("--guidance", "autoguidance:2", "--guide", "weak=a", "--guide", "weak=b"), "--guide weak=a is given for this role"),
         (("--guidance", "autoguidance:2", "--guide", "weak=a", "--weak", "b"), "--guide weak=a: --weak b is given for this role"),

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from lodestar.config import Problem, decode, kinds, parse
-from lodestar.evaluation import neighbours
+from lodestar.core import neighbours
+from lodestar.core.neighbours import inside, nearest, squared_radii
 from lodestar.evaluation.metrics import (
     CMMD,
     KID,
@@ -27,7 +28,6 @@ from lodestar.evaluation.metrics import kid as kid_module
 from lodestar.evaluation.metrics.frechet import frechet_distance, trace_sqrt_product
 from lodestar.evaluation.metrics.inception_score import blocks, inception_scores
 from lodestar.evaluation.metrics.precision_recall import f_score, precision_recall
-from lodestar.evaluation.neighbours import inside, nearest, squared_radii
 from lodestar.evaluation.statistics import FeatureSet, Statistics
 from lodestar.evaluation.subsets import equal_parts, ordered, shuffled
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lodestar.core.neighbours import squared_radii
 from lodestar.evaluation.extractors.vit import bicubic
 from lodestar.evaluation.metrics.cmmd import CMMD
 from lodestar.evaluation.metrics.frechet import frechet_distance, trace_sqrt_product
 from lodestar.evaluation.metrics.inception_score import blocks, inception_scores
 from lodestar.evaluation.metrics.kid import mmd2, polynomial_kernel, subset_mmd2, unbiased, within
 from lodestar.evaluation.metrics.precision_recall import PrecisionRecall
-from lodestar.evaluation.neighbours import squared_radii
 from lodestar.evaluation.statistics import FeatureSet, Moments, Statistics
 from lodestar.evaluation.subsets import equal_parts
 from lodestar.nets import inception

@@ -30,6 +30,7 @@ from lodestar.guidance import (
     Content,
     Context,
     Critic,
+    Discriminator,
     Guidance,
     Interval,
     LogP,
@@ -100,8 +101,8 @@ def observers() -> dict[tuple[str, Sees], Observer]:
 
 
 CONTEXT = Context(
-    cond, WHOLE, pair, critics(critic, critic) | {("clip", "noisy"): critic}, {"weak": worse}, {"middle": worse}, attended,
-    observers(),
+    cond, WHOLE, pair, critics(critic, critic) | {(role, "noisy"): critic for role in ("clip", "discriminator")},
+    {"weak": worse}, {"middle": worse}, attended, observers(),
 )  # fmt: skip
 
 
@@ -289,6 +290,7 @@ def test_outside_of_the_interval_is_the_model_alone() -> None:
         SAG(),
         Classifier(),
         Classifier(sees="clean"),
+        Discriminator(),
         Clamp(),
         Threshold(),
         Clip(),
@@ -317,7 +319,7 @@ def test_contract(guidance: Guidance) -> None:
 
 def test_every_kind_has_its_contract_tested() -> None:
     blends, comparisons = {"cfg", "cfgpp", "apg"}, {"autoguidance", "pag", "sag"}
-    others = {"classifier", "clip", "content", "structure", "style", "clamp", "threshold", "interval", "ramp"}
+    others = {"classifier", "clip", "discriminator", "content", "structure", "style", "clamp", "threshold", "interval", "ramp"}
     # The user's own is in test_own.py: no file holds its function, so that it is not its own JSON.
     assert set(kinds(AnyGuidance)) == blends | comparisons | others | {"own"}
 

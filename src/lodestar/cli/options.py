@@ -54,8 +54,8 @@ GuidanceTexts = Annotated[
     typer.Option(
         "--guidance",
         help="cfg:3 (1 = none; or cfg:w=2), cfgpp:0.6, apg:3, autoguidance:2, pag:1, sag:0.5, clamp:1, "
-        "threshold:0.995, classifier:2 (classifier:2,sees=clean), clip:3, content:1, structure:1, style:1, interval:LOW,HIGH, "
-        "ramp:START,END; in this order.",
+        "threshold:0.995, classifier:2 (classifier:2,sees=clean), clip:3, discriminator:1, content:1, structure:1, style:1, "
+        "interval:LOW,HIGH, ramp:START,END; in this order.",
     ),
 ]
 ClassifierName = Annotated[
@@ -89,6 +89,10 @@ Reuse = Annotated[
     typer.Option(
         "--reuse", min=1, help="The whole network in every so many steps, its finest resolution in the others (DeepCache)."
     ),
+]
+Truncation = Annotated[
+    float | None,
+    typer.Option("--truncation", help="Bound of a GAN's latent numbers, in deviations; lower: better, less diverse."),
 ]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda, cuda:1 …; default a GPU where there is one.")]
 Reference = Annotated[
@@ -218,9 +222,10 @@ class Sampling(Solving):
     seed: Seed = 0
     temperature: Temperature = 1.0
     reuse: Reuse = 1
+    truncation: Truncation = None
 
     def asked(self) -> Asked:
-        return super().asked() | {"temperature": self.temperature, "reuse": self.reuse}
+        return super().asked() | {"temperature": self.temperature, "reuse": self.reuse, "truncation": self.truncation}
 
 
 @dataclass(frozen=True)

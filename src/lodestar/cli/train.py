@@ -60,13 +60,16 @@ def train(
     codec: Annotated[
         str | None, typer.Option("--codec", help="Train in the latents of this autoencoder (a run or file).")
     ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Tell real pictures from those of this diffusion model (a name, run or file).")
+    ] = None,
     training: Training = Training(),
 ) -> None:
     """Train a preset on your pictures. The same command again resumes."""
     from lodestar.python.train import trained
 
     changes = training.changes(data, images, init)
-    changes["codec"] = codec
+    changes |= {"codec": codec, "against": against}
     trained(run, *(overrides or ()), out=training.out, device=training.device, **changes)
 
 

@@ -14,7 +14,7 @@ import math
 import torch
 from torch import Tensor
 
-from lodestar.core.estimate import Estimate
+from lodestar.core.estimate import Denoise, Estimate
 from lodestar.core.level import Level, Scalar, spread
 
 
@@ -60,6 +60,20 @@ class Mixture:
         # Σ_k share_k·(μ_k + gain_k·(x − α·μ_k)), without a tensor of B × K samples.
         x0 = (share * gain).sum(1, keepdim=True) * wide + (share * (1 - alpha * gain)) @ self.means.flatten(1)
         return Estimate(x, level, x0.reshape(x.shape).to(x))
+
+    def drawing(self, rng: torch.Generator) -> Denoise:
+        """The denoiser whose x̂₀ is a draw from p(x₀ | x), in the place of its expectation."""
+
+        def denoise(x: Tensor, level: Level) -> Estimate:
+            wide, alpha, sigma = self._wide(x, level)
+            component = self._log_joint(wide, alpha, sigma).softmax(1).multinomial(1, generator=rng)[:, 0]
+            mean, variance = self.means.flatten(1)[component], self.variances[component, None]
+            total = alpha**2 * variance + sigma**2
+            noise = torch.randn(wide.shape, generator=rng, dtype=wide.dtype)
+            x0 = mean + alpha * variance / total * (wide - alpha * mean) + (variance * sigma**2 / total).sqrt() * noise
+            return Estimate(x, level, x0.reshape(x.shape).to(x))
+
+        return denoise
 
     def log_density(self, x: Tensor, level: Level) -> Tensor:
         """log p(x) at this level, in nats [B]."""

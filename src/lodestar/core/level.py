@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -58,6 +59,11 @@ class Level:
 
 CLEAN = Level(-1.0, 1.0, 0.0)
 """The level of clean data."""
+
+
+def stacked(levels: Sequence[Level]) -> Level:
+    """Scalar levels as a list of them: tensors float64 [N]."""
+    return Level(*torch.tensor([(level.time, level.alpha, level.sigma) for level in levels], dtype=torch.float64).unbind(1))
 
 
 class LevelSource(Protocol):

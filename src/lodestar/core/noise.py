@@ -54,10 +54,10 @@ def generator(seed: int) -> torch.Generator:
     return made
 
 
-def derived(seed: int, stage: int) -> int:
+def derived(seed: int, stage: int | str) -> int:
     """The seed of a further stage of a cascade, whose noise is independent of the stages before: 64 bits of a SHA-256.
 
-    Stage 0 is the noise of the small picture that a stage enlarges.
+    Stage 0 is the noise of the small picture that a stage enlarges. Other draws beside a picture's noise have a name.
     """
     return int.from_bytes(hashlib.sha256(f"{seed}/{stage}".encode()).digest()[:8], "big") % SEEDS
 

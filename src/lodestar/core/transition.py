@@ -60,6 +60,14 @@ class Transition:
         of_x0, of_x = self.coefficients()
         return spread(of_x0, x) * x0 + spread(of_x, x) * x
 
+    def noised(self, x: Tensor, eps: Tensor) -> Tensor:
+        """A draw of x_t from q(x_t | x_s), given x_s and standard normal noise eps, both [B, ...]."""
+        return spread(self.t.alpha / self.s.alpha, x) * x + spread(self.beta**0.5, x) * eps
+
+    def drawn(self, x0: Tensor, x: Tensor, eps: Tensor) -> Tensor:
+        """A draw of x_s from q(x_s | x_t, x₀), given standard normal noise eps [B, ...]."""
+        return self.mean(x0, x) + spread(self.small**0.5, x) * eps
+
     def logvar(self, kind: FixedVariance) -> Scalar:
         """log of the fixed reverse variance; finite at the last step too, by `floor`."""
         small, beta = self._bounds()

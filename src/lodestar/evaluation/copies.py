@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from lodestar.core.neighbours import nearest
 from lodestar.data import Source
-from lodestar.evaluation.neighbours import nearest
 from lodestar.evaluation.statistics import Statistics
 from lodestar.files import write_csv
 from lodestar.images import save_grid

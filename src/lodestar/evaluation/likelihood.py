@@ -144,6 +144,8 @@ def measure(
     how, config = how or Settings(), model.config
     if model.space != model.shape:
         raise Problem("bits per dimension are of pixels, and this model makes latents")
+    if model.config.denoiser.latent is not None:
+        raise Problem("bits per dimension need an expectation of the picture, and this model draws with a latent")
     if not 2 <= count <= len(reference):
         raise Problem(f"count is {count}: bits per dimension need 2 pictures at least, and {reference.spec} has {len(reference)}")
     variance = _variance(model, how.sampler)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lodestar.core.neighbours import BLOCK
 from lodestar.core.noise import generator
-from lodestar.evaluation.neighbours import BLOCK
 
 
 def ordered(rows: Tensor) -> Tensor:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable, Sequence
 
 import torch
 from pydantic import InstanceOf
@@ -13,39 +11,23 @@ from torch import Tensor
 from lodestar.codecs import pixels
 from lodestar.codecs.autoencoder import AutoencoderCoder, LatentCoder
 from lodestar.codecs.vqvae import VQVAECoder
-from lodestar.conditions import Ask, Label
+from lodestar.conditions import Label
 from lodestar.config import Problem, checked
 from lodestar.core.level import spread
 from lodestar.core.noise import SeededNoise
 from lodestar.core.slerp import slerp
+from lodestar.generators.decoding import Decoding, check_settings
 from lodestar.generators.editor import Editor
 from lodestar.generators.edits import Interpolate, Reconstruct
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Critic, Guides
-from lodestar.generators.request import Frame, Request, Settings
+from lodestar.generators.request import Request, Settings
 from lodestar.guidance import Sees
 from lodestar.models.look import look
 from lodestar.models.save import Model
 from lodestar.nets.precision import Precision, name_of
 
 _ONE = "an autoencoder decodes once, without noise levels"
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """A checked request to an autoencoder."""
-
-    length: ClassVar[int] = 1
-    asks: Sequence[Ask]
-    pictures: Callable[[slice, Tensor | None], Tensor]
-    """Pictures float32 [B, C, H, W] in [−1, 1] of some of the asks, given their noise or drawing it."""
-
-    @torch.inference_mode()
-    def frames(self, batch_size: int = 32, start: Tensor | None = None) -> Iterator[Frame]:
-        """The answer, a frame for every batch; see `Prepared`."""
-        for first in range(0, len(self.asks), batch_size):
-            rows = slice(first, first + batch_size)
-            yield Frame(first, 1, 1, self.pictures(rows, None if start is None else start[rows]))
 
 
 class Latent(LatentCoder, Model, Editor):
@@ -124,15 +106,9 @@ class Latent(LatentCoder, Model, Editor):
 
     def _check(self, asked: Request) -> None:
         """Raise Problem for what an autoencoder cannot be asked for."""
-        for name, default in Settings():
-            if name != "temperature" and getattr(asked.settings, name) != default:
-                raise Problem(f"{name} has no effect on {self.name or 'this model'}: {_ONE}")
-        if asked.later:
-            raise Problem(f"settings are given for {1 + len(asked.later)} stages: {self.name or 'this model'} is one")
+        check_settings(asked, self.name, _ONE, "temperature")
         for ask in asked.asks:
             self.label(None if ask.label is None else str(ask.label), {})
-            if ask.text is not None:
-                raise Problem(f"prompt {ask.text!r}: this model knows no text")
 
     def _check_level(self, level: str | None) -> None:
         """Raise Problem for a level of codes that there is not."""

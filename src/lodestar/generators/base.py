@@ -144,7 +144,8 @@ class Generator(abc.ABC):
         knows, or several in turn, behind the prompts. reference: the pictures to which
         guidance by content, structure or style compares, as files, PIL pictures or arrays: one for all, or several in turn.
         start: noise to begin with, float32 [N, C, H, W] of deviation 1, in the place of what the seeds draw. callback: called
-        with each `Frame`. how: steps, sampler, guidance, clamp, temperature, reuse, augment, see `settings`. Raises Problem.
+        with each `Frame`. how: steps, sampler, guidance, clamp, temperature, reuse, augment, truncation, see `settings`. Raises
+        Problem.
         """
         best_of = checked("best of", best_of, Candidates)
         checked("callback", callback, Callable | None)

@@ -155,7 +155,12 @@ class Diffusion(DiffusionModel, Editor):
             raise Problem(
                 f"settings are given for {1 + len(asked.later)} stages: {self.name or 'this model'} is one, and no cascade"
             )
+        if (bound := asked.settings.truncation) is not None:
+            raise Problem(f"truncation is {bound:g}: it bounds a GAN's latents, and {self.name or 'this model'} has none")
         how = self.complete(asked.settings)
+        if self.config.denoiser.latent is not None and self.transitions(how) != self.transitions(self.defaults):
+            name, own = self.name or "this model", self.config.steps
+            raise Problem(f"steps {how.steps!r}: {name} draws its pictures at the levels of {own!r} alone, as it was trained")
         steps, sampler, guidance = self.transitions(how), how.sampler, how.complete(self.limit)
         assert sampler is not None
         guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions), how.reuse, how.augment)

@@ -62,6 +62,14 @@ class Critic(Guide, Protocol):
 
 
 @runtime_checkable
+class Comparing(Critic, Protocol):
+    """A critic whose log-probability is a log ratio of densities, of real pictures and of those that a model makes."""
+
+    opponent: str
+    """SHA-256 of the model with those pictures; empty if unknown."""
+
+
+@runtime_checkable
 class Featured(Guide, Protocol):
     """A guide with features of pictures, for comparisons with a reference picture."""
 

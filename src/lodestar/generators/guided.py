@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,13 +11,26 @@ from torch import Tensor
 
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Composed, LowRes, signs
-from lodestar.config import Problem
+from lodestar.config import Note, Problem
 from lodestar.core.estimate import Denoise
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise, derived
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.guide import AUGMENT, EPS, NOTHING, Critic, Featured, Guide, Guides, Handed, Reader, Reference, Rival
+from lodestar.generators.guide import (
+    AUGMENT,
+    EPS,
+    NOTHING,
+    Comparing,
+    Critic,
+    Featured,
+    Guide,
+    Guides,
+    Handed,
+    Reader,
+    Reference,
+    Rival,
+)
 from lodestar.guidance import (
     REFERENCE,
     Composition,
@@ -135,6 +149,12 @@ class Guided:
             if isinstance(each, Steering) and each.role is not None and guide is not None:
                 if not isinstance(guide, Critic):
                     raise Problem(f"guidance {each.kind}: {_called(guide)} tells no probabilities of classes: give a classifier")
+                if each.compares != isinstance(guide, Comparing):
+                    what = "a discriminator of real and made pictures" if each.compares else "a classifier"
+                    raise Problem(f"guidance {each.kind}: {_called(guide)} is of another kind: give {what}")
+                if isinstance(guide, Comparing) and guide.opponent and self.model.digest not in ("", guide.opponent):
+                    told = f"guidance {each.kind}: {_called(guide)} knows the errors of another model than {self.model.name}"
+                    warnings.warn(Note(told), stacklevel=2)
                 if each.prompted and not isinstance(guide, Reader):
                     raise Problem(f"guidance {each.kind}: {_called(guide)} reads no prompts: give a CLIP")
                 guide.agree(self.model.config, each.looks_at)
@@ -175,6 +195,8 @@ def bind(model: DiffusionModel, asks: Sequence[Ask], handed: Handed = NOTHING) -
     pictures = _pictures(model, asks, handed)
     free = model.config.droppable and any(condition.optional for condition in model.config.denoiser.conditions)
     null = model.denoiser.null(pictures, len(asks)) if free else None
+    width, seeds = model.config.denoiser.latent, [ask.seed for ask in asks]
+    latents = None if width is None else lambda level: latent_noise(seeds, level, width).to(model.device)
     composition = _composition(model, asks)
     if composition is not None:
         rows, labels = composition
@@ -188,7 +210,12 @@ def bind(model: DiffusionModel, asks: Sequence[Ask], handed: Handed = NOTHING) -
         cond[condition.kind] = given.to(model.device)
         if kept is not None:
             keep[condition.kind] = kept.to(model.device)
-    return model.denoiser.bind(cond, keep, null, None if composition is None else composition[0])
+    return model.denoiser.bind(cond, keep, null, None if composition is None else composition[0], latents)
+
+
+def latent_noise(seeds: Sequence[int], level: Level, width: int) -> Tensor:
+    """The latents of a level, float32 [B, width]: of each ask's seed and the level alone."""
+    return SeededNoise([derived(seed, f"latent {level.time}") for seed in seeds]).start((width,))
 
 
 def small_noise(asks: Sequence[Ask], shape: tuple[int, ...]) -> Tensor:

@@ -43,6 +43,9 @@ class Settings(Config):
     augment: float = Field(default=0.0, ge=0, le=1)
     """Noise level of the small pictures that an upsampler trained so enlarges (conditioning augmentation, Ho et al. 2022): more
     lets it change more of them, and mend their faults."""
+    truncation: float | None = Field(default=None, gt=0, le=1_000)
+    """Bound of the latent numbers of a GAN, in deviations (Brock et al. 2019): lower gives better and less diverse pictures; None
+    is no bound."""
 
     @field_validator("steps")
     @classmethod
@@ -84,6 +87,7 @@ class Asked(TypedDict, total=False):
     temperature: float
     reuse: int
     augment: float
+    truncation: float | None
 
 
 class Wanted(Asked, total=False):

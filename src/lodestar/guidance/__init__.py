@@ -32,6 +32,7 @@ from lodestar.guidance.clamp import Clamp
 from lodestar.guidance.classifier import Classifier
 from lodestar.guidance.clip import Clip
 from lodestar.guidance.composition import Composition
+from lodestar.guidance.discriminator import Discriminator
 from lodestar.guidance.interval import Interval
 from lodestar.guidance.own import Own
 from lodestar.guidance.pag import PAG
@@ -41,14 +42,16 @@ from lodestar.guidance.semantic import REFERENCE, Content, Likeness, Structure, 
 from lodestar.guidance.threshold import Threshold
 
 KINDS = Kinds(
-    CFG, CFGpp, APG, Autoguidance, PAG, SAG, Classifier, Clip, Content, Structure, Style, Clamp, Threshold, Interval, Ramp, Own
-)
+    CFG, CFGpp, APG, Autoguidance, PAG, SAG, Classifier, Discriminator, Clip, Content, Structure, Style, Clamp, Threshold,
+    Interval, Ramp, Own,
+)  # fmt: skip
 AnyGuidance = Annotated[Guidance, KINDS]
 
 __all__ = [
     "APG", "CFG", "KINDS", "PAG", "REFERENCE", "SAG", "AnyGuidance", "Autoguidance", "Blend", "CFGpp", "Clamp", "Classifier",
-    "Clip", "Comparison", "Composition", "Content", "Context", "Critic", "Guidance", "Interval", "Likeness", "Limit", "LogP",
-    "Observed", "Observer", "Own", "Ramp", "Sees", "Steering", "Structure", "Style", "Threshold", "compose", "steer",
+    "Clip", "Comparison", "Composition", "Content", "Context", "Critic", "Discriminator", "Guidance", "Interval", "Likeness",
+    "Limit", "LogP", "Observed", "Observer", "Own", "Ramp", "Sees", "Steering", "Structure", "Style", "Threshold", "compose",
+    "steer",
 ]  # fmt: skip
 
 

@@ -186,6 +186,8 @@ class Steering(Guidance):
     Neighbours in the order of guidance whose gradients are applied alike share one backward pass.
     """
 
+    compares: ClassVar[bool] = False
+    """The log-probability is a log ratio of real pictures' density and of made ones'."""
     prompted: ClassVar[bool] = False
     """The log-probability is that of prompts, which the guide reads; otherwise of classes."""
 

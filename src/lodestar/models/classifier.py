@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, Self
+from typing import Literal, NamedTuple, Protocol, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -18,6 +18,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import check_classes
 from lodestar.models.look import look
 from lodestar.models.save import Model
+from lodestar.nets.base import NetworkConfig
 from lodestar.nets.classifier import ClassifierConfig
 from lodestar.nets.int8 import between
 
@@ -101,19 +102,7 @@ class PictureClassifier(Model):
 
     def suit(self, model: DiffusionConfig, sees: Sees) -> None:
         """Raise Problem unless a diffusion model's pictures suit the classifier; sees "noisy": also its noised pictures."""
-        ours = self.config
-        if sees == "noisy" and not ours.noised:
-            raise Problem("this classifier was trained on clean pictures alone, and noised ones are new to it: try sees=clean")
-        if sees == "noisy" and ours.schedule != model.schedule:
-            raise Problem(
-                f"this classifier knows another noise schedule ({ours.schedule.kind}) than the model ({model.schedule.kind})"
-            )
-        channels = model.denoiser.channels
-        if (ours.network.in_channels, ours.size) != (channels, model.size):
-            raise Problem(
-                f"this classifier sees pictures of {ours.network.in_channels} channels and size {ours.size}, "
-                f"the model makes {channels} and {model.size}"
-            )
+        check_pictures("classifier", self.config, model, sees)
 
     def logp(self, asks: Sequence[Ask], sees: Sees, device: torch.device) -> LogP:
         """The function log p(labels | x): of noised pictures, or of clean ones whatever the level."""
@@ -151,3 +140,37 @@ def network_times(x: Tensor, level: Level) -> Tensor:
     if isinstance(level.time, Tensor):
         return torch.where(torch.as_tensor(level.sigma) == 0, 0.0, level.time).to(x)
     return torch.full((len(x),), 0.0 if level.sigma == 0 else level.time, device=x.device)
+
+
+class Seeing(Protocol):
+    """A configuration of a model that looks at pictures."""
+
+    @property
+    def network(self) -> NetworkConfig:
+        """The network."""
+
+    @property
+    def schedule(self) -> AnySchedule:
+        """Noise schedule of the pictures."""
+
+    @property
+    def noised(self) -> bool:
+        """True for a model of noised pictures."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the pictures."""
+
+
+def check_pictures(what: str, ours: Seeing, model: DiffusionConfig, sees: Sees) -> None:
+    """Raise Problem unless a diffusion model's pictures suit a guide; sees "noisy": also its noised pictures. what: the guide."""
+    if sees == "noisy" and not ours.noised:
+        raise Problem(f"this {what} was trained on clean pictures alone, and noised ones are new to it: try sees=clean")
+    if sees == "noisy" and ours.schedule != model.schedule:
+        raise Problem(f"this {what} knows another noise schedule ({ours.schedule.kind}) than the model ({model.schedule.kind})")
+    channels = model.denoiser.channels
+    if (ours.network.in_channels, ours.size) != (channels, model.size):
+        raise Problem(
+            f"this {what} sees pictures of {ours.network.in_channels} channels and size {ours.size}, "
+            f"the model makes {channels} and {model.size}"
+        )

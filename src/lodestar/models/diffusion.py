@@ -12,7 +12,7 @@ from torch import Tensor
 from lodestar.codecs import AnyCodec, Embeddings, Pixels
 from lodestar.config import CLASSES, Config, Problem, Side
 from lodestar.core.estimate import Estimate
-from lodestar.core.level import Level
+from lodestar.core.level import Level, stacked
 from lodestar.core.plan import PlanText
 from lodestar.core.prediction import Previous
 from lodestar.core.schedule import AnySchedule, Linear
@@ -107,18 +107,17 @@ class DiffusionModel(Model):
         """The estimate of the clean pictures, at noisy ones x float32 [B, C, H, W].
 
         time: network time, one for all or [B]; for a chain, a step's index from 0. cond: conditions by name, as ``{"label": int64
-        [B]}``. Returns an `Estimate`: its x0, eps, score and v are [B, C, H, W].
+        [B]}``. A latent is drawn, for models with one. Returns an `Estimate`: its x0, eps, score and v are [B, C, H, W].
         """
         several = isinstance(time, Tensor) and time.ndim > 0
         level = _levels(self.config, time) if several else self.config.schedule.at(float(time))  # type: ignore[arg-type]
-        estimate: Estimate = self.denoiser(x, level, self.denoiser.encode(cond or {}, count=len(x)))
+        signals = self.denoiser.encode(cond or {}, count=len(x))
+        if self.denoiser.latent is not None:
+            signals = signals + self.denoiser.latent(torch.randn(len(x), self.config.denoiser.latent or 1, device=x.device))
+        estimate: Estimate = self.denoiser(x, level, signals)
         return estimate
 
 
 def _levels(config: DiffusionConfig, time: Tensor) -> Level:
     """The levels at network times [B] of one batch."""
-    levels = [config.schedule.at(each) for each in time.double().tolist()]
-    values = [
-        torch.tensor([getattr(level, name) for level in levels], dtype=torch.float64) for name in ("time", "alpha", "sigma")
-    ]
-    return Level(*(value.to(time.device) for value in values))
+    return stacked([config.schedule.at(each) for each in time.double().tolist()]).to(time.device)

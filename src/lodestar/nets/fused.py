@@ -3,17 +3,33 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lodestar.nets.int8 import Grid
 from lodestar.nets.native import native
 
 _NAMES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.uint8: "u8"}
+
+_LEFT_OUT: ContextVar[bool] = ContextVar("left_out", default=False)
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """A context without fused kernels, ours or PyTorch's: the gradients of their gradients are not known."""
+    token = _LEFT_OUT.set(True)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        _LEFT_OUT.reset(token)
 
 
 class _NormArguments(ctypes.Structure):
@@ -32,6 +48,7 @@ def norms(x: Tensor) -> bool:
         and x.ndim == 4
         and x.is_contiguous(memory_format=torch.channels_last)
         and not torch.compiler.is_compiling()
+        and not _LEFT_OUT.get()
         and native().library is not None
     )
 
@@ -50,6 +67,7 @@ def attends(qkv: Tensor) -> bool:
         qkv.device.type == "cpu"
         and qkv.dtype == torch.bfloat16
         and not torch.compiler.is_compiling()
+        and not _LEFT_OUT.get()
         and native().library is not None
     )
 

@@ -10,6 +10,7 @@ from lodestar import checkpoint, library
 from lodestar.codecs.autoencoder import LatentCodec
 from lodestar.config import Problem, choose, edit, nearest
 from lodestar.data import Pictures, Source
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets import RUNS
 from lodestar.training import loop
 from lodestar.training.inputs import Given
@@ -31,6 +32,8 @@ class Changes(TypedDict, total=False):
     """Seed of weights, data order and noise, 64 bits."""
     codec: str | Path | None
     """Train a diffusion model in the latents of this autoencoder (a run's folder, a file)."""
+    against: str | Path | None
+    """Train a discriminator that tells real pictures from those of this diffusion model (a run's folder, a file)."""
     init: str | Path | None
     """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
     skip_bad: bool | None
@@ -52,7 +55,7 @@ def train(
     default a GPU where there is one. changes: data (default the preset's) and validation are anything
     that `lodestar.data.open_source` takes (a path or a name, a `datasets.Dataset`, a list of pictures and labels); images: number
     of images to see until the run ends, repeats counted; init: a model to begin with; codec: an
-    autoencoder; also batch_size, seed and skip_bad.
+    autoencoder; against: a diffusion model; also batch_size, seed and skip_bad.
 
     Returns what `lodestar.load` loads from the folder: a `Diffusion`, which samples, or a `PictureClassifier`. Progress goes to
     standard error. Raises Problem, as `lodestar.training.loop.train` does.
@@ -99,7 +102,8 @@ def paths(changes: Changes) -> dict[str, Any]:
         "train.init": None if init is None else str(init),
     }
     told = {path: value for path, value in given.items() if value is not None}
-    return told if changes.get("codec") is None else told | _codec(str(changes["codec"]))
+    told |= {} if changes.get("codec") is None else _codec(str(changes["codec"]))
+    return told | ({} if changes.get("against") is None else _against(str(changes["against"])))
 
 
 def _codec(name: str) -> dict[str, Any]:
@@ -108,6 +112,14 @@ def _codec(name: str) -> dict[str, Any]:
     if not isinstance(config, LatentCodec):
         raise Problem(f"codec {name} is a {config.kind}, and no autoencoder")
     return {"task.model.codec": config, "task.codec": {"name": name, "digest": checkpoint.peek(library.find(name)).digest}}
+
+
+def _against(name: str) -> dict[str, Any]:
+    """The opponent of a discriminator, as overrides of a run. Raises Problem for another kind of model."""
+    config = library.config(name)
+    if not isinstance(config, DiffusionConfig):
+        raise Problem(f"against {name}: that is a {config.kind}, and no diffusion model")
+    return {"task.opponent": config, "task.against": {"name": name, "digest": checkpoint.peek(library.find(name)).digest}}
 
 
 def _text(data: str | Path | Source | Pictures | None) -> str | None:

@@ -79,6 +79,8 @@ class TrainDenoiser(Task):
         self._check_loss()
         self._check_pairing()
         denoiser = self.model.denoiser
+        if denoiser.latent is not None:
+            raise Problem(f"task.model.denoiser.latent is {denoiser.latent}: that is for task 'ddgan', and not for this one")
         if denoiser.network.ranged:
             raise Problem("task.model.denoiser.network.ranges are not trained: lodestar quantize finds them afterwards")
         channels, *size = self._space(facts)

@@ -23,7 +23,7 @@ from torch import Tensor
 from lodestar.conditions import Cond
 from lodestar.config import TIMESTEPS, Problem
 from lodestar.core.estimate import Denoise, Estimate
-from lodestar.core.level import Level, spread
+from lodestar.core.level import Level, spread, stacked
 from lodestar.core.plan import Trailing
 from lodestar.core.schedule import Schedule
 from lodestar.data.batch import Batch, DataFacts
@@ -77,6 +77,8 @@ class Distill(Task):
 
     def resolve(self, facts: DataFacts) -> Self:
         model, channels = self.model, self.model.denoiser.channels
+        if model.denoiser.latent is not None:
+            raise Problem(f"teacher {self.teacher} draws its pictures with a latent, and takes few steps already")
         if model.denoiser.prediction.kind not in STABLE:
             raise Problem(
                 f"teacher {self.teacher} predicts {model.denoiser.prediction.kind!r}, which few steps cannot do with: "
@@ -181,12 +183,7 @@ class DistillLearner(DenoiseLearner):
 def stops(schedule: Schedule, steps: int) -> tuple[Level, Level, Level]:
     """Levels at the begin, middle and end of each of a student's steps, which are the teacher's stops: three lists [steps]."""
     whole, halved = (Trailing(count=count).levels(schedule) for count in (steps, 2 * steps))
-
-    def listed(levels: list[Level]) -> Level:
-        values = torch.tensor([(level.time, level.alpha, level.sigma) for level in levels], dtype=torch.float64)
-        return Level(*values.unbind(1))
-
-    return listed(whole[:-1]), listed(halved[1::2]), listed(whole[1:])
+    return stacked(whole[:-1]), stacked(halved[1::2]), stacked(whole[1:])
 
 
 def two_steps(teacher: Denoise, x: Tensor, t: Level, halfway: Level, s: Level) -> Tensor:

@@ -18,8 +18,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from lodestar.core.neighbours import BLOCK, squared_distances
 from lodestar.evaluation.metrics.base import BaseMetric
-from lodestar.evaluation.neighbours import BLOCK, squared_distances
 from lodestar.evaluation.statistics import Part, Statistics
 
 

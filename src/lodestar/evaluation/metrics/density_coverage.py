@@ -15,8 +15,8 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from lodestar.core.neighbours import inside, nearest, squared_radii, within
 from lodestar.evaluation.metrics.base import BaseMetric
-from lodestar.evaluation.neighbours import inside, nearest, squared_radii, within
 from lodestar.evaluation.statistics import Part, Statistics
 
 

@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+from lodestar.core.neighbours import nearest, ranks, squared_radii, within
 from lodestar.evaluation.metrics.base import BaseMetric
-from lodestar.evaluation.neighbours import nearest, ranks, squared_radii, within
 from lodestar.evaluation.statistics import Part, Statistics
 
 

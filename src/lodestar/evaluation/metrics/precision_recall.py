@@ -14,8 +14,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 from torch import Tensor
 
+from lodestar.core.neighbours import inside, squared_radii
 from lodestar.evaluation.metrics.base import BaseMetric
-from lodestar.evaluation.neighbours import inside, squared_radii
 from lodestar.evaluation.statistics import Part, Statistics
 
 
