@@ -22,6 +22,7 @@ from lodestar.generators.album import Later, Manifest
 from lodestar.generators.autoencoder import VQVAE, Autoencoder
 from lodestar.generators.base import Generator
 from lodestar.generators.cascade import Cascade, Stage
+from lodestar.generators.code_prior import CodePrior
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.editor import Editor
 from lodestar.generators.guide import Guide
@@ -30,6 +31,7 @@ from lodestar.guidance import REFERENCE
 from lodestar.models.autoregressive import AutoregressiveConfig, AutoregressivePrior
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.clip import ClipModelConfig, PictureClip
+from lodestar.models.code_prior import CodePriorConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.first import upgraded
 from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
@@ -54,6 +56,7 @@ KINDS: dict[str, Kind] = {
     "autoregressive": Kind(AutoregressiveConfig, AutoregressivePrior),
     "autoencoder": Kind(AutoencoderCodec, Autoencoder),
     "vqvae": Kind(VQVAECodec, VQVAE),
+    "code_prior": Kind(CodePriorConfig, CodePrior),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 

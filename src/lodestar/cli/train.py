@@ -60,13 +60,16 @@ def train(
     codec: Annotated[
         str | None, typer.Option("--codec", help="Train in the latents of this autoencoder (a run or file).")
     ] = None,
+    codes: Annotated[
+        str | None, typer.Option("--codes", help="Train a prior of the codes of this VQ-VAE (a run or file).")
+    ] = None,
     training: Training = Training(),
 ) -> None:
     """Train a preset on your pictures. The same command again resumes."""
     from lodestar.python.train import trained
 
     changes = training.changes(data, images, init)
-    changes["codec"] = codec
+    changes |= {"codec": codec, "codes": codes}
     trained(run, *(overrides or ()), out=training.out, device=training.device, **changes)
 
 

@@ -116,7 +116,6 @@ class PixelSnail(MapNetwork):
     """See the module's docstring."""
 
     config: PixelSnailConfig
-    places: Tensor
 
     def __init__(self, config: PixelSnailConfig) -> None:
         super().__init__()
@@ -128,8 +127,12 @@ class PixelSnail(MapNetwork):
         self.told = config.telling()
         self.out_blocks = nn.ModuleList(Gated(width, config.hidden, 1) for _ in range(config.out_blocks))
         self.head = Normed(config.codes, width, 1, 1)
-        sides = (torch.arange(side) / side - 0.5 for side in config.size)
-        self.register_buffer("places", torch.stack(torch.meshgrid(*sides, indexing="ij"))[None], persistent=False)
+
+    @property
+    def places(self) -> Tensor:
+        """Row and column of each place, in [−0.5, 0.5): float32 [1, 2, H, W]."""
+        sides = (torch.arange(side, device=self.head.length.device) / side - 0.5 for side in self.config.size)
+        return torch.stack(torch.meshgrid(*sides, indexing="ij"))[None]
 
     def forward(
         self, codes: Tensor, told: Tensor | None = None, tokens: Tensor | None = None, dtype: torch.dtype = torch.float32
@@ -147,7 +150,8 @@ class PixelSnail(MapNetwork):
 
     def walk(self, count: int, told: Tensor | None = None, tokens: Tensor | None = None) -> Walk:
         kernel = self.config.kernel
-        at = Place(count, self.config.size, self.config.codes, self.places.device, margin=kernel)
+        map_of_places = self.places
+        at = Place(count, self.config.size, self.config.codes, map_of_places.device, margin=kernel)
         for _ in at:
             # The same windows as above: of `rows` the last row is the one before, of `columns` the last column.
             h = at.of_codes(self.columns, (kernel + 1) // 2 - 1, kernel // 2)
@@ -156,7 +160,7 @@ class PixelSnail(MapNetwork):
             else:
                 above = at.of_codes(self.rows, kernel // 2, kernel // 2)
                 h = above + h if at.column else above
-            places = at.pick(self.places).expand(count, -1)
+            places = at.pick(map_of_places).expand(count, -1)
             for block in self.blocks:
                 h = block(h, places, told, at)
             for block in self.out_blocks:

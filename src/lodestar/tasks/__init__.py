@@ -8,6 +8,7 @@ from lodestar.tasks.autoregressive import TrainAutoregressive
 from lodestar.tasks.base import Coupled, Export, Frozen, Learner, Phase, Task
 from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.clip import MatchClip, TrainClip
+from lodestar.tasks.code_prior import TrainCodePrior
 from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.distill import Distill
 from lodestar.tasks.optimizer import OptimizerConfig
@@ -16,11 +17,21 @@ from lodestar.tasks.unclip import TrainUnclip
 from lodestar.tasks.vqvae import TrainVQVAE
 
 KINDS = Kinds(
-    TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, TrainUnclip, TrainAutoregressive, Autoencode, TrainVQVAE
+    TrainDenoiser,
+    TrainClassifier,
+    Distill,
+    TrainClip,
+    MatchClip,
+    TrainUnclip,
+    TrainAutoregressive,
+    Autoencode,
+    TrainVQVAE,
+    TrainCodePrior,
 )
 AnyTask = Annotated[Task, KINDS]
 
 __all__ = [
     "KINDS", "AnyTask", "Autoencode", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig",
-    "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDenoiser", "TrainUnclip", "TrainVQVAE",
+    "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainCodePrior", "TrainDenoiser",
+    "TrainUnclip", "TrainVQVAE",
 ]  # fmt: skip
