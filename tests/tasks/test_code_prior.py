@@ -301,3 +301,28 @@ def test_what_means_nothing_is_refused() -> None:
     ):
         with pytest.raises(Problem, match=reason):
             CodePriorConfig(**settings)
+
+
+def test_bits_are_those_of_the_codes(source: str, tmp_path: Path) -> None:
+    vqvae = trained(source, tmp_path / "codec", 2)
+    model = lodestar.train(run(source, levels=2, images=16), out=tmp_path / "prior", codes=vqvae)
+    pictures = open_source(source, size=8)
+    found = lodestar.bpd(model, pictures, count=12, batch_size=5, out=tmp_path / "report").numbers
+    images = torch.stack([torch.from_numpy(pictures[number][0]) for number in range(12)])
+    labels = torch.tensor([pictures[number][1] for number in range(12)])
+    with torch.no_grad():
+        bits = -log_likelihood(model, model.codec.codes(images / 127.5 - 1), {"label": labels}) / math.log(2)
+    assert found["bpd"] == pytest.approx(bits.mean().item() / (3 * 8 * 8), rel=1e-5)
+    assert found["code"] == pytest.approx(bits.mean().item() / 5, rel=1e-5)
+    assert 4 * found["code/bottom"] + found["code/top"] == pytest.approx(5 * found["code"])
+    assert found["bpd_error"] == pytest.approx(bits.std().item() / (3 * 8 * 8) / 12**0.5, rel=1e-4)
+    told = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert told["classes"] == "those of the pictures" and told["numbers"] == found
+    assert "code/top" in str(lodestar.bpd(model, pictures, count=2))
+    for settings, reason in (({"top_k": 3}, "top_k has no effect"), ({"steps": "5"}, "steps has no effect on the bits")):
+        with pytest.raises(Problem, match=reason):
+            lodestar.bpd(model, pictures, count=2, **settings)
+    with pytest.raises(Problem, match="count is 1: bits per dimension need 2"):
+        lodestar.bpd(model, pictures, count=1)
+    report = lodestar.evaluate(model, pictures, count=8, metrics="nearest", extractor="cifar10_features", top_p=0.9)
+    assert report.top_p == 0.9
