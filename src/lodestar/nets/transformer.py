@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lodestar.config import Channels, Problem
-from lodestar.nets.attention import Masked
+from lodestar.nets.attention import Masked, Past
 from lodestar.nets.blocks import LayerNorm, blocks, earlier, learned
 from lodestar.nets.clip_image import Layers
 from lodestar.nets.dropout import Dropout
@@ -93,7 +93,7 @@ class Transformer(MapNetwork):
     def walk(self, count: int, told: Tensor | None = None, tokens: Tensor | None = None) -> Walk:
         beside, places = self._beside(told), self.config.size[0] * self.config.size[1]
         attend = Masked(torch.ones(count, 0, dtype=torch.bool, device=beside.device), causal=True)
-        kept: list[list[Tensor]] = [[] for _ in self.blocks]
+        kept = [Past() for _ in self.blocks]
         new = torch.cat([self._prefix(count, tokens), self.start.expand(count, 1, -1) + beside[:, :1]], dim=1)
         for place in range(places):
             h = new
