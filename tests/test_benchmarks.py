@@ -57,7 +57,9 @@ def test_walks_over_codes_are_timed() -> None:
     command = [sys.executable, str(FOLDER / "run.py"), "walks", "--repeats", "1", "--tiny"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
     told = " ".join(done.split())
-    assert "one map of 4×4 codes" in told and all(f"a map by {kind}" in told for kind in ("pixelsnail", "pixelcnn", "transformer"))
+    assert "one map of 4×4 codes" in told and all(
+        f"a map by {kind}" in told for kind in ("pixelsnail", "pixelcnn", "transformer")
+    )
 
 
 @pytest.mark.parametrize(("part", "said"), [("nonsense", "unknown part 'nonsense'"), ("loop", "")])
