@@ -32,7 +32,7 @@ from lodestar.nets.text import TextTransformerConfig
 from lodestar.python.train import configured as with_changes
 from lodestar.tasks import OptimizerConfig, TrainCodePrior, TrainVQVAE
 from lodestar.text import OwnTokenizer
-from lodestar.training.coding import FOLDER, codes_of
+from lodestar.training.coding import FOLDER, codes_of, write
 from lodestar.training.loop import train
 from lodestar.training.run import DataConfig, Run
 from tests.nets.test_maps import NETWORKS
@@ -191,6 +191,15 @@ def test_codes_are_kept_and_those_of_another_vqvae_refused(source: str, tmp_path
     path.rename(path.with_name(path.name.replace(model.digest[:32], other.digest[:32])))
     with pytest.raises(Problem, match=f"holds codes of another VQ-VAE .SHA-256 {model.digest}, not {other.digest}"):
         codes_of(pictures, other, 10)
+    about = {"codec": model.digest, "pictures": pictures.pictured}
+    bottom, top = told.instead["bottom"], told.instead["top"]
+    for fields in ({"bottom": bottom + 6, "top": top}, {"bottom": bottom[:9], "top": top[:9]}, {"top": top}):
+        write(path, fields, about)
+        with pytest.raises(Problem, match="is damaged, and may be removed"):
+            codes_of(pictures, model, 10)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(Problem, match="is damaged, and may be removed"):
+        codes_of(pictures, model, 10)
     made = run(source, levels=2, images=8)
     train(configured(made, first), tmp_path / "prior")
     with pytest.raises(Problem, match=r"holds another run \(its task\.codec\.name is"):
