@@ -1,4 +1,4 @@
-"""The search of the nearest codes against `torch.cdist`: 64×64 vectors of 256 channels among 8192 codes."""
+"""Codes: the search of the nearest ones against `torch.cdist`, and maps of them drawn with what was computed kept, or again."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
-from common import Goal, Setting, chosen, seconds
+from common import Goal, Setting, chosen, own_time, seconds
 from rich.table import Table
 from torch.profiler import ProfilerActivity, profile
 
+from lodestar.nets import MapConfig, PixelCnnConfig, PixelSnailConfig, TransformerConfig
 from lodestar.nets.codebook import nearest
+from lodestar.nets.maps import Walk
 from lodestar.nets.precision import PRECISIONS
 
 VECTORS, CODES, CHANNELS = 64 * 64, 8192, 256
+"""Numbers of vectors and of codes, and their channels, in the search."""
+SIDE = 32
+"""Height and width of the maps that are drawn."""
 
 
 def codes(setting: Setting) -> Iterator[Table | Goal]:
@@ -45,3 +50,38 @@ def memory(call: Callable[[], object]) -> int:
             held += event.nbytes()
             most = max(most, held)
     return most
+
+
+@torch.inference_mode()
+def walks(setting: Setting) -> Iterator[Table | Goal]:
+    """Time of drawing one map, with the keys, values and layers of the places before kept, and with all computed again."""
+    side, repeats = (4, 1) if setting.batches == (2,) else (SIDE, setting.repeats)
+    configs: list[MapConfig] = [
+        PixelSnailConfig(size=(side, side)), PixelCnnConfig(size=(side, side)), TransformerConfig(size=(side, side)),
+    ]  # fmt: skip
+    table = Table("network", "s, kept", "s, again", "times as fast", title=f"one map of {side}×{side} codes of 512")
+    for config in configs:
+        network = config.build().eval()
+        codes = torch.zeros(1, side, side, dtype=torch.int64)
+
+        def again(network: torch.nn.Module = network, codes: torch.Tensor = codes) -> None:
+            for row in range(1, side + 1):
+                network(codes[:, :row])
+
+        calls: dict[str, Callable[[], object]] = {"kept": lambda network=network: finish(network.walk(1)), "again": again}
+        taken = seconds(calls, repeats, clock=own_time)
+        # Every row up to a place is computed again for it, and so as many times as there are places in the last one.
+        kept, whole = taken["kept"], side * taken["again"]
+        table.add_row(config.kind, f"{kept:.2f}", f"{whole:.1f}", f"{whole / kept:.1f}")
+        yield Goal(f"a map by {config.kind}, kept against again, times as fast", whole / kept, 20.0, 20.0)
+    yield table
+
+
+def finish(walk: Walk) -> None:
+    """Walk to the end, by the likeliest codes."""
+    logits = next(walk)
+    try:
+        while True:
+            logits = walk.send(logits.argmax(dim=1))
+    except StopIteration:
+        return

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 from clip import clip
-from codes import codes
+from codes import codes, walks
 from common import Goal, Setting, head, summary
 from gan import gan
 from memory import memory
@@ -32,6 +32,7 @@ PARTS = {
     "adm": adm,
     "shapes": shapes,
     "codes": codes,
+    "walks": walks,
     "train": train,
     "gan": gan,
     "loop": loop,
@@ -56,7 +57,7 @@ def main() -> None:
     parser.add_argument("--guided-diffusion", type=Path, metavar="PATH", help="a checkout of openai/guided-diffusion")
     parser.add_argument("--bsrgan", type=Path, metavar="PATH", help="a checkout of cszn/BSRGAN")
     parser.add_argument("--glide", type=Path, metavar="PATH", help="a checkout of openai/glide-text2im")
-    parser.add_argument("--tiny", action="store_true", help="what texts cost for two pictures alone, to see that it runs")
+    parser.add_argument("--tiny", action="store_true", help="what texts and walks cost in small alone, to see that they run")
     options = parser.parse_args()
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")

@@ -53,6 +53,15 @@ def test_what_texts_cost_is_measured_against_going_without() -> None:
     assert "targets:" in told and "clip:2, batch 2" in told and "clip:2,sees=clean,cuts=8" in told
 
 
+def test_walks_over_codes_are_timed() -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), "walks", "--repeats", "1", "--tiny"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    told = " ".join(done.split())
+    assert "one map of 4×4 codes" in told and all(
+        f"a map by {kind}" in told for kind in ("pixelsnail", "pixelcnn", "transformer")
+    )
+
+
 @pytest.mark.parametrize(("part", "said"), [("nonsense", "unknown part 'nonsense'"), ("loop", "")])
 def test_parts_are_chosen_by_name(part: str, said: str) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), part, "--repeats", "1"]

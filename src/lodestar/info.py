@@ -24,10 +24,12 @@ from lodestar.generators.optima import CARD, optima
 from lodestar.models.autoregressive import AutoregressiveConfig
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.clip import ClipModelConfig
+from lodestar.models.code_prior import CodePriorConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.discriminator import DiscriminatorModelConfig
 from lodestar.models.gan import GanConfig
 from lodestar.models.labels import listed
+from lodestar.nets import MapConfig
 from lodestar.nets.base import NetworkConfig
 from lodestar.nets.native import native, processor
 from lodestar.nets.probe import Purpose, probe
@@ -119,14 +121,22 @@ def _model(table: Table, header: checkpoint.Header, file: Path, size: str) -> No
             _pictures(table, config.size, config.names, config.network, config.network.in_channels)
             _row(table, "compares", f"real pictures with those of the model with SHA-256 {config.opponent or 'not known'}")
         case GanConfig() as config:
-            network = config.network
-            _pictures(table, network.size, config.names, network, network.in_channels)
-            _row(table, "latents", f"{network.latent} numbers")
+            made = config.network
+            _pictures(table, made.size, config.names, made, made.in_channels)
+            _row(table, "latents", f"{made.latent} numbers")
         case ClipModelConfig() as config:
             image, text = config.network.image, config.network.text
             _pictures(table, config.size, None, image, image.in_channels)
             _row(table, "sees", f"noised pictures ({config.schedule.kind} schedule)" if config.noised else "clean pictures")
             _row(table, "reads", f"texts of up to {text.context} tokens of {text.vocabulary:,} ({config.tokenizer.kind})")
+        case CodePriorConfig() as config:
+            _pictures(table, config.codec.size, config.names, config.networks[0], config.codec.channels)
+            for network in config.networks[1:]:
+                _row(table, "", network.summary)
+            texts = [] if config.text is None else [f"texts of up to {config.text.context} tokens"]
+            classes = [f"{config.classes} classes"] if config.classes else []
+            told = " and ".join([*classes, *texts])
+            _row(table, "conditional", f"{told}{'; guidance: cfg' if config.droppable else ''}" if told else "no")
         case AutoregressiveConfig() as config:
             codes = f"{config.network.codes} codes of {config.network.buckets} values"
             _row(table, "makes", f"embeddings of CLIP {config.text.space or 'not known'}, in {codes}")
@@ -190,7 +200,9 @@ def _diffusion(table: Table, config: DiffusionConfig) -> None:
     _row(table, "sampled with", f"{config.sampler.kind}, steps {config.steps}, unless told otherwise")
 
 
-def _pictures(table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: NetworkConfig, channels: int) -> None:
+def _pictures(
+    table: Table, size: tuple[int, int], names: tuple[str, ...] | None, network: NetworkConfig | MapConfig, channels: int
+) -> None:
     _row(table, "pictures", f"{size[0]}×{size[1]}, {channels} channels")
     if names:
         _row(table, "classes", listed(names))

@@ -22,6 +22,7 @@ from lodestar.generators.album import Later, Manifest
 from lodestar.generators.autoencoder import VQVAE, Autoencoder
 from lodestar.generators.base import Generator
 from lodestar.generators.cascade import Cascade, Stage
+from lodestar.generators.code_prior import CodePrior
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.editor import Editor
 from lodestar.generators.gan import Gan
@@ -31,6 +32,7 @@ from lodestar.guidance import REFERENCE
 from lodestar.models.autoregressive import AutoregressiveConfig, AutoregressivePrior
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.models.clip import ClipModelConfig, PictureClip
+from lodestar.models.code_prior import CodePriorConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.discriminator import DiscriminatorModelConfig, PictureDiscriminator
 from lodestar.models.first import upgraded
@@ -59,6 +61,7 @@ KINDS: dict[str, Kind] = {
     "vqvae": Kind(VQVAECodec, VQVAE),
     "gan": Kind(GanConfig, Gan),
     "discriminator": Kind(DiscriminatorModelConfig, PictureDiscriminator),
+    "code_prior": Kind(CodePriorConfig, CodePrior),
 }
 """The kinds of models, by name in files; a new kind is added here, also from outside of the package."""
 

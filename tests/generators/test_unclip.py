@@ -108,7 +108,7 @@ def test_a_prior_is_whitened_by_all_embeddings_which_are_kept_on_disk(parts: Pat
     tower = lodestar.load(parts / "clip.safetensors", "cpu", dtype="float32")
     source, before = open_source("shapes", size=16, captions=True), kept.stat().st_mtime_ns
     whole = embedded(source, tower, KEPT)
-    values = whole.embeddings
+    values = whole.instead["embedding"]
     assert values is not None and values.shape == (KEPT, 12) and kept.stat().st_mtime_ns == before
     pictures = torch.from_numpy(np.stack([source.image(row) for row in range(KEPT)]))
     assert np.allclose(tower.image_features(pictures.float() / 127.5 - 1).detach(), values, atol=1e-5)

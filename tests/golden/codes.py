@@ -107,7 +107,8 @@ def gradient(network: Pyramid, weight: Tensor) -> Tensor:
 def pixelsnail(case: Case) -> Iterator[Check | Left]:
     given = case.config
     told = {} if not given["n_cond_res_block"] else {
-        "told": given["cond_res_channel"], "told_kernel": given["cond_res_kernel"], "told_blocks": given["n_cond_res_block"],
+        "coarser": True, "told": given["cond_res_channel"], "told_kernel": given["cond_res_kernel"],
+        "told_blocks": given["n_cond_res_block"],
     }  # fmt: skip
     config = PixelSnailConfig(
         size=tuple(given["shape"]), codes=given["n_class"], width=given["channel"], kernel=given["kernel_size"],

@@ -139,7 +139,10 @@ def test_commands_and_diffusion_in_its_latents(source: str, tmp_path: Path, caps
         (("edit", "interpolate", two, *pictures), "this model has 2 levels of codes, and latents are of one"),
         (("edit", "interpolate", one, "--to-seed", "3"), "no prior of them"),
         (("edit", "reconstruct", two, *pictures, "--level", "middle"), "level 'middle': choose from bottom, top"),
-        (("evaluate", one, "--metric", "bpd", "--reference", source), "bits per dimension are of diffusion models and VAEs"),
+        (
+            ("evaluate", one, "--metric", "bpd", "--reference", source),
+            "bits per dimension are of diffusion models, VAEs and priors",
+        ),
         (("train", "digits", "--data", source, "--codec", two), "the codec has 2 levels of codes"),
     ):
         assert reason in say(*words, status=2), words

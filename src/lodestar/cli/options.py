@@ -75,7 +75,15 @@ WeakName = Annotated[
     ),
 ]
 Temperature = Annotated[
-    float, typer.Option("--temperature", help="Standard deviation of all drawn noise; below 1: likelier, less diverse.")
+    float,
+    typer.Option(
+        "--temperature",
+        help="Standard deviation of all drawn noise, or divisor of the logits of codes; below 1: likelier, less diverse.",
+    ),
+]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Draw each code of a prior of codes from so many, the likeliest.")]
+TopP = Annotated[
+    float, typer.Option("--top-p", help="Draw each code from the likeliest alone, the fewest with this probability together.")
 ]
 Clamp = Annotated[bool, typer.Option("--clamp/--no-clamp", help="Clamp the estimated picture x̂₀ to the range of pictures.")]
 Precision = Annotated[
@@ -221,11 +229,14 @@ class Sampling(Solving):
 
     seed: Seed = 0
     temperature: Temperature = 1.0
+    top_k: TopK = None
+    top_p: TopP = 1.0
     reuse: Reuse = 1
     truncation: Truncation = None
 
     def asked(self) -> Asked:
-        return super().asked() | {"temperature": self.temperature, "reuse": self.reuse, "truncation": self.truncation}
+        noise: Asked = {"temperature": self.temperature, "top_k": self.top_k, "top_p": self.top_p, "truncation": self.truncation}
+        return super().asked() | noise | {"reuse": self.reuse}
 
 
 @dataclass(frozen=True)

@@ -63,13 +63,16 @@ def train(
     against: Annotated[
         str | None, typer.Option("--against", help="Tell real pictures from those of this diffusion model (a name, run or file).")
     ] = None,
+    codes: Annotated[
+        str | None, typer.Option("--codes", help="Train a prior of the codes of this VQ-VAE (a run or file).")
+    ] = None,
     training: Training = Training(),
 ) -> None:
     """Train a preset on your pictures. The same command again resumes."""
     from lodestar.python.train import trained
 
     changes = training.changes(data, images, init)
-    changes |= {"codec": codec, "against": against}
+    changes |= {"codec": codec, "against": against, "codes": codes}
     trained(run, *(overrides or ()), out=training.out, device=training.device, **changes)
 
 

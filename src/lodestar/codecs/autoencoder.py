@@ -51,12 +51,16 @@ class LatentCodec(Codec):
     def data_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
         return (self.channels, *self.size)
 
-    def code_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Raise Problem unless the codec is of data of this shape: channels, height, width."""
         if tuple(shape) != (self.channels, *self.size):
             raise Problem(
                 f"the codec is of pictures of {self.channels} channels and size {self.size}, "
                 f"the data's are of {shape[0]} and {tuple(shape[1:])}: set data.channels and data.transforms.size"
             )
+
+    def code_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        self.check_shape(shape)
         return self.space
 
     @abc.abstractmethod

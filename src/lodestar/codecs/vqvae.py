@@ -68,7 +68,7 @@ class VQVAECoder(LatentCoder):
     def check_latents(self, drawn: bool) -> None:
         levels = self.config.network.levels
         if drawn:
-            raise Problem("a VQ-VAE has codes and no prior of them: it reconstructs pictures, and draws none")
+            raise Problem("a VQ-VAE has codes and no prior of them (lodestar train … --codes makes one): it draws no pictures")
         if levels > 1:
             raise Problem(f"this model has {levels} levels of codes, and latents are of one: it reconstructs pictures alone")
 

@@ -80,8 +80,9 @@ class Source:
         self.spec, self.rows, self.names, self.channels, self.skip_bad = spec, rows, rows.names, channels, skip_bad
         self.captioned = rows.texts is not None
         """Whether rows have texts."""
-        self.embeddings: np.ndarray | None = None
-        """Embeddings float32 [N, D] in the place of the pictures, of the first N rows; NaN in a row that is bad."""
+        self.instead: Mapping[str, np.ndarray] = {}
+        """Fields [N, ...] in the place of the pictures, of the first N rows, such as embeddings or codes; NaN, or numbers below 0
+        among whole ones, in a row that is bad."""
         self.bad: dict[int, str] = {}
         """Why a picture could not be decoded, by index, of those met so far; only with `skip_bad`."""
         self.fits = size is not None
@@ -95,12 +96,12 @@ class Source:
         self._is_kept = np.zeros(len(rows), bool)
 
     def __len__(self) -> int:
-        return len(self.rows) if self.embeddings is None else len(self.embeddings)
+        return min(map(len, self.instead.values()), default=len(self.rows))
 
-    def embedded(self, values: np.ndarray) -> Source:
-        """The source's first rows with embeddings float32 [N, D] in the place of their pictures."""
+    def told(self, **fields: np.ndarray) -> Source:
+        """The source's first rows with fields [N, ...] in the place of their pictures; see `instead`."""
         source = copy.copy(self)
-        source.embeddings = values
+        source.instead = fields
         return source
 
     @cached_property
@@ -159,15 +160,15 @@ class Source:
             return None
         label = self.label(index)
         others = {**({} if label is None else {"label": label}), **texts}
-        if self.embeddings is not None:
-            values = self.embeddings[index]
-            return None if np.isnan(values).any() else {"embedding": values, **others}
+        if self.instead:
+            values = {name: field[index] for name, field in self.instead.items()}
+            return None if any(map(_bad, values.values())) else {**values, **others}
         image = self.image(index)
         return None if image is None else {"image": image, **others}
 
     def windows(self, rng: np.random.Generator) -> Iterable[np.ndarray]:
         """See `Rows`."""
-        return self.rows.windows(rng) if self.embeddings is None else [np.arange(len(self))]
+        return [np.arange(len(self))] if self.instead else self.rows.windows(rng)
 
     def label(self, index: int) -> int | None:
         """Class number at `index`; None where there are no labels."""
@@ -222,6 +223,11 @@ class Source:
             if len(self.bad) == len(self):
                 raise Problem(f"{self.spec}: none of the {len(self):,} pictures can be read ({problem})") from None
             return None
+
+
+def _bad(values: np.ndarray) -> bool:
+    """True for the mark of a row that is bad."""
+    return bool((np.isnan(values) if values.dtype.kind == "f" else values < 0).any())
 
 
 def open_source(

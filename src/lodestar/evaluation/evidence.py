@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,50 +13,28 @@ from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.data import Source, part, sequential
-from lodestar.data.transforms import show
-from lodestar.evaluation.report import Document, digest, report_table, with_errors
-from lodestar.files import write_text
+from lodestar.evaluation.report import Bits, digest, evenly, resized
 from lodestar.generators.autoencoder import Autoencoder
 from lodestar.progress import progress
-
-if TYPE_CHECKING:
-    from rich.table import Table
 
 DRAWS = 64
 """Default number of draws of a picture's latents."""
 
 
-@dataclass(frozen=True)
-class Evidence(Document):
-    """The measured bounds, with all their settings."""
+@dataclass(frozen=True, kw_only=True)
+class Evidence(Bits):
+    """The measured bounds, with all their settings.
 
-    numbers: Mapping[str, float]
-    """Numbers in bits per dimension: bpd (the ELBO's) = distortion + rate, and importance, the importance-weighted bound's; names
-    with _error are standard errors."""
-    count: int
-    """Pictures measured, spread evenly over the reference."""
-    reference: str
-    reference_fingerprint: str
-    model_digest: str
-    """SHA-256 of the model's file, as `lodestar info` shows it; of its configuration and weights if built in code."""
-    model_dtype: str
-    """Number format of the model's computation."""
+    Their numbers are in bits per dimension: bpd, the ELBO's, which is distortion + rate, and importance, the importance-weighted
+    bound's; names with _error are standard errors.
+    """
+
     likelihood: str
     """Distribution of pictures given latents."""
     draws: int
     """Draws of each picture's latents."""
     seed: int
     """Seed of the first picture's draws; picture k has seed + k."""
-    seconds: float
-    warnings: tuple[str, ...] = ()
-
-    def table(self) -> Table:
-        settings = {name: setting for name, setting in asdict(self).items() if name not in ("numbers", "warnings")}
-        return report_table(with_errors(self.numbers), settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
-
-    def save(self, folder: Path) -> None:
-        """Write report.json into a folder. Raises Problem."""
-        write_text(folder / "report.json", self.to_json() + "\n")
 
 
 def measure(
@@ -70,10 +44,8 @@ def measure(
     config = model.config
     if config.posterior == "point":
         raise Problem("bits per dimension need a prior, and this autoencoder has none: measure a VAE")
-    if not 2 <= count <= len(reference):
-        raise Problem(f"count is {count}: bits per dimension need 2 pictures at least, and {reference.spec} has {len(reference)}")
-    began, seeds = time.perf_counter(), seeds_from(seed, count)
-    pictures = part(reference, np.arange(count) * len(reference) // count, config.size)
+    began, places, seeds = time.perf_counter(), evenly(reference, count), seeds_from(seed, count)
+    pictures = part(reference, places, config.size)
     found: list[Tensor] = []
     model.eval()
     with progress("likelihood", count) as tick:
@@ -87,7 +59,6 @@ def measure(
     numbers = {"distortion": distortion.mean().item(), "rate": rate.mean().item()}
     for name, values in (("bpd", total), ("importance", importance)):
         numbers |= {name: values.mean().item(), f"{name}_error": float(values.std() / len(values) ** 0.5)}
-    resized = f"the pictures were resized from {show(reference.size)} to {show(config.size)}, which changes their likelihood"
     return Evidence(
         numbers=numbers,
         count=count,
@@ -99,7 +70,7 @@ def measure(
         draws=draws,
         seed=seed,
         seconds=time.perf_counter() - began,
-        warnings=() if reference.size == config.size else (resized,),
+        warnings=resized(reference, config.size),
     )
 
 

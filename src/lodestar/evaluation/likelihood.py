@@ -28,11 +28,11 @@ from lodestar.core.likelihood import ode_log_density
 from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
-from lodestar.data.transforms import show
 from lodestar.evaluation.evidence import DRAWS
-from lodestar.evaluation.report import Document, digest, report_table, with_errors
+from lodestar.evaluation.report import Document, digest, evenly, report_table, resized, with_errors
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
+from lodestar.generators.base import Generator
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guided import Guided
 from lodestar.generators.request import Request, Settings, request
@@ -146,13 +146,10 @@ def measure(
         raise Problem("bits per dimension are of pixels, and this model makes latents")
     if model.config.denoiser.latent is not None:
         raise Problem("bits per dimension need an expectation of the picture, and this model draws with a latent")
-    if not 2 <= count <= len(reference):
-        raise Problem(f"count is {count}: bits per dimension need 2 pictures at least, and {reference.spec} has {len(reference)}")
-    variance = _variance(model, how.sampler)
+    places, variance = evenly(reference, count), _variance(model, how.sampler)
     own = config.denoiser.variance == "learned" and variance == "learned"
     plan = how.steps or (str(config.schedule.timesteps) if own else PLAN)
-    places = np.arange(count) * len(reference) // count
-    labels, classes = _labels(model, reference, places)
+    labels, classes = labels_of(model, reference, places)
     asked = request(labels, seed, Settings(steps=plan, clamp=how.clamp))
     steps = model.transitions(asked.settings)
     if own and len(steps) != config.schedule.timesteps:
@@ -287,14 +284,14 @@ def _variance(model: Diffusion, sampler: Sampler | None) -> str:
     return asked or ("learned" if learns else "small")
 
 
-def _labels(model: Diffusion, reference: Source, places: np.ndarray) -> tuple[tuple[int | None, ...], str]:
+def labels_of(model: Generator, reference: Source, places: np.ndarray) -> tuple[tuple[int | None, ...], str]:
     """The class of each picture, and what they are in words. Raises Problem where a model needs them and they are not there."""
-    config = model.config
-    if config.denoiser.classes is not None and config.names is not None and config.names == reference.names:
+    names, classes = model.known
+    if classes is not None and names and names == reference.names:
         return tuple(reference.label(place) for place in places), "those of the pictures"
-    if config.denoiser.classes is not None and not config.droppable:
+    if classes is not None and not model.droppable:
         raise Problem(
-            f"this model was never trained without its classes ({', '.join(config.names or ('without names',))}), "
+            f"this model was never trained without its classes ({', '.join(names or ('without names',))}), "
             f"and {reference.spec} has {', '.join(reference.names) if reference.names else 'none'}"
         )
     return (None,) * len(places), "none"
@@ -353,8 +350,7 @@ def _error(values: Tensor) -> float:
 
 def _warnings(model: Diffusion, reference: Source, steps: Sequence[Transition], numbers: Mapping[str, float]) -> Iterator[str]:
     config = model.config
-    if reference.size != config.size:
-        yield f"the pictures were resized from {show(reference.size)} to {show(config.size)}, which changes their likelihood"
+    yield from resized(reference, config.size)
     if steps[-1].t.ratio > 1.01 * config.schedule.table[1].ratio:
         yield "the plan ends above the chain's cleanest level, which costs the decoder and the ODE bits"
     if "ode" in numbers:

@@ -7,13 +7,18 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
 
-from lodestar.config import Config
+from lodestar.config import Config, Problem
+from lodestar.data import Source
+from lodestar.data.transforms import Size, show
 from lodestar.evaluation.repeats import Share
+from lodestar.files import write_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -78,6 +83,10 @@ class Report(Document):
     temperature: float | None = None
     reuse: int | None = None
     """Number of steps from one whole evaluation of the network to the next; 1 is no reuse."""
+    top_k: int | None = None
+    """Number of the likeliest codes that each code was drawn from; None for all."""
+    top_p: float | None = None
+    """Probability of the likeliest codes that each code was drawn from."""
     seconds: float | None = None
     """Time of sampling and feature extraction, in seconds."""
     images_per_second: float | None = None
@@ -164,3 +173,44 @@ def digest(model: Any) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return total.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bits(Document):
+    """Measured bits of pictures under a model, with the settings behind them."""
+
+    numbers: Mapping[str, float]
+    """Numbers by name."""
+    count: int
+    """Pictures measured, spread evenly over the reference."""
+    reference: str
+    reference_fingerprint: str
+    model_digest: str
+    """SHA-256 of the model's file, as `lodestar info` shows it; of its configuration and weights if built in code."""
+    model_dtype: str
+    """Number format of the model's computation."""
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+    def table(self) -> Table:
+        settings = {name: setting for name, setting in asdict(self).items() if name not in ("numbers", "warnings")}
+        return report_table(with_errors(self.numbers), settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
+
+    def save(self, folder: Path) -> None:
+        """Write report.json into a folder. Raises Problem."""
+        write_text(folder / "report.json", self.to_json() + "\n")
+
+
+def evenly(reference: Source, count: int) -> np.ndarray:
+    """Places int64 [count] of pictures, evenly over a reference. Raises Problem for fewer than 2, or more than there are."""
+    if not 2 <= count <= len(reference):
+        raise Problem(f"count is {count}: bits per dimension need 2 pictures at least, and {reference.spec} has {len(reference)}")
+    places: np.ndarray = np.arange(count) * len(reference) // count
+    return places
+
+
+def resized(reference: Source, size: Size) -> tuple[str, ...]:
+    """A warning where pictures were brought to another size before their likelihood was measured."""
+    if reference.size == size:
+        return ()
+    return (f"the pictures were resized from {show(reference.size)} to {show(size)}, which changes their likelihood",)

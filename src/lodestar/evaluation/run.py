@@ -200,6 +200,8 @@ def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]
         "clamp": how.clamp,
         "temperature": how.temperature,
         "reuse": how.reuse,
+        "top_k": how.top_k,
+        "top_p": how.top_p,
     }
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from lodestar.codecs import pixels
 from lodestar.codecs.autoencoder import AutoencoderCoder, LatentCoder
 from lodestar.codecs.vqvae import VQVAECoder
-from lodestar.conditions import Label
 from lodestar.config import Problem, checked
 from lodestar.core.level import spread
 from lodestar.core.noise import SeededNoise
@@ -62,11 +61,6 @@ class Latent(LatentCoder, Model, Editor):
 
     def agree(self, guide: Critic, sees: Sees) -> None:
         raise Problem("no guide knows an autoencoder's pictures: guides are of diffusion models")
-
-    def label(self, asked: str | int | None, guides: Guides) -> Label:
-        if asked is None or asked == "none":
-            return None
-        raise Problem(f"label {asked!r}: this model knows no classes")
 
     def prepare(self, asked: Request, guides: Guides | None = None) -> Decoding:
         self._check(checked("request", asked, InstanceOf[Request]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Protocol, Unpack
@@ -12,8 +13,8 @@ import torch
 from pydantic import InstanceOf
 from torch import Tensor
 
-from lodestar.conditions import Ask, Label
-from lodestar.config import BatchSize, Candidates, Count, Problem, checked, nearest, shown
+from lodestar.conditions import Ask, Label, Texts
+from lodestar.config import BatchSize, Candidates, Count, Note, Problem, checked, nearest, shown
 from lodestar.core.noise import seeds_from
 from lodestar.data.captions import styled
 from lodestar.files import reading
@@ -34,6 +35,7 @@ from lodestar.generators.rejection import JUDGES, candidates, check_judge, sures
 from lodestar.generators.request import Frame, Prompts, Request, Settings, Wanted, listed, seeded, settings, taken
 from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
+from lodestar.models.labels import read_label
 from lodestar.nets.precision import Precision
 
 
@@ -74,14 +76,24 @@ class Generator(abc.ABC):
         return self.shape
 
     @property
+    def text(self) -> Texts | None:
+        """The generator's condition on texts; None without."""
+        return None
+
+    @property
+    def droppable(self) -> bool:
+        """True if the generator was also trained without its conditions."""
+        return False
+
+    @property
     def reads(self) -> bool:
         """True if the generator makes pictures of prompts."""
-        return False
+        return self.text is not None
 
     @property
     def styles(self) -> tuple[str, ...]:
         """The styles that the generator knows."""
-        return ()
+        return () if self.text is None else self.text.styles
 
     @property
     @abc.abstractmethod
@@ -116,9 +128,16 @@ class Generator(abc.ABC):
     def agree(self, guide: Critic, sees: Sees) -> None:
         """Raise Problem unless a critic knows what is made here; sees "noisy": also what is made on the way."""
 
-    @abc.abstractmethod
     def label(self, asked: str | int | None, guides: Guides) -> Label:
         """A class, or several, by name or number; "none" and None are none. Raises Problem."""
+        if asked is None or asked == "none":
+            if self.known[1] is not None and not self.droppable:
+                raise Problem("label none: this model was never trained without its classes")
+            return None
+        names, classes = self.classes(guides)
+        if classes is None:
+            raise Problem(f"label {asked!r}: this model knows no classes")
+        return read_label(asked, names, classes)
 
     def sample(
         self,
@@ -241,12 +260,18 @@ class Generator(abc.ABC):
         """
         if asked is None:
             return None
-        readers = [guide for guide in (guides or {}).values() if isinstance(guide, Reader)]
-        if not readers:
-            raise Problem(f"prompt {shown(asked)}: this model knows no text")
-        for reader in readers:
-            asked = reader.prompt(asked, cut)
-        return asked
+        return _read(asked, cut, guides) if self.text is None else _own(asked, cut, self.text)
+
+    def check_text(self, text: str | None, guides: Guides | None = None) -> None:
+        """Raise Problem unless the model, and every guide that reads prompts, supports a prompt, or sampling without any."""
+        if text is not None and (self.text is None or any(isinstance(guide, Reader) for guide in (guides or {}).values())):
+            _read(text, False, guides)
+        if self.text is None:
+            return
+        if text is not None:
+            self.text.check(text)
+        elif not self.droppable:
+            raise Problem("prompt none: this model was never trained without texts: give one")
 
     def classes(self, guides: Guides | None = None) -> tuple[tuple[str, ...], int | None]:
         """The names of the supported classes, and their number: the generator's own, or a guide's for an unconditional model."""
@@ -289,6 +314,27 @@ def _first_seed(seed: int | torch.Generator) -> int:
     if isinstance(seed, torch.Generator):
         return int(torch.randint(2**62, (), generator=seed, device=seed.device))
     return seeds_from(seed, 1)[0]
+
+
+def _read(asked: str, cut: bool, guides: Guides | None) -> str:
+    """A prompt as guides are asked for it. Raises Problem where none reads any."""
+    readers = [guide for guide in (guides or {}).values() if isinstance(guide, Reader)]
+    if not readers:
+        raise Problem(f"prompt {shown(asked)}: this model knows no text")
+    for reader in readers:
+        asked = reader.prompt(asked, cut)
+    return asked
+
+
+def _own(asked: str, cut: bool, knows: Texts) -> str | None:
+    """A prompt as a model is asked for it that knows texts; None for an empty one."""
+    if not asked.strip():
+        warnings.warn(Note(f"prompt {asked!r} is empty, and asks for nothing: its pictures are unconditional"), stacklevel=3)
+        return None
+    whole, asked = asked, knows.cut(asked) if cut else asked
+    if asked != whole:
+        warnings.warn(Note(f"prompt {shown(whole)} is cut to {asked!r}"), stacklevel=3)
+    return asked
 
 
 def _told(frames: Iterator[Frame], callback: Callable[[Frame], None] | None) -> Iterator[Frame]:

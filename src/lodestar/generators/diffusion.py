@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +10,8 @@ import torch
 from pydantic import InstanceOf
 from torch import Tensor
 
-from lodestar.conditions import Ask, Composed, Label, signs
-from lodestar.config import Note, Problem, checked, shown
+from lodestar.conditions import Ask, Composed, Label, Texts, signs
+from lodestar.config import Problem, checked
 from lodestar.core.estimate import check_shifting
 from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
@@ -30,7 +29,6 @@ from lodestar.generators.guide import (
     Critic,
     Guides,
     Handed,
-    Reader,
     Reference,
     chosen,
 )
@@ -39,7 +37,7 @@ from lodestar.generators.optima import best
 from lodestar.generators.request import Frame, Request, Settings
 from lodestar.guidance import Guidance, Interval, Sees, Steering
 from lodestar.models.diffusion import DiffusionModel
-from lodestar.models.labels import read_label, spell
+from lodestar.models.labels import spell
 from lodestar.models.look import look
 from lodestar.nets.precision import Precision, name_of
 from lodestar.samplers import Sampler
@@ -99,13 +97,12 @@ class Diffusion(DiffusionModel, Editor):
         return self.config.names or (), self.config.denoiser.classes
 
     @property
-    def reads(self) -> bool:
-        return self.config.denoiser.text is not None
+    def text(self) -> Texts | None:
+        return self.config.denoiser.text
 
     @property
-    def styles(self) -> tuple[str, ...]:
-        knows = self.config.denoiser.text
-        return () if knows is None else knows.styles
+    def droppable(self) -> bool:
+        return self.config.droppable
 
     @property
     def defaults(self) -> Settings:
@@ -120,16 +117,6 @@ class Diffusion(DiffusionModel, Editor):
 
     def agree(self, guide: Critic, sees: Sees) -> None:
         guide.agree(self.config, sees)
-
-    def label(self, asked: str | int | None, guides: Guides) -> Label:
-        if asked is None or asked == "none":
-            if self.config.denoiser.classes is not None and not self.config.droppable:
-                raise Problem("label none: this model was never trained without its classes")
-            return None
-        names, classes = self.classes(guides)
-        if classes is None:
-            raise Problem(f"label {asked!r}: this model knows no classes")
-        return read_label(asked, names, classes)
 
     def prepare(self, asked: Request, guides: Guides | None = None, handed: Handed = NOTHING) -> PreparedSampling:
         guided, sampler, steps = self.check(asked, guides, handed)
@@ -165,6 +152,9 @@ class Diffusion(DiffusionModel, Editor):
         assert sampler is not None
         guided = Guided(self, guidance, chosen(guidance, guides or {}, self.companions), how.reuse, how.augment)
         check_augment(how.augment, self.config)
+        for name in ("top_k", "top_p"):
+            if getattr(how, name) != getattr(Settings(), name):
+                raise Problem(f"{name} has no effect on {self.name or 'this model'}: it draws noise, and no codes")
         few = list({(ask.label, ask.reference, ask.text is None): ask for ask in reversed(asked.asks)}.values())
         for ask in few:
             self.check_label(ask.label, guided.guides)
@@ -192,31 +182,6 @@ class Diffusion(DiffusionModel, Editor):
             raise Problem(
                 f"label {spell(label, names)!r}: composed labels need a model that was also trained without its classes"
             )
-
-    def check_text(self, text: str | None, guides: Guides | None = None) -> None:
-        """Raise Problem unless the model, and every guide that reads prompts, supports a prompt, or sampling without any."""
-        knows = self.config.denoiser.text
-        if knows is None or any(isinstance(guide, Reader) for guide in (guides or {}).values()):
-            super().prompt(text, guides=guides)
-        if knows is None:
-            return
-        if text is not None:
-            knows.check(text)
-        elif not self.config.droppable:
-            raise Problem("prompt none: this model was never trained without texts: give one")
-
-    def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
-        knows = self.config.denoiser.text
-        if asked is None or knows is None:
-            return super().prompt(asked, cut, guides)
-        if not asked.strip():
-            warnings.warn(Note(f"prompt {asked!r} is empty, and asks for nothing: its pictures are unconditional"), stacklevel=2)
-            return None
-        if cut:
-            whole, asked = asked, knows.cut(asked)
-            if asked != whole:
-                warnings.warn(Note(f"prompt {shown(whole)} is cut to {asked!r}"), stacklevel=2)
-        return asked
 
     def transitions(self, how: Settings) -> list[Transition]:
         """The steps of settings. Raises Problem if they begin at a level with hardly any noise, where noise is no picture."""

@@ -35,8 +35,12 @@ class Settings(Config):
     clamp: bool = True
     """Limit x̂₀ by the model's own `limit`, before a classifier's gradient and after, unless the guidance limits it."""
     temperature: float = Field(default=1.0, gt=0, le=1_000)
-    """Standard deviation of all noise, initial and during sampling; below 1 gives likelier and less diverse pictures."""
-
+    """Standard deviation of all noise, initial and during sampling; below 1 gives likelier and less diverse pictures. Of a prior
+    of codes, what logits are divided by."""
+    top_k: int | None = Field(default=None, ge=1, le=2**20)
+    """Number of the likeliest codes from which each code is drawn, of a prior of codes; None is all."""
+    top_p: float = Field(default=1.0, gt=0, le=1)
+    """Probability of the likeliest codes, the fewest with so much together, from which each is drawn; 1 is all."""
     reuse: int = Field(default=1, ge=1, le=TIMESTEPS)
     """The whole network runs in every so many steps, and in the others its finest resolution alone, with the deep features of the
     last whole step (DeepCache, Ma et al. 2024); 1 is no reuse."""
@@ -85,6 +89,8 @@ class Asked(TypedDict, total=False):
     guidance: Any
     clamp: bool
     temperature: float
+    top_k: int | None
+    top_p: float
     reuse: int
     augment: float
     truncation: float | None

@@ -16,6 +16,7 @@ from lodestar.conditions import ClipText, Signals
 from lodestar.config import Config, Problem
 from lodestar.core.noise import generator
 from lodestar.models.save import Model
+from lodestar.nets.attention import Past
 from lodestar.nets.codes import CodesConfig
 from lodestar.nets.int8 import between
 
@@ -120,7 +121,7 @@ class AutoregressivePrior(Model):
         if scale != 1:
             signals, level = signals.beside(self.text.null(len(texts))), level.repeat(2)
         x = network.prefix(signals.tokens, signals.emb, level)
-        kept: list[list[Tensor]] | None = [[] for _ in network.blocks] if cached else None
+        kept = [Past() for _ in network.blocks] if cached else None
         first, codes = 0, torch.zeros(len(texts), 0, dtype=torch.int64, device=device)
         for number in range(self.config.network.codes):
             logits = network(x, signals.mask, first, kept, self.dtype)[:, -1]

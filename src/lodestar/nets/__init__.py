@@ -1,4 +1,7 @@
-"""Networks: tensors in, tensors out. They know no noise levels, no losses and no files. `KINDS` is the list of denoisers'."""
+"""Networks: tensors in, tensors out. They know no noise levels, no losses and no files.
+
+`KINDS` is the list of denoisers', `MAPS` that of networks over maps of codes.
+"""
 
 from __future__ import annotations
 
@@ -6,10 +9,20 @@ from typing import Annotated
 
 from lodestar.config import Kinds
 from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, Part
+from lodestar.nets.maps import MapConfig
+from lodestar.nets.pixelcnn import PixelCnnConfig
+from lodestar.nets.pixelsnail import PixelSnailConfig
 from lodestar.nets.prior import PriorConfig
+from lodestar.nets.transformer import TransformerConfig
 from lodestar.nets.unet import UNetConfig
 
 KINDS = Kinds(UNetConfig, PriorConfig, default=UNetConfig)
 AnyNetwork = Annotated[DenoiserNetworkConfig, KINDS]
 
-__all__ = ["KINDS", "AnyNetwork", "DenoiserNetwork", "DenoiserNetworkConfig", "Part", "PriorConfig", "UNetConfig"]
+MAPS = Kinds(PixelSnailConfig, PixelCnnConfig, TransformerConfig)
+AnyMap = Annotated[MapConfig, MAPS]
+
+__all__ = [
+    "KINDS", "MAPS", "AnyMap", "AnyNetwork", "DenoiserNetwork", "DenoiserNetworkConfig", "MapConfig", "Part", "PixelCnnConfig",
+    "PixelSnailConfig", "PriorConfig", "TransformerConfig", "UNetConfig",
+]  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -104,24 +104,50 @@ class Masked:
         return (counted & (place <= own) if self.causal else counted) | (place == own)
 
 
+class Past(Sequence[Tensor]):
+    """Keys and values [B, heads, M, d] of the places before, none at first, with room for more: a step copies its own alone."""
+
+    def __init__(self) -> None:
+        self.length = 0
+        self._room: Tensor | None = None
+
+    def __len__(self) -> int:
+        return 2 if self.length else 0
+
+    def __getitem__(self, index: Any) -> Any:
+        assert self._room is not None, "no place is before"
+        return self._room[index, :, :, : self.length]
+
+    def grow(self, k: Tensor, v: Tensor) -> None:
+        """Add the keys and values [B, heads, N, d] of further places."""
+        length = self.length + k.shape[2]
+        if self._room is None or length > self._room.shape[3]:
+            room = k.new_empty(2, *k.shape[:2], 2 * length, k.shape[3])
+            if self._room is not None:
+                room[:, :, :, : self.length] = self._room[:, :, :, : self.length]
+            self._room = room
+        self._room[0, :, :, self.length : length], self._room[1, :, :, self.length : length] = k, v
+        self.length = length
+
+
 def attend_after(qkv: Tensor, heads: int, masked: Masked, kept: Sequence[Tensor]) -> Tensor:
     """Multi-head attention of [B, N, 3·C], q, k and v first, with itself and with places before, giving [B, N, C].
 
-    kept: keys and values [B, heads, M, d] of those places, or empty; a list grows by these ones, anything else stays. Nothing
-    that is kept is copied for a step.
+    kept: keys and values [B, heads, M, d] of those places; a `Past` grows by these ones, anything else stays. Nothing that is
+    kept is copied for a step.
     """
     q, k, v = _heads(qkv, heads, "qkv_first", 3).unbind(0)
     places, before = q.shape[2], kept[0].shape[2] if kept else 0
+    # A single place that comes last sees all that are not masked.
+    free = places == 1 and not masked.mask.shape[1]
+    allowed = None if free else masked.allowed(places, before + places)
+    if isinstance(kept, Past):
+        kept.grow(k, v)
+        return F.scaled_dot_product_attention(q, kept[0], kept[1], attn_mask=allowed).transpose(1, 2).flatten(2)
     q = q * (1 / math.sqrt(q.shape[-1]))
-    scores = q @ k.transpose(-2, -1)
-    if kept:
-        scores = torch.cat([q @ kept[0].transpose(-2, -1), scores], dim=-1)
-    weights = torch.softmax(scores.masked_fill(~masked.allowed(places, before + places), -torch.inf), dim=-1)
-    gathered = weights[..., before:] @ v
-    if kept:
-        gathered = gathered + weights[..., :before] @ kept[1]
-    if isinstance(kept, list):
-        kept[:] = [torch.cat([*old, new], dim=2) for *old, new in ((*kept[:1], k), (*kept[1:], v))]
+    scores = torch.cat([q @ kept[0].transpose(-2, -1), q @ k.transpose(-2, -1)], dim=-1)
+    weights = torch.softmax(scores if allowed is None else scores.masked_fill(~allowed, -torch.inf), dim=-1)
+    gathered: Tensor = weights[..., before:] @ v + weights[..., :before] @ kept[1]
     return gathered.transpose(1, 2).flatten(2)
 
 

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lodestar.config import Channels, Config, Problem
-from lodestar.nets.attention import Masked
+from lodestar.nets.attention import Masked, Past
 from lodestar.nets.base import Network
 from lodestar.nets.blocks import LayerNorm, blocks, learned
 from lodestar.nets.clip_image import Layers
@@ -84,7 +84,7 @@ class Codes(Network):
         return vectors
 
     def forward(
-        self, x: Tensor, mask: Tensor, first: int = 0, kept: list[list[Tensor]] | None = None, dtype: torch.dtype = torch.float32
+        self, x: Tensor, mask: Tensor, first: int = 0, kept: Sequence[Past] | None = None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Logits float32 [B, N, buckets] at the places of a sequence x [B, N, width], the first of which has this number.
 

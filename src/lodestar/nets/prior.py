@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from lodestar.config import Channels, Problem
-from lodestar.nets.attention import Gather, Masked
+from lodestar.nets.attention import Gather, Masked, Past
 from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, Kept, Part
 from lodestar.nets.blocks import LayerNorm, blocks, learned
 from lodestar.nets.clip_image import Layers
@@ -119,7 +119,7 @@ class Prior(DenoiserNetwork):
         told: list[tuple[Tensor, Tensor]] = []
         attend = Masked(mask, causal=True)
         for block in self.blocks:
-            new: list[Tensor] = []
+            new = Past()
             h = block(h, attend, new)
             told.append((new[0].contiguous(), new[1].contiguous()))
         self._kept = None if torch.is_grad_enabled() else (given, dtype, told)

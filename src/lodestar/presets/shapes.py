@@ -6,7 +6,7 @@ Their data is drawn as they go, so they need none. Pictures are not mirrored, as
 
 from __future__ import annotations
 
-from lodestar.codecs import Embeddings
+from lodestar.codecs import Embeddings, VQVAECodec
 from lodestar.conditions import ClipText, Condition, Embedding, LowRes, Masked, TextCondition
 from lodestar.core.prediction import X0, Velocity
 from lodestar.core.schedule import Cosine
@@ -16,15 +16,19 @@ from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import Clamp
 from lodestar.models.autoregressive import AutoregressiveConfig
 from lodestar.models.clip import ClipModelConfig
+from lodestar.models.code_prior import CodePriorConfig
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets import TransformerConfig
 from lodestar.nets.clip import ClipConfig, TextTowerConfig
 from lodestar.nets.clip_image import ViTConfig
+from lodestar.nets.codebook import CodebookConfig
 from lodestar.nets.codes import CodesConfig
 from lodestar.nets.prior import PriorConfig
+from lodestar.nets.pyramid import PyramidConfig
 from lodestar.nets.text import TextTransformerConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
-from lodestar.tasks import OptimizerConfig, TrainAutoregressive, TrainClip, TrainDenoiser, TrainUnclip
+from lodestar.tasks import OptimizerConfig, TrainAutoregressive, TrainClip, TrainCodePrior, TrainDenoiser, TrainUnclip, TrainVQVAE
 from lodestar.text import OwnTokenizer
 from lodestar.training.ema import HalfLife
 from lodestar.training.run import DataConfig, Run, TrainConfig
@@ -36,6 +40,7 @@ _WORDS = OwnTokenizer(size=400)
 _DATA = DataConfig(source="shapes", transforms=Transforms(size=(_SIZE, _SIZE)))
 
 
+_RATES = OptimizerConfig(rate=1e-3, betas=(0.9, 0.99), warmup_images=5_000, fall="cosine")
 _OPTIMIZER = OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine")
 
 
@@ -188,5 +193,29 @@ def _unclip(model: DiffusionConfig, images: int, batch_size: int, caption_drop: 
     )
 
 
-RUNS = (text, inpaint, up2, clip, clip_noised, prior, prior_ar, decoder)
+def vqvae() -> Run:
+    """The VQ-VAE of 32×32 pictures: maps of 8×8 codes."""
+    network = PyramidConfig(levels=1, width=64, hidden=32, blocks=2, book=CodebookConfig(codes=256, channels=32))
+    return Run(
+        task=TrainVQVAE(model=VQVAECodec(network=network, size=(_SIZE, _SIZE))),
+        data=_DATA,
+        train=TrainConfig(images=200_000, batch_size=32, optimizer=_RATES, ema=(HalfLife(images=10_000),)),
+    )
+
+
+def vqvae_prior() -> Run:
+    """A small DALL·E 1: a transformer of these codes after a text, ``--codes runs/shapes.vqvae``."""
+    network = TransformerConfig(width=192, layers=6, heads=6)
+    words = TextCondition(tokenizer=_WORDS, network=TextTransformerConfig(context=_CONTEXT, width=192, layers=2, heads=6))
+    start = vqvae()
+    assert isinstance(start.task, TrainVQVAE)
+    model = CodePriorConfig(codec=start.task.model, networks=(network,), conditions=(words,))
+    return Run(
+        task=TrainCodePrior(model=model, conditional=False),
+        data=_DATA,
+        train=TrainConfig(images=1_000_000, batch_size=64, optimizer=_OPTIMIZER, ema=(HalfLife(images=20_000),)),
+    )
+
+
+RUNS = (text, inpaint, up2, clip, clip_noised, prior, prior_ar, decoder, vqvae, vqvae_prior)
 """The runs of this file."""

@@ -11,19 +11,19 @@ from lodestar import bundle, library
 from lodestar.config import BatchSize, Count, Problem, checked, parse
 from lodestar.data import Pictures, Source, ending, open_source
 from lodestar.data.captions import CAPTION
-from lodestar.evaluation import evidence, likelihood, run
+from lodestar.evaluation import evidence, likelihood, rate, run
 from lodestar.evaluation.captions import CaptionsOf, own_captions, read_captions
-from lodestar.evaluation.evidence import Evidence
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept, kept
 from lodestar.evaluation.likelihood import BPD, Likelihood
 from lodestar.evaluation.metrics import Metric
 from lodestar.evaluation.metrics.base import roles
 from lodestar.evaluation.reference import Reference, choose_extractor, open_reference
-from lodestar.evaluation.report import Report
+from lodestar.evaluation.report import Bits, Report
 from lodestar.files import check_writable, write_text
 from lodestar.generators.autoencoder import Autoencoder
 from lodestar.generators.base import Generator
+from lodestar.generators.code_prior import CodePrior
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guides, check_given
 from lodestar.generators.request import Asked, Settings, settings
@@ -128,7 +128,7 @@ def compared_with(
 
 
 def bpd(
-    model: str | Path | Diffusion | Autoencoder,
+    model: str | Path | Diffusion | Autoencoder | CodePrior,
     pictures: str | Path | Source | Pictures,
     *,
     count: int = likelihood.COUNT,
@@ -138,9 +138,9 @@ def bpd(
     batch_size: int = 64,
     out: str | Path | None = None,
     **how: Unpack[Asked],
-) -> Likelihood | Evidence:
+) -> Likelihood | Bits:
     """Bits per dimension of pictures: under a diffusion model the variational bound and, if `ode`, the ODE's likelihood; under a
-    VAE its evidence bound and the importance-weighted one.
+    VAE its evidence bound and the importance-weighted one; under a prior of codes the bits of their codes.
 
     model: loaded, or its name, run or file. pictures: as `lodestar.data.open_source` takes them, of which `count` are taken,
     evenly spread; picture k has the seed `seed` + k. how: of its settings, steps, sampler and clamp count
@@ -149,22 +149,26 @@ def bpd(
     """
     asked = settings(**how)
     checked("batch size", batch_size, BatchSize)
-    for name in ("guidance", "temperature", "reuse"):
+    for name in ("guidance", "temperature", "top_k", "top_p", "reuse"):
         if settled(asked)[name]:
             raise Problem(f"{name} has no effect on bits per dimension: leave it out")
     if out is not None:
         check_writable(Path(out) / REPORT)
     network = model if isinstance(model, Generator) else library.load_generator(model)
-    source = open_source(pictures, channels=network.shape[0], labels=None)
-    found: Likelihood | Evidence
-    if isinstance(network, Autoencoder):
+    told = isinstance(network, CodePrior) and network.text is not None
+    source = open_source(pictures, channels=network.shape[0], labels=None, captions=told)
+    found: Likelihood | Bits
+    if isinstance(network, Autoencoder | CodePrior):
         for name in (name for name, given in settled(asked).items() if given):
-            raise Problem(f"{name} has no effect on the bits per dimension of a VAE: leave it out")
+            raise Problem(f"{name} has no effect on the bits per dimension of {network.name or 'this model'}: leave it out")
+    if isinstance(network, CodePrior):
+        found = rate.measure(network, source, count=count, batch_size=batch_size)
+    elif isinstance(network, Autoencoder):
         found = evidence.measure(network, source, count=count, seed=seed, batch_size=batch_size, draws=draws)
     elif isinstance(network, Diffusion):
         found = likelihood.measure(network, source, count=count, seed=seed, batch_size=batch_size, how=asked, ode=ode)
     else:
-        raise Problem(f"bits per dimension are of diffusion models and VAEs, and {network.name} is neither")
+        raise Problem(f"bits per dimension are of diffusion models, VAEs and priors of codes, and {network.name} is none of them")
     if out is not None:
         found.save(Path(out))
     return found

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
 from lodestar import checkpoint, library
+from lodestar.codecs import VQVAECodec
 from lodestar.codecs.autoencoder import LatentCodec
-from lodestar.config import Problem, choose, edit, nearest
+from lodestar.config import Config, Problem, choose, edit, nearest
 from lodestar.data import Pictures, Source
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets import RUNS
+from lodestar.tasks import TrainCodePrior
 from lodestar.training import loop
 from lodestar.training.inputs import Given
 from lodestar.training.run import Run
@@ -34,6 +36,8 @@ class Changes(TypedDict, total=False):
     """Train a diffusion model in the latents of this autoencoder (a run's folder, a file)."""
     against: str | Path | None
     """Train a discriminator that tells real pictures from those of this diffusion model (a run's folder, a file)."""
+    codes: str | Path | None
+    """Train a prior of the codes of this VQ-VAE (a run's folder, a file)."""
     init: str | Path | None
     """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
     skip_bad: bool | None
@@ -55,7 +59,7 @@ def train(
     default a GPU where there is one. changes: data (default the preset's) and validation are anything
     that `lodestar.data.open_source` takes (a path or a name, a `datasets.Dataset`, a list of pictures and labels); images: number
     of images to see until the run ends, repeats counted; init: a model to begin with; codec: an
-    autoencoder; against: a diffusion model; also batch_size, seed and skip_bad.
+    autoencoder; against: a diffusion model; codes: a VQ-VAE; also batch_size, seed and skip_bad.
 
     Returns what `lodestar.load` loads from the folder: a `Diffusion`, which samples, or a `PictureClassifier`. Progress goes to
     standard error. Raises Problem, as `lodestar.training.loop.train` does.
@@ -85,6 +89,9 @@ def trained(
 def configured(run: str | Run, *overrides: str | Mapping[str, Any], **changes: Unpack[Changes]) -> Run:
     """A preset's run, or one that is given, with changes and, after them, overrides. Raises Problem."""
     start = run if isinstance(run, Run) else choose("run", run, RUNS)()
+    given, prior = [name for name in ("codec", "codes") if changes.get(name) is not None], isinstance(start.task, TrainCodePrior)
+    if given and given != (wanted := ["codes" if prior else "codec"]):
+        raise Problem(f"{given[0]} has no effect on a task {start.task.kind!r}, which takes {wanted[0]}")
     return edit(start, [paths(changes), *overrides])
 
 
@@ -102,15 +109,18 @@ def paths(changes: Changes) -> dict[str, Any]:
         "train.init": None if init is None else str(init),
     }
     told = {path: value for path, value in given.items() if value is not None}
-    told |= {} if changes.get("codec") is None else _codec(str(changes["codec"]))
-    return told | ({} if changes.get("against") is None else _against(str(changes["against"])))
+    if changes.get("codec") is not None:
+        told |= _codec("codec", str(changes["codec"]), LatentCodec, "autoencoder")
+    if changes.get("codes") is not None:
+        told |= _codec("codes", str(changes["codes"]), VQVAECodec, "VQ-VAE")
+    return told if changes.get("against") is None else told | _against(str(changes["against"]))
 
 
-def _codec(name: str) -> dict[str, Any]:
+def _codec(option: str, name: str, kind: type[Config], called: str) -> dict[str, Any]:
     """The codec of an autoencoder, as overrides of a run. Raises Problem for another kind of model."""
     config = library.config(name)
-    if not isinstance(config, LatentCodec):
-        raise Problem(f"codec {name} is a {config.kind}, and no autoencoder")
+    if not isinstance(config, kind):
+        raise Problem(f"{option} {name} is a {config.kind}, and no {called}")
     return {"task.model.codec": config, "task.codec": {"name": name, "digest": checkpoint.peek(library.find(name)).digest}}
 
 

@@ -8,6 +8,7 @@ from lodestar.tasks.autoregressive import TrainAutoregressive
 from lodestar.tasks.base import Coupled, Export, Frozen, Learner, Phase, Task
 from lodestar.tasks.classify import TrainClassifier
 from lodestar.tasks.clip import MatchClip, TrainClip
+from lodestar.tasks.code_prior import TrainCodePrior
 from lodestar.tasks.ddgan import TrainDDGan
 from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.discriminate import TrainDiscriminator
@@ -20,12 +21,12 @@ from lodestar.tasks.vqvae import TrainVQVAE
 
 KINDS = Kinds(
     TrainDenoiser, TrainClassifier, Distill, TrainClip, MatchClip, TrainUnclip, TrainAutoregressive, Autoencode, TrainVQVAE,
-    TrainGan, TrainDDGan, TrainDiscriminator,
+    TrainCodePrior, TrainGan, TrainDDGan, TrainDiscriminator,
 )  # fmt: skip
 AnyTask = Annotated[Task, KINDS]
 
 __all__ = [
     "KINDS", "AnyTask", "Autoencode", "Coupled", "Distill", "Export", "Frozen", "Learner", "MatchClip", "OptimizerConfig",
-    "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainDDGan", "TrainDenoiser",
-    "TrainDiscriminator", "TrainGan", "TrainUnclip", "TrainVQVAE",
+    "Phase", "Rng", "Task", "TrainAutoregressive", "TrainClassifier", "TrainClip", "TrainCodePrior", "TrainDDGan",
+    "TrainDenoiser", "TrainDiscriminator", "TrainGan", "TrainUnclip", "TrainVQVAE",
 ]  # fmt: skip

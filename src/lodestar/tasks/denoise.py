@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 
 import torch
 from pydantic import Field
@@ -34,6 +34,9 @@ PREVIEWS = 40
 """Number of pictures in a sample grid."""
 HELD_OUT = 2_000
 """Maximum number of held-out pictures in a validation: the first ones."""
+
+
+T = TypeVar("T", bound=Texts)
 
 
 class Pinned(Config):
@@ -92,7 +95,8 @@ class TrainDenoiser(Task):
             small.degradation.check(facts.channels, facts.size, small.size)
             usual["low_res"] = small
         if self.captions:
-            text = self._text(facts)
+            assert denoiser.text is not None
+            text = settled(denoiser.text, facts)
             usual[text.kind] = text
         given = {each.kind: each for each in denoiser.conditions if each.kind != "label" or names is not None}
         # A condition that is there keeps its place, since planes follow each other in this order.
@@ -123,16 +127,6 @@ class TrainDenoiser(Task):
         except Problem as problem:
             raise Problem(f"latents of codec {self.codec.name}: {problem}; take a network with fewer resolutions") from None
         return space
-
-    def _text(self, facts: DataFacts) -> Texts:
-        """The condition on captions, ready for this data. Raises Problem."""
-        text = self.model.denoiser.text
-        assert text is not None
-        if not facts.captions:
-            raise Problem("captions are missing: this run is told texts, and its data has none")
-        if len(facts.styles) > STYLES:
-            raise Problem(f"data.style_column: {len(facts.styles):,} styles are in the data, and {STYLES:,} is the most")
-        return text.settled(facts.texts).replace(styles=facts.styles or text.styles)
 
     def _check_loss(self) -> None:
         """Raise Problem where objective, levels, prediction and variance mean nothing together."""
@@ -270,6 +264,15 @@ class DenoiseLearner(Learner):
 
     def exports(self) -> Mapping[str, Export]:
         return {"model": Export(self.module, "diffusion", self.task.model.to_json())}
+
+
+def settled(text: T, facts: DataFacts) -> T:
+    """A condition on captions, ready for this data. Raises Problem."""
+    if not facts.captions:
+        raise Problem("captions are missing: this run is told texts, and its data has none")
+    if len(facts.styles) > STYLES:
+        raise Problem(f"data.style_column: {len(facts.styles):,} styles are in the data, and {STYLES:,} is the most")
+    return text.settled(facts.texts).replace(styles=facts.styles or text.styles)
 
 
 def _group(cond: Mapping[str, Tensor], keep: Mapping[str, Tensor], x0: Tensor) -> Tensor:

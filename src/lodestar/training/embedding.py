@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lodestar import checkpoint, library
 from lodestar.codecs import pixels
@@ -37,8 +39,7 @@ def joined(run: Run, source: Source, held_out: Source | None, device: str | None
     run = run.replace(task=task)
     if not task.prior:
         return run, source, held_out
-    if run.data.transforms.flip or run.data.transforms.crop == "random":
-        raise Problem("a prior's embeddings are made once, of pictures as they are: leave data.transforms.flip and .crop out")
+    check_as_they_are(run, "embeddings")
     clip = library.load(task.clip, device, "clip", "float32")
     whole = embedded(source, clip, task.kept)
     return run, whole, None if held_out is None else embedded(held_out, clip, task.kept)
@@ -50,19 +51,29 @@ def embedded(source: Source, clip: PictureClip, most: int) -> Source:
     path = cache_folder() / KIND / f"{clip.digest[:32]}-{source.pictured[:32]}-{count}.safetensors"
     if path.exists():
         _, tensors = checkpoint.load(path, KIND)
-        return source.embedded(tensors["values"].numpy())
+        return source.told(embedding=tensors["values"].numpy())
     values = np.full((count, clip.config.network.image.embed), np.nan, np.float32)
-    with progress(f"embeddings of {source.spec}", count) as done, torch.inference_mode():
+    with torch.inference_mode():
+        for rows, images in pictures(source, count, KIND):
+            values[rows] = found = clip.image_features(pixels.encode(images.to(clip.device))).cpu().numpy()
+            if not np.isfinite(found).all():
+                raise Problem(f"{clip.name} has embeddings that are not finite, of pictures {rows[0]} and after of {source.spec}")
+    settings = {"clip": clip.digest, "pictures": source.pictured, "source": source.spec}
+    checkpoint.save(path, KIND, json.dumps(settings), {"values": torch.from_numpy(values)}, {})
+    return source.told(embedding=values)
+
+
+def pictures(source: Source, count: int, what: str) -> Iterator[tuple[list[int], Tensor]]:
+    """The first pictures of a source, but for bad ones, in batches: their numbers, and uint8 [B, C, H, W]. what: their use."""
+    with progress(f"{what} of {source.spec}", count) as done:
         for start in range(0, count, _BATCH):
             images = {row: image for row in range(start, min(start + _BATCH, count)) if (image := source.image(row)) is not None}
             if images:
-                x = pixels.encode(torch.from_numpy(np.stack(list(images.values()))).to(clip.device))
-                values[list(images)] = found = clip.image_features(x).cpu().numpy()
-                if not np.isfinite(found).all():
-                    raise Problem(
-                        f"{clip.name} has embeddings that are not finite, of pictures {start} and after of {source.spec}"
-                    )
+                yield list(images), torch.from_numpy(np.stack(list(images.values())))
             done(min(start + _BATCH, count))
-    settings = {"clip": clip.digest, "pictures": source.pictured, "source": source.spec}
-    checkpoint.save(path, KIND, json.dumps(settings), {"values": torch.from_numpy(values)}, {})
-    return source.embedded(values)
+
+
+def check_as_they_are(run: Run, what: str) -> None:
+    """Raise Problem where pictures are changed each time, and what is made of them once."""
+    if run.data.transforms.flip or run.data.transforms.crop == "random":
+        raise Problem(f"a prior's {what} are made once, of pictures as they are: leave data.transforms.flip and .crop out")

@@ -21,6 +21,7 @@ from lodestar.files import check_writable, lock
 from lodestar.images import save_grid
 from lodestar.progress import Foretold, progress
 from lodestar.tasks import Learner
+from lodestar.training.coding import coded
 from lodestar.training.embedding import joined
 from lodestar.training.folder import check_folder, claim, last_good, nothing_left
 from lodestar.training.inputs import Given, captions_of, classes, open_data
@@ -57,9 +58,12 @@ def train(
     transforms = run.data.transforms
     size = transforms.applied_size(source.size)
     texts = partial(captions_of, source) if source.captioned else None
-    facts = DataFacts(source.channels, size, source.names, source.captioned, texts, source.styles, source.embeddings, source)
+    facts = DataFacts(
+        source.channels, size, source.names, source.captioned, texts, source.styles, source.instead.get("embedding"), source
+    )
     run = run.replace(task=run.task.resolve(facts))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
+    source, held_out = coded(run, source, held_out, device)
     with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):
         state = start(run, folder, device, console, facts)
         state.check(folder)
