@@ -15,15 +15,8 @@ from lodestar.config import CANDIDATES
 JudgeName = Annotated[
     str | None, typer.Option("--judge", help="The classifier or CLIP of --best-of (name, run or file); default its own.")
 ]
-PriorText = Annotated[
-    str | None,
-    typer.Option(
-        "--prior", help="The prior of a bundle with a decoder: diffusion:scale=2,best_of=2 (default), autoregressive, or text."
-    ),
-]
 
 if TYPE_CHECKING:
-    from lodestar.generators.base import Generator
     from lodestar.generators.request import Frame
 
 
@@ -43,7 +36,6 @@ def sample(
     ] = 1,
     judge: JudgeName = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
-    prior: PriorText = None,
     prompting: Prompting = Prompting(),
     cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(),
@@ -61,7 +53,7 @@ def sample(
     if npz and best_of > 1:
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
-    network = cascading.onto(_using(prior, load_generator(model, sampling.device, sampling.precision)), sampling)
+    network = cascading.onto(load_generator(model, sampling.device, sampling.precision), sampling)
     reference = network.reference(prompting.reference) if prompting.reference else None
     guides = sampling.guides(model, how.guidance, reference)
     judging = load_judge(cascading.last(model), judge, best_of, sampling)
@@ -87,18 +79,6 @@ def sample(
                 if frame.final:
                     add(frame)
     print(album.npz_path if npz else album.finish())
-
-
-def _using(prior: str | None, network: Generator) -> Generator:
-    """The generator with a prior. Raises Problem for a generator that has none."""
-    from lodestar.config import Problem
-    from lodestar.generators.unclip import UnClip
-
-    if prior is None:
-        return network
-    if not isinstance(network, UnClip):
-        raise Problem(f"--prior {prior} is for a bundle of a decoder, a CLIP and priors, and {network.name} is none")
-    return network.using(prior)
 
 
 def remake(

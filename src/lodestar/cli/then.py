@@ -1,4 +1,4 @@
-"""The option `--then`: further stages of a cascade, each a model with settings of its own in one text."""
+"""The options `--prior`, and `--then`: further stages of a cascade, each a model with settings of its own in one text."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LISTED = ("sampler", "guidance")
 
 @dataclass(frozen=True)
 class Cascading:
-    """Options of the commands that take a cascade."""
+    """Options of the commands that take a bundle with priors, and a cascade."""
 
     then: Annotated[
         list[str] | None,
@@ -36,9 +36,17 @@ class Cascading:
             "guidance=cfg:3 (also clamp, temperature, reuse, augment, classifier=MODEL). Repeatable: in series.",
         ),
     ] = None
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            "--prior",
+            help="The prior of a bundle with a decoder: diffusion:scale=2,best_of=2 (default), autoregressive, or text.",
+        ),
+    ] = None
 
     def onto(self, first: Generator, options: Solving) -> Generator:
-        """The model with the further stages after it; alone where there are none. Raises Problem."""
+        """The model with its prior, and with the further stages after it, where they are given. Raises Problem."""
+        first = first if self.prior is None else first.using(self.prior)
         if not self.then:
             return first
         from lodestar.generators.cascade import Cascade

@@ -6,14 +6,14 @@ import abc
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol, Unpack
+from typing import Any, Protocol, Self, Unpack
 
 import torch
 from pydantic import InstanceOf
 from torch import Tensor
 
 from lodestar.conditions import Ask, Label
-from lodestar.config import BatchSize, Candidates, Count, Problem, checked, nearest, shown
+from lodestar.config import BatchSize, Candidates, Config, Count, Problem, checked, nearest, shown
 from lodestar.core.noise import seeds_from
 from lodestar.data.captions import styled
 from lodestar.files import reading
@@ -62,6 +62,8 @@ class Generator(abc.ABC):
     """Provenance in the loaded file: images seen, data, version, measured numbers."""
     companions: Companions = MappingProxyType({})
     """Loaders of the generator's own guides, by role."""
+    prior: Config | None = None
+    """Settings of the way from prompts to embeddings, of a generator with priors; None for others."""
 
     @property
     @abc.abstractmethod
@@ -106,6 +108,12 @@ class Generator(abc.ABC):
     @abc.abstractmethod
     def prepare(self, asked: Request, guides: Guides | None = None) -> Prepared:
         """Check a request, before any work is done. guides: by role; default its own. Raises Problem if it cannot be answered."""
+
+    def using(self, prior: Any) -> Self:
+        """The generator with another prior, or its short form. Raises Problem for a generator without priors."""
+        raise Problem(
+            f"prior {shown(prior)} is for a bundle of a decoder, a CLIP and priors, and {self.name or 'this model'} is none"
+        )
 
     def reference(self, pictures: Any) -> Reference:
         """Reference pictures for guidance by likeness, from files, folders, PIL pictures or arrays, brought to the size of those
