@@ -102,7 +102,7 @@ def sheet(path: Path, title: str, x: Ticks, y: Ticks, pictures: Sequence[Sequenc
     need("matplotlib")
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(0.5 + 2.5 * len(x.names), 0.5 + 2.5 * len(y.names)), dpi=110, layout="constrained")
+    figure = Figure(figsize=(max(9, 0.5 + 2.5 * len(x.names)), 0.5 + 2.5 * len(y.names)), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=10)
     cells = figure.subplots(len(y.names), len(x.names), squeeze=False)
     for axes, place in zip(cells.flat, (place for line in pictures for place in line), strict=True):
