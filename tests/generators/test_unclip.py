@@ -335,6 +335,22 @@ def test_a_difference_of_texts_turns_the_embedding_toward_it(parts: Path) -> Non
         edits.textdiff(model, there, "a", "b", 2.0)
 
 
+def test_more_components_tell_more_of_an_embedding(parts: Path) -> None:
+    model, there = load(parts), material(0, 1)
+    asked = edits.components(model, there, [1, 3, 6], seed=4)
+    assert [(ask.source, ask.seed) for ask in asked.asks] == [(0, 4)] * 3 + [(1, 5)] * 3
+    told = torch.tensor([ask.others["embedding"] for ask in asked.asks]).unflatten(0, (2, 3))
+    seen, prior = edits.seen(model, there), model.model_of(Autoregressive())
+    errors = (told - seen[:, None]).norm(dim=2)
+    assert (errors[:, 0] > errors[:, 1]).all() and (errors[:, 1] > errors[:, 2]).all()
+    scores = (told - prior.mean) @ prior.components.T
+    assert scores[:, 0, 1:].abs().max() < 1e-5
+    assert torch.allclose(scores[:, 2], (seen - prior.mean) @ prior.components.T, atol=1e-5)
+    for count in (0, 7):
+        with pytest.raises(Problem, match=f"components {count}: .*prior_ar/model.safetensors has 1 to 6 principal components"):
+            edits.components(model, there, [count])
+
+
 def test_the_commands_edit_and_their_pictures_are_remade(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = str(parts / "all.bundle.json")
     for number, picture in enumerate(material(0, 1).pictures):
@@ -345,12 +361,16 @@ def test_the_commands_edit_and_their_pictures_are_remade(parts: Path, tmp_path: 
         ("vary", [first, "--count", "2", "--seed", "5"]),
         ("blend", [first, second, "--points", "3", "--sampler", "ddim"]),
         ("textdiff", [first, "--from", "a red circle", "--to", "a blue circle", "--sampler", "ddim"]),
+        ("components", [first, "--components", "1,6", "--seed", "3"]),
     ):
         out = tmp_path / how
         assert run(["edit", how, whole, *given, *usual, "--out", str(out)]) == 0
         assert run(["remake", str(out), "--picture", "0", "--out", str(tmp_path / f"{how}-again")]) == 0
         assert (tmp_path / f"{how}-again" / "00000.png").read_bytes() == (out / "00000.png").read_bytes()
     capsys.readouterr()
+    for given, said in (("1,7", "has 1 to 6 principal components"), ("1,x", "numbers of principal components, such as 1,4")):
+        assert run(["edit", "components", whole, first, "--components", given]) == 2
+        assert said in capsys.readouterr().err
     assert run(["edit", "vary", str(parts / "decoder"), first]) == 2
     assert "is no bundle of a decoder and its CLIP" in capsys.readouterr().err
 

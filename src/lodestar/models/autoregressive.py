@@ -91,6 +91,13 @@ class AutoregressivePrior(Model):
         embeddings: Tensor = scores @ self.components + self.mean
         return embeddings
 
+    def projected(self, embeddings: Tensor, count: int) -> Tensor:
+        """Embeddings [B, E] as their first `count` principal components tell them. Raises Problem where there are fewer."""
+        if not 1 <= count <= len(self.components):
+            raise Problem(f"components {count}: {self.name or 'this prior'} has 1 to {len(self.components)} principal components")
+        axes = self.components[:count]
+        return (embeddings - self.mean) @ axes.T @ axes + self.mean
+
     def level(self, similarity: Tensor) -> Tensor:
         """Levels int64 [B] of similarities, equally many training pairs in each."""
         levels: Tensor = torch.searchsorted(self.levels, similarity.contiguous())
