@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -33,7 +33,8 @@ class Cascading:
         typer.Option(
             "--then",
             help="An upsampler that enlarges the pictures, with settings of its own: MODEL,steps=fast27,sampler=ddim,"
-            "guidance=cfg:3 (also clamp, temperature, reuse, augment, classifier=MODEL). Repeatable: in series.",
+            "guidance=cfg:3 (also clamp, temperature, reuse, augment, classifier=MODEL); upsampler is the part of a bundle. "
+            "Repeatable: in series.",
         ),
     ] = None
     prior: Annotated[
@@ -51,11 +52,20 @@ class Cascading:
             return first
         from lodestar.generators.cascade import Cascade
 
-        return Cascade([first, *(further.stage() for further in [read(text, options) for text in self.then])])
+        further = [read(text, options) for text in self.then]
+        return Cascade([first, *(replace(each, model=_named_in(first.name, each.model)).stage() for each in further)])
 
     def last(self, model: str) -> str:
         """The name of the last stage's model; `model` is the first's."""
-        return _split(self.then[-1])[0] if self.then else model
+        return _named_in(model, _split(self.then[-1])[0]) if self.then else model
+
+
+def _named_in(first: str, model: str) -> str:
+    """The name of a further stage's model: where it is a role in the first one's bundle, the name of that part."""
+    from lodestar.library import parts
+
+    found = parts(first)
+    return found[model].name if model in found else model
 
 
 @dataclass(frozen=True)

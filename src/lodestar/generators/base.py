@@ -36,6 +36,9 @@ from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
 from lodestar.nets.precision import Precision
 
+PRIOR = "prior"
+"""Name of an ask's value: the settings of the prior."""
+
 
 class Prepared(Protocol):
     """A checked request: all refusals have been raised before."""
@@ -204,13 +207,15 @@ class Generator(abc.ABC):
     def wanted(
         self, asked: Sequence[str | int | None] | None, prompts: Prompts, count: int | None, guides: Guides | None = None
     ) -> tuple[Ask, ...]:
-        """Asks for `count` pictures, without seeds: with `labels`, and the prompts in turn. Raises Problem."""
+        """Asks for `count` pictures, without seeds: with `labels`, prompts in turn, and the prior's settings. Raises Problem."""
         texts = self.texts(prompts, guides)
         if asked is None and prompts.texts and count is None:
             count = prompts.turns
         labels = self.labels(asked, count, guides)
         total = max(len(labels), prompts.turns) if count is None else count
-        return tuple(Ask(label=labels[k % len(labels)], text=texts[k % len(texts)]) for k in range(total))
+        told = {} if self.prior is None else {PRIOR: self.prior.model_dump(mode="json")}
+        pairs = [(labels[k % len(labels)], texts[k % len(texts)]) for k in range(total)]
+        return tuple(Ask(label=label, text=text, others=told if text else {}) for label, text in pairs)
 
     def hears(self, guides: Guides | None = None) -> bool:
         """True if prompts are read, by the generator or by one of the guides."""

@@ -14,22 +14,22 @@ from torch import Tensor
 
 from lodestar.conditions import Ask, Label
 from lodestar.config import Problem, checked, decode, parse
-from lodestar.generators.base import Generator, Prepared
+from lodestar.generators.base import PRIOR, Generator, Prepared
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.editor import Editor
 from lodestar.generators.edits.editing import PreparedEdit
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Critic, Guides, Reference, chosen
 from lodestar.generators.priors import ROLES, AnyPrior, DiffusionPrior, Prior
-from lodestar.generators.request import Frame, Prompts, Request, Settings
+from lodestar.generators.request import Frame, Request, Settings
 from lodestar.guidance import Sees
 from lodestar.models.clip import PictureClip
 from lodestar.nets.precision import Precision
 
 CLIP = "clip"
 """Role of the CLIP in a bundle."""
-EMBEDDING, PRIOR = "embedding", "prior"
-"""Names of an ask's values: an embedding in the place of a prior's, and the settings of the prior."""
+EMBEDDING = "embedding"
+"""Name of an ask's value: an embedding in the place of a prior's."""
 
 
 @dataclass(frozen=True)
@@ -166,14 +166,6 @@ class UnClip(Editor):
 
     def label(self, asked: str | int | None, guides: Guides) -> Label:
         return self.decoder.label(asked, guides)
-
-    def wanted(
-        self, asked: Sequence[str | int | None] | None, prompts: Prompts, count: int | None, guides: Guides | None = None
-    ) -> tuple[Ask, ...]:
-        """Asks for pictures, with the settings of the prior; see `Generator.wanted`."""
-        told = {PRIOR: self.prior.model_dump(mode="json")}
-        asks = super().wanted(asked, prompts, count, guides)
-        return tuple(ask.replace(others={**ask.others, **told}) if ask.text else ask for ask in asks)
 
     def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
         return None if asked is None or not asked.strip() else self.clip.prompt(asked, cut)
