@@ -19,9 +19,7 @@ JudgeName = Annotated[
 
 Models = Annotated[
     Path | None,
-    typer.Option(
-        "--models", help="Of the model karlo: the folder of its published files, or of diffusers'; default models/karlo."
-    ),
+    typer.Option("--models", help="Of the model karlo: the folder of its files, or of diffusers'; default models/karlo."),
 ]
 
 if TYPE_CHECKING:
