@@ -80,11 +80,11 @@ class EmbeddingEncoder(Encoder):
         return Signals(self.vector(given), tokens=tokens)
 
     def quieten(self, emb: Tensor | None) -> None:
-        """Let the encoder say a vector [width] alone, or nothing, of every embedding until it learns more."""
+        """Let the encoder say a vector [1, width] alone, or nothing, of every embedding until it learns more."""
         zero(self.vector)
         zero(self.tokens)
         if emb is not None:
-            self.vector.bias.data.copy_(emb)
+            self.vector.bias.data.copy_(emb[0])
 
     def null(self, count: int) -> Signals:
         signals: Signals = self(self.nothing.expand(count, -1))

@@ -67,12 +67,11 @@ def _began_without_embeddings(module: Any, there: Any, theirs: dict[str, Tensor]
     if not isinstance(module, DiffusionModel) or not isinstance(there, DiffusionConfig):
         return False
     encoder = getattr(module.denoiser, "embedding", None)
-    if not isinstance(encoder, EmbeddingEncoder) or not all(
-        isinstance(each, TextCondition) for each in there.denoiser.conditions
-    ):
+    others = [each for each in there.denoiser.conditions if not isinstance(each, TextCondition)]
+    if not isinstance(encoder, EmbeddingEncoder) or others:
         return False
     before = there.build()
-    checkpoint.fill(before, theirs, "--init")
+    checkpoint.fill(before, theirs, "the model to begin with")
     with torch.no_grad():
         encoder.quieten(before.denoiser.null({}, 1).emb)
     return True
