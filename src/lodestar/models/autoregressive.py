@@ -127,10 +127,10 @@ class AutoregressivePrior(Model):
         if scale != 1:
             signals, level = signals.beside(self.text.null(len(texts))), level.repeat(2)
         x = network.prefix(signals.tokens, signals.emb, level)
-        kept: list[list[Tensor]] | None = [[] for _ in network.blocks] if cached else None
+        past = network.before() if cached else None
         first, codes = 0, torch.zeros(len(texts), 0, dtype=torch.int64, device=device)
         for number in range(self.config.network.codes):
-            logits = network(x, signals.mask, first, kept, self.dtype)[:, -1]
+            logits = network(x, signals.mask, first, past, self.dtype)[:, -1]
             if scale != 1:
                 cond, null = logits.chunk(2)
                 logits = null + scale * (cond - null)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
@@ -92,6 +92,7 @@ class Masked:
     def __init__(self, mask: Tensor, causal: bool = False) -> None:
         """mask: bool [B, L], True at the first keys that count; all after them do."""
         self.mask, self.causal = mask, causal
+        self._added: dict[tuple[int, int, torch.dtype], Tensor] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.allowed(q.shape[2], k.shape[2]))
@@ -103,26 +104,45 @@ class Masked:
         place = torch.arange(keys, device=counted.device)
         return (counted & (place <= own) if self.causal else counted) | (place == own)
 
+    def added(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
+        """Addends of scores, 0 for the pairs that count and −∞ for others; made once for all blocks of a network."""
+        what = (queries, keys, dtype)
+        if what not in self._added:
+            allowed = self.allowed(queries, keys)
+            self._added[what] = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, -torch.inf)
+        return self._added[what]
 
-def attend_after(qkv: Tensor, heads: int, masked: Masked, kept: Sequence[Tensor]) -> Tensor:
-    """Multi-head attention of [B, N, 3·C], q, k and v first, with itself and with places before, giving [B, N, C].
 
-    kept: keys and values [B, heads, M, d] of those places, or empty; a list grows by these ones, anything else stays. Nothing
-    that is kept is copied for a step.
+class Past:
+    """Keys and values of a sequence's places so far, with room for all places, so that no step copies them."""
+
+    def __init__(self, places: int) -> None:
+        self.places, self.count = places, 0
+        self.closed = False
+        """True if further places see those so far, and do not stay."""
+        self._room: Tensor | None = None
+
+    def after(self, pairs: Tensor) -> Tensor:
+        """Keys and values [2, B, heads, M + N, d] of the M places so far and of N further ones, given as [2, B, heads, N, d]."""
+        if self._room is None:
+            *lead, _, width = pairs.shape
+            self._room = pairs.new_empty(*lead, self.places, width)
+        end = self.count + pairs.shape[3]
+        self._room[:, :, :, self.count : end] = pairs
+        self.count = self.count if self.closed else end
+        return self._room[:, :, :, :end]
+
+
+def attend_after(qkv: Tensor, heads: int, masked: Masked, past: Past | None = None, last: bool = False) -> Tensor:
+    """Multi-head attention of [B, N, 3·C], q, k and v first, with itself and with the places before, giving [B, N, C].
+
+    last: gather for the last place alone, [B, 1, C].
     """
-    q, k, v = _heads(qkv, heads, "qkv_first", 3).unbind(0)
-    places, before = q.shape[2], kept[0].shape[2] if kept else 0
-    q = q * (1 / math.sqrt(q.shape[-1]))
-    scores = q @ k.transpose(-2, -1)
-    if kept:
-        scores = torch.cat([q @ kept[0].transpose(-2, -1), scores], dim=-1)
-    weights = torch.softmax(scores.masked_fill(~masked.allowed(places, before + places), -torch.inf), dim=-1)
-    gathered = weights[..., before:] @ v
-    if kept:
-        gathered = gathered + weights[..., :before] @ kept[1]
-    if isinstance(kept, list):
-        kept[:] = [torch.cat([*old, new], dim=2) for *old, new in ((*kept[:1], k), (*kept[1:], v))]
-    return gathered.transpose(1, 2).flatten(2)
+    parts = _heads(qkv, heads, "qkv_first", 3)
+    q, pairs = (parts[0, :, :, -1:] if last else parts[0]), parts[1:]
+    keys, values = (pairs if past is None else past.after(pairs)).unbind(0)
+    scores = (q * (1 / math.sqrt(q.shape[-1]))) @ keys.transpose(-2, -1) + masked.added(q.shape[2], keys.shape[2], q.dtype)
+    return (torch.softmax(scores, dim=-1) @ values).transpose(1, 2).flatten(2)
 
 
 class Watch:
