@@ -82,7 +82,7 @@ class Prior(DenoiserNetwork):
         self.blocks = blocks(width, config.layers, config.heads, "gelu", key_bias=True)
         self.norm = LayerNorm(width)
         self.out = Linear(width, config.out_channels)
-        self._kept: tuple[tuple[Tensor, ...], tuple[torch.dtype, bool], Sequence[Past]] | None = None
+        self._kept: tuple[tuple[Tensor, ...], tuple[torch.dtype, bool], tuple[Sequence[Past], Tensor]] | None = None
 
     def forward(
         self,
@@ -100,37 +100,40 @@ class Prior(DenoiserNetwork):
         assert tokens is not None and emb is not None, "a prior is told a text"
         mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
         places = (self.time(time), self.embedding(x.flatten(1)), self.query.expand(len(x), -1))
-        h, attend = torch.stack(places, dim=1) + self.position[-len(places) :], Masked(mask, causal=True)
-        past: Sequence[Past | None] = [None] * len(self.blocks)
+        h, past = torch.stack(places, dim=1) + self.position[-len(places) :], list[Past | None]([None] * len(self.blocks))
         if torch.is_grad_enabled():
-            h = torch.cat([self._text(tokens, emb), h], dim=1)
+            text, mask = self._text(tokens, emb, mask)
+            h = torch.cat([text, h], dim=1)
         else:
-            past = self._told(tokens, emb, mask, dtype or x.dtype)
-        h = h.to(dtype or x.dtype)
+            past[:], mask = self._told(tokens, emb, mask, dtype or x.dtype)
+        h, attend = h.to(dtype or x.dtype), Masked(mask, causal=True)
         for number, (block, before) in enumerate(zip(self.blocks, past, strict=True), 1):
             h = block(h, attend, before, last=number == len(self.blocks))
         out: Tensor = self.out(self.norm(h[:, -1].float()))
         return out[:, :, None, None]
 
-    def _text(self, tokens: Tensor, emb: Tensor) -> Tensor:
-        """The text's places [B, context + 1, width]."""
-        return torch.cat([tokens, emb[:, None]], dim=1) + self.position[: tokens.shape[1] + 1]
+    def _text(self, tokens: Tensor, emb: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The text's places [B, N + 1, width], N of them to the end of the longest text, and their mask [B, N]."""
+        numbers = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+        longest = int((mask.any(dim=0) * numbers).amax())
+        states = tokens[:, :longest] + self.position[:longest]
+        return torch.cat([states, (emb + self.position[mask.shape[1]])[:, None]], dim=1), mask[:, :longest]
 
-    def _told(self, tokens: Tensor, emb: Tensor, mask: Tensor, dtype: torch.dtype) -> Sequence[Past]:
-        """The text's places, block by block: no step of sampling changes them, so they are computed once."""
+    def _told(self, tokens: Tensor, emb: Tensor, mask: Tensor, dtype: torch.dtype) -> tuple[Sequence[Past], Tensor]:
+        """The text's places, block by block, and their mask: no step of sampling changes them, so they are computed once."""
         # What was made in inference mode is not to be written to outside of it.
         given, how = (tokens, emb, mask), (dtype, torch.is_inference_mode_enabled())
         if self._kept is not None:
             before, known, kept = self._kept
             if known == how and all(ours is theirs for ours, theirs in zip(before, given, strict=True)):
                 return kept
-        h, attend = self._text(tokens, emb).to(dtype), Masked(mask, causal=True)
-        told = [Past(len(self.position)) for _ in self.blocks]
+        h, mask = self._text(tokens, emb, mask)
+        h, attend, told = h.to(dtype), Masked(mask, causal=True), [Past(h.shape[1] + _OTHERS - 1) for _ in self.blocks]
         for block, past in zip(self.blocks, told, strict=True):
             h = block(h, attend, past)
             past.closed = True
-        self._kept = given, how, told
-        return told
+        self._kept = given, how, (told, mask)
+        return told, mask
 
     def lower(self, dtype: torch.dtype) -> None:
         self.blocks.to(dtype)
