@@ -20,8 +20,8 @@ from lodestar.config import decode
 from lodestar.training.names import RUN
 from lodestar.training.run import Run
 
-LIMIT = 16 * 2**20
-"""Bytes of an embedded model at most."""
+LIMIT, WHOLE = 16 * 2**20, 48_000_000
+"""Bytes of an embedded file at most, and of all files of a bundle."""
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--hardware", required=True)
-    parser.add_argument("--before", type=Path, help="the model that the run began with: its images and seconds are added")
+    parser.add_argument("--before", help="the model that the run began with: its images and seconds are added")
     parser.add_argument("--note", help="what else a reader of the card should know")
     parser.add_argument("--preset", help="the preset's name, where it is another than the model's")
     parser.add_argument("--data", help="how the card names the data (default: the source's file name)")
@@ -46,7 +46,7 @@ def main() -> None:
         "hardware": options.hardware,
     }
     if options.before is not None:
-        earlier = checkpoint.peek(options.before).provenance
+        earlier = checkpoint.peek(library.find(options.before)).provenance
         provenance |= {name: earlier[name] + provenance[name] for name in ("images_seen", "seconds")}
     if options.note is not None:
         provenance["note"] = options.note
@@ -62,7 +62,10 @@ def main() -> None:
     print(f"{path}: {size / 2**20:.1f} MiB, largest rounding error {error:.1e}")
     if options.part:
         parts = dict(part.split("=", 1) for part in options.part)
-        bundle.save(bundle.WEIGHTS / f"{options.name}{bundle.SUFFIX}", {bundle.MAIN: path, **parts})
+        whole = bundle.WEIGHTS / f"{options.name}{bundle.SUFFIX}"
+        bundle.save(whole, {bundle.MAIN: path, **parts})
+        size = sum(part.file.stat().st_size for part in bundle.find(whole).values())
+        assert size <= WHOLE, f"the parts of {whole} have {size} bytes, and {WHOLE} are allowed"
     for other in bundle.WEIGHTS.glob(f"*{bundle.SUFFIX}"):
         known = bundle.read(other).parts
         bundle.save(other, {role: part.name or bundle.WEIGHTS / str(part.file) for role, part in known.items()})

@@ -10,8 +10,12 @@ from pathlib import Path
 import pytest
 
 from lodestar.images import load_png, save_png
+from tests.evaluation import tiny
 from tests.evaluation.test_prompted import model, scenes
+from tests.generators.test_unclip import lively, parts
 from tests.models.test_clip import clip
+
+__all__ = ["parts"]
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
@@ -91,3 +95,25 @@ def test_guidance_of_a_model_of_texts_is_compared_and_its_pictures_are_judged(tm
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
     assert rows == ["guidance", "none", "cfg:2", "clip:1"] and "everything right" in page
     assert (tmp_path / "text.png").exists() and "![" in page and "(text.png)" in page
+
+
+def test_the_parts_of_a_dalle2_are_compared_on_one_page(parts: Path, tmp_path: Path) -> None:
+    """Models of a moment: the page has a row for each way, for each enlargement, and for the variations."""
+    whole = lively(parts)
+    model().save(tmp_path / "text.safetensors")
+    tiny.diffusion(classes=None, low_res=(4, 4)).save(tmp_path / "up.safetensors")
+    given = [str(whole), "--text", "text.safetensors", "--upsampler", "up.safetensors", "--priors", "diffusion:best_of=1 text"]
+    given += ["--count", "4", "--steps", "2", "--upsample-steps", "2", "--varied", "8", "--variations", "2", "--out", "page.md"]
+    command = [sys.executable, str(FOLDER / "unclip.py"), *given]
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, cwd=tmp_path)
+    page = (tmp_path / "page.md").read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| ")]
+    first = [row[0] for row in rows]
+    assert first[:4] == [
+        "way", "diffusion prior (`diffusion:best_of=1`)", "text's embedding, no prior (`text`)",
+        "text model, no embedding (`text.safetensors`, cfg:4)",
+    ]  # fmt: skip
+    assert first[4:8] == ["enlarged by", "`up.safetensors`", "bicubic", "the pictures themselves"]
+    assert rows[7][1:3] == ["inf", "0"] and 20 < float(rows[6][1]) < 60 and 0 < float(rows[6][2]) < float(rows[5][2])
+    assert first[8] == "pictures of" and set(first[9:]) <= {"one thing", "two things", "three things"} and len(first) > 9
+    assert all(" of " in row[1] and float(row[2]) >= 0 for row in rows[9:])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,12 +14,21 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 import lodestar
+from lodestar.__main__ import main
 from lodestar.conditions.clip_text import ClipTextEncoder
 from lodestar.conditions.text import NOTHING
 from lodestar.config import Problem
+from lodestar.conversion.clip import of
 from lodestar.core.level import Level
+from lodestar.generators.album import Manifest
+from lodestar.guidance import CFG
+from lodestar.images import load_png
+from lodestar.models.clip import PictureClip
 from lodestar.models.diffusion import DiffusionModel
-from tests.conversion.unclip_record import RECORD, inputs, state
+from lodestar.nets.clip import ClipConfig, TextTowerConfig
+from lodestar.nets.clip_image import ViTConfig
+from lodestar.text import ClipTokenizer
+from tests.conversion.unclip_record import EMBED, LENGTH, RECORD, inputs, state
 
 torch.set_num_threads(1)
 KNOWN = json.loads(RECORD.read_text())
@@ -83,6 +93,66 @@ def test_the_parts_compute_what_they_compute_there(folder: Path, tmp_path: Path)
     mean = state("prior", KNOWN["shapes"]["prior"])["clip_mean"]
     assert torch.equal(prior.codec.mean, mean[0])
     assert upsampler.config.denoiser.low_res == (8, 8) and upsampler.config.size == (16, 16)
+
+
+def clip(path: Path) -> Path:
+    """A CLIP of Karlo's form for these parts, with random weights."""
+    torch.manual_seed(0)
+    image = ViTConfig(size=(8, 8), embed=EMBED, patch=4, width=8, layers=1, heads=2)
+    text = TextTowerConfig(vocabulary=ClipTokenizer().vocabulary, context=LENGTH, width=EMBED, layers=1, heads=2)
+    return PictureClip(of(ClipConfig(image=image, text=text))).save(path)
+
+
+def run(*words: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(list(words))
+    return int(str(ended.value.code or 0))
+
+
+def test_the_command_samples_karlo_from_a_folder_in_place(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Diffusers' folders beside a converted CLIP: they are converted where they lie, once."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ClipTokenizer, "encode", lambda self, text: [sum(map(ord, text)) % 400] if text else [])
+    asked = ["sample", "karlo", "--prompt", "an old monk", "--models", str(folder), "--precision", "float32", "--seed", "3"]
+    assert run(*asked) == 2
+    told = capsys.readouterr().err
+    assert "has no part clip" in told and "ViT-L-14.pt" in told and not list(folder.glob("*.safetensors"))
+    clip(folder / "clip-ViT-L-14.safetensors")
+    assert run(*asked, "--out", "a") == 0
+    made = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()}
+    parts = {f"karlo-{part}.safetensors" for part in ("prior", "decoder", "upsampler")}
+    assert parts | {"karlo.bundle.json"} < set(made)
+    assert load_png("a/00000.png").shape == (3, 16, 16)
+    request = Manifest.read("a").request
+    assert request.asks[0].others["prior"] == {"kind": "diffusion", "scale": 4.0, "steps": None, "best_of": 1}
+    assert request.settings.guidance == (CFG(scale=8.0),) and len(request.later) == 1
+    assert run(*asked, "--out", "b") == 0
+    assert load_png("b/00000.png").equal(load_png("a/00000.png"))
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.is_file()} == made
+    assert run("remake", "a", "--picture", "0", "--out", "c") == 0
+    assert load_png("c/00000.png").equal(load_png("a/00000.png"))
+    # Converted parts alone are a folder too, and settings of one's own count.
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    for name in (*made,):
+        if name.endswith(".safetensors"):
+            shutil.copy(folder / name, whole / name)
+    assert run(*asked[:5], str(whole), "--guidance", "cfg:2", "--prior", "text", "--out", "d") == 0
+    assert Manifest.read("d").request.settings.guidance == (CFG(scale=2.0),)
+
+
+def test_what_karlo_lacks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clip(tmp_path / "clip-ViT-L-14.safetensors")
+    for given, said in (
+        (["karlo", "--models", str(tmp_path)], "has no part prior: "),
+        (["karlo", "--models", str(tmp_path / "nowhere")], "karlo: no folder "),
+        (["cifar10", "--models", str(tmp_path)], "is the folder of the model karlo, and the model is cifar10"),
+    ):
+        assert run("sample", *given, "--prompt", "a") == 2
+        told = capsys.readouterr().err
+        assert said in told and told.count("\n") == 1
 
 
 def test_what_is_missing_or_not_read_is_named_and_nothing_is_written(folder: Path, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from lodestar.evaluation.marks import Marks
 from lodestar.evaluation.metrics import Caption, ClipScore, Frechet
 from lodestar.evaluation.repeats import Share
 from lodestar.evaluation.run import Measurement, evaluate, evaluate_pictures
-from lodestar.evaluation.sweep import sweep
+from lodestar.evaluation.sweep import Subject, sweep
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.text import TextTransformerConfig
@@ -233,19 +233,21 @@ def test_an_albums_prompts_are_its_captions(tmp_path: Path) -> None:
 
 
 def test_a_sweep_of_guidance_takes_captions_and_draws_their_numbers(tmp_path: Path) -> None:
-    run = Measurement(metrics=[Frechet(), Caption(), ClipScore()], captions=read_captions("shapes@held_out", 4), cache=tmp_path)
+    run = Measurement(metrics=[Frechet(), Caption(), ClipScore()], cache=tmp_path)
+    subject = Subject(MODEL, reference(), {"clip": clip()}, read_captions("shapes@held_out", 4))
     over = [lodestar.evaluation.axes.axis("scale", [1, 3])]
     how = lodestar.generators.request.settings(guidance="cfg")
-    given: Any = {"over": over, "how": how, "count": 4, "guides": {"clip": clip()}}
-    rows = sweep(MODEL, reference(), extractor(), tmp_path / "out", run=run, **given)
+    given: Any = {"over": over, "how": how, "count": 4}
+    rows = sweep(lambda _: subject, extractor(), tmp_path / "out", run=run, **given)
     assert {"frechet", "caption_right", "clip_score"} <= set(rows[0].numbers) and "caption_right" in rows[0].intervals
     assert rows[0].numbers["clip_score"] != rows[1].numbers["clip_score"]
-    assert sweep(MODEL, reference(), extractor(), tmp_path / "out", run=run, **given) == rows
+    assert sweep(lambda _: subject, extractor(), tmp_path / "out", run=run, **given) == rows
     with pytest.raises(Problem, match="holds another sweep: captions"):
-        others = replace(run, captions=read_captions("shapes@test", 4))
-        sweep(MODEL, reference(), extractor(), tmp_path / "out", run=others, **given)
+        others = replace(subject, captions=read_captions("shapes@test", 4))
+        sweep(lambda _: others, extractor(), tmp_path / "out", run=run, **given)
     with pytest.raises(Problem, match="metric 'kid' is not drawn by a sweep: choose from frechet, score"):
-        sweep(MODEL, reference(), extractor(), tmp_path / "new", run=replace(run, metrics=[lodestar.metrics.KID()]), **given)
+        kid = replace(run, metrics=[lodestar.metrics.KID()])
+        sweep(lambda _: subject, extractor(), tmp_path / "new", run=kid, **given)
 
 
 # The command line.

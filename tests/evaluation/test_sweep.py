@@ -24,7 +24,7 @@ from lodestar.evaluation.reference import collect
 from lodestar.evaluation.report import digest
 from lodestar.evaluation.run import Measurement
 from lodestar.evaluation.statistics import Collector
-from lodestar.evaluation.sweep import Row, sweep
+from lodestar.evaluation.sweep import Row, Subject, sweep
 from lodestar.generators.diffusion import Diffusion, PreparedSampling
 from lodestar.generators.request import Request, Settings, settings
 from lodestar.guidance import CFG, Autoguidance, Clamp, Classifier, Interval
@@ -54,7 +54,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[R
 
     def call(plotted: bool = False, **given: Any) -> list[Row]:
         if not plotted:
-            for drawing in ("curves", "heat_maps"):
+            for drawing in ("curves", "heat_maps", "sheet"):
                 monkeypatch.setattr(sweep_module, drawing, lambda path, *_: path.touch())
         over = [axis(name, values) for name in ("scale", "steps") if (values := given.pop(name, None)) is not None]
         over += [parse_axis(text) for text in given.pop("over", [])]
@@ -63,8 +63,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[R
         measured = Measurement(cache=tmp_path / "cache", repeats=given.pop("repeats", 1), **given.pop("how", {}))
         model, out = given.pop("model", None) or tiny.diffusion(), given.pop("out", tmp_path / "out")
         reference, extractor = given.pop("reference", None) or tiny.reference(), given.pop("extractor", None) or tiny.extractor()
-        more = {"count": 12, "guides": {"classifier": tiny.classifier()}, **given}
-        return sweep(model, reference, extractor, out, over=over, how=how, run=measured, **more)
+        subject = Subject(model, reference, given.pop("guides", {"classifier": tiny.classifier()}))
+        return sweep(lambda _: subject, extractor, out, over=over, how=how, run=measured, **{"count": 12, **given})
 
     return call
 
@@ -235,7 +235,7 @@ def test_a_folder_with_something_else_is_refused(run: Callable[..., list[Row]], 
         ({"over": ["interval.low=1,5"], "guidance": [CFG(), Interval(low=0.1, high=3)]}, "low 5 has to be below high 3"),
         (
             {"over": ["stps=1"]},
-            "unknown setting 'stps' to sweep over: choose from guidance, .*; did you mean 'steps'",
+            "unknown setting 'stps' to sweep over: choose from model, prior, guidance, .*; did you mean 'steps'",
         ),
         ({"over": ["scale=1", "guidance=cfg none"]}, "exactly one guidance that has a scale, such as cfg, and guidance is none"),
         ({"over": ["clamp=maybe"]}, "clamp is 'maybe'"),
@@ -324,7 +324,7 @@ def test_quality_is_drawn_against_time_a_curve_for_each_guidance(
         assert list(curve.values) == [numbers["frechet"] for numbers in mine]
         assert curve.places == pytest.approx([1 / numbers["images_per_second"] for numbers in mine])
     run(plotted=True, over=["guidance=none cfg:2"], count=4, out=tmp_path / "names")
-    assert [curve.name for curve in drawn[-1]["Fréchet distance against time"]] == ["cfg:2", "none"]
+    assert [curve.name for curve in drawn[-1]["Fréchet distance against time"]] == ["none", "cfg:2"]
 
 
 def test_whole_settings_take_effect_before_their_fields(run: Callable[..., list[Row]], asked: list[Request]) -> None:
@@ -367,6 +367,10 @@ def test_two_settings_are_drawn(run: Callable[..., list[Row]], tmp_path: Path, o
     run(plotted=True, count=4, over=over, guidance=[CFG()] if "scale" in over[0] else [])
     pixels = np.asarray(Image.open(tmp_path / "out/sweep.png").convert("RGB")).astype(int)
     assert (pixels.max(2) - pixels.min(2) > 60).sum() > 1000
+    whole = np.asarray(Image.open(tmp_path / "out/samples.png").convert("RGB")).astype(int)
+    half = whole.shape[0] // 2, whole.shape[1] // 2
+    for part in (whole[: half[0], : half[1]], whole[half[0] :, half[1] :]):
+        assert (part.max(2) - part.min(2) > 60).mean() > 0.2
 
 
 @pytest.mark.parametrize(

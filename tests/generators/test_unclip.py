@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -96,8 +97,19 @@ def run(arguments: list[str]) -> int:
     return int(ended.value.code or 0)
 
 
-def load(parts: Path) -> UnClip:
-    model = lodestar.load(parts / "all.bundle.json", "cpu", dtype="float32")
+def lively(parts: Path) -> Path:
+    """A bundle whose decoder has random weights, and makes other pictures of other embeddings; as built, its head is zero."""
+    decoder = lodestar.load(parts / "decoder", "cpu", dtype="float32")
+    torch.manual_seed(0)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    decoder.save(parts / "lively.safetensors")
+    bundle.save(parts / "lively.bundle.json", files(parts, model=parts / "lively.safetensors"))
+    return parts / "lively.bundle.json"
+
+
+def load(parts: Path, file: str = "all.bundle.json") -> UnClip:
+    model = lodestar.load(parts / file, "cpu", dtype="float32")
     assert isinstance(model, UnClip)
     return model
 
@@ -158,9 +170,47 @@ def test_the_command_samples_and_remakes(parts: Path, tmp_path: Path, capsys: py
     assert run(["sample", str(parts / "prior"), "--prompt", "a"]) == 2
     assert "makes embeddings and no pictures" in capsys.readouterr().err
     assert run(["sample", str(parts / "decoder"), "--prior", "text"]) == 2
-    assert "--prior text is for a bundle" in capsys.readouterr().err
+    assert "prior 'text' is for a bundle" in capsys.readouterr().err
     assert run(["sample", whole, "--prior", "diffusoin", "--prompt", "a"]) == 2
     assert "did you mean 'diffusion'" in capsys.readouterr().err
+
+
+def test_priors_are_measured_and_swept(
+    parts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    whole = str(lively(parts))
+    model = load(parts, "lively.bundle.json")
+    usual: Any = {"captions": "shapes@held_out", "count": 3, "steps": 2, "metrics": ["caption", "clip_score"]}
+    report = lodestar.evaluate(model.using("text"), **usual)
+    assert report.prior == "text" and {"caption_right", "clip_score"} <= set(report.numbers)
+    words = "--count 3 --steps 2 --precision float32 --captions shapes@held_out --metric clip_score --metric caption"
+    assert run(["evaluate", whole, *words.split(), "--prior", "text", "--out", "a"]) == 0
+    assert json.loads(Path("a/report.json").read_text())["numbers"] == pytest.approx(report.numbers, abs=1e-5)
+    priors = "prior=diffusion:best_of=1 text autoregressive:scale=1"
+    assert run(["sweep", whole, *words.split(), "--over", priors, "--out", "b"]) == 0
+    rows = list(csv.DictReader(Path("b/sweep.csv").read_text().splitlines()))
+    assert [row["prior"] for row in rows] == ["diffusion:best_of=1", "text", "autoregressive:scale=1"]
+    assert len({row["clip_cosine"] for row in rows}) == 3
+    assert float(rows[1]["clip_cosine"]) == pytest.approx(report.numbers["clip_cosine"], abs=1e-5)
+    lodestar.sweep(model, over={"scale": [1, 2]}, guidance="cfg", out="c", **usual)
+    capsys.readouterr()
+    for given, said in (
+        (["--over", "prior=text", "--prior", "text"], "--prior is what this sweep goes over"),
+        (["--over", "prior=txet"], "did you mean 'text'"),
+    ):
+        assert run(["sweep", whole, *words.split(), *given]) == 2
+        assert said in capsys.readouterr().err
+    assert run(["evaluate", str(parts / "decoder"), "--prior", "text", "--metric", "caption"]) == 2
+    assert "prior 'text' is for a bundle" in capsys.readouterr().err
+
+
+def test_the_clip_of_a_bundle_guides_its_decoder(parts: Path) -> None:
+    model, how = load(parts), {"count": 1, "steps": 2}
+    guided = model.sample(prompt="a red circle", guidance="clip:20,sees=clean", **how).images
+    assert not torch.equal(guided, model.sample(prompt="a red circle", **how).images)
+    first = model.sample(prompt="a red circle", guidance="clip:20,sees=clean", best_of=2, **how)
+    assert first.images.shape == guided.shape
 
 
 def test_parts_of_different_clips_are_refused(parts: Path) -> None:
@@ -285,6 +335,22 @@ def test_a_difference_of_texts_turns_the_embedding_toward_it(parts: Path) -> Non
         edits.textdiff(model, there, "a", "b", 2.0)
 
 
+def test_more_components_tell_more_of_an_embedding(parts: Path) -> None:
+    model, there = load(parts), material(0, 1)
+    asked = edits.components(model, there, [1, 3, 6], seed=4)
+    assert [(ask.source, ask.seed) for ask in asked.asks] == [(0, 4)] * 3 + [(1, 5)] * 3
+    told = torch.tensor([ask.others["embedding"] for ask in asked.asks]).unflatten(0, (2, 3))
+    seen, prior = edits.seen(model, there), model.model_of(Autoregressive())
+    errors = (told - seen[:, None]).norm(dim=2)
+    assert (errors[:, 0] > errors[:, 1]).all() and (errors[:, 1] > errors[:, 2]).all()
+    scores = (told - prior.mean) @ prior.components.T
+    assert scores[:, 0, 1:].abs().max() < 1e-5
+    assert torch.allclose(scores[:, 2], (seen - prior.mean) @ prior.components.T, atol=1e-5)
+    for count in (0, 7):
+        with pytest.raises(Problem, match=f"components {count}: .*prior_ar/model.safetensors has 1 to 6 principal components"):
+            edits.components(model, there, [count])
+
+
 def test_the_commands_edit_and_their_pictures_are_remade(parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = str(parts / "all.bundle.json")
     for number, picture in enumerate(material(0, 1).pictures):
@@ -295,12 +361,16 @@ def test_the_commands_edit_and_their_pictures_are_remade(parts: Path, tmp_path: 
         ("vary", [first, "--count", "2", "--seed", "5"]),
         ("blend", [first, second, "--points", "3", "--sampler", "ddim"]),
         ("textdiff", [first, "--from", "a red circle", "--to", "a blue circle", "--sampler", "ddim"]),
+        ("components", [first, "--components", "1,6", "--seed", "3"]),
     ):
         out = tmp_path / how
         assert run(["edit", how, whole, *given, *usual, "--out", str(out)]) == 0
         assert run(["remake", str(out), "--picture", "0", "--out", str(tmp_path / f"{how}-again")]) == 0
         assert (tmp_path / f"{how}-again" / "00000.png").read_bytes() == (out / "00000.png").read_bytes()
     capsys.readouterr()
+    for given, said in (("1,7", "has 1 to 6 principal components"), ("1,x", "numbers of principal components, such as 1,4")):
+        assert run(["edit", "components", whole, first, "--components", given]) == 2
+        assert said in capsys.readouterr().err
     assert run(["edit", "vary", str(parts / "decoder"), first]) == 2
     assert "is no bundle of a decoder and its CLIP" in capsys.readouterr().err
 

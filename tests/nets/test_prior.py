@@ -28,6 +28,19 @@ def test_places_after_a_text_and_their_states_change_nothing() -> None:
         assert not torch.allclose(network(*changed, tokens=tokens, mask=mask), plain, atol=1e-4)
 
 
+def test_places_of_a_text_that_are_kept_change_nothing() -> None:
+    """Step by step in sampling, after the text's places, and in training all places at once."""
+    torch.manual_seed(0)
+    network = CONFIG.build().eval()
+    emb, tokens, mask = torch.randn(2, 16), torch.randn(2, 5, 16), torch.tensor([[True] * 5, [True] * 2 + [False] * 3])
+    for seed, told in ((1, tokens), (2, tokens), (3, tokens.flip(0)), (4, tokens)):
+        x, time = torch.randn(2, 6, 1, 1, generator=torch.Generator().manual_seed(seed)), torch.tensor([3.0, 7.0])
+        whole = network(x, time, emb, tokens=told, mask=mask)
+        for mode in (torch.no_grad, torch.inference_mode, torch.no_grad):
+            with mode():
+                assert torch.allclose(network(x, time, emb, tokens=told, mask=mask), whole, atol=1e-5)
+
+
 def test_embeddings_are_one_place() -> None:
     with pytest.raises(Problem, match="size is 8×8: embeddings are 1×1"):
         CONFIG.check_size((8, 8))

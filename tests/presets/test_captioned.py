@@ -11,7 +11,7 @@ import lodestar
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.clip import PictureClip
 from lodestar.presets import RUNS
-from lodestar.tasks import TrainClip, TrainDenoiser
+from lodestar.tasks import TrainAutoregressive, TrainClip, TrainDenoiser, TrainUnclip
 from lodestar.training.muon import muon
 
 NAMES = ("shapes.text", "shapes.inpaint", "shapes.up2", "shapes.clip", "shapes.clip_noised", "emoji.text")
@@ -24,6 +24,19 @@ def test_models_are_small_enough_to_ship(name: str) -> None:
     task = RUNS[name]().task
     assert isinstance(task, TrainClip | TrainDenoiser)
     assert sum(weight.numel() for weight in task.model.build().parameters()) < LARGEST
+
+
+def test_the_parts_of_the_embedded_dalle2_are_small_enough_together() -> None:
+    clip = RUNS["shapes.clip"]().task
+    assert isinstance(clip, TrainClip)
+    model = clip.model  # which is built before its vocabulary is known to be smaller
+    parts = [model, RUNS["shapes.up2"]().task.model]  # type: ignore[attr-defined]
+    for name in ("shapes.prior", "shapes.prior_ar", "shapes.decoder"):
+        task = RUNS[name]().task
+        assert isinstance(task, TrainUnclip | TrainAutoregressive)
+        parts.append(task.joined(model, "0" * 64).model)
+    numbers = sum(tensor.numel() for part in parts for tensor in part.build().state_dict().values())
+    assert 2 * numbers < 48_000_000  # bytes, in a format of 16 bits
 
 
 @pytest.mark.parametrize("name", ["shapes.text", "shapes.clip_noised"])

@@ -18,7 +18,7 @@ from tests.evaluation import tiny
 @pytest.fixture(autouse=True)
 def _no_plots(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the rest, and has tests of its own."""
-    for name in ("curves", "heat_maps"):
+    for name in ("curves", "heat_maps", "sheet"):
         monkeypatch.setattr(drawing, name, lambda path, *_: path.touch())
 
 
@@ -82,6 +82,45 @@ def test_objects_are_swept_over() -> None:
     assert rows[0].numbers["frechet"] != rows[2].numbers["frechet"]
 
 
+def test_models_are_swept_each_with_its_own_pictures_and_guides(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tiny.diffusion().save("small.safetensors")
+    tiny.diffusion(5).save("other.safetensors")
+    tiny.classifier(2).save("features.safetensors")
+    tiny.classifier().save("mine.safetensors")
+    tiny.folder(tmp_path / "pictures", 12)
+    words = (
+        "--over model=small.safetensors,other.safetensors --over scale=1,3 --guidance classifier --classifier mine.safetensors"
+    )
+    usual = "--reference pictures --extractor features.safetensors --count 4 --steps 2"
+    with pytest.raises(SystemExit):
+        main(["sweep", *words.split(), *usual.split()])
+    assert capsys.readouterr().out.strip().endswith("out/sweep-models/sweep.png")
+    rows = list(csv.DictReader((tmp_path / "out/sweep-models/sweep.csv").read_text().splitlines()))
+    assert [(row["model"], row["scale"]) for row in rows] == [
+        (f"{name}.safetensors", scale) for name in ("small", "other") for scale in ("1", "3")
+    ]
+    assert len({row["model_digest"] for row in rows}) == 2 and len({row["frechet"] for row in rows}) == 4
+    assert (tmp_path / "out/sweep-models/samples.png").exists()
+    alone = lodestar.sweep(
+        "other.safetensors", "pictures", over="scale=3", extractor="features.safetensors", count=4, steps=2,
+        guidance="classifier", guides={"classifier": lodestar.load("mine.safetensors", "cpu")},
+    )  # fmt: skip
+    assert alone.rows[0].numbers["frechet"] == float(rows[3]["frechet"])
+    # A further model goes on from the rows that stand there.
+    tiny.diffusion(6).save("third.safetensors")
+    again = lodestar.sweep(
+        None, "pictures", over={"model": ["other.safetensors", "third.safetensors"], "scale": [3]}, out="out/sweep-models",
+        extractor="features.safetensors", count=4, steps=2, guidance="classifier",
+        guides={"classifier": lodestar.load("mine.safetensors", "cpu")},
+    )  # fmt: skip
+    assert again.rows[0].numbers["frechet"] == float(rows[3]["frechet"])
+    Path("other.safetensors").unlink()
+    tiny.diffusion(7).save("other.safetensors")
+    with pytest.raises(SystemExit):
+        main(["sweep", *words.split(), *usual.split()])
+    assert "holds another sweep: model_digest" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("given", "said"),
     [
@@ -90,6 +129,8 @@ def test_objects_are_swept_over() -> None:
         ({"over": {}}, "one setting or two different ones: none is given"),
         ({"over": {"scle": [1, 2]}, "guidance": "cfg"}, "unknown setting 'scle'"),
         ({"over": "steps"}, "write it as setting=values"),
+        ({"over": {"model": ["cifar10"]}}, "model is what this sweep goes over"),
+        ({"over": {"prior": ["text"]}}, "prior 'text' is for a bundle of a decoder, a CLIP and priors"),
         ({"over": {"steps": [2, 3]}, "guides": {"weak": None}, "steps": None}, "guides: 'weak' has no effect"),
     ],
 )

@@ -13,10 +13,16 @@ from rich.console import Console
 from lodestar import checkpoint, library
 from lodestar.conditions import LowRes, Masked
 from lodestar.config import Problem
+from lodestar.core.level import Level
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.denoiser import conditions
+from lodestar.models.clip import ClipModelConfig
+from lodestar.nets.clip import ClipConfig
+from lodestar.nets.clip_image import ViTConfig
 from lodestar.objectives import Simple
+from lodestar.presets import shapes
+from lodestar.tasks import TrainUnclip
 from lodestar.training.init import initialize, match_classes
 from lodestar.training.loop import train
 from lodestar.training.run import Run
@@ -200,3 +206,24 @@ def test_a_run_says_what_it_begins_with(given: Path, tmp_path: Path) -> None:
     assert "tensors, which are 100.0% of the parameters here" in console.export_text()
     assert library.config(tmp_path / "run").names == ("a", "b", "c")
     assert SMALL["width"] == 8
+
+
+def test_a_decoder_begins_as_a_text_model_without_a_text(tmp_path: Path) -> None:
+    text = library.load("shapes", "cpu", "diffusion", "float32")
+    network = ClipConfig(image=ViTConfig(size=(32, 32), embed=12, patch=16, width=16, layers=1, heads=2))
+    task = shapes.decoder().task
+    assert isinstance(task, TrainUnclip)
+    ours = task.joined(ClipModelConfig(network=network), "0" * 64).build(torch.device("cpu"), torch.float32)
+    told = initialize(ours, "shapes")
+    assert "of embeddings it says at first what was said of no text" in told
+    x, level = torch.randn(2, 3, 32, 32), Level(300.0, 0.6, 0.8)
+    seen = ours.model.denoiser.encode({"embedding": torch.randn(2, 12)})
+    with torch.no_grad():
+        made = ours.model.denoiser.output(x, level, seen).value
+        theirs = text.denoiser.output(x, level, text.denoiser.null({}, 2)).value
+        star = text.denoiser.encode({"text": text.config.denoiser.text.read(["a red star"] * 2)})
+        other = text.denoiser.output(x, level, star).value
+    assert (made - theirs).square().mean() < 0.01 * (other - theirs).square().mean()
+    ours.model.denoiser.output(x, level, ours.model.denoiser.encode({"embedding": torch.ones(2, 12)})).value.sum().backward()
+    encoder = ours.model.denoiser.embedding
+    assert all(layer.weight.grad.abs().max() > 0 for layer in (encoder.vector, encoder.tokens))

@@ -65,6 +65,6 @@ _COMMANDS = (
 )
 for _command in _COMMANDS:
     app.command()(ready(_command))
-for _command in (unclip.vary, unclip.blend, unclip.textdiff):
+for _command in (unclip.vary, unclip.blend, unclip.textdiff, unclip.components):
     edit.app.command()(ready(_command))
 app.add_typer(edit.app, name="edit")

@@ -13,7 +13,6 @@ from lodestar.cli.options import (
     DataSource,
     Device,
     ExtractorName,
-    Model,
     Reference,
     Sampling,
     flattened,
@@ -28,6 +27,7 @@ if TYPE_CHECKING:
     from lodestar.evaluation.extractors import Extractor
     from lodestar.evaluation.likelihood import BPD
     from lodestar.evaluation.run import Measurement
+    from lodestar.generators.base import Generator
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def _guided(sampling: Sampling, seeds: int, cascading: Cascading, guide: bool = 
         "--guide": sampling.guide and not guide,
         "--temperature": sampling.temperature != 1, "--reuse": sampling.reuse != 1, "--seeds": seeds > 1,
         "--top-k": sampling.top_k is not None, "--top-p": sampling.top_p != 1,
-        "--then": cascading.then,
+        "--then": cascading.then, "--prior": cascading.prior,
     }  # fmt: skip
 
 
@@ -247,13 +247,14 @@ def stats(
 
 @flattened
 def sweep(
-    model: Model,
+    model: Annotated[str | None, typer.Argument(help="A model, as in sample; or none, with --over model=A,B.")] = None,
     over: Annotated[
         list[str] | None,
         typer.Option(
             "--over",
             help="A setting to go through, or two: scale=0,1,5; steps=5,10,20; sampler=ddim,heun; guidance='cfg:2 "
-            "cfg:2+interval:0.3,5'; clamp; temperature; reuse=1,2,3; a field such as interval.low=0.1,0.3 or sampler.eta=0,1.",
+            "cfg:2+interval:0.3,5'; clamp; temperature; reuse=1,2,3; a field such as interval.low=0.1,0.3 or sampler.eta=0,1; "
+            "prior=diffusion,autoregressive,text; model=A,B.",
         ),
     ] = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,
@@ -264,24 +265,31 @@ def sweep(
     sampling: Sampling = Sampling(batch_size=64),
 ) -> None:
     """Measure a model over one or two settings, such as guidance scale and steps: a plot, a CSV, and grids of samples."""
+    from lodestar.config import Problem
     from lodestar.evaluation.axes import axis
     from lodestar.evaluation.metrics.base import roles
     from lodestar.evaluation.run import Measurement
-    from lodestar.library import load_diffusion
+    from lodestar.library import load_generator
     from lodestar.python.evaluate import of_pictures, read_metrics
     from lodestar.python.sweep import axes, sweep, swept_guidance
 
     swept = axes(over or []) + (axes(f"scale={scales}") if scales else [])
     swept += [axis("steps", plans.split())] if plans else []
     how = Measurement(metrics=of_pictures(read_metrics(measuring.metric)))
+    if cascading.prior is not None and any(one.name == "prior" for one in swept):
+        raise Problem("--prior is what this sweep goes over, so it cannot be given as well")
+
+    def network(name: str) -> Generator:
+        return cascading.onto(load_generator(name, sampling.device, sampling.precision), sampling)
+
     found = sweep(
-        cascading.onto(load_diffusion(model, sampling.device, sampling.precision), sampling), measuring.reference, over=swept,
+        network if model is None else network(model), measuring.reference, over=swept,
         count=count, seeds=measuring.seeds, seed=sampling.seed,
         extractor=measuring.measured_with(how, sampling.device),
         guides=sampling.guides(
             model, (*sampling.settings().guidance, *swept_guidance(swept)), others=roles(how.prompted)
         ),
-        batch_size=sampling.batch_size, out=sampling.out or Path("out") / f"sweep-{Path(model).stem}",
+        batch_size=sampling.batch_size, out=sampling.out or Path("out") / f"sweep-{Path(model or 'models').stem}",
         captions=measuring.prompts(), metrics=measuring.metric, **sampling.asked(),
     )  # fmt: skip
     show(found.table())

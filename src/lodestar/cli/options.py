@@ -149,11 +149,11 @@ class Solving:
         return settings(**self.asked())
 
     def guides(
-        self, model: str, guidance: Sequence[Guidance], reference: Guide | None = None, others: Sequence[str] = ()
+        self, model: str | None, guidance: Sequence[Guidance], reference: Guide | None = None, others: Sequence[str] = ()
     ) -> dict[str, Guide]:
         """The guides that this guidance of a model asks for, by role: those given, else the model's own. Raises Problem.
 
-        others: further roles, whose guides are loaded if given.
+        model: None for those that are given alone. others: further roles, whose guides are loaded if given.
         """
         from lodestar.config import Problem
         from lodestar.generators.guide import roles
@@ -167,17 +167,17 @@ class Solving:
                 raise Problem(f"{written} has no effect without guidance that asks for it{such}")
         if reference is not None and REFERENCE not in asked:
             raise Problem("--reference has no effect without guidance that compares with it, such as --guidance style:SCALE")
-        own = companions(model)
+        own = {} if model is None else companions(model)
         for each in guidance:
             for role in each.roles:
                 if role == REFERENCE and reference is None:
                     raise Problem(f"guidance {each.kind}: give the picture to compare with, --reference PICTURE")
-                if role != REFERENCE and role not in own | given:
+                if model is not None and role != REFERENCE and role not in own | given:
                     raise Problem(
                         f"guidance {each.kind}: {model} has no {_WORDS.get(role, role)} of its own: "
                         f"give one with {self.option(role)}"
                     )
-        wanted = (asked - {REFERENCE}).union(role for role in others if role in given)
+        wanted = asked.intersection({*own, *given}).union(role for role in others if role in given) - {REFERENCE}
         names = {role: given[role][1] if role in given else own[role] for role in wanted}
         loaded = load_guides(names, self.device, self.precision)
         return loaded if reference is None else {**loaded, REFERENCE: reference}

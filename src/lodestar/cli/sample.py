@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,15 +16,13 @@ from lodestar.config import CANDIDATES
 JudgeName = Annotated[
     str | None, typer.Option("--judge", help="The classifier or CLIP of --best-of (name, run or file); default its own.")
 ]
-PriorText = Annotated[
-    str | None,
-    typer.Option(
-        "--prior", help="The prior of a bundle with a decoder: diffusion:scale=2,best_of=2 (default), autoregressive, or text."
-    ),
+
+Models = Annotated[
+    Path | None,
+    typer.Option("--models", help="Of the model karlo: the folder of its files, or of diffusers'; default models/karlo."),
 ]
 
 if TYPE_CHECKING:
-    from lodestar.generators.base import Generator
     from lodestar.generators.request import Frame
 
 
@@ -43,7 +42,7 @@ def sample(
     ] = 1,
     judge: JudgeName = None,
     npz: Annotated[bool, typer.Option("--npz", help="One samples.npz, as published evaluators read it; no PNG files.")] = False,
-    prior: PriorText = None,
+    models: Models = None,
     prompting: Prompting = Prompting(),
     cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(),
@@ -60,8 +59,9 @@ def sample(
 
     if npz and best_of > 1:
         raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
+    model, cascading, sampling = _published(model, models, cascading, sampling)
     how = sampling.settings()
-    network = cascading.onto(_using(prior, load_generator(model, sampling.device, sampling.precision)), sampling)
+    network = cascading.onto(load_generator(model, sampling.device, sampling.precision), sampling)
     reference = network.reference(prompting.reference) if prompting.reference else None
     guides = sampling.guides(model, how.guidance, reference)
     judging = load_judge(cascading.last(model), judge, best_of, sampling)
@@ -89,16 +89,22 @@ def sample(
     print(album.npz_path if npz else album.finish())
 
 
-def _using(prior: str | None, network: Generator) -> Generator:
-    """The generator with a prior. Raises Problem for a generator that has none."""
-    from lodestar.config import Problem
-    from lodestar.generators.unclip import UnClip
+def _published(model: str, models: Path | None, cascading: Cascading, sampling: Sampling) -> tuple[str, Cascading, Sampling]:
+    """The model karlo in its folder, with its upsampler, and with its published settings where no others are given.
 
-    if prior is None:
-        return network
-    if not isinstance(network, UnClip):
-        raise Problem(f"--prior {prior} is for a bundle of a decoder, a CLIP and priors, and {network.name} is none")
-    return network.using(prior)
+    Other models as they are. Raises Problem.
+    """
+    from lodestar.config import Problem
+
+    if model != "karlo":
+        if models is not None:
+            raise Problem(f"--models {models} is the folder of the model karlo, and the model is {model}")
+        return model, cascading, sampling
+    from lodestar.python import karlo
+
+    path = str(karlo.karlo(models or Path("models") / karlo.NAME))
+    staged = replace(cascading, then=cascading.then or [karlo.THEN], prior=cascading.prior or karlo.PRIOR)
+    return path, staged, replace(sampling, guidance=sampling.guidance or [karlo.GUIDANCE])
 
 
 def remake(

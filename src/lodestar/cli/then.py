@@ -1,11 +1,11 @@
-"""The option `--then`: further stages of a cascade, each a model with settings of its own in one text."""
+"""The options `--prior`, and `--then`: further stages of a cascade, each a model with settings of its own in one text."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -26,28 +26,46 @@ _LISTED = ("sampler", "guidance")
 
 @dataclass(frozen=True)
 class Cascading:
-    """Options of the commands that take a cascade."""
+    """Options of the commands that take a bundle with priors, and a cascade."""
 
     then: Annotated[
         list[str] | None,
         typer.Option(
             "--then",
             help="An upsampler that enlarges the pictures, with settings of its own: MODEL,steps=fast27,sampler=ddim,"
-            "guidance=cfg:3 (also clamp, temperature, reuse, augment, classifier=MODEL). Repeatable: in series.",
+            "guidance=cfg:3 (also clamp, temperature, reuse, augment, classifier=MODEL); upsampler is the part of a bundle. "
+            "Repeatable: in series.",
+        ),
+    ] = None
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            "--prior",
+            help="The prior of a bundle with a decoder: diffusion:scale=2,best_of=2 (default), autoregressive, or text.",
         ),
     ] = None
 
     def onto(self, first: Generator, options: Solving) -> Generator:
-        """The model with the further stages after it; alone where there are none. Raises Problem."""
+        """The model with its prior, and with the further stages after it, where they are given. Raises Problem."""
+        first = first if self.prior is None else first.using(self.prior)
         if not self.then:
             return first
         from lodestar.generators.cascade import Cascade
 
-        return Cascade([first, *(further.stage() for further in [read(text, options) for text in self.then])])
+        further = [read(text, options) for text in self.then]
+        return Cascade([first, *(replace(each, model=_named_in(first.name, each.model)).stage() for each in further)])
 
     def last(self, model: str) -> str:
         """The name of the last stage's model; `model` is the first's."""
-        return _split(self.then[-1])[0] if self.then else model
+        return _named_in(model, _split(self.then[-1])[0]) if self.then else model
+
+
+def _named_in(first: str, model: str) -> str:
+    """The name of a further stage's model: where it is a role in the first one's bundle, the name of that part."""
+    from lodestar.library import parts
+
+    found = parts(first)
+    return found[model].name if model in found else model
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Editing in a CLIP's space, by a bundle of a decoder and its CLIP: `edit vary`, `edit blend`, `edit textdiff`."""
+"""Editing in a CLIP's space, by a bundle of a decoder and its CLIP: `edit vary`, `blend`, `textdiff`, `components`."""
 
 from __future__ import annotations
 
@@ -62,6 +62,27 @@ def textdiff(
     from lodestar.generators import unclip_edits as edits
 
     _make(model, pictures, picture, solving, lambda whole, there: edits.textdiff(whole, there, origin, to, strength))
+
+
+@flattened
+def components(
+    model: Model,
+    pictures: Pictures,
+    components: Annotated[
+        str, typer.Option("--components", help="Numbers of principal components, a result for each: 1,4,16,64.")
+    ] = "1,4,16,64",
+    picture: Chosen = None,
+    sampling: Sampling = Sampling(),
+) -> None:
+    """Make pictures of what the first principal components of a CLIP's embedding tell."""
+    from lodestar.config import Problem
+    from lodestar.generators import unclip_edits as edits
+
+    numbers = [part.strip() for part in components.split(",")]
+    if not all(part.isdecimal() and len(part) < 10 for part in numbers):
+        raise Problem(f"--components {components!r}: numbers of principal components, such as 1,4,16,64")
+    counts = [int(part) for part in numbers]
+    _make(model, pictures, picture, sampling, lambda whole, there: edits.components(whole, there, counts, sampling.seed))
 
 
 def _make(

@@ -17,7 +17,7 @@ from lodestar.conditions.ask import Ask
 from lodestar.conditions.base import Condition, Encoder, Fields
 from lodestar.conditions.signals import Signals
 from lodestar.config import Channels, Problem, shown
-from lodestar.nets.layers import Linear
+from lodestar.nets.layers import Linear, zero
 
 
 class Embedding(Condition):
@@ -78,6 +78,13 @@ class EmbeddingEncoder(Encoder):
         # As published, the tokens are the last axis of the map's result.
         tokens = self.tokens(given).view(len(given), self.config.width, self.config.tokens).transpose(1, 2)
         return Signals(self.vector(given), tokens=tokens)
+
+    def quieten(self, emb: Tensor | None) -> None:
+        """Let the encoder say a vector [1, width] alone, or nothing, of every embedding until it learns more."""
+        zero(self.vector)
+        zero(self.tokens)
+        if emb is not None:
+            self.vector.bias.data.copy_(emb[0])
 
     def null(self, count: int) -> Signals:
         signals: Signals = self(self.nothing.expand(count, -1))

@@ -1,8 +1,8 @@
 """Axes of a sweep: a setting by name, and its values as text.
 
 ``scale=0,1,5``, ``steps=5,10,20``, ``sampler=ddim,heun``, ``sampler.eta=0,0.5,1``, ``guidance=cfg:2 cfg:2+interval:0.3,5``,
-``interval.low=0.1,0.3``, ``clamp=true,false``. Values are separated by commas, or by spaces if any; commas may then be part of
-values.
+``interval.low=0.1,0.3``, ``clamp=true,false``, ``prior=diffusion,text``,
+``model=runs/a,runs/b``. Values are separated by commas, or by spaces if any; commas may then be part of values.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from lodestar.samplers import AnySampler
 
 C = TypeVar("C", bound=Config)
 
-_WHOLE = ("guidance", "sampler", "steps", "clamp", "temperature", "reuse")
-"""Whole settings of a request, in the order of effect: fields of guidance and sampler are set afterwards."""
+WHO = ("model", "prior")
+"""Settings of who makes the pictures: a model by name, and the prior of a bundle (`lodestar.generators.priors`)."""
+_WHOLE = (*WHO, "guidance", "sampler", "steps", "clamp", "temperature", "reuse")
+"""Whole settings, in the order of effect: fields of guidance and sampler are set afterwards."""
 
 
 _MOST = 1_000
@@ -54,6 +56,8 @@ class Axis:
 
     def place(self, how: Settings, value: str) -> Settings:
         """The settings with this value. Raises Problem if the setting is missing or the value invalid."""
+        if self.name in WHO:
+            return how
         match self.name:
             case "guidance":
                 return how.replace(guidance=parse_guidances(value))

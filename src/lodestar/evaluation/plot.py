@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from lodestar.extras import need
 from lodestar.files import atomic
+from lodestar.images import load_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,6 +95,27 @@ def heat_maps(path: Path, title: str, x: Ticks, y: Ticks, panels: Mapping[str, S
         axes.set_ylabel(y.label)
 
     _save(path, title, {name: partial(draw, values=values) for name, values in panels.items()})
+
+
+def sheet(path: Path, title: str, x: Ticks, y: Ticks, pictures: Sequence[Sequence[Path]]) -> None:
+    """Draw picture files [y][x] as one PNG, all of one size whatever their own; see `curves`. What is no file is left empty."""
+    need("matplotlib")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(max(9, 0.5 + 2.5 * len(x.names)), 0.5 + 2.5 * len(y.names)), dpi=110, layout="constrained")
+    figure.suptitle(title, fontsize=10)
+    cells = figure.subplots(len(y.names), len(x.names), squeeze=False)
+    for axes, place in zip(cells.flat, (place for line in pictures for place in line), strict=True):
+        axes.set_xticks([])
+        axes.set_yticks([])
+        if place.exists():
+            axes.imshow(load_png(place).permute(1, 2, 0).numpy())
+    for axes, name in zip(cells[-1], x.names, strict=True):
+        axes.set_xlabel(f"{x.label} {name}", fontsize=8)
+    for axes, name in zip(cells[:, 0], y.names, strict=True):
+        axes.set_ylabel(f"{y.label} {name}", fontsize=8)
+    with atomic(path) as file:
+        figure.savefig(file, format="png")
 
 
 def _save(path: Path, title: str, panels: Mapping[str, Callable[[Axes], None]]) -> None:

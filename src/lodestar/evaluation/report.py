@@ -69,6 +69,8 @@ class Report(Document):
     """SHA-256 of the model's file, as `lodestar info` shows it; of configuration and weights if built in code."""
     model_dtype: str | None = None
     """Number format of the model's computation."""
+    prior: str | None = None
+    """Settings of the way from prompts to embeddings; None for a model without priors."""
     guide_digests: Mapping[str, str] | None = None
     """SHA-256 of each guide, by role."""
     seed: int | None = None

@@ -192,6 +192,7 @@ def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]
     return {
         "model_digest": digest(model),
         "model_dtype": model.precision,
+        "prior": None if model.prior is None else short(model.prior),
         "guide_digests": {role: digest(guide) for role, guide in guides.items()} or None,
         "seed": asked.asks[0].seed,
         "sampler": None if how.sampler is None else short(how.sampler),

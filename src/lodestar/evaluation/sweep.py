@@ -10,8 +10,8 @@ import csv
 import itertools
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -21,14 +21,14 @@ from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, short
 from lodestar.core.noise import seeds_from
 from lodestar.data import Source
-from lodestar.evaluation.axes import Axis
+from lodestar.evaluation.axes import WHO, Axis
 from lodestar.evaluation.captions import Captions
 from lodestar.evaluation.compare import choose
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
 from lodestar.evaluation.metrics import Caption, ClipScore, Frechet, Metric, PrecisionRecall, Score
 from lodestar.evaluation.metrics.base import roles
-from lodestar.evaluation.plot import Curve, Ticks, curves, heat_maps
+from lodestar.evaluation.plot import Curve, Ticks, curves, heat_maps, sheet
 from lodestar.evaluation.repeats import check
 from lodestar.evaluation.report import Report, digest
 from lodestar.evaluation.run import Measurement, measure, requested
@@ -61,6 +61,11 @@ _PANELS = {
     "caption_right": "Share of captions with everything right",
     "clip_score": "CLIPScore (higher is better)",
 }
+_TOLD = (
+    *("sampler", "guidance", "clamp", "temperature", "reuse", "model_digest", "model_dtype", "prior", "guide_digests"),
+    *("metrics", "captions", "reference_count", "reference_fingerprint"),
+)
+"""Columns of the CSV that belong to a model and its settings."""
 _TIME = "seconds per image in the fastest batch, features included"
 _GRID_ROWS, _GRID_COLUMNS = 10, 8
 
@@ -81,6 +86,8 @@ class Row:
     """Half-widths of 95 % intervals of the measured ones, where each was measured several times."""
     notes: str = ""
     """The report's warnings."""
+    of: Mapping[str, str] = field(default_factory=dict, repr=False)
+    """Other settings, and digests of the model and of what belongs to it."""
 
     @property
     def name(self) -> str:
@@ -88,9 +95,32 @@ class Row:
         return " ".join(self.values)
 
 
+@dataclass(frozen=True)
+class Subject:
+    """A model to be measured, with what belongs to it."""
+
+    model: Generator
+    reference: Source | Kept | None
+    """None where no metric is of features."""
+    guides: Guides
+    captions: Captions | None = None
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """A subject with the points of the sweep that are its own."""
+
+    subject: Subject
+    points: Mapping[tuple[str, ...], Settings]
+    """The swept values, and the settings with them."""
+    run: Measurement
+    grid: tuple[Ask, ...]
+    told: Mapping[str, str]
+    """Settings and origins that its rows have in common."""
+
+
 def sweep(
-    model: Generator,
-    reference: Source | Kept | None,
+    of: Callable[[Mapping[str, str]], Subject],
     extractor: Extractor | None,
     out: Path,
     *,
@@ -98,56 +128,82 @@ def sweep(
     how: Settings | None = None,
     count: int = 2_000,
     seed: int = 0,
-    guides: Guides | None = None,
     run: Measurement | None = None,
 ) -> list[Row]:
     """Measure `count` pictures at each value of one setting, or at each pair of values of two; rows in their order.
 
-    over: the settings (`lodestar.evaluation.axes`); those of whole settings take effect before those of their fields. Writes into
-    the folder `out`: sweep.csv, sweep.png and samples-<values>.png (rows are classes, columns seeds). how: the other settings.
-    The rest is `evaluate`'s; metrics are some of `METRICS`. Raises Problem, also where `out` holds another sweep, or something
-    else.
+    of: the subject for the swept ones of "model" and "prior", by name. over: the settings (`lodestar.evaluation.axes`); those of
+    whole settings take effect before those of their fields. Writes into the folder `out`: sweep.csv, sweep.png and
+    samples-<values>.png (rows are classes, columns seeds), and of two settings all of these in samples.png. how: the other
+    settings. The rest is `evaluate`'s; metrics are some of `METRICS`. Raises Problem, also where `out` holds another sweep, or
+    something else.
     """
     need("matplotlib")
-    how, given, run = how or Settings(), run is not None and bool(run.metrics), _drawn(run or Measurement())
+    how, run = how or Settings(), run or Measurement()
     check(run.repeats)
     _check_axes(over, how)
+    every = list(itertools.product(*(axis.values for axis in over)))
+    mine: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for values in every:
+        mine.setdefault(_who(over, values), []).append(values)
+    names, ready = [axis.name for axis in over if axis.name in WHO], dict[tuple[str, ...], _Ready]()
+    for who, points in mine.items():
+        subject = of(dict(zip(names, who, strict=True)))
+        ready[who] = _ready(subject, over, points, how, run, extractor=extractor, count=count, seed=seed)
+    asked = [(this := ready[_who(over, values)], *_asked(this, values, count, seed)) for values in every]
+    fixed = _fixed(over, run, extractor, count, seed)
+    rows = _read(out, over, fixed, {who: each.told for who, each in ready.items()})
+    console = run.console or Console(stderr=True)
+    work = sum((len(each.grid) + count * run.repeats) * row.step_count for each, row, _ in asked if row.values not in rows)
+    foretold, before = Foretold(console, work), 0  # in steps of pictures
+    for number, (each, row, again) in enumerate(asked, start=1):
+        picture, model, guides = _picture(out, row.values), each.subject.model, each.subject.guides
+        if row.values not in rows or not picture.exists():
+            frames = model.stream(again.replace(asks=each.grid), guides=guides, batch_size=run.batch_size)
+            save_grid(picture, torch.cat([frame.images for frame in frames if frame.final]), columns=_GRID_COLUMNS)
+        if row.values not in rows:
+            title = f"{fixed['swept']} {row.name} ({number} of {len(asked)})"
+            before += len(each.grid) * row.step_count
+            this_run = replace(each.run, title=title, console=console, tick=foretold.within(before, row.step_count))
+            report = measure(model, again, each.subject.reference, extractor, guides=guides, run=this_run)
+            rows[row.values] = _filled(row, report)
+            before += count * run.repeats * row.step_count
+            _write(out, rows, over, fixed)
+    _plot(out, rows, over, fixed)
+    return [rows[row.values] for _, row, _ in asked]
+
+
+def _who(over: Sequence[Axis], values: Sequence[str]) -> tuple[str, ...]:
+    """The values among these that decide who makes the pictures."""
+    return tuple(value for axis, value in zip(over, values, strict=True) if axis.name in WHO)
+
+
+def _ready(
+    subject: Subject, over: Sequence[Axis], values: Iterable[tuple[str, ...]], how: Settings, run: Measurement, *,
+    extractor: Extractor | None, count: int, seed: int,
+) -> _Ready:  # fmt: skip
+    """A subject with its settings and guides at these values. Raises Problem."""
+    model, reference, given = subject.model, subject.reference, bool(run.metrics)
     plain = model.complete(how)
-    points = list(_settings(over, plain))  # so that all can be read before the first is tried
-    wanted = [each for _, settings in points for each in settings.guidance]
-    guiding = chosen(wanted, guides or {}, model.companions, roles(run.metrics or ()))
-    asked = [_asked(model, values, settings, count, seed, guiding, run.captions) for values, settings in points]
+    points = {each: _placed(over, each, plain) for each in values}  # so that all can be read before the first is tried
+    run = replace(_drawn(run), captions=subject.captions)
+    wanted = [each for settings in points.values() for each in settings.guidance]
+    guides = chosen(wanted, subject.guides, model.companions, roles(run.metrics or ()))
     if reference is not None and extractor is not None:
         metrics, _ = choose(run.features, extractor, reference, count, asked=given)
         run = replace(run, metrics=(*metrics, *run.prompted))
-    fixed = _fixed(plain, over) | {
-        "count": str(count),
-        "seed": str(seed),
-        "repeats": str(run.repeats),
-        **_models(model, guiding, extractor),
+    told = _kept(plain, over) | {
+        "model_digest": digest(model),
+        "model_dtype": model.precision,
+        "prior": "" if model.prior is None else short(model.prior),
+        "guide_digests": " ".join(f"{role}={digest(guide)}" for role, guide in sorted(guides.items())),
         "metrics": " ".join(map(short, run.metrics or ())),
         "captions": "" if run.captions is None else run.captions.digest,
         "reference_count": "" if reference is None else str(len(reference)),
         "reference_fingerprint": "" if reference is None else reference.fingerprint,
     }
-    rows, grid = _read(out, over, fixed), _grid(model, seed, guiding, run.captions)
-    console = run.console or Console(stderr=True)
-    work = (len(grid) + count * run.repeats) * sum(row.step_count for row, _ in asked if row.values not in rows)
-    foretold, before = Foretold(console, work), 0  # in steps of pictures
-    for number, (row, again) in enumerate(asked, start=1):
-        picture = _picture(out, row)
-        if row.values not in rows or not picture.exists():
-            frames = model.stream(again.replace(asks=grid), guides=guiding, batch_size=run.batch_size)
-            save_grid(picture, torch.cat([frame.images for frame in frames if frame.final]), columns=_GRID_COLUMNS)
-        if row.values not in rows:
-            title = f"{fixed['swept']} {row.name} ({number} of {len(asked)})"
-            before += len(grid) * row.step_count
-            this = replace(run, title=title, console=console, tick=foretold.within(before, row.step_count))
-            rows[row.values] = _filled(row, measure(model, again, reference, extractor, guides=guiding, run=this))
-            before += count * run.repeats * row.step_count
-            _write(out, rows, over, fixed)
-    _plot(out, rows, over, fixed)
-    return [rows[row.values] for row, _ in asked]
+    told = {name: text for name, text in told.items() if name not in {axis.name for axis in over}}
+    return _Ready(replace(subject, guides=guides), points, run, _grid(model, seed, guides, run.captions), told)
 
 
 def _drawn(run: Measurement) -> Measurement:
@@ -159,24 +215,18 @@ def _drawn(run: Measurement) -> Measurement:
     return run if run.metrics else replace(run, metrics=_FEATURES)
 
 
-def _asked(
-    model: Generator,
-    values: tuple[str, ...],
-    settings: Settings,
-    count: int,
-    seed: int,
-    guides: Guides,
-    captions: Captions | None,
-) -> tuple[Row, Request]:
+def _asked(ready: _Ready, values: tuple[str, ...], count: int, seed: int) -> tuple[Row, Request]:
     """A row without numbers, and what is to be sampled for it. Raises Problem if that cannot be answered."""
-    assert settings.steps is not None, "the plain one has the model's"
-    asked = requested(model, settings, count, seed, guides, captions)
-    return Row(values, settings.steps, model.prepare(asked, guides).length, {}, {}), asked
+    model, guides, how = ready.subject.model, ready.subject.guides, ready.points[values]
+    assert how.steps is not None, "the plain one has the model's"
+    asked = requested(model, how, count, seed, guides, ready.run.captions)
+    told = {name: ready.told[name] for name in _TOLD if name in ready.told}
+    return Row(values, how.steps, model.prepare(asked, guides).length, {}, {}, of=told), asked
 
 
-def _picture(out: Path, row: Row) -> Path:
+def _picture(out: Path, values: Sequence[str]) -> Path:
     """The file of a row's grid."""
-    return out / f"samples-{'_'.join(re.sub(r'[^0-9A-Za-z.,+-]', '-', value) for value in row.values)}.png"
+    return out / f"samples-{'_'.join(re.sub(r'[^0-9A-Za-z.,+-]', '-', value) for value in values)}.png"
 
 
 def _check_axes(over: Sequence[Axis], how: Settings) -> None:
@@ -188,18 +238,29 @@ def _check_axes(over: Sequence[Axis], how: Settings) -> None:
             raise Problem(f"{name} is what this sweep goes over, so it cannot be given as well")
 
 
-def _settings(over: Sequence[Axis], plain: Settings) -> Iterator[tuple[tuple[str, ...], Settings]]:
-    """The values, and the settings with them."""
-    for values in itertools.product(*(axis.values for axis in over)):
-        how = plain
-        # A field can be set only once it is known whose.
-        for axis, value in sorted(zip(over, values, strict=True), key=lambda pair: not pair[0].whole):
-            how = axis.place(how, value)
-        yield values, how
+def _placed(over: Sequence[Axis], values: Sequence[str], how: Settings) -> Settings:
+    """The settings with these values. Raises Problem."""
+    # A field can be set only once it is known whose.
+    for axis, value in sorted(zip(over, values, strict=True), key=lambda pair: not pair[0].whole):
+        how = axis.place(how, value)
+    return how
 
 
-def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
-    """Settings common to all values of a sweep: whole settings, without the swept fields."""
+def _fixed(over: Sequence[Axis], run: Measurement, extractor: Extractor | None, count: int, seed: int) -> dict[str, str]:
+    """What all rows of a sweep have in common."""
+    return {
+        "swept": " ".join(axis.name for axis in over),
+        "count": str(count),
+        "seed": str(seed),
+        "repeats": str(run.repeats),
+        "extractor": extractor.name if extractor else "",
+        "extractor_digest": extractor.digest if extractor else "",
+        "extractor_dtype": extractor.dtype if extractor else "",
+    }
+
+
+def _kept(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
+    """Settings of a subject: whole settings, without the swept fields."""
     swept = {axis.name for axis in over}
     within = [axis.within(plain) for axis in over if not axis.whole and "guidance" not in swept]
 
@@ -207,27 +268,13 @@ def _fixed(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
         return short(config, omit=[field for owner, field in within if owner is config])
 
     assert plain.sampler is not None and plain.steps is not None
-    settings = {
+    return {
         "sampler": told(plain.sampler),
         "guidance": " ".join(told(each) for each in plain.guidance),
         "clamp": str(plain.clamp),
         "temperature": f"{plain.temperature:g}",
         "reuse": str(plain.reuse),
         "steps": plain.steps,
-    }
-    kept = {name: text for name, text in settings.items() if name not in swept}
-    return {"swept": " ".join(axis.name for axis in over), **kept}
-
-
-def _models(model: Generator, guides: Guides, extractor: Extractor | None) -> dict[str, str]:
-    """The models that a sweep's numbers depend on."""
-    return {
-        "model_digest": digest(model),
-        "model_dtype": model.precision,
-        "guide_digests": " ".join(f"{role}={digest(guide)}" for role, guide in sorted(guides.items())),
-        "extractor": extractor.name if extractor else "",
-        "extractor_digest": extractor.digest if extractor else "",
-        "extractor_dtype": extractor.dtype if extractor else "",
     }
 
 
@@ -244,15 +291,20 @@ def _filled(row: Row, report: Report) -> Row:
     )
 
 
-def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tuple[str, ...], Row]:
-    """The rows that stand in a folder, by their values. Raises Problem where it holds something else, or another sweep."""
+def _read(
+    out: Path, over: Sequence[Axis], fixed: Mapping[str, str], told: Mapping[tuple[str, ...], Mapping[str, str]]
+) -> dict[tuple[str, ...], Row]:
+    """The rows that stand in a folder, by their values. Raises Problem where it holds something else, or another sweep.
+
+    told: what the rows of each subject have to say.
+    """
     path = out / "sweep.csv"
     if out.exists() and not out.is_dir():
         raise Problem(f"{out} is a file: name a folder for the sweep")
     if not path.exists():
         # A sweep that was killed at its first value has left a grid, and perhaps a temporary file.
         names = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
-        strange = [name for name in names if not name.startswith((".", "samples-")) and name != "sweep.png"]
+        strange = [name for name in names if not name.startswith((".", "samples")) and name != "sweep.png"]
         if strange:
             raise Problem(f"{out} holds something else ({strange[0]}) and no sweep.csv: name a new or an empty folder")
         check_writable(path)
@@ -262,7 +314,8 @@ def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tup
             lines = list(csv.DictReader(file, strict=True))
         rows = [_row(line, over) for line in lines if line["swept"] == fixed["swept"]]
     for line in lines:
-        for name, value in fixed.items():
+        who = tuple(line.get(axis.name) or "" for axis in over if axis.name in WHO)
+        for name, value in {**fixed, **told.get(who, {})}.items():
             if (line.get(name) or "") != value:  # which older ones may lack
                 theirs, ours = (_brief(text) for text in (line.get(name), value))
                 raise Problem(f"{out} holds another sweep: {name} is {theirs} there and {ours} here: name another folder")
@@ -272,7 +325,9 @@ def _read(out: Path, over: Sequence[Axis], fixed: Mapping[str, str]) -> dict[tup
 def _row(line: Mapping[str, str], over: Sequence[Axis]) -> Row:
     numbers = {name: float(line[name]) for name in _NUMBERS if line[name]}
     intervals = {name: float(line[_interval(name)]) for name in _PANELS if line.get(_interval(name))}
-    return Row(tuple(line[axis.name] for axis in over), line["steps"], int(line["step_count"]), numbers, intervals, line["notes"])
+    values = tuple(line[axis.name] for axis in over)
+    told = {name: line.get(name) or "" for name in _TOLD if name not in {axis.name for axis in over}}
+    return Row(values, line["steps"], int(line["step_count"]), numbers, intervals, line["notes"], told)
 
 
 def _interval(name: str) -> str:
@@ -289,7 +344,8 @@ def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis],
     for row in sorted(rows.values(), key=lambda row: [_order(axis, row, place) for place, axis in enumerate(over)]):
         swept = {**dict(zip(names, row.values, strict=True)), "steps": row.steps, "step_count": row.step_count}
         intervals = {_interval(name): value for name, value in row.intervals.items()}
-        lines.append({**swept, **dict.fromkeys(_NUMBERS, ""), **row.numbers, **intervals, **fixed, "notes": row.notes})
+        numbers = {**dict.fromkeys(_NUMBERS, ""), **row.numbers, **intervals}
+        lines.append({**swept, **numbers, **fixed, **row.of, "notes": row.notes})
     write_csv(out / "sweep.csv", lines)
 
 
@@ -306,8 +362,11 @@ def _grid(model: Generator, seed: int, guides: Guides, captions: Captions | None
 
 
 def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:
-    told = [fixed[name] or f"no {name}" for name in ("guidance", "sampler") if name in fixed]
-    plan = [f"steps {fixed['steps']}"] if "steps" in fixed else []
+    told_of = [row.of for row in rows.values()]
+    same = {name: text for name, text in told_of[0].items() if all(each.get(name) == text for each in told_of)}
+    told = [same[name] or f"no {name}" for name in ("guidance", "sampler") if name in same]
+    plans = {row.steps for row in rows.values()}
+    plan = [f"steps {plans.pop()}"] if len(plans) == 1 else []
     runs = f" in each of {fixed['repeats']} runs" if fixed["repeats"] != "1" else ""
     by = f", extractor {fixed['extractor']}" if fixed["extractor"] else ""
     title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}{by}"
@@ -340,6 +399,8 @@ def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], 
             spread = along("score_std", x, other)
         return Curve(other or "", along(name, x, other), None if all(map(math.isnan, spread)) else spread)
 
+    if len(over) == 2:
+        _sheet(out, title, ticks)
     if len(over) == 1:
         shown = {text: [curve(name, 0)] for name, text in panels.items()}
         return curves(path, title, ticks[0], shown | against_time(0, [None]), _TIME)
@@ -356,17 +417,26 @@ def _ticks(axis: Axis, place: int, rows: Iterable[Row]) -> Ticks:
     """The values that there are of a setting, in their order."""
     ordered = sorted({row.values[place]: _order(axis, row, place) for row in rows}.items(), key=lambda pair: pair[1])
     names, keys = [name for name, _ in ordered], [key for _, key in ordered]
-    numeric = all(number < math.inf for number, _ in keys) and len({number for number, _ in keys}) == len(keys)
+    numbers = [key[0] for key in keys]
+    numeric = all(number < math.inf for number in numbers) and len(set(numbers)) == len(numbers)
     label = "guidance scale" if axis.name == "scale" else axis.name
-    return Ticks(label, names, [number for number, _ in keys] if numeric else None)
+    return Ticks(label, names, numbers if numeric else None)
 
 
-def _order(axis: Axis, row: Row, place: int) -> tuple[float, str]:
-    """Numbers by size, and plans by their steps; what is no number after them, by name."""
+def _sheet(out: Path, title: str, ticks: Sequence[Ticks]) -> None:
+    """Draw the grids of two settings as one picture, numbers from left to right."""
+    turned = ticks[0].numbers is None and ticks[1].numbers is not None
+    x, y = reversed(ticks) if turned else ticks
+    files = [[_picture(out, (down, across) if turned else (across, down)) for across in x.names] for down in y.names]
+    sheet(out / "samples.png", title, x, y, files)
+
+
+def _order(axis: Axis, row: Row, place: int) -> tuple[float, int, str]:
+    """Numbers by size, and plans by their steps; what is no number after them, as it is given, others by name."""
     text = row.values[place]
     if axis.name == "steps":
-        return row.step_count, text
+        return row.step_count, 0, text
     try:
-        return float(text), ""
+        return float(text), 0, ""
     except ValueError:
-        return math.inf, text
+        return math.inf, axis.values.index(text) if text in axis.values else len(axis.values), text

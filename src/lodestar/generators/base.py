@@ -7,14 +7,14 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Protocol, Unpack
+from typing import Any, Protocol, Self, Unpack
 
 import torch
 from pydantic import InstanceOf
 from torch import Tensor
 
 from lodestar.conditions import Ask, Label, Texts
-from lodestar.config import BatchSize, Candidates, Count, Note, Problem, checked, nearest, shown
+from lodestar.config import BatchSize, Candidates, Config, Count, Note, Problem, checked, nearest, shown
 from lodestar.core.noise import seeds_from
 from lodestar.data.captions import styled
 from lodestar.files import reading
@@ -37,6 +37,9 @@ from lodestar.generators.samples import Samples
 from lodestar.guidance import Sees
 from lodestar.models.labels import read_label
 from lodestar.nets.precision import Precision
+
+PRIOR = "prior"
+"""Name of an ask's value: the settings of the prior."""
 
 
 class Prepared(Protocol):
@@ -64,6 +67,8 @@ class Generator(abc.ABC):
     """Provenance in the loaded file: images seen, data, version, measured numbers."""
     companions: Companions = MappingProxyType({})
     """Loaders of the generator's own guides, by role."""
+    prior: Config | None = None
+    """Settings of the way from prompts to embeddings, of a generator with priors; None for others."""
 
     @property
     @abc.abstractmethod
@@ -118,6 +123,12 @@ class Generator(abc.ABC):
     @abc.abstractmethod
     def prepare(self, asked: Request, guides: Guides | None = None) -> Prepared:
         """Check a request, before any work is done. guides: by role; default its own. Raises Problem if it cannot be answered."""
+
+    def using(self, prior: Any) -> Self:
+        """The generator with another prior, or its short form. Raises Problem for a generator without priors."""
+        raise Problem(
+            f"prior {shown(prior)} is for a bundle of a decoder, a CLIP and priors, and {self.name or 'this model'} is none"
+        )
 
     def reference(self, pictures: Any) -> Reference:
         """Reference pictures for guidance by likeness, from files, folders, PIL pictures or arrays, brought to the size of those
@@ -216,13 +227,15 @@ class Generator(abc.ABC):
     def wanted(
         self, asked: Sequence[str | int | None] | None, prompts: Prompts, count: int | None, guides: Guides | None = None
     ) -> tuple[Ask, ...]:
-        """Asks for `count` pictures, without seeds: with `labels`, and the prompts in turn. Raises Problem."""
+        """Asks for `count` pictures, without seeds: with `labels`, prompts in turn, and the prior's settings. Raises Problem."""
         texts = self.texts(prompts, guides)
         if asked is None and prompts.texts and count is None:
             count = prompts.turns
         labels = self.labels(asked, count, guides)
         total = max(len(labels), prompts.turns) if count is None else count
-        return tuple(Ask(label=labels[k % len(labels)], text=texts[k % len(texts)]) for k in range(total))
+        told = {} if self.prior is None else {PRIOR: self.prior.model_dump(mode="json")}
+        pairs = [(labels[k % len(labels)], texts[k % len(texts)]) for k in range(total)]
+        return tuple(Ask(label=label, text=text, others=told if text else {}) for label, text in pairs)
 
     def hears(self, guides: Guides | None = None) -> bool:
         """True if prompts are read, by the generator or by one of the guides."""

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import torch
 from pydantic import InstanceOf
@@ -132,7 +132,7 @@ class Cascade(Generator):
         self.name = " then ".join(map(_called, models))
         digests = [first.digest, *(stage.digest for stage in later)]
         self.digest = _digest(*digests) if all(digests) else ""
-        self.companions = first.companions
+        self.companions, self.prior = first.companions, first.prior
 
     def _check_chain(self) -> None:
         before: Generator = self.first
@@ -188,6 +188,9 @@ class Cascade(Generator):
 
     def request(self, wanted: Sequence[Ask], seed: int, how: Settings) -> Request:
         return super().request(wanted, seed, how).replace(later=tuple(stage.settings for stage in self.later))
+
+    def using(self, prior: Any) -> Self:
+        return type(self)([self.first.using(prior), *self.later])
 
     def reference(self, pictures: Any) -> Reference:
         return self.first.reference(pictures)

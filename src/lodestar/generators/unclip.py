@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
@@ -13,22 +14,22 @@ from torch import Tensor
 
 from lodestar.conditions import Ask, Label
 from lodestar.config import Problem, checked, decode, parse
-from lodestar.generators.base import Generator, Prepared
+from lodestar.generators.base import PRIOR, Generator, Prepared
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.editor import Editor
 from lodestar.generators.edits.editing import PreparedEdit
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import Critic, Guides, Reference
+from lodestar.generators.guide import Critic, Guides, Reference, chosen
 from lodestar.generators.priors import ROLES, AnyPrior, DiffusionPrior, Prior
-from lodestar.generators.request import Frame, Prompts, Request, Settings
+from lodestar.generators.request import Frame, Request, Settings
 from lodestar.guidance import Sees
 from lodestar.models.clip import PictureClip
 from lodestar.nets.precision import Precision
 
 CLIP = "clip"
 """Role of the CLIP in a bundle."""
-EMBEDDING, PRIOR = "embedding", "prior"
-"""Names of an ask's values: an embedding in the place of a prior's, and the settings of the prior."""
+EMBEDDING = "embedding"
+"""Name of an ask's value: an embedding in the place of a prior's."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,8 @@ class PreparedUnclip:
 
     model: UnClip
     request: Request
-    guides: Guides | None
+    guides: Guides
+    """Guides of the request's guidance, by role."""
     decoding: Prepared
 
     @property
@@ -50,7 +52,7 @@ class PreparedUnclip:
         asks = self.request.asks
         for first in range(0, len(asks), batch_size):
             rows = slice(first, first + batch_size)
-            part = self.request.model_copy(update={"asks": self.model.embedded(asks[rows])})
+            part = self.request.model_copy(update={"asks": self.model.embedded(asks[rows], self.guides)})
             given = None if start is None else start[rows]
             for frame in self.model.decoder.prepare(part, self.guides).frames(batch_size, given):
                 yield replace(frame, first=first + frame.first)
@@ -59,11 +61,14 @@ class PreparedUnclip:
 class UnClip(Editor):
     """A decoder with its CLIP and priors."""
 
+    prior: Prior
+
     def __init__(self, decoder: Diffusion, prior: Prior | None = None) -> None:
         """decoder: its companions are the CLIP, and the priors by role. prior: the default one."""
         self.decoder, self.prior = decoder, prior or DiffusionPrior()
         self.name, self.digest, self.provenance = decoder.name, decoder.digest, decoder.provenance
         self.companions = {role: load for role, load in decoder.companions.items() if role not in (CLIP, *ROLES)}
+        self.companions[CLIP] = lambda: self.clip
 
     def __repr__(self) -> str:
         return f"UnClip({self.decoder!r}, prior {self.prior.kind})"
@@ -98,16 +103,19 @@ class UnClip(Editor):
         """The generator with another default prior. Raises Problem if its model is missing."""
         chosen: Prior = parse("prior", prior, AnyPrior) if isinstance(prior, str) else checked("prior", prior, InstanceOf[Prior])
         self.model_of(chosen)
-        other = type(self)(self.decoder, chosen)
-        other.name, other.digest = self.name, self.digest
+        other = copy(self)  # with the models that are loaded
+        other.prior = chosen
         return other
 
     def sample(self, *args: Any, prior: Prior | str | None = None, **how: Any) -> Any:
         """Sample pictures; see `Generator.sample`. prior: a `Prior`, or its short form, ``"diffusion:scale=2"``."""
         return Generator.sample(self if prior is None else self.using(prior), *args, **how)
 
-    def embedded(self, asks: Sequence[Ask]) -> tuple[Ask, ...]:
-        """The asks with embeddings: those that they have, else a prior's for their texts; none without a text."""
+    def embedded(self, asks: Sequence[Ask], guides: Guides | None = None) -> tuple[Ask, ...]:
+        """The asks with embeddings: those that they have, else a prior's for their texts; none without a text.
+
+        guides: those that the decoder is guided by.
+        """
         found: dict[int, Tensor] = {}
         wanting = {row: _prior_of(ask, self.prior) for row, ask in enumerate(asks) if ask.text and EMBEDDING not in ask.others}
         for prior in dict.fromkeys(wanting.values()):
@@ -115,17 +123,21 @@ class UnClip(Editor):
             embeddings = prior.embed(self.model_of(prior), self.clip, [asks[row] for row in rows])
             found |= dict(zip(rows, embeddings, strict=True))
         return tuple(
-            self._told(ask.replace(others={**ask.others, EMBEDDING: found[row].tolist()}) if row in found else ask)
+            self._told(ask.replace(others={**ask.others, EMBEDDING: found[row].tolist()}) if row in found else ask, guides)
             for row, ask in enumerate(asks)
         )
 
-    def _told(self, ask: Ask) -> Ask:
-        """An ask as the decoder is told it: without its text, if the decoder knows none."""
-        return ask if self.decoder.config.denoiser.text is not None else ask.replace(text=None)
+    def _told(self, ask: Ask, guides: Guides | None) -> Ask:
+        """An ask as the decoder is told it: without its text, if neither the decoder nor a guide reads it."""
+        return ask if self.decoder.hears(guides) else ask.replace(text=None)
 
     @property
     def shape(self) -> tuple[int, int, int]:
         return self.decoder.shape
+
+    @property
+    def reads(self) -> bool:
+        return True
 
     @property
     def device(self) -> torch.device:
@@ -155,14 +167,6 @@ class UnClip(Editor):
     def label(self, asked: str | int | None, guides: Guides) -> Label:
         return self.decoder.label(asked, guides)
 
-    def wanted(
-        self, asked: Sequence[str | int | None] | None, prompts: Prompts, count: int | None, guides: Guides | None = None
-    ) -> tuple[Ask, ...]:
-        """Asks for pictures, with the settings of the prior; see `Generator.wanted`."""
-        told = {PRIOR: self.prior.model_dump(mode="json")}
-        asks = super().wanted(asked, prompts, count, guides)
-        return tuple(ask.replace(others={**ask.others, **told}) if ask.text else ask for ask in asks)
-
     def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
         return None if asked is None or not asked.strip() else self.clip.prompt(asked, cut)
 
@@ -175,9 +179,10 @@ class UnClip(Editor):
             elif EMBEDDING not in ask.others and not self.decoder.config.droppable:
                 raise Problem("prompt none: this model was never trained without embeddings: give one")
         nothing = [0.0] * self.clip.config.network.image.embed
+        guiding = chosen(asked.settings.guidance, guides or {}, self.companions)
         asks = (ask.replace(others={EMBEDDING: nothing, **ask.others}) if ask.text else ask for ask in asked.asks)
-        decoding = self.decoder.prepare(asked.model_copy(update={"asks": tuple(map(self._told, asks))}), guides)
-        return PreparedUnclip(self, asked, guides, decoding)
+        told = tuple(self._told(ask, guiding) for ask in asks)
+        return PreparedUnclip(self, asked, guiding, self.decoder.prepare(asked.model_copy(update={"asks": told}), guiding))
 
     def prepare_edit(self, asked: EditRequest, material: Material, guides: Guides | None = None) -> PreparedEdit:
         """Check a request for edited pictures, whose embeddings it tells; see `Diffusion.prepare_edit`."""

@@ -1,4 +1,5 @@
-"""Edits in a CLIP's space (Ramesh et al. 2022, section 3): variations, blends of two pictures, and differences of texts.
+"""Edits in a CLIP's space (Ramesh et al. 2022, section 3): variations, blends of two pictures, differences of texts, and what the
+first principal components of an embedding tell.
 
 Each is a request to the decoder that tells every result's embedding, so a picture is remade without the CLIP.
 """
@@ -14,9 +15,11 @@ from torch import Tensor
 from lodestar.codecs import pixels
 from lodestar.conditions import Ask
 from lodestar.config import Problem
+from lodestar.core.noise import seeds_from
 from lodestar.core.slerp import slerp
-from lodestar.generators.edits import AnyEdit, Interpolate, Invert, Vary
+from lodestar.generators.edits import AnyEdit, Interpolate, Invert, SDEdit, Vary
 from lodestar.generators.edits.request import EditRequest, Material
+from lodestar.generators.priors import Autoregressive
 from lodestar.generators.unclip import EMBEDDING, UnClip
 from lodestar.nets.clip import unit
 
@@ -62,6 +65,19 @@ def textdiff(model: UnClip, material: Material, origin: str, to: str, strength: 
     weights = torch.full((len(embeddings),), strength, dtype=torch.float64, device=embeddings.device)
     asks = how.asks(len(embeddings), [Ask()], None, 0)
     return _request(how, material, asks, slerp(embeddings, goal, weights), embeddings)
+
+
+def components(model: UnClip, material: Material, counts: Sequence[int], seed: int = 0) -> EditRequest:
+    """Pictures of embeddings as so many of their principal components tell them, for each picture every count in turn.
+
+    Noise is drawn, the same for all pictures of a source. Components are the autoregressive prior's. Raises Problem without it,
+    and for more components than it has.
+    """
+    prior, embeddings = model.model_of(Autoregressive()), seen(model, material)
+    told = torch.stack([prior.projected(embeddings, count) for count in counts], dim=1).flatten(0, 1)
+    seeds = seeds_from(seed, len(embeddings))
+    asks = [Ask(seed=own, source=source) for source, own in enumerate(seeds) for _ in counts]
+    return _request(SDEdit(strength=1.0), material, asks, told, embeddings)
 
 
 def _request(how: AnyEdit, material: Material, asks: Sequence[Ask], told: Tensor, embeddings: Tensor) -> EditRequest:

@@ -16,7 +16,6 @@ from lodestar.conditions import ClipText, Signals
 from lodestar.config import Config, Problem
 from lodestar.core.noise import generator
 from lodestar.models.save import Model
-from lodestar.nets.attention import Past
 from lodestar.nets.codes import CodesConfig
 from lodestar.nets.int8 import between
 
@@ -92,6 +91,13 @@ class AutoregressivePrior(Model):
         embeddings: Tensor = scores @ self.components + self.mean
         return embeddings
 
+    def projected(self, embeddings: Tensor, count: int) -> Tensor:
+        """Embeddings [B, E] as their first `count` principal components tell them. Raises Problem where there are fewer."""
+        if not 1 <= count <= len(self.components):
+            raise Problem(f"components {count}: {self.name or 'this prior'} has 1 to {len(self.components)} principal components")
+        axes = self.components[:count]
+        return (embeddings - self.mean) @ axes.T @ axes + self.mean
+
     def level(self, similarity: Tensor) -> Tensor:
         """Levels int64 [B] of similarities, equally many training pairs in each."""
         levels: Tensor = torch.searchsorted(self.levels, similarity.contiguous())
@@ -121,10 +127,10 @@ class AutoregressivePrior(Model):
         if scale != 1:
             signals, level = signals.beside(self.text.null(len(texts))), level.repeat(2)
         x = network.prefix(signals.tokens, signals.emb, level)
-        kept = [Past() for _ in network.blocks] if cached else None
+        past = network.before() if cached else None
         first, codes = 0, torch.zeros(len(texts), 0, dtype=torch.int64, device=device)
         for number in range(self.config.network.codes):
-            logits = network(x, signals.mask, first, kept, self.dtype)[:, -1]
+            logits = network(x, signals.mask, first, past, self.dtype)[:, -1]
             if scale != 1:
                 cond, null = logits.chunk(2)
                 logits = null + scale * (cond - null)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -92,6 +92,7 @@ class Masked:
     def __init__(self, mask: Tensor, causal: bool = False) -> None:
         """mask: bool [B, L], True at the first keys that count; all after them do."""
         self.mask, self.causal = mask, causal
+        self._added: dict[tuple[int, int, torch.dtype], Tensor] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=self.allowed(q.shape[2], k.shape[2]))
@@ -103,52 +104,47 @@ class Masked:
         place = torch.arange(keys, device=counted.device)
         return (counted & (place <= own) if self.causal else counted) | (place == own)
 
+    def added(self, queries: int, keys: int, dtype: torch.dtype) -> Tensor:
+        """Addends of scores, 0 for the pairs that count and −∞ for others; made once for all blocks of a network."""
+        what = (queries, keys, dtype)
+        if what not in self._added:
+            allowed = self.allowed(queries, keys)
+            self._added[what] = torch.zeros(allowed.shape, dtype=dtype, device=allowed.device).masked_fill(~allowed, -torch.inf)
+        return self._added[what]
 
-class Past(Sequence[Tensor]):
-    """Keys and values [B, heads, M, d] of the places before, none at first, with room for more: a step copies its own alone."""
 
-    def __init__(self) -> None:
-        self.length = 0
+class Past:
+    """Keys and values of a sequence's places so far, with room for all places, so that no step copies them."""
+
+    def __init__(self, places: int) -> None:
+        self.places, self.count = places, 0
+        self.closed = False
+        """True if further places see those so far, and do not stay."""
         self._room: Tensor | None = None
 
-    def __len__(self) -> int:
-        return 2 if self.length else 0
-
-    def __getitem__(self, index: Any) -> Any:
-        assert self._room is not None, "no place is before"
-        return self._room[index, :, :, : self.length]
-
-    def grow(self, k: Tensor, v: Tensor) -> None:
-        """Add the keys and values [B, heads, N, d] of further places."""
-        length = self.length + k.shape[2]
-        if self._room is None or length > self._room.shape[3]:
-            room = k.new_empty(2, *k.shape[:2], 2 * length, k.shape[3])
-            if self._room is not None:
-                room[:, :, :, : self.length] = self._room[:, :, :, : self.length]
-            self._room = room
-        self._room[0, :, :, self.length : length], self._room[1, :, :, self.length : length] = k, v
-        self.length = length
+    def after(self, pairs: Tensor) -> Tensor:
+        """Keys and values [2, B, heads, M + N, d] of the M places so far and of N further ones, given as [2, B, heads, N, d]."""
+        if self._room is None:
+            *lead, _, width = pairs.shape
+            self._room = pairs.new_empty(*lead, self.places, width)
+        end = self.count + pairs.shape[3]
+        self._room[:, :, :, self.count : end] = pairs
+        self.count = self.count if self.closed else end
+        return self._room[:, :, :, :end]
 
 
-def attend_after(qkv: Tensor, heads: int, masked: Masked, kept: Sequence[Tensor]) -> Tensor:
-    """Multi-head attention of [B, N, 3·C], q, k and v first, with itself and with places before, giving [B, N, C].
+def attend_after(qkv: Tensor, heads: int, masked: Masked, past: Past | None = None, last: bool = False) -> Tensor:
+    """Multi-head attention of [B, N, 3·C], q, k and v first, with itself and with the places before, giving [B, N, C].
 
-    kept: keys and values [B, heads, M, d] of those places; a `Past` grows by these ones, anything else stays. Nothing that is
-    kept is copied for a step.
+    last: gather for the last place alone, [B, 1, C].
     """
-    q, k, v = _heads(qkv, heads, "qkv_first", 3).unbind(0)
-    places, before = q.shape[2], kept[0].shape[2] if kept else 0
-    # A single place that comes last sees all that are not masked.
-    free = places == 1 and not masked.mask.shape[1]
-    allowed = None if free else masked.allowed(places, before + places)
-    if isinstance(kept, Past):
-        kept.grow(k, v)
-        return F.scaled_dot_product_attention(q, kept[0], kept[1], attn_mask=allowed).transpose(1, 2).flatten(2)
-    q = q * (1 / math.sqrt(q.shape[-1]))
-    scores = torch.cat([q @ kept[0].transpose(-2, -1), q @ k.transpose(-2, -1)], dim=-1)
-    weights = torch.softmax(scores if allowed is None else scores.masked_fill(~allowed, -torch.inf), dim=-1)
-    gathered: Tensor = weights[..., before:] @ v + weights[..., :before] @ kept[1]
-    return gathered.transpose(1, 2).flatten(2)
+    parts = _heads(qkv, heads, "qkv_first", 3)
+    q, pairs = (parts[0, :, :, -1:] if last else parts[0]), parts[1:]
+    keys, values = (pairs if past is None else past.after(pairs)).unbind(0)
+    scores = (q * (1 / math.sqrt(q.shape[-1]))) @ keys.transpose(-2, -1)
+    if q.shape[2] > 1 or masked.mask.shape[1]:  # else a single place, the last one, which sees all
+        scores = scores + masked.added(q.shape[2], keys.shape[2], q.dtype)
+    return (torch.softmax(scores, dim=-1) @ values).transpose(1, 2).flatten(2)
 
 
 class Watch:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lodestar.nets.attention import Gather, Masked, attend, attend_after
+from lodestar.nets.attention import Gather, Masked, Past, attend, attend_after
 from lodestar.nets.layers import Linear, normal
 
 Activation = Literal["quick_gelu", "gelu"]
@@ -48,20 +47,20 @@ class Block(nn.Module):
         self.up, self.down = Linear(width, 4 * width), Linear(4 * width, width)
 
     def forward(
-        self, x: Tensor, gather: Gather | None = None, kept: Sequence[Tensor] | None = None, first: bool = False
+        self, x: Tensor, gather: Gather | None = None, past: Past | None = None, first: bool = False, last: bool = False
     ) -> Tensor:
-        """gather: replacement of attention to all places, such as `earlier`. kept: keys and values of the places before, see
-        `attend_after`, for a gather that is `Masked`. first: the first place alone, [B, 1, width]."""
+        """gather: replacement of attention to all places, such as `earlier`. past: the places before, for a gather that is
+        `Masked`. first, last: the first place alone, or the last one of a `Masked` gather, [B, 1, width]."""
         qkv = self.qkv(self.norm1(x))
         if self.qv_bias is not None:
             of_q, of_v = self.qv_bias.to(x.dtype).chunk(2)
             qkv = qkv + torch.cat([of_q, torch.zeros_like(of_q), of_v])
-        x = x[:, :1] if first else x
-        if kept is None:
+        x = x[:, :1] if first else x[:, -1:] if last else x
+        if past is None and not last:
             x = x + self.out(attend(qkv, self.heads, "qkv_first", gather, first=first))
         else:
             assert isinstance(gather, Masked) and not first
-            x = x + self.out(attend_after(qkv, self.heads, gather, kept))
+            x = x + self.out(attend_after(qkv, self.heads, gather, past, last))
         h = self.up(self.norm2(x))
         h = F.gelu(h) if self.activation == "gelu" else h * torch.sigmoid(1.702 * h)
         out: Tensor = x + self.down(h)

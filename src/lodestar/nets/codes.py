@@ -83,16 +83,20 @@ class Codes(Network):
         vectors: Tensor = self.code(codes + numbers * self.config.buckets)
         return vectors
 
+    def before(self) -> list[Past]:
+        """Room for the places of a sequence, block by block, before the first of them."""
+        return [Past(len(self.position)) for _ in self.blocks]
+
     def forward(
-        self, x: Tensor, mask: Tensor, first: int = 0, kept: Sequence[Past] | None = None, dtype: torch.dtype = torch.float32
+        self, x: Tensor, mask: Tensor, first: int = 0, past: Sequence[Past] | None = None, dtype: torch.dtype = torch.float32
     ) -> Tensor:
         """Logits float32 [B, N, buckets] at the places of a sequence x [B, N, width], the first of which has this number.
 
-        mask: bool [B, context], True at the text. kept: keys and values of the places before, block by block.
+        mask: bool [B, context], True at the text. past: the places before, block by block; see `before`.
         """
         h = (x + self.position[first : first + x.shape[1]]).to(dtype)
         attend = Masked(mask, causal=True)
         for number, block in enumerate(self.blocks):
-            h = block(h, attend, None if kept is None else kept[number])
+            h = block(h, attend, None if past is None else past[number])
         logits: Tensor = self.out(self.norm(h.float()))
         return logits

@@ -82,7 +82,7 @@ class Prior(DenoiserNetwork):
         self.blocks = blocks(width, config.layers, config.heads, "gelu", key_bias=True)
         self.norm = LayerNorm(width)
         self.out = Linear(width, config.out_channels)
-        self._kept: tuple[tuple[Tensor, ...], torch.dtype, list[tuple[Tensor, Tensor]]] | None = None
+        self._kept: tuple[tuple[Tensor, ...], tuple[torch.dtype, bool], tuple[Sequence[Past], Tensor]] | None = None
 
     def forward(
         self,
@@ -99,31 +99,41 @@ class Prior(DenoiserNetwork):
         own; tokens are the text's states, all `context` of them."""
         assert tokens is not None and emb is not None, "a prior is told a text"
         mask = tokens.new_ones(tokens.shape[:2], dtype=torch.bool) if mask is None else mask
-        told = self._told(tokens, emb, mask, dtype or x.dtype)
         places = (self.time(time), self.embedding(x.flatten(1)), self.query.expand(len(x), -1))
-        h = (torch.stack(places, dim=1) + self.position[-len(places) :]).to(dtype or x.dtype)
-        attend = Masked(mask, causal=True)
-        for block, before in zip(self.blocks, told, strict=True):
-            h = block(h, attend, before)
+        h, past = torch.stack(places, dim=1) + self.position[-len(places) :], list[Past | None]([None] * len(self.blocks))
+        if torch.is_grad_enabled():
+            text, mask = self._text(tokens, emb, mask)
+            h = torch.cat([text, h], dim=1)
+        else:
+            past[:], mask = self._told(tokens, emb, mask, dtype or x.dtype)
+        h, attend = h.to(dtype or x.dtype), Masked(mask, causal=True)
+        for number, (block, before) in enumerate(zip(self.blocks, past, strict=True), 1):
+            h = block(h, attend, before, last=number == len(self.blocks))
         out: Tensor = self.out(self.norm(h[:, -1].float()))
         return out[:, :, None, None]
 
-    def _told(self, tokens: Tensor, emb: Tensor, mask: Tensor, dtype: torch.dtype) -> list[tuple[Tensor, Tensor]]:
-        """Keys and values of the text's places, block by block: no step of sampling changes them, so they are made once."""
-        given = (tokens, emb, mask)
-        if not torch.is_grad_enabled() and self._kept is not None:
-            before, kept_dtype, kept = self._kept
-            if kept_dtype == dtype and all(ours is theirs for ours, theirs in zip(before, given, strict=True)):
+    def _text(self, tokens: Tensor, emb: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The text's places [B, N + 1, width], N of them to the end of the longest text, and their mask [B, N]."""
+        numbers = torch.arange(1, mask.shape[1] + 1, device=mask.device)
+        longest = int((mask.any(dim=0) * numbers).amax())
+        states = tokens[:, :longest] + self.position[:longest]
+        return torch.cat([states, (emb + self.position[mask.shape[1]])[:, None]], dim=1), mask[:, :longest]
+
+    def _told(self, tokens: Tensor, emb: Tensor, mask: Tensor, dtype: torch.dtype) -> tuple[Sequence[Past], Tensor]:
+        """The text's places, block by block, and their mask: no step of sampling changes them, so they are computed once."""
+        # What was made in inference mode is not to be written to outside of it.
+        given, how = (tokens, emb, mask), (dtype, torch.is_inference_mode_enabled())
+        if self._kept is not None:
+            before, known, kept = self._kept
+            if known == how and all(ours is theirs for ours, theirs in zip(before, given, strict=True)):
                 return kept
-        h = (torch.cat([tokens, emb[:, None]], dim=1) + self.position[: tokens.shape[1] + 1]).to(dtype)
-        told: list[tuple[Tensor, Tensor]] = []
-        attend = Masked(mask, causal=True)
-        for block in self.blocks:
-            new = Past()
-            h = block(h, attend, new)
-            told.append((new[0].contiguous(), new[1].contiguous()))
-        self._kept = None if torch.is_grad_enabled() else (given, dtype, told)
-        return told
+        h, mask = self._text(tokens, emb, mask)
+        h, attend, told = h.to(dtype), Masked(mask, causal=True), [Past(h.shape[1] + _OTHERS - 1) for _ in self.blocks]
+        for block, past in zip(self.blocks, told, strict=True):
+            h = block(h, attend, past)
+            past.closed = True
+        self._kept = given, how, (told, mask)
+        return told, mask
 
     def lower(self, dtype: torch.dtype) -> None:
         self.blocks.to(dtype)

@@ -93,8 +93,8 @@ class Transformer(MapNetwork):
     def walk(self, count: int, told: Tensor | None = None, tokens: Tensor | None = None) -> Walk:
         beside, places = self._beside(told), self.config.size[0] * self.config.size[1]
         attend = Masked(torch.ones(count, 0, dtype=torch.bool, device=beside.device), causal=True)
-        kept = [Past() for _ in self.blocks]
         new = torch.cat([self._prefix(count, tokens), self.start.expand(count, 1, -1) + beside[:, :1]], dim=1)
+        kept = [Past(new.shape[1] + places - 1) for _ in self.blocks]
         for place in range(places):
             h = new
             for block, before in zip(self.blocks, kept, strict=True):

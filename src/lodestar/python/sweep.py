@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -16,7 +17,7 @@ from lodestar.evaluation.metrics.base import roles
 from lodestar.evaluation.reference import Reference, choose_extractor
 from lodestar.evaluation.report import Tabular
 from lodestar.evaluation.run import Measurement
-from lodestar.evaluation.sweep import DETAILS, Row
+from lodestar.evaluation.sweep import DETAILS, Row, Subject
 from lodestar.evaluation.sweep import sweep as run
 from lodestar.generators.base import Generator
 from lodestar.generators.guide import Guides, check_given
@@ -54,7 +55,7 @@ class Sweeping(Measured, total=False):
 
 
 def sweep(
-    model: str | Path | Generator,
+    model: str | Path | Generator | Callable[[str], Generator] | None = None,
     reference: Reference = None,
     *,
     over: str | Iterable[str | Axis] | Mapping[str, Iterable[Any]],
@@ -69,27 +70,47 @@ def sweep(
 ) -> Swept:
     """Measure a model over one or two settings: ``lodestar.sweep("cifar10", over={"scale": [1, 2, 4]}, guidance="cfg")``.
 
-    over: settings and their values (`lodestar.evaluation.axes`), as a mapping or in text ("scale=1,2,4"). count: pictures at each
-    value. out: a folder (default ``out/sweep-NAME``) for sweep.csv, sweep.png and a grid of samples for each value; a sweep that
-    stands there goes on. The rest is as in `lodestar.evaluate`; metrics are some of frechet, score, precision_recall (default
-    these), caption and clip_score. Raises Problem.
+    model: as in `lodestar.evaluate`; where "model" is gone through, a function that loads one by name, or None. Each has its own
+    guides, captions and reference, where none are given. over: settings and their values (`lodestar.evaluation.axes`), as a
+    mapping or in text ("scale=1,2,4"). count: pictures at each value. out: a folder (default ``out/sweep-NAME``) for sweep.csv,
+    sweep.png and a grid of samples for each value; a sweep that stands there goes on. The rest is as in `lodestar.evaluate`;
+    metrics are some of frechet, score, precision_recall (default these), caption and clip_score. Raises Problem.
     """
-    network = model if isinstance(model, Generator) else library.load_diffusion(model)
-    if network.defaults.sampler is None:
-        raise Problem(f"a sweep varies sampling, and {network.name or 'this model'} makes a picture at once")
     captions, metrics = how.pop("captions", None), of_pictures(read_metrics(how.pop("metrics", None)))
     asked, swept = settings(**how), axes(over)
     check_given(guides or {}, (*asked.guidance, *swept_guidance(swept)), roles(metrics or ()))
     measured_by = Measurement(metrics=metrics, batch_size=batch_size, repeats=seeds)
     check_compared(measured_by, reference, extractor)
-    measured_with = choose_extractor(extractor, reference, network.device) if measured_by.features else None
-    measured_by, otherwise = captioned(measured_by, captions, network, count, guides)
-    source = compared_with(reference, network, measured_with, measured_by, otherwise)
-    folder = Path("out") / f"sweep-{Path(network.name).stem or 'model'}" if out is None else Path(out)
-    rows = run(
-        network, source, measured_with, folder, over=swept, how=asked, count=count, seed=seed, guides=guides, run=measured_by,
-    )  # fmt: skip
+    load, fixed = _loader(model, swept)
+    measured_with = choose_extractor(extractor, reference, fixed and fixed.device) if measured_by.features else None
+
+    def subject(values: Mapping[str, str]) -> Subject:
+        network = fixed or load(values["model"])
+        if network.defaults.sampler is None:
+            raise Problem(f"a sweep varies sampling, and {network.name or 'this model'} makes a picture at once")
+        network = network.using(values["prior"]) if "prior" in values else network
+        prompted, otherwise = captioned(measured_by, captions, network, count, guides)
+        source = compared_with(reference, network, measured_with, prompted, otherwise)
+        return Subject(network, source, guides or {}, prompted.captions)
+
+    name = "models" if fixed is None else Path(fixed.name).stem or "model"
+    folder = Path("out") / f"sweep-{name}" if out is None else Path(out)
+    rows = run(subject, measured_with, folder, over=swept, how=asked, count=count, seed=seed, run=measured_by)
     return Swept(tuple(one.name for one in swept), tuple(rows), folder)
+
+
+def _loader(
+    model: str | Path | Generator | Callable[[str], Generator] | None, over: Sequence[Axis]
+) -> tuple[Callable[[str], Generator], Generator | None]:
+    """A loader of models by name, and the one model where no others are gone through. Raises Problem."""
+    swept = any(one.name == "model" for one in over)
+    if isinstance(model, str | Path | Generator):
+        if swept:
+            raise Problem("model is what this sweep goes over, so it cannot be given as well")
+        return library.load_generator, model if isinstance(model, Generator) else library.load_generator(model)
+    if not swept:
+        raise Problem("a sweep needs a model, or several to go over: model=A,B")
+    return cache(model or library.load_generator), None
 
 
 def axes(over: str | Iterable[str | Axis] | Mapping[str, Iterable[Any]]) -> list[Axis]:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from lodestar import checkpoint, library
+from lodestar.conditions import TextCondition
+from lodestar.conditions.embedding import EmbeddingEncoder
 from lodestar.config import Problem, decode
 from lodestar.models.classifier import ClassifierModelConfig
-from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.diffusion import DiffusionConfig, DiffusionModel
 from lodestar.models.labels import class_number
 from lodestar.tasks import Learner
 
@@ -50,11 +52,29 @@ def initialize(learner: Learner, name: str) -> str:
     if not any(tensor.ndim > 1 for tensor in fitting.values()):
         raise Problem(f"--init {name}: none of its weights fits this run: {_differences(tensors, ours, fitting, shown=2)}")
     made.module.load_state_dict({**ours, **fitting})
+    if _began_without_embeddings(made.module, there, tensors):
+        notes = [*notes, "of embeddings it says at first what was said of no text"]
     taken = sum(tensor.numel() for tensor in fitting.values()) - missing
     share = taken / sum(tensor.numel() for tensor in ours.values())
     told = f"begins with {len(fitting)} of {name}'s {len(tensors)} tensors, which are {share:.1%} of the parameters here"
     whole = len(fitting) == len(ours) == len(tensors)
     return "; ".join([told, *notes, *_meanings(there, here), *([] if whole else [_differences(tensors, ours, fitting)])])
+
+
+def _began_without_embeddings(module: Any, there: Any, theirs: dict[str, Tensor]) -> bool:
+    """Let new conditions on embeddings begin as the other model's null, so that the network begins as the other one did without a
+    text; False where there is none, or where the other model knows more than texts."""
+    if not isinstance(module, DiffusionModel) or not isinstance(there, DiffusionConfig):
+        return False
+    encoder = getattr(module.denoiser, "embedding", None)
+    others = [each for each in there.denoiser.conditions if not isinstance(each, TextCondition)]
+    if not isinstance(encoder, EmbeddingEncoder) or others:
+        return False
+    before = there.build()
+    checkpoint.fill(before, theirs, "the model to begin with")
+    with torch.no_grad():
+        encoder.quieten(before.denoiser.null({}, 1).emb)
+    return True
 
 
 def _inputs(there: Any, here: Any, theirs: dict[str, Tensor], ours: dict[str, Any]) -> tuple[Tensor, dict[str, int]] | None:
