@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from lodestar.config import kinds, parse, short
+from lodestar.core import neighbours
 from lodestar.data import Source
 from lodestar.data.arrays import ArrayRows
-from lodestar.evaluation import neighbours, statistics
+from lodestar.evaluation import statistics
 from lodestar.evaluation.metrics import KID, FeatureMetric, Score
 from lodestar.evaluation.repeats import half_width
 from lodestar.evaluation.run import Measurement, evaluate, evaluate_batches, evaluate_pictures

@@ -13,7 +13,7 @@ from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.data import Source, part, sequential
-from lodestar.evaluation.report import Bits, digest, evenly, resized
+from lodestar.evaluation.report import Bits, digest, evenly, mean_with_error, resized
 from lodestar.generators.autoencoder import Autoencoder
 from lodestar.progress import progress
 
@@ -58,7 +58,7 @@ def measure(
     total = distortion + rate
     numbers = {"distortion": distortion.mean().item(), "rate": rate.mean().item()}
     for name, values in (("bpd", total), ("importance", importance)):
-        numbers |= {name: values.mean().item(), f"{name}_error": float(values.std() / len(values) ** 0.5)}
+        numbers |= mean_with_error(name, values)
     return Evidence(
         numbers=numbers,
         count=count,

@@ -29,7 +29,16 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.transition import Transition
 from lodestar.data import Source, part, sequential
 from lodestar.evaluation.evidence import DRAWS
-from lodestar.evaluation.report import Document, digest, evenly, report_table, resized, with_errors
+from lodestar.evaluation.report import (
+    Document,
+    digest,
+    evenly,
+    mean_with_error,
+    report_table,
+    resized,
+    standard_error,
+    with_errors,
+)
 from lodestar.extras import need
 from lodestar.files import atomic, write_csv, write_text
 from lodestar.generators.base import Generator
@@ -321,15 +330,14 @@ def _numbers(found: _Found, steps: Sequence[Transition]) -> tuple[dict[str, floa
     )
     total = prior + terms.sum(1)
     numbers = {
-        "bpd": total.mean().item(),
-        "bpd_error": _error(total),
+        **mean_with_error("bpd", total),
         "prior": prior.mean().item(),
         "levels": terms[:, :-1].sum(1).mean().item(),
         "decoder": terms[:, -1].mean().item(),
     }
     if found.flows:
         flow = torch.cat(found.flows).cpu()
-        numbers |= {"ode": flow.mean().item(), "ode_error": _error(flow)}
+        numbers |= mean_with_error("ode", flow)
         numbers |= {"ode_coarser": torch.cat(found.changes).mean().item()} if found.changes else {}
     rows = [_term("prior", steps[0].t, prior)]
     for index, step in enumerate(steps):
@@ -340,12 +348,7 @@ def _numbers(found: _Found, steps: Sequence[Transition]) -> tuple[dict[str, floa
 
 
 def _term(name: str, level: Level, bits: Tensor) -> Term:
-    return Term(name, float(level.time), float(level.alpha), float(level.sigma), bits.mean().item(), _error(bits))
-
-
-def _error(values: Tensor) -> float:
-    """The standard error of the mean of values [N]."""
-    return float(values.std() / len(values) ** 0.5)
+    return Term(name, float(level.time), float(level.alpha), float(level.sigma), bits.mean().item(), standard_error(bits))
 
 
 def _warnings(model: Diffusion, reference: Source, steps: Sequence[Transition], numbers: Mapping[str, float]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from lodestar.codecs import pixels
 from lodestar.conditions import Cond
 from lodestar.data import Batch, Source, part, sequential
 from lodestar.evaluation.likelihood import labels_of
-from lodestar.evaluation.report import Bits, digest, evenly, resized
+from lodestar.evaluation.report import Bits, digest, evenly, mean_with_error, resized
 from lodestar.generators.code_prior import CodePrior
 from lodestar.progress import progress
 
@@ -62,7 +62,7 @@ def measure(model: CodePrior, reference: Source, *, count: int, batch_size: int 
     values["mse"] = torch.cat(errors)
     numbers: dict[str, float] = {}
     for name, each in values.items():
-        numbers |= {name: each.mean().item(), f"{name}_error": float(each.std() / len(each) ** 0.5)}
+        numbers |= mean_with_error(name, each)
     return Rate(
         numbers=numbers,
         count=count,

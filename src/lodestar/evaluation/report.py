@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from lodestar.config import Config, Problem
 from lodestar.data import Source
@@ -119,6 +119,16 @@ class Report(Document):
         if self.seconds is not None:
             settings["seconds"] = f"{self.seconds:.1f} ({self.images_per_second:.3g} images/s in the fastest batch)"
         return report_table(numbers, settings, self.warnings)
+
+
+def mean_with_error(name: str, values: Tensor) -> dict[str, float]:
+    """The mean of values [N], by name, and its standard error as NAME_error."""
+    return {name: values.mean().item(), f"{name}_error": standard_error(values)}
+
+
+def standard_error(values: Tensor) -> float:
+    """The standard error of the mean of values [N]."""
+    return float(values.std() / len(values) ** 0.5)
 
 
 def with_errors(numbers: Mapping[str, float]) -> list[tuple[str, str]]:
