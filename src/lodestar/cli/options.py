@@ -83,7 +83,8 @@ Temperature = Annotated[
 ]
 TopK = Annotated[int | None, typer.Option("--top-k", help="Draw each code of a prior of codes from so many, the likeliest.")]
 TopP = Annotated[
-    float, typer.Option("--top-p", help="Draw each code from the likeliest alone, the fewest with this probability together.")
+    float | None,
+    typer.Option("--top-p", help="Draw each code from the likeliest alone, the fewest with this probability together."),
 ]
 Clamp = Annotated[bool, typer.Option("--clamp/--no-clamp", help="Clamp the estimated picture x̂₀ to the range of pictures.")]
 Precision = Annotated[
@@ -230,7 +231,7 @@ class Sampling(Solving):
     seed: Seed = 0
     temperature: Temperature = 1.0
     top_k: TopK = None
-    top_p: TopP = 1.0
+    top_p: TopP = None
     reuse: Reuse = 1
     truncation: Truncation = None
 

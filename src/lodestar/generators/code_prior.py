@@ -137,12 +137,12 @@ def _drawn(walk: Walk, config: MapConfig, generators: Sequence[torch.Generator],
     return torch.stack(codes, dim=1).view(-1, height, width)
 
 
-def likeliest(logits: Tensor, top_k: int | None = None, top_p: float = 1.0) -> Tensor:
+def likeliest(logits: Tensor, top_k: int | None = None, top_p: float | None = None) -> Tensor:
     """Logits [B, K] of the k likeliest codes, and of these the fewest with a probability of p together; −∞ of all others."""
     if top_k is not None and top_k < logits.shape[1]:
         least = logits.topk(top_k, dim=1).values[:, -1:]
         logits = logits.masked_fill(logits < least, -torch.inf)
-    if top_p < 1:
+    if top_p is not None:
         falling, order = logits.sort(dim=1, descending=True)
         shares = falling.softmax(dim=1)
         beyond = shares.cumsum(dim=1) - shares >= top_p

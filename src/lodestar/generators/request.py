@@ -39,7 +39,7 @@ class Settings(Config):
     of codes, what logits are divided by."""
     top_k: int | None = Field(default=None, ge=1, le=2**20)
     """Number of the likeliest codes from which each code is drawn, of a prior of codes; None is all."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
+    top_p: float | None = Field(default=None, gt=0, le=1)
     """Probability of the likeliest codes, the fewest with so much together, from which each is drawn; 1 is all."""
     reuse: int = Field(default=1, ge=1, le=TIMESTEPS)
     """The whole network runs in every so many steps, and in the others its finest resolution alone, with the deep features of the
@@ -90,7 +90,7 @@ class Asked(TypedDict, total=False):
     clamp: bool
     temperature: float
     top_k: int | None
-    top_p: float
+    top_p: float | None
     reuse: int
     augment: float
     truncation: float | None
