@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -23,8 +23,10 @@ PriorText = Annotated[
 ]
 
 if TYPE_CHECKING:
+    from lodestar.generators.album import Album
     from lodestar.generators.base import Generator
-    from lodestar.generators.request import Frame
+    from lodestar.generators.guide import Guides
+    from lodestar.generators.request import Frame, Request
 
 
 @flattened
@@ -48,18 +50,14 @@ def sample(
     cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Sample pictures: numbered PNG files, a grid, and a manifest."""
-    from contextlib import nullcontext
+    """Sample pictures: numbered PNG files, a grid, and a manifest. The same command again resumes."""
+    from shutil import rmtree
 
-    from lodestar.config import Problem
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
     from lodestar.library import load_generator
-    from lodestar.progress import progress
 
-    if npz and best_of > 1:
-        raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
     how = sampling.settings()
     network = cascading.onto(_using(prior, load_generator(model, sampling.device, sampling.precision)), sampling)
     reference = network.reference(prompting.reference) if prompting.reference else None
@@ -67,26 +65,49 @@ def sample(
     judging = load_judge(cascading.last(model), judge, best_of, sampling)
     wanted = candidates(network.wanted(ask(label, count), prompting.prompts(), count, guides), best_of)
     asked = referring(network.request(wanted, sampling.seed, how), guides, best_of)
-    frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
     origin = network.origin(guides)
+
+    def album(folder: Path, request: Request, packed: bool = False) -> Album:
+        return Album(folder, Manifest.of(request, origin), origin.names, reference=reference, packed=packed)
+
+    def make(pictures: Album) -> None:
+        _make(pictures, asked, network, guides, sampling.batch_size)
+
     folder = sampling.out or free_folder("out", Path(model).stem)
-    album = Album(folder, Manifest.of(asked, origin), origin.names, reference=reference)
-    with progress("sampling", len(wanted)) as done, album.npz() if npz else nullcontext(album.add) as add:
+    if best_of == 1:
+        made = album(folder, asked, npz)
+        make(made)
+        print(made.finish())
+        return
+    # The candidates are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
+    apart = folder.with_name(f"{folder.name}-candidates")
+    if not apart.exists():
+        album(folder, asked)
+    images, kept = network.surest(_judged(album(apart, asked), make), asked, best_of, judging)
+    made = album(folder, kept, npz)
+    made.write(range(len(images)), images)
+    print(made.finish())
+    rmtree(apart)
 
-        def counted() -> Iterator[Frame]:
-            for frame in frames:
-                done(frame.done)
-                yield frame
 
-        if best_of > 1:
-            images, kept = network.surest(counted(), asked, best_of, judging)
-            album.manifest = Manifest.of(kept, origin)
-            album.write(0, images)
-        else:
-            for frame in counted():
-                if frame.final:
-                    add(frame)
-    print(album.npz_path if npz else album.finish())
+def _judged(candidates: Album, make: Callable[[Album], None]) -> Iterator[Frame]:
+    """The candidates as a judge reads them, once they are made."""
+    make(candidates)
+    yield from candidates.frames()
+
+
+def _make(album: Album, asked: Request, network: Generator, guides: Guides, batch_size: int) -> None:
+    """Sample the pictures that are missing in an album."""
+    from lodestar.progress import progress
+
+    missing = album.missing()
+    before = len(asked.asks) - len(missing)
+    with progress("sampling", len(asked.asks), done=before) as done:
+        for frame in network.stream(asked.only(*missing), batch_size=batch_size, guides=guides) if missing else ():
+            done(before + frame.done)
+            if frame.final:
+                images = frame.images
+                album.write(missing[frame.first : frame.first + len(images)], images)
 
 
 def _using(prior: str | None, network: Generator) -> Generator:
