@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import os
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import groupby
@@ -13,7 +14,7 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from lodestar.config import Problem
+from lodestar.config import Note, Problem
 from lodestar.data.batch import share
 
 TIMEOUT = timedelta(hours=1)
@@ -146,6 +147,8 @@ def here() -> World:
         with _reached():
             torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if devices and alone else "gloo", timeout=TIMEOUT)
         atexit.register(torch.distributed.destroy_process_group)
+        if torch.distributed.get_rank() > 0:
+            warnings.simplefilter("ignore", Note)
     return Processes()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from lodestar.generators.album import Album
     from lodestar.generators.base import Generator
     from lodestar.generators.guide import Guides
-    from lodestar.generators.request import Frame, Request
+    from lodestar.generators.request import Request
+    from lodestar.world import World
 
 
 @flattened
@@ -57,8 +58,9 @@ def sample(
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
     from lodestar.library import load_generator
+    from lodestar.world import here
 
-    how = sampling.settings()
+    world, how = here(), sampling.settings()
     network = cascading.onto(_using(prior, load_generator(model, sampling.device, sampling.precision)), sampling)
     reference = network.reference(prompting.reference) if prompting.reference else None
     guides = sampling.guides(model, how.guidance, reference)
@@ -70,44 +72,47 @@ def sample(
     def album(folder: Path, request: Request, packed: bool = False) -> Album:
         return Album(folder, Manifest.of(request, origin), origin.names, reference=reference, packed=packed)
 
-    def make(pictures: Album) -> None:
-        _make(pictures, asked, network, guides, sampling.batch_size)
-
-    folder = sampling.out or free_folder("out", Path(model).stem)
-    if best_of == 1:
-        made = album(folder, asked, npz)
-        make(made)
-        print(made.finish())
+    with world.in_turn():  # nobody writes before all know the folder, and what is missing there
+        folder = sampling.out or free_folder("out", Path(model).stem)
+        # Candidates are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
+        apart = folder.with_name(f"{folder.name}-candidates")
+        if best_of > 1 and not apart.exists():
+            album(folder, asked)
+        drawn = album(folder if best_of == 1 else apart, asked, npz and best_of == 1)
+        missing = drawn.missing()
+        if best_of > 1:
+            network.check_judge(judging, asked, best_of)
+    _make(drawn, missing, network, guides, sampling.batch_size, world)
+    if world.rank > 0:
         return
-    # The candidates are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
-    apart = folder.with_name(f"{folder.name}-candidates")
-    if not apart.exists():
-        album(folder, asked)
-    images, kept = network.surest(_judged(album(apart, asked), make), asked, best_of, judging)
-    made = album(folder, kept, npz)
-    made.write(range(len(images)), images)
+    made = drawn
+    if best_of > 1:
+        images, kept = network.surest(drawn.frames(), asked, best_of, judging)
+        made = album(folder, kept, npz)
+        made.write(range(len(images)), images)
     print(made.finish())
-    rmtree(apart)
+    if best_of > 1:
+        rmtree(apart)
 
 
-def _judged(candidates: Album, make: Callable[[Album], None]) -> Iterator[Frame]:
-    """The candidates as a judge reads them, once they are made."""
-    make(candidates)
-    yield from candidates.frames()
+def _make(album: Album, missing: Sequence[int], network: Generator, guides: Guides, batch_size: int, world: World) -> None:
+    """Sample the missing pictures of an album, this process its share of them; ends when all processes have."""
+    from rich.console import Console
 
-
-def _make(album: Album, asked: Request, network: Generator, guides: Guides, batch_size: int) -> None:
-    """Sample the pictures that are missing in an album."""
+    from lodestar.generators.request import Request
     from lodestar.progress import progress
 
-    missing = album.missing()
+    asked, mine = album.manifest.request, missing[world.share(len(missing))]
+    assert isinstance(asked, Request)
     before = len(asked.asks) - len(missing)
-    with progress("sampling", len(asked.asks), done=before) as done:
-        for frame in network.stream(asked.only(*missing), batch_size=batch_size, guides=guides) if missing else ():
-            done(before + frame.done)
+    console = Console(stderr=True, quiet=world.rank > 0)
+    with progress("sampling", len(asked.asks), done=before, console=console) as done:
+        for frame in network.stream(asked.only(*mine), batch_size=batch_size, guides=guides) if mine else ():
+            done(min(before + frame.done * world.size, len(asked.asks)))
             if frame.final:
                 images = frame.images
-                album.write(missing[frame.first : frame.first + len(images)], images)
+                album.write(mine[frame.first : frame.first + len(images)], images)
+    world.any(False)
 
 
 def _using(prior: str | None, network: Generator) -> Generator:
