@@ -18,13 +18,13 @@ from lodestar.config import Note, Problem
 from lodestar.data.batch import share
 
 TIMEOUT = timedelta(hours=1)
-"""Time after which a process that does not answer ends the run; one that has died ends it at once."""
+"""Longest wait for the answer of another process. A dead process ends the run at once."""
 _BUCKET = 2**25
 """Number of values that are sent at once."""
 
 
 class World:
-    """A process of a run, with its communication. This class is for a single process; several override all but `share`."""
+    """A process of a run, with its communication. This class is for a single process; several override it."""
 
     rank: int = 0
     """Index of the process."""
@@ -34,6 +34,12 @@ class World:
     def share(self, count: int) -> slice:
         """The rows of a batch of `count` that belong to this process."""
         return share(count, self.rank, self.size)
+
+    def rows(self, count: int) -> range:
+        """The numbers of this process's share of `count` pictures. Raises Problem if there are fewer than processes."""
+        if count < self.size:
+            raise Problem(f"{count} pictures for {self.size} processes: each needs one, start fewer")
+        return range(count)[self.share(count)]
 
     def sum(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its sum over the processes."""
@@ -62,7 +68,7 @@ class World:
 
 
 class Processes(World):
-    """One of several processes."""
+    """A process of several, started by torchrun."""
 
     def __init__(self) -> None:
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
@@ -133,7 +139,7 @@ class Processes(World):
 
 
 def here() -> World:
-    """The world of this process: one of several where torchrun, or another launcher that sets its variables, has started it."""
+    """The world of this process, as torchrun, or another launcher with the same variables, describes it."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         return World()
     import torch.distributed

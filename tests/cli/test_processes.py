@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -53,3 +54,19 @@ def test_processes_sample_the_missing_pictures_of_one_album(models: Path, tmp_pa
     told = [lodestar(processes, *sample, "--out", folder) for processes, folder in enumerate(folders, start=1)]
     assert told == [f"{folder / 'grid.png'}\n" for folder in folders]
     assert contents(folders[0]) == contents(folders[1])
+
+
+def test_processes_measure_what_one_does(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    against = ("--reference", models / "pictures", "--extractor", models / "extractor.safetensors", "--metric", "frechet")
+    against = (*against, "--metric", "kid:6", "--metric", "precision_recall")
+    model = ("evaluate", models / "model.safetensors", "--count", 7, "--steps", 2, "--seeds", 2, *against)
+    found: dict[str, list[dict[str, float]]] = {}
+    for processes in (1, 2):
+        monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path / f"cache-{processes}"))
+        for name, arguments in (("model", model), ("pictures", ("evaluate", models / "pictures", *against))):
+            out = tmp_path / f"{name}-{processes}"
+            assert lodestar(processes, *arguments, "--out", out).count("  precision ") == 1
+            found.setdefault(name, []).append(json.loads((out / "report.json").read_text())["numbers"])
+    for one, several in found.values():
+        # So few pictures have singular covariances, whose square root magnifies the rounding.
+        assert one == pytest.approx(several, rel=1e-9, abs=1e-7)
