@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from lodestar.generators.album import Album
     from lodestar.generators.base import Generator
     from lodestar.generators.guide import Guides
-    from lodestar.generators.request import Request
     from lodestar.world import World
 
 
@@ -52,6 +51,7 @@ def sample(
     sampling: Sampling = Sampling(),
 ) -> None:
     """Sample pictures: numbered PNG files, a grid, and a manifest. The same command again resumes."""
+    from functools import partial
     from shutil import rmtree
 
     from lodestar.generators.album import Album, Manifest, free_folder
@@ -68,17 +68,14 @@ def sample(
     wanted = candidates(network.wanted(ask(label, count), prompting.prompts(), count, guides), best_of)
     asked = referring(network.request(wanted, sampling.seed, how), guides, best_of)
     origin = network.origin(guides)
-
-    def album(folder: Path, request: Request, packed: bool = False) -> Album:
-        return Album(folder, Manifest.of(request, origin), origin.names, reference=reference, packed=packed)
-
+    album = partial(Album, names=origin.names, reference=reference)
     with world.in_turn():  # nobody writes before all know the folder, and what is missing there
         folder = sampling.out or free_folder("out", Path(model).stem)
         # Candidates are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
         apart = folder.with_name(f"{folder.name}-candidates")
         if best_of > 1 and not apart.exists():
-            album(folder, asked)
-        drawn = album(folder if best_of == 1 else apart, asked, npz and best_of == 1)
+            album(folder, Manifest.of(asked, origin))
+        drawn = album(folder if best_of == 1 else apart, Manifest.of(asked, origin), packed=npz and best_of == 1)
         missing = drawn.missing()
         if best_of > 1:
             network.check_judge(judging, asked, best_of)
@@ -88,7 +85,7 @@ def sample(
     made = drawn
     if best_of > 1:
         images, kept = network.surest(drawn.frames(), asked, best_of, judging)
-        made = album(folder, kept, npz)
+        made = album(folder, Manifest.of(kept, origin), packed=npz)
         made.write(range(len(images)), images)
     print(made.finish())
     if best_of > 1:
