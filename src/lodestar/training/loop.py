@@ -106,7 +106,15 @@ def _begin(
 class Loop:
     """Steps from the state's images seen to the run's, with all that is told and saved on the way."""
 
-    def __init__(self, run: Run, state: TrainState, folder: Path, console: Console, following: int, world: World) -> None:
+    def __init__(
+        self,
+        run: Run,
+        state: TrainState,
+        folder: Path,
+        console: Console,
+        following: int = 0,
+        world: World = World(),  # noqa: B008 (it has no state)
+    ) -> None:
         self.run, self.state, self.folder, self.console, self.world = run, state, folder, console, world
         self.step = Step(run, state, world)
         self.log = Log(folder, state.counters.images_seen) if world.rank == 0 else Unwritten()
