@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -22,7 +23,7 @@ from lodestar.training.run import Run
 from lodestar.training.start import start
 from lodestar.training.state import TrainState
 from lodestar.training.step import Step
-from lodestar.training.world import World
+from lodestar.world import World
 
 from .runs import classifying, denoising
 
@@ -144,3 +145,24 @@ def test_shares_are_the_batch_in_order() -> None:
     assert [len(each) for each in rows] == [2, 3, 3]
     assert [row for each in rows for row in each] == list(range(8))
     assert World().share(8) == slice(0, 8)
+
+
+def test_a_loss_that_is_not_finite_on_one_process_skips_the_step_on_all(tmp_path: Path) -> None:
+    meeting, table = Barrier(2), [None, None]
+
+    def process(rank: int) -> tuple[int, list[dict[str, Tensor]]]:
+        run, state = begin(RUNS["denoising"], None, tmp_path)
+        before = [parameter.clone() for parameter in state.learner.module.parameters()]
+        step = Step(run, state, Together(rank, 2, meeting, table))
+        if rank == 1:
+            (phase,) = step.phases
+            loss: Any = phase.loss
+            step.phases = (
+                replace(phase, loss=lambda batch, rng: replace(made := loss(batch, rng), total=made.total * torch.inf)),
+            )
+        told = step(batches(1)[0][step.world.share(7)])
+        assert all(map(torch.equal, before, state.learner.module.parameters()))
+        return state.counters.skipped, [told]
+
+    with ThreadPoolExecutor(2) as pool:
+        assert list(pool.map(process, range(2))) == [(1, [{}])] * 2

@@ -53,6 +53,7 @@ _COMMANDS = (
     train.distill,
     train.ablate,
     data.label,
+    data.pack,
     evaluate.evaluate,
     evaluate.stats,
     evaluate.sweep,

@@ -195,7 +195,8 @@ def save(
         for frame in frames:
             done(frame.done)
             if frame.final:
-                album.add(frame)
+                images = frame.images
+                album.write(range(frame.first, frame.first + len(images)), images)
     print(album.finish())
 
 

@@ -112,6 +112,7 @@ def evaluate(
     from lodestar.evaluation.metrics.base import roles
     from lodestar.evaluation.run import Measurement
     from lodestar.python.evaluate import evaluate, of_pictures, opened, pictures_of, read_metrics, refuse_idle
+    from lodestar.world import here
 
     if self_test:
         _self_test(model, samples, measuring, sampling)
@@ -136,7 +137,8 @@ def evaluate(
         guides=sampling.guides(model or "", sampling.settings().guidance, others=roles(how.prompted)),
         batch_size=sampling.batch_size, out=sampling.out, captions=captions, **sampling.asked(),
     )  # fmt: skip
-    show(report.table())
+    if here().rank == 0:
+        show(report.table())
 
 
 def _sampled(sampling: Sampling, count: int | None) -> dict[str, object]:
@@ -232,6 +234,7 @@ def stats(
     from lodestar.evaluation.reference import collect
     from lodestar.evaluation.statistics import PARTS, Collector
     from lodestar.files import check_writable
+    from lodestar.world import here
 
     if out.suffix != ".safetensors":
         raise Problem(f"--out {out}: the file's name has to end in .safetensors")
@@ -240,7 +243,9 @@ def stats(
     source = open_source(data, channels=measured_with.channels, size=size, labels=False)
     kept = len(source) if features_kept is None else min(features_kept, len(source))
     parts = PARTS if kept else PARTS - {"features", "logits"}
-    known = collect(source, measured_with, Collector(parts, some=(kept, len(source))), batch_size)
+    known = collect(source, measured_with, Collector(parts, some=(kept, len(source)), world=here()), batch_size)
+    if here().rank > 0:
+        return
     keep(out, source, known, measured_with)
     print(f"{out}: {len(known)} pictures, {', '.join(f'{part} of {known.count(part)}' for part in sorted(known.parts))}")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +23,10 @@ Models = Annotated[
 ]
 
 if TYPE_CHECKING:
-    from lodestar.generators.request import Frame
+    from lodestar.generators.album import Album
+    from lodestar.generators.base import Generator
+    from lodestar.generators.guide import Guides
+    from lodestar.world import World
 
 
 @flattened
@@ -47,18 +50,17 @@ def sample(
     cascading: Cascading = Cascading(),
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Sample pictures: numbered PNG files, a grid, and a manifest."""
-    from contextlib import nullcontext
+    """Sample pictures: numbered PNG files, a grid, and a manifest. The same command again resumes."""
+    from functools import partial
+    from shutil import rmtree
 
-    from lodestar.config import Problem
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
     from lodestar.library import load_generator
-    from lodestar.progress import progress
+    from lodestar.world import here
 
-    if npz and best_of > 1:
-        raise Problem("--npz writes pictures as they come, and --best-of knows them at the end: give one of the two")
+    world = here()
     model, cascading, sampling = _published(model, models, cascading, sampling)
     how = sampling.settings()
     network = cascading.onto(load_generator(model, sampling.device, sampling.precision), sampling)
@@ -67,26 +69,49 @@ def sample(
     judging = load_judge(cascading.last(model), judge, best_of, sampling)
     wanted = candidates(network.wanted(ask(label, count), prompting.prompts(), count, guides), best_of)
     asked = referring(network.request(wanted, sampling.seed, how), guides, best_of)
-    frames = network.stream(asked, batch_size=sampling.batch_size, guides=guides)
     origin = network.origin(guides)
-    folder = sampling.out or free_folder("out", Path(model).stem)
-    album = Album(folder, Manifest.of(asked, origin), origin.names, reference=reference)
-    with progress("sampling", len(wanted)) as done, album.npz() if npz else nullcontext(album.add) as add:
-
-        def counted() -> Iterator[Frame]:
-            for frame in frames:
-                done(frame.done)
-                yield frame
-
+    album = partial(Album, names=origin.names, reference=reference)
+    with world.in_turn():  # nobody writes before all know the folder, and what is missing there
+        folder = sampling.out or free_folder("out", Path(model).stem)
+        # Candidates are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
+        apart = folder.with_name(f"{folder.name}-candidates")
+        if best_of > 1 and not apart.exists():
+            album(folder, Manifest.of(asked, origin))
+        drawn = album(folder if best_of == 1 else apart, Manifest.of(asked, origin), packed=npz and best_of == 1)
+        missing = drawn.missing()
         if best_of > 1:
-            images, kept = network.surest(counted(), asked, best_of, judging)
-            album.manifest = Manifest.of(kept, origin)
-            album.write(0, images)
-        else:
-            for frame in counted():
-                if frame.final:
-                    add(frame)
-    print(album.npz_path if npz else album.finish())
+            network.check_judge(judging, asked, best_of)
+    _make(drawn, missing, network, guides, sampling.batch_size, world)
+    if world.rank > 0:
+        return
+    made = drawn
+    if best_of > 1:
+        images, kept = network.surest(drawn.frames(), asked, best_of, judging)
+        made = album(folder, Manifest.of(kept, origin), packed=npz)
+        made.write(range(len(images)), images)
+    print(made.finish())
+    if best_of > 1:
+        rmtree(apart)
+
+
+def _make(album: Album, missing: Sequence[int], network: Generator, guides: Guides, batch_size: int, world: World) -> None:
+    """Sample the missing pictures of an album, this process its share of them; ends when all processes have."""
+    from rich.console import Console
+
+    from lodestar.generators.request import Request
+    from lodestar.progress import progress
+
+    asked, mine = album.manifest.request, missing[world.share(len(missing))]
+    assert isinstance(asked, Request)
+    before = len(asked.asks) - len(missing)
+    console = Console(stderr=True, quiet=world.rank > 0)
+    with progress("sampling", len(asked.asks), done=before, console=console) as done:
+        for frame in network.stream(asked.only(*mine), batch_size=batch_size, guides=guides) if mine else ():
+            done(min(before + frame.done * world.size, len(asked.asks)))
+            if frame.final:
+                images = frame.images
+                album.write(mine[frame.first : frame.first + len(images)], images)
+    world.any(False)
 
 
 def _published(model: str, models: Path | None, cascading: Cascading, sampling: Sampling) -> tuple[str, Cascading, Sampling]:

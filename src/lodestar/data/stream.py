@@ -69,15 +69,17 @@ class Shuffled:
         return _of_several(row, lambda count: int(np.random.default_rng((seed, _TEXT, position)).integers(count)))
 
 
-def sequential(source: Examples, batch_size: int) -> Iterator[Batch]:
-    """Every row once, in the source's order; those that are bad are left out where the source leaves them out. Raises Problem.
+def sequential(source: Examples, batch_size: int, rows: range | None = None) -> Iterator[Batch]:
+    """Every row once, or those of a range, in the source's order. Raises Problem.
 
-    The last batch may be smaller, and one with bad rows is. Of several texts the first is taken.
+    Those that are bad are left out where the source leaves them out. The last batch may be smaller, and one with bad rows is. Of
+    several texts the first is taken.
     """
-    for start in range(0, len(source), batch_size):
-        found = [source.row(index) for index in range(start, min(start + batch_size, len(source)))]
-        if rows := [row for row in found if row is not None]:
-            yield Batch.collate([_of_several(row, lambda count: 0) for row in rows])
+    rows = range(len(source)) if rows is None else rows
+    for start in range(0, len(rows), batch_size):
+        found = map(source.row, rows[start : start + batch_size])
+        if good := [row for row in found if row is not None]:
+            yield Batch.collate([_of_several(row, lambda count: 0) for row in good])
 
 
 def _of_several(row: Row, draw: Callable[[int], int]) -> Row:

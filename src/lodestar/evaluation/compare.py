@@ -18,6 +18,7 @@ from lodestar.evaluation.metrics import FeatureMetric, Nearest, Score
 from lodestar.evaluation.metrics.base import WORDS, compared, needed
 from lodestar.evaluation.reference import known_of
 from lodestar.evaluation.statistics import Collector, Moments, Statistics
+from lodestar.world import World
 
 
 @dataclass(frozen=True)
@@ -49,9 +50,9 @@ class Comparison:
         theirs = known_of(reference, extractor, compared(chosen), batch_size=batch_size, cache=cache)
         return cls(chosen, reference, extractor, theirs, tuple(left_out))
 
-    def collector(self) -> Collector:
-        """A collector of what the metrics need."""
-        return Collector(needed(self.metrics))
+    def collector(self, world: World = World()) -> Collector:  # noqa: B008 (it has no state)
+        """A collector of what the metrics need, of pictures shared among processes."""
+        return Collector(needed(self.metrics), world=world)
 
     def known(self, pictures: Source, batch_size: int, cache: Path | None) -> Statistics:
         """Statistics of the pictures of a source."""

@@ -5,6 +5,7 @@ The file holds moments and, optionally, features in 16 bits (32 in this machine'
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ from lodestar.data import Source
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.statistics import Moments, Part, Statistics
 from lodestar.files import reading
+from lodestar.world import here
 
 KIND = "statistics"
 """Kind of the file among checkpoints."""
@@ -148,15 +150,14 @@ def cached(
 
     A damaged file is simply replaced.
     """
+    known = None
     if path.exists():
-        try:
+        with contextlib.suppress(Problem):
             known = load(path).of(extractor)
-        except Problem:
-            pass
-        else:
-            if known.parts.issuperset(parts):
-                return known
-            parts = known.parts.union(parts)
+    # All processes make them, or none.
+    if not here().any(known is None or not known.parts.issuperset(parts)) and known is not None:
+        return known
+    parts = parts if known is None else known.parts.union(parts)
     statistics = make(parts)
     keep(path, source, statistics, extractor, torch.float32)
     return statistics

@@ -14,6 +14,7 @@ from lodestar.evaluation.metrics.base import PromptedMetric
 from lodestar.evaluation.repeats import Share
 from lodestar.generators.guide import Guides
 from lodestar.progress import progress
+from lodestar.world import World
 
 Marked = dict[str, float | Share]
 """Numbers and shares by name."""
@@ -43,11 +44,11 @@ class Marks:
             for metric, marker in self._markers.items():
                 self._marks[metric].append(marker(colour, texts))
 
-    def numbers(self) -> Marked:
-        """The numbers of all pictures since the last call."""
+    def numbers(self, world: World = World()) -> Marked:  # noqa: B008 (it has no state)
+        """The numbers of all pictures since the last call, of all processes among which they are shared."""
         found: Marked = {}
         for metric, marks in self._marks.items():
-            found |= metric(torch.cat(marks))
+            found |= metric(world.gather(torch.cat(marks)))
             marks.clear()
         return found
 

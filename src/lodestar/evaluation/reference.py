@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from torch import Tensor
 
 from lodestar.config import Problem
@@ -22,6 +23,7 @@ from lodestar.evaluation.published import is_published, published
 from lodestar.evaluation.statistics import PARTS, Collector, Part, Statistics
 from lodestar.files import CACHE, cache_folder
 from lodestar.progress import progress
+from lodestar.world import here
 
 _RECIPE = "2"
 """Version of the conversion from pictures to features (size, range, order); kept features of another version are made again."""
@@ -102,13 +104,18 @@ def known_of(
     strictness = "skip" if source.skip_bad else "strict"
     key = " ".join((_RECIPE, source.fingerprint, strictness, extractor.digest, extractor.dtype))
     path = folder / f"{hashlib.sha256(key.encode()).hexdigest()}.safetensors"
-    return cached(path, parts, source, extractor, lambda more: collect(source, extractor, Collector(more), batch_size))
+
+    def make(more: Collection[Part]) -> Statistics:
+        return collect(source, extractor, Collector(more, world=here()), batch_size)
+
+    return cached(path, parts, source, extractor, make)
 
 
 def collect(source: Source, extractor: Extractor, into: Collector, batch_size: int = 64) -> Statistics:
-    """Pass all pictures of a source through an extractor, once. Raises Problem."""
-    with progress(f"features of {source.spec}", len(source)) as done:
-        for number, batch in enumerate(sequential(source, batch_size), start=1):
+    """Pass all pictures of a source through an extractor, once, a share of them in each process. Raises Problem."""
+    rows = into.world.rows(len(source))
+    with progress(f"features of {source.spec}", len(rows), console=Console(stderr=True, quiet=into.world.rank > 0)) as done:
+        for number, batch in enumerate(sequential(source, batch_size, rows), start=1):
             into.add(extractor(batch.image))
-            done(min(number * batch_size, len(source)))
+            done(min(number * batch_size, len(rows)))
     return into.statistics()

@@ -38,6 +38,7 @@ from lodestar.generators.base import Generator, Prepared
 from lodestar.generators.guide import Guides, chosen
 from lodestar.generators.request import Prompts, Request, Settings, seeded
 from lodestar.progress import progress
+from lodestar.world import World, here
 
 
 @dataclass(frozen=True)
@@ -125,10 +126,13 @@ def measure(
     run: Measurement | None = None,
 ) -> Report:
     """Answer a request and measure the pictures; see `evaluate`."""
-    run = run or Measurement()
+    run, world = run or Measurement(), here()
+    if world.rank > 0:
+        run = replace(run, console=Console(quiet=True))
     count, repeats = len(asked.asks), run.repeats
     check(repeats)
-    prepared: Prepared | None = model.prepare(asked, guides)
+    mine = world.rows(count)
+    prepared: Prepared | None = model.prepare(asked.only(*mine), guides)
     # All of them now, so that a last seed that does not exist is told before the work.
     seeds_from(asked.asks[0].seed, repeats * count)
     requests = [asked, *(_later(asked, number * count) for number in range(1, repeats))]
@@ -145,12 +149,12 @@ def measure(
         start = time.perf_counter()
         title = run.title if repeats == 1 else f"{run.title}, run {number + 1} of {repeats}"
         this = replace(run, title=title, tick=partial(_tick, run.tick, number * count))
-        made, rate = _sampled(prepared or model.prepare(again, guides), again, against, marking, this)
+        made, rate = _sampled(prepared or model.prepare(again.only(*mine), guides), mine, against, marking, this, world)
         prepared = None
         seconds, fastest = seconds + time.perf_counter() - start, max(fastest, rate)
         if not numbers:
             ours = made
-        numbers.append(_numbers(against, made) | marking.numbers())
+        numbers.append(_numbers(against, made) | marking.numbers(world))
 
     def picture(index: int) -> Tensor:
         (*_, last) = model.stream(asked.only(index), guides=guides)
@@ -163,7 +167,7 @@ def measure(
         **_made_by(model, asked, guides or {}),
         captions=run.captions.spec or None if run.captions else None,
         seconds=seconds,
-        images_per_second=fastest,
+        images_per_second=fastest * world.size,
     )
 
 
@@ -308,16 +312,17 @@ def evaluate_batches(
 
 
 def _sampled(
-    prepared: Prepared, asked: Request, against: Comparison | None, marking: Marks, run: Measurement
+    prepared: Prepared, mine: range, against: Comparison | None, marking: Marks, run: Measurement, world: World
 ) -> tuple[Statistics | None, float]:
-    """Statistics of the pictures of a request, which are marked too, and how many a second the fastest batch made.
+    """Statistics of all pictures of a request, of which these numbers are made here, and marked too; and how many a second the
+    fastest batch made.
 
     A shorter last batch is no measure, and the batches of one that an adaptive sampler takes are counted together.
     """
-    collector, fastest, start = None if against is None else against.collector(), 0.0, time.perf_counter()
-    whole, made, total = min(run.batch_size, len(asked.asks)), 0, 0
+    collector, fastest, start = None if against is None else against.collector(world), 0.0, time.perf_counter()
+    whole, made, total = min(run.batch_size, len(mine)), 0, 0
     tick = run.tick or (lambda _: None)
-    with progress(run.title, len(asked.asks), console=run.console) as done:
+    with progress(run.title, len(mine), console=run.console) as done:
         tick(0)
         for frame in prepared.frames(run.batch_size):
             done(frame.done)
@@ -325,9 +330,9 @@ def _sampled(
                 images = frame.images
                 if collector is not None and against is not None:
                     collector.add(against.extractor(images))
-                marking.add(range(frame.first, frame.first + len(images)), images)
+                marking.add(mine[frame.first : frame.first + len(images)], images)
                 made, total = made + len(images), total + len(images)
-                tick(total)
+                tick(total * world.size)
                 if made >= whole:
                     begun, start = start, time.perf_counter()
                     fastest, made = max(fastest, made / (start - begun)), 0

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lodestar.config import Problem
+from lodestar.world import World
 
 Part = Literal["moments", "spatial", "features", "logits"]
 """Part of the statistics: moments of features, moments of spatial features, features, class logits."""
@@ -51,6 +52,18 @@ class Moments:
         mean = self.mean + delta * (other.count / count)
         between = torch.outer(delta, delta) * (self.count * other.count / count)
         return type(self)(count, mean, self.scatter + other.scatter + between)
+
+    def over(self, world: World) -> Self:
+        """The moments of the sets of all processes."""
+        if world.size == 1:
+            return self
+        count, total = torch.tensor([self.count], dtype=torch.float64, device=self.mean.device), self.mean * self.count
+        world.sum([count, total])
+        mean = total / count
+        apart = self.mean - mean
+        scatter = self.scatter + self.count * torch.outer(apart, apart)
+        world.sum([scatter])
+        return type(self)(int(count), mean, scatter)
 
     @property
     def covariance(self) -> Tensor:
@@ -126,9 +139,18 @@ class Statistics:
 class Collector:
     """A running summary of a set of pictures, batch by batch: moments always; features and logits if named by `parts`."""
 
-    def __init__(self, parts: Collection[Part] = PARTS, *, some: tuple[int, int] | None = None) -> None:
-        """some: (M, N) keeps the features and logits of M, evenly chosen, of N pictures; None keeps all."""
-        self.parts, self.some, self.count = parts, some, 0
+    def __init__(
+        self,
+        parts: Collection[Part] = PARTS,
+        *,
+        some: tuple[int, int] | None = None,
+        world: World = World(),  # noqa: B008 (it has no state)
+    ) -> None:
+        """some: (M, N) keeps the features and logits of M, evenly chosen, of N pictures; None keeps all.
+
+        world: the processes among which the pictures are shared, each adding its own.
+        """
+        self.parts, self.some, self.count, self.world = parts, some, 0, world
         self._moments, self._spatial = _Sum(), _Sum()
         self._features: list[Tensor] = []
         self._logits: list[Tensor] = []
@@ -146,18 +168,18 @@ class Collector:
         self.count += len(batch)
 
     def statistics(self) -> Statistics:
-        """The statistics so far. Raises Problem without any picture."""
-        moments = self._moments.total()
+        """The statistics so far, of all processes. Raises Problem without any picture."""
+        moments, spatial, world = self._moments.total(), self._spatial.total(), self.world
         if moments is None:
             raise Problem("there are no pictures to measure")
-        features, logits = (torch.cat(rows) if rows else None for rows in (self._features, self._logits))
-        return Statistics(moments, self._spatial.total(), features, logits)
+        features, logits = (world.gather(torch.cat(rows)) if rows else None for rows in (self._features, self._logits))
+        return Statistics(moments.over(world), None if spatial is None else spatial.over(world), features, logits)
 
     def _chosen(self, size: int) -> slice | Tensor:
         if self.some is None:
             return slice(None)
         wanted, total = self.some
-        number = torch.arange(self.count, self.count + size)
+        number = torch.arange(self.count, self.count + size) + self.world.rows(total).start
         return (number + 1) * wanted // total > number * wanted // total
 
 

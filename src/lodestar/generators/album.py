@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -15,6 +15,7 @@ from pydantic import Discriminator, Field, Tag
 from torch import Tensor
 
 from lodestar import __version__
+from lodestar.codecs import pixels
 from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, decode
 from lodestar.data.npz import write_npz
@@ -33,6 +34,8 @@ MANIFEST = "manifest.json"
 """File of the manifest; `lodestar.data.folder` knows it too."""
 MASK = "mask.png"
 """Mask of inpainted pictures, beside them: filled in where white."""
+_PARTS = "parts"
+"""Folder of the pictures that are to be in one file, in an album."""
 _HOLE = 128
 """Grey of the masked places in the grid."""
 IN_GRID = 400
@@ -132,9 +135,12 @@ class Album:
         names: tuple[str, ...] | None,
         material: Material | None = None,
         reference: Guide | None = None,
+        packed: bool = False,
     ) -> None:
-        """Claim the folder. Raises Problem if it holds anything but these pictures."""
+        """Claim the folder. Raises Problem if it holds anything but these pictures. packed: one .npz of all at the end."""
         self.folder, self.manifest, self.material = Path(folder), manifest, material
+        self.npz = self.folder / "samples.npz" if packed else None
+        self.pictures = self.folder / _PARTS if packed else self.folder
         self.reference = reference if REFERENCE in manifest.guides else None
         path = self.folder / MANIFEST
         if path.exists():
@@ -142,68 +148,81 @@ class Album:
                 raise Problem(f"{self.folder} holds pictures of another request: choose another --out")
         elif self.folder.exists() and (not self.folder.is_dir() or not all(map(is_temporary, self.folder.iterdir()))):
             raise Problem(f"{self.folder} exists and holds no pictures of this kind: choose another --out")
-        for entry in filter(is_temporary, self.folder.glob("*")):
+        for entry in filter(is_temporary, (*self.folder.glob("*"), *self.pictures.glob("*"))):
             entry.unlink(missing_ok=True)
         check_writable(path)
-        self.names = names
+        self.names, self._begun = names, False
 
     def path(self, index: int) -> Path:
-        """The file of a picture."""
-        return self.folder / f"{index:05d}.png"
+        """The file of a picture; in an album of one file, until that is written."""
+        return self.pictures / f"{index:05d}.png"
 
-    @property
-    def npz_path(self) -> Path:
-        """The file of all pictures."""
-        return self.folder / "samples.npz"
+    def missing(self) -> list[int]:
+        """The numbers of the pictures that are still to be made: what a killed command left is kept."""
+        if self.npz is not None and self.npz.exists():
+            return []
+        there = {path.name for path in self.pictures.glob("*.png")}
+        return [k for k in range(len(self.manifest.request.asks)) if self.path(k).name not in there]
 
-    def add(self, frame: Frame) -> None:
-        """Write the pictures of a final frame."""
-        self.write(frame.first, frame.images)
+    def write(self, numbers: Sequence[int], images: Tensor) -> None:
+        """Write pictures uint8 [N, C, H, W] of these numbers; before the first, the manifest and what it tells of."""
+        if not self._begun:
+            if not (self.folder / MANIFEST).exists():
+                self._write_manifest()
+            for path, picture in self._beside():
+                if not path.exists():
+                    save_png(path, picture)
+            self._begun = True
+        for number, image in zip(numbers, images, strict=True):
+            save_png(self.path(number), image)
 
-    def write(self, first: int, images: Tensor) -> None:
-        """Write pictures uint8 [N, C, H, W], numbered from `first`; before the first, the manifest and the sources of an edit."""
-        if not (self.folder / MANIFEST).exists():
-            self._write_manifest()
-        if self.material is not None and first == 0:
-            _write_material(self.folder, self.material)
-        for index, image in enumerate(images, start=first):
-            save_png(self.path(index), image)
-
-    @contextmanager
-    def npz(self) -> Iterator[Callable[[Frame], None]]:
-        """Write one file of all pictures, `npz_path`, beside a manifest: call the yielded function as `add`, frame by frame.
-
-        The file has class numbers, unless some labels are composed.
-        """
-        self._write_manifest(listed=False)
-        labels = [label if isinstance(label, int) else None for label in self.manifest.request.labels]
-        with write_npz(self.npz_path, labels) as write:
-            yield lambda frame: write(frame.images)
+    def frames(self) -> Iterator[Frame]:
+        """The pictures, which are all there, as final frames of one each."""
+        for number in range(len(self.manifest.request.asks)):
+            yield Frame(number, 1, 1, pixels.encode(load_png(self.path(number))[None]))
 
     def finish(self) -> Path:
-        """Write the grid of the pictures, of the first where there are many, and return its path."""
+        """Write the grid of the pictures, of the first where there are many, or the one file of all; returns its path."""
+        if self.npz is not None:
+            return self._pack(self.npz)
         path, first = self.folder / "grid.png", load_png(self.path(0))
         count = min(len(self.manifest.request.asks), IN_GRID, max(1, _IN_GRID_VALUES // first.numel()))
         made, columns = torch.stack([first, *(load_png(self.path(k)) for k in range(1, count))]), None
         if isinstance(self.manifest.request, EditRequest) and self.material is not None:
-            made, columns = _beside(made, self.manifest.request, self.material)
+            made, columns = _compared(made, self.manifest.request, self.material)
         save_grid(path, made, columns)
         return path
 
-    def _write_manifest(self, listed: bool = True) -> None:
-        """The reference pictures and the manifest, whose pictures are the asks of its request; listed: each with its file."""
+    def _pack(self, path: Path) -> Path:
+        """The one file of all pictures, with class numbers unless some labels are composed, in the place of a file for each."""
+        if not path.exists():
+            labels = [label if isinstance(label, int) else None for label in self.manifest.request.labels]
+            with write_npz(path, labels) as write:
+                for number in range(len(labels)):
+                    write(load_png(self.path(number))[None])
+        shutil.rmtree(self.pictures, ignore_errors=True)
+        return path
+
+    def _beside(self) -> Iterator[tuple[Path, Tensor]]:
+        """The sources and the mask of an edit, and the reference pictures, with their files."""
+        if self.material is not None:
+            yield from ((self.folder / _source(k), picture) for k, picture in enumerate(self.material.pictures))
+            if self.material.mask is not None:
+                yield self.folder / MASK, self.material.mask[None].to(torch.uint8) * 255
+        if isinstance(self.reference, Reference):
+            yield from ((self.folder / _reference(k), picture) for k, picture in enumerate(self.reference.pictures))
+
+    def _write_manifest(self) -> None:
+        """The manifest, whose pictures are the asks of its request, each with its file unless one file has all."""
         manifest = json.loads(self.manifest.to_json())
         pictures = [
-            ({"file": self.path(k).name} if listed else {}) | _entry(ask, self.names or ())
+            ({"file": self.path(k).name} if self.npz is None else {}) | _entry(ask, self.names or ())
             for k, ask in enumerate(self.manifest.request.asks)
         ]
         del manifest["request"]["asks"]
         whole: dict[str, Any] = {"manifest": manifest, "pictures": pictures}
         if self.material is not None:
             whole["sources"] = [{"file": _source(k), "from": name} for k, name in enumerate(self.material.names)]
-        if isinstance(self.reference, Reference):
-            for number, picture in enumerate(self.reference.pictures):
-                save_png(self.folder / _reference(number), picture)
         write_text(self.folder / MANIFEST, json.dumps(whole, indent=1) + "\n")
 
 
@@ -238,13 +257,6 @@ def read_reference(manifest: str | Path, known: Guided) -> Reference:
     return reference
 
 
-def _write_material(folder: Path, material: Material) -> None:
-    for number, picture in enumerate(material.pictures):
-        save_png(folder / _source(number), picture)
-    if material.mask is not None:
-        save_png(folder / MASK, material.mask[None].to(torch.uint8) * 255)
-
-
 def _reference(number: int | str) -> str:
     """File of a reference picture."""
     return f"reference-{number:0>5}.png"
@@ -255,7 +267,7 @@ def _source(number: int) -> str:
     return f"source-{number:05d}.png"
 
 
-def _beside(made: Tensor, request: EditRequest, material: Material) -> tuple[Tensor, int]:
+def _compared(made: Tensor, request: EditRequest, material: Material) -> tuple[Tensor, int]:
     """Results uint8 [N, C, H, W] beside their sources, and the number of columns for them."""
     if request.asks[0].source is None:  # a path from one end to the other
         return torch.cat([material.pictures[:1], made, material.pictures[1:]]), len(made) + len(material.pictures)

@@ -318,9 +318,13 @@ class Generator(abc.ABC):
 
         Raises Problem, before the first frame, if the judge is unsuitable.
         """
+        return surest(frames, asked, best_of, self.check_judge(guide, asked, best_of), self.device)
+
+    def check_judge(self, guide: Guide | None, asked: Request, best_of: int) -> Critic:
+        """The judge, checked. Raises Problem if unsuitable."""
         critic = check_judge(guide, asked, best_of)
         self.agree(critic, "clean")
-        return surest(frames, asked, best_of, critic, self.device)
+        return critic
 
 
 def _first_seed(seed: int | torch.Generator) -> int:

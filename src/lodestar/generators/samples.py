@@ -63,7 +63,7 @@ class Samples:
         """
         manifest, reference = Manifest.of(self.request, self.origin), self.origin.guides.get(REFERENCE)
         album = Album(folder, manifest, self.origin.names, self.material, reference)
-        album.write(0, self.images)
+        album.write(range(len(self.images)), self.images)
         album.finish()
         return album.folder
 

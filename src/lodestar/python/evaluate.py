@@ -29,6 +29,7 @@ from lodestar.generators.guide import Guides, check_given
 from lodestar.generators.request import Asked, Settings, settings
 from lodestar.generators.samples import Samples
 from lodestar.training.names import RUN
+from lodestar.world import here
 
 COUNT = 5_000
 """Default number of pictures to sample."""
@@ -80,7 +81,8 @@ def evaluate(
         refuse_idle({"count": count is not None, "seeds": seeds > 1, "seed": seed, **settled(asked)})
     if out is not None:
         check_writable(Path(out) / REPORT)
-    how_measured = run.Measurement(metrics=chosen, batch_size=batch_size, repeats=seeds, out=None if out is None else Path(out))
+    neighbours = None if out is None or here().rank > 0 else Path(out)
+    how_measured = run.Measurement(metrics=chosen, batch_size=batch_size, repeats=seeds, out=neighbours)
     check_compared(how_measured, reference, extractor)
     device = None if model is None else model.device
     measured_with = choose_extractor(extractor, reference, device) if how_measured.features else None
@@ -91,7 +93,7 @@ def evaluate(
         how_measured, otherwise = captioned(how_measured, captions, model, count, guides)
         source = compared_with(reference, model, measured_with, how_measured, otherwise)
         report = run.evaluate(model, source, measured_with, asked, count=count, seed=seed, guides=guides, run=how_measured)
-    if out is not None:
+    if out is not None and here().rank == 0:
         write_text(Path(out) / REPORT, report.to_json() + "\n")
     return report
 

@@ -10,6 +10,7 @@ from lodestar import checkpoint
 from lodestar.config import Problem, decode
 from lodestar.files import is_temporary, regular, write_text
 from lodestar.models.first import upgraded
+from lodestar.tasks import TrainDenoiser
 from lodestar.training.names import BOARD, LOCK, LOG, RUN, STATE
 from lodestar.training.run import Run
 
@@ -32,6 +33,14 @@ def check_folder(folder: Path, run: Run) -> None:
             raise Problem(f"{folder} holds another run ({difference}): choose another --out, or give the same settings")
     elif folder.exists() and (not folder.is_dir() or not all(map(_is_ours, folder.iterdir()))):
         raise Problem(f"{folder} exists and holds no run: choose another --out")
+
+
+def check_shares(run: Run, processes: int) -> None:
+    """Raise Problem if so many processes cannot share the batches of a run."""
+    if run.train.batch_size < processes:
+        raise Problem(f"batch size {run.train.batch_size} for {processes} processes: each needs a picture, at least {processes}")
+    if processes > 1 and isinstance(run.task, TrainDenoiser) and run.task.pairing != "independent":
+        raise Problem(f"task.pairing is {run.task.pairing!r}, of the whole batch: give one process, or 'independent'")
 
 
 def claim(folder: Path, run: Run) -> None:

@@ -11,11 +11,12 @@ from typing import Any, Self
 class Interrupt:
     """A block in which a first Ctrl-C or SIGTERM only sets `asked`, so no step is left half-done; a second one acts.
 
+    A patient block takes any number of them: a launcher passes on what the terminal has sent to all of its processes already.
     Has no effect where signals cannot be received (outside the main thread) or are ignored (in the background).
     """
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, patient: bool = False) -> None:
+        self.asked, self.patient = False, patient
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -30,7 +31,8 @@ class Interrupt:
 
     def _ask(self, _number: int, _frame: FrameType | None) -> None:
         self.asked = True
-        self._release()
+        if not self.patient:
+            self._release()
 
     def _release(self) -> None:
         for number, before in self._before.items():

@@ -74,6 +74,22 @@ class Log:
             write_text(self.path, "".join(line + "\n" for line in kept))
 
 
+class Unwritten(Log):
+    """The log of a process that leaves writing to the first."""
+
+    def __init__(self) -> None:
+        return
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        return
+
+    def write(self, images_seen: int, **more: float) -> dict[str, float]:
+        return {}
+
+    def close(self) -> None:
+        return
+
+
 def _images(line: str) -> float:
     try:
         return float(from_json(line)["images"])

@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
+from lodestar import __version__
 from lodestar.config import Problem
 from lodestar.data import DataFacts, Shuffled, Source, sequential
 from lodestar.files import check_writable, lock
@@ -23,15 +24,16 @@ from lodestar.progress import Foretold, progress
 from lodestar.tasks import Learner
 from lodestar.training.coding import coded
 from lodestar.training.embedding import joined
-from lodestar.training.folder import check_folder, claim, last_good, nothing_left
+from lodestar.training.folder import check_folder, check_shares, claim, last_good, nothing_left
 from lodestar.training.inputs import Given, captions_of, classes, open_data
 from lodestar.training.interrupt import Interrupt
-from lodestar.training.log import Log
+from lodestar.training.log import Log, Unwritten
 from lodestar.training.names import BOARD, LOCK, LOG, MODEL, STATE
 from lodestar.training.run import Run
 from lodestar.training.start import start
 from lodestar.training.state import TrainState
 from lodestar.training.step import Step
+from lodestar.world import World, here
 
 
 def train(
@@ -49,31 +51,18 @@ def train(
     following: number of runs of this length to come, which the forecast includes. given: pictures given as Python objects, in the
     place of those named by the run.
     """
-    folder, console = Path(folder), console or Console(stderr=True)
-    if not folder.exists():
-        check_writable(folder / STATE)
-    source, held_out = open_data(run, given)
-    run = given.named(run, source, held_out)
-    run, source, held_out = joined(run, source, held_out, device)
-    transforms = run.data.transforms
-    size = transforms.applied_size(source.size)
-    texts = partial(captions_of, source) if source.captioned else None
-    facts = DataFacts(
-        source.channels, size, source.names, source.captioned, texts, source.styles, source.instead.get("embedding"), source
-    )
-    run = run.replace(task=run.task.resolve(facts))
-    check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
-    source, held_out = coded(run, source, held_out, device)
-    with lock(folder / LOCK, f"another process is training in {folder}"), nothing_left(folder):
-        state = start(run, folder, device, console, facts)
-        state.check(folder)
+    world = here()
+    folder, console = Path(folder), Console(quiet=True) if world.rank else console or Console(stderr=True)
+    with contextlib.ExitStack() as held:
+        with world.in_turn():  # the first process claims the folder, and the others find what it is to hold
+            run, state, source, held_out = _begin(run, folder, given, device, console, world, held)
         counters, config = state.counters, run.train
-        if counters.images_seen < config.images:  # data that cannot be read are known by the first batch, or late
-            next(Shuffled(source, config.batch_at, transforms, workers=0).batches(config.seed, counters.images_seen))
-        claim(folder, run)  # after all that can be refused: a folder is a run's once it has begun
+        world.agree({"lodestar": __version__, "torch": torch.__version__, "images seen": counters.images_seen})
+        world.follow(list(state.tensors().values()))
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
-            Loop(run, state, folder, console, following)(source, held_out)
+            Loop(run, state, folder, console, following, world)(source, held_out)
+        world.any(False)  # the last checkpoint is there for all
     for count, what in (
         (len(source.bad), "pictures that could not be read"),
         (counters.skipped, "steps whose loss or gradient was not finite"),
@@ -85,21 +74,65 @@ def train(
     return folder / MODEL
 
 
+def _begin(
+    run: Run, folder: Path, given: Given, device: str | None, console: Console, world: World, held: contextlib.ExitStack
+) -> tuple[Run, TrainState, Source, Source | None]:
+    """The whole run, its state, and its data; in `held` the folder belongs to the first process. Raises Problem."""
+    first = world.rank == 0
+    if first and not folder.exists():
+        check_writable(folder / STATE)
+    source, held_out = open_data(run, given)
+    run = given.named(run, source, held_out)
+    run, source, held_out = joined(run, source, held_out, device)
+    transforms, config = run.data.transforms, run.train
+    size = transforms.applied_size(source.size)
+    texts = partial(captions_of, source) if source.captioned else None
+    facts = DataFacts(
+        source.channels, size, source.names, source.captioned, texts, source.styles, source.instead.get("embedding"), source
+    )
+    run = run.replace(task=run.task.resolve(facts))
+    check_shares(run, world.size)
+    check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
+    source, held_out = coded(run, source, held_out, device)
+    if first:
+        held.enter_context(lock(folder / LOCK, f"another process is training in {folder}"))
+        held.enter_context(nothing_left(folder))
+    state = start(run, folder, device, console, facts)
+    state.check(folder)
+    seen = state.counters.images_seen
+    if seen < config.images:  # data that cannot be read are known by the first batch, or late
+        next(Shuffled(source, config.batch_at, transforms, workers=0).batches(config.seed, seen, world.rank, world.size))
+    if first:
+        claim(folder, run)  # after all that can be refused: a folder is a run's once it has begun
+    return run, state, source, held_out
+
+
 class Loop:
     """Steps from the state's images seen to the run's, with all that is told and saved on the way."""
 
-    def __init__(self, run: Run, state: TrainState, folder: Path, console: Console, following: int = 0) -> None:
-        self.run, self.state, self.folder, self.console = run, state, folder, console
-        self.step, self.log = Step(run, state), Log(folder, state.counters.images_seen)
+    def __init__(
+        self,
+        run: Run,
+        state: TrainState,
+        folder: Path,
+        console: Console,
+        following: int = 0,
+        world: World = World(),  # noqa: B008 (it has no state)
+    ) -> None:
+        self.run, self.state, self.folder, self.console, self.world = run, state, folder, console, world
+        self.step = Step(run, state, world)
+        self.log = Log(folder, state.counters.images_seen) if world.rank == 0 else Unwritten()
         self.foretold = Foretold(console, run.train.images, following, "previews and validation")
         self.losses, self.bad_steps = "", 0
 
     def __call__(self, source: Source, held_out: Source | None) -> None:
         """Train. Raises Problem, and KeyboardInterrupt once an interrupted run is saved."""
         counters, config, data = self.state.counters, self.run.train, self.run.data
-        stream = Shuffled(source, config.batch_at, data.transforms, data.workers).batches(config.seed, counters.images_seen)
+        stream = Shuffled(source, config.batch_at, data.transforms, data.workers).batches(
+            config.seed, counters.images_seen, self.world.rank, self.world.size
+        )
         bar = progress(str(self.folder), config.images, done=counters.images_seen, console=self.console, transient=False)
-        with contextlib.closing(self.log), contextlib.closing(stream), Interrupt() as interrupt, bar as tick:
+        with contextlib.closing(self.log), contextlib.closing(stream), Interrupt(self.world.size > 1) as interrupt, bar as tick:
             while counters.images_seen < config.images:
                 before, began = counters.images_seen, time.perf_counter()
                 self.log.add(self.step(next(stream)))
@@ -108,18 +141,18 @@ class Loop:
                 tick(counters.images_seen, f"{(counters.images_seen - before) / elapsed:.0f} images/s {self.losses}")
                 self._check()
                 self.foretold(counters.images_seen)
-                last = counters.images_seen >= config.images
+                asked, last = self.world.any(interrupt.asked), counters.images_seen >= config.images
                 showing = last or passed(config.preview_every, before, counters.images_seen)
-                saving = showing or interrupt.asked or passed(config.save_every, before, counters.images_seen)
+                saving = showing or asked or passed(config.save_every, before, counters.images_seen)
                 # What is logged is the mean since the last line; one ends at every checkpoint: nothing resumes half a line.
                 if saving or passed(config.log_every, before, counters.images_seen):
                     self._write()
-                if saving:
+                if saving and self.world.rank == 0:
                     self.state.save(self.folder, self.run)
                 # After it is saved, so that whatever goes wrong in a report costs the report alone.
-                if showing:
+                if showing and self.world.rank == 0:
                     report(self.run, self.state, held_out, self.folder, self.log)
-                if interrupt.asked and saving and not last:
+                if asked and saving and not last:
                     self.console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
                     raise KeyboardInterrupt
 

@@ -17,7 +17,7 @@ from lodestar.tasks import Coupled, OptimizerConfig, Phase, Rng
 from lodestar.training.run import Run
 from lodestar.training.state import TrainState
 from lodestar.training.update import Move, update
-from lodestar.training.world import World
+from lodestar.world import World
 
 T = TypeVar("T")
 
@@ -121,8 +121,18 @@ class Step:
                 (part.total.sum() / size).backward(inputs=only)
                 losses.append(replace(part, total=part.total.detach()))
             graded = self._joined(losses)
-        self.world.sum([parameter.grad for parameter in phase.parameters if parameter.grad is not None])
+        self.world.sum(self._gradients(phase))
         return graded
+
+    def _gradients(self, phase: Phase) -> list[Tensor]:
+        """This process's gradients, with zeros for parameters that have one on other processes alone."""
+        if self.world.size > 1:
+            there = torch.tensor([float(each.grad is not None) for each in phase.parameters])
+            self.world.sum([there])
+            for parameter, anywhere in zip(phase.parameters, there.tolist(), strict=True):
+                if anywhere and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        return [parameter.grad for parameter in phase.parameters if parameter.grad is not None]
 
     def _coupled(
         self, loss: Coupled, encode: Callable[[slice], Tensor], parts: Sequence[slice], only: list[torch.nn.Parameter] | None

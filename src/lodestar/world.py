@@ -1,0 +1,181 @@
+"""The processes of a run, as torchrun starts them: each computes a share of every batch, and all take the same step."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import os
+import re
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
+from itertools import groupby
+
+import torch
+from torch import Tensor
+
+from lodestar.config import Note, Problem
+from lodestar.data.batch import share
+
+TIMEOUT = timedelta(hours=1)
+"""Longest wait for the answer of another process. A dead process ends the run at once."""
+_BUCKET = 2**25
+"""Number of values that are sent at once."""
+
+
+class World:
+    """A process of a run, with its communication. This class is for a single process; several override it."""
+
+    rank: int = 0
+    """Index of the process."""
+    size: int = 1
+    """Number of processes."""
+
+    def share(self, count: int) -> slice:
+        """The rows of a batch of `count` that belong to this process."""
+        return share(count, self.rank, self.size)
+
+    def rows(self, count: int) -> range:
+        """The numbers of this process's share of `count` pictures. Raises Problem if there are fewer than processes."""
+        if count < self.size:
+            raise Problem(f"{count} pictures for {self.size} processes: each needs one, start fewer")
+        return range(count)[self.share(count)]
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its sum over the processes."""
+        return
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The tensors [n, ...] of all processes, concatenated by rank, in the order of the batch."""
+        return tensor
+
+    def any(self, flag: bool) -> bool:
+        """True on all processes if the flag is true on one."""
+        return flag
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        """A block that the first process finishes before the others begin; an error in one of them ends all, and is told once."""
+        yield
+
+    def agree(self, facts: Mapping[str, object]) -> None:
+        """Raise Problem unless these facts are the same on all processes."""
+        return
+
+    def follow(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by the first process's."""
+        return
+
+
+class Processes(World):
+    """A process of several, started by torchrun."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def sum(self, tensors: Sequence[Tensor]) -> None:
+        for bucket in _buckets(tensors):
+            flat = torch.cat([each.detach().reshape(-1) for each in bucket])
+            with _reached():
+                torch.distributed.all_reduce(flat)
+            for each, total in zip(bucket, flat.split([each.numel() for each in bucket]), strict=True):
+                each.detach().copy_(total.view_as(each))
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        if tensor.dtype == torch.bool:
+            return self.gather(tensor.byte()).bool()
+        (lengths,) = self._all(torch.tensor([[len(tensor)]], device=tensor.device)).T.tolist()
+        padded = tensor.new_zeros((max(lengths), *tensor.shape[1:]))
+        padded[: len(tensor)] = tensor.detach()
+        parts = self._all(padded).split(max(lengths))
+        return torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+
+    def any(self, flag: bool) -> bool:
+        flags = torch.tensor([float(flag)])
+        self.sum([flags])
+        return bool(flags.item())
+
+    @contextlib.contextmanager
+    def in_turn(self) -> Iterator[None]:
+        if self.rank > 0:
+            self._go_on()
+        try:
+            yield
+        except BaseException:
+            self.any(True)
+            raise
+        self._go_on()
+        if self.rank == 0:
+            self._go_on()
+
+    def agree(self, facts: Mapping[str, object]) -> None:
+        told: list[Mapping[str, object]] = [{}] * self.size
+        with _reached():
+            torch.distributed.all_gather_object(told, {name: str(value) for name, value in facts.items()})
+        for rank, theirs in enumerate(told):
+            for name, value in theirs.items():
+                if value != told[0][name]:
+                    raise Problem(
+                        f"process {rank} has {name} {value}, and process 0 has {told[0][name]}: they have to be the same"
+                    )
+
+    def follow(self, tensors: Sequence[Tensor]) -> None:
+        if self.rank > 0:
+            for each in tensors:
+                each.detach().zero_()
+        self.sum(tensors)
+
+    def _go_on(self) -> None:
+        """End this process quietly if the one whose turn it was has failed, and has said why."""
+        if self.any(False):
+            raise SystemExit(2)
+
+    def _all(self, tensor: Tensor) -> Tensor:
+        """Tensors [n, ...] of equal length of all processes, concatenated."""
+        parts = [torch.empty_like(tensor) for _ in range(self.size)]
+        with _reached():
+            torch.distributed.all_gather(parts, tensor)
+        return torch.cat(parts)
+
+
+def here() -> World:
+    """The world of this process, as torchrun, or another launcher with the same variables, describes it."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
+        return World()
+    import torch.distributed
+
+    if not torch.distributed.is_initialized():
+        local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+        if devices:
+            torch.cuda.set_device(local % devices)
+        # NCCL wants a GPU for each process.
+        alone = devices >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        with _reached():
+            torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if devices and alone else "gloo", timeout=TIMEOUT)
+        atexit.register(torch.distributed.destroy_process_group)
+        if torch.distributed.get_rank() > 0:
+            warnings.simplefilter("ignore", Note)
+    return Processes()
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """The tensors in groups of one device and type, and of not many more values than are sent at once."""
+    for _, alike in groupby(tensors, lambda each: (each.device, each.dtype)):
+        bucket: list[Tensor] = []
+        for each in alike:
+            bucket.append(each)
+            if sum(map(Tensor.numel, bucket)) >= _BUCKET:
+                yield bucket
+                bucket = []
+        if bucket:
+            yield bucket
+
+
+@contextlib.contextmanager
+def _reached() -> Iterator[None]:
+    """A context of communication: a process that cannot be reached is a Problem."""
+    try:
+        yield
+    except RuntimeError as error:
+        why = re.sub(r"\[[^]]*]", "", str(error)).strip().partition(".")[0].strip()
+        raise Problem(f"another process of this run has ended, or cannot be reached ({why}): the same command goes on") from error

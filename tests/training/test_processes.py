@@ -1,0 +1,122 @@
+"""Runs over processes: torchrun's commands, of which every number of processes gives the run of one, up to rounding."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from lodestar.config import Problem
+from lodestar.core.draws import LossSecondMoment
+from lodestar.core.schedule import Cosine
+from lodestar.data import Batch
+from lodestar.tasks import OptimizerConfig
+from lodestar.training.names import STATE
+from lodestar.training.run import Run
+from lodestar.training.step import Step
+
+from .runs import denoising, logged, saved
+
+LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
+ENVIRONMENT = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+
+
+def learning(pictures: str, images: int = 98) -> Run:
+    """A run whose levels follow its losses, with dropout, dropped labels, and weights that move."""
+    run = denoising(pictures, images=images, optimizer=OptimizerConfig(rate=1e-3, clip=0.5), batch_size=7, preview_every=images)
+    model = run.task.model.replace(schedule=Cosine(timesteps=4), steps="4")  # type: ignore[union-attr]
+    return run.replace(task=run.task.replace(model=model, levels=LossSecondMoment(history=2)))
+
+
+def command(pictures: str, folder: Path, images: int, processes: int) -> list[str]:
+    """The command that trains a run on so many processes; on one without a launcher."""
+    launch = [*LAUNCH, str(processes)] if processes > 1 else [sys.executable]
+    return [*launch, "-m", "tests.training.test_processes", pictures, str(folder), str(images)]
+
+
+def trained(pictures: str, folder: Path, *stages: tuple[int, int]) -> Path:
+    """The folder of a run that was trained to so many images on so many processes, one stage after the other."""
+    for images, processes in stages:
+        done = subprocess.run(command(pictures, folder, images, processes), env=ENVIRONMENT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.count("to images seen") <= 1
+        assert done.stderr.count(f"done: {images} images seen") == 1, "the first process alone tells"
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alone(pictures: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return trained(pictures, tmp_path_factory.mktemp("alone"), (98, 1))
+
+
+def assert_close(a: Path, b: Path) -> None:
+    """Two folders hold the same run, up to the rounding of sums in another order."""
+    (counters, tensors), (theirs, others) = saved(a), saved(b)
+    assert counters == theirs and tensors.keys() == others.keys()
+    for name, tensor in tensors.items():
+        torch.testing.assert_close(others[name], tensor, rtol=1e-3, atol=1e-5, msg=lambda told, name=name: f"{name}: {told}")
+
+
+def test_two_processes_train_as_one(pictures: str, alone: Path, tmp_path: Path) -> None:
+    assert_close(alone, trained(pictures, tmp_path / "run", (98, 2)))
+    for line, other in zip(logged(alone), logged(tmp_path / "run"), strict=True):
+        assert line == pytest.approx(other, rel=1e-3)
+
+
+def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_any_number(
+    pictures: str, alone: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    running = subprocess.Popen(
+        [*command(pictures, folder, 98, 2), "slowly"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        while not (folder / STATE).exists():
+            assert running.poll() is None
+            time.sleep(0.1)
+        _, second = sorted(map(int, (folder / "processes").read_text().split()))
+        os.kill(second, signal.SIGKILL)
+        _, told = running.communicate(timeout=60)
+    finally:
+        if running.poll() is None:
+            os.killpg(running.pid, signal.SIGKILL)
+    assert running.returncode != 0
+    assert len(re.findall("another process of this run has ended", told)) == 1, told
+    assert_close(alone, trained(pictures, folder, (70, 1), (98, 2)))
+
+
+def test_what_one_process_refuses_is_told_once(pictures: str, tmp_path: Path) -> None:
+    arguments = ("-m", "lodestar", "train", "digits", "--out", str(tmp_path / "run"), "--batch-size", "1")
+    done = subprocess.run([*LAUNCH, "2", *arguments], env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode != 0 and not (tmp_path / "run").exists()
+    assert done.stderr.count("lodestar: batch size 1 for 2 processes: each needs a picture, at least 2") == 1, done.stderr
+
+
+if __name__ == "__main__":
+    from lodestar.tasks.denoise import DenoiseLearner
+    from lodestar.training.loop import train
+
+    torch.set_num_threads(1)
+    DenoiseLearner.preview = lambda _: None  # type: ignore[method-assign, assignment, return-value]
+    if "slowly" in sys.argv:
+        step = Step.__call__
+
+        def slowly(self: Step, batch: Batch) -> dict[str, torch.Tensor]:
+            if (folder := Path(sys.argv[2])).exists() and self.state.counters.images_seen == 0:
+                with open(folder / "processes", "a", encoding="utf-8") as file:
+                    file.write(f"{os.getpid()}\n")
+            time.sleep(0.2)
+            return step(self, batch)
+
+        Step.__call__ = slowly  # type: ignore[method-assign]
+    try:
+        train(learning(sys.argv[1], int(sys.argv[3])), sys.argv[2])
+    except Problem as problem:
+        sys.exit(str(problem))
