@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lodestar.cli import (
+    compare,
     convert,
     data,
     demo,
@@ -56,6 +57,7 @@ _COMMANDS = (
     evaluate.evaluate,
     evaluate.stats,
     evaluate.sweep,
+    compare.compare,
     plan.plan,
     reproduce.reproduce,
     convert.convert,

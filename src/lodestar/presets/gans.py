@@ -62,7 +62,7 @@ def gan(data: str) -> Run:
 def ddgan(data: str) -> Run:
     """A denoising diffusion GAN of four steps.
 
-    Three steps of the discriminator for one of the generator: against a generator that moves as often, it ends blind.
+    The discriminator takes three steps for each of the generator's; with as many steps, the discriminator ends blind.
     """
     made, small = gan(data), data == "digits"
     network = UNetConfig(

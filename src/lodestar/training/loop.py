@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +15,7 @@ from rich.console import Console
 from rich.text import Text
 
 from lodestar.config import Problem
-from lodestar.data import DataFacts, Shuffled, Source, sequential
+from lodestar.data import Shuffled, Source, sequential
 from lodestar.files import check_writable, lock
 from lodestar.images import save_grid
 from lodestar.progress import Foretold, progress
@@ -24,7 +23,7 @@ from lodestar.tasks import Learner
 from lodestar.training.coding import coded
 from lodestar.training.embedding import joined
 from lodestar.training.folder import check_folder, claim, last_good, nothing_left
-from lodestar.training.inputs import Given, captions_of, classes, open_data
+from lodestar.training.inputs import Given, classes, facts_of, open_data
 from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log
 from lodestar.training.names import BOARD, LOCK, LOG, MODEL, STATE
@@ -55,12 +54,7 @@ def train(
     source, held_out = open_data(run, given)
     run = given.named(run, source, held_out)
     run, source, held_out = joined(run, source, held_out, device)
-    transforms = run.data.transforms
-    size = transforms.applied_size(source.size)
-    texts = partial(captions_of, source) if source.captioned else None
-    facts = DataFacts(
-        source.channels, size, source.names, source.captioned, texts, source.styles, source.instead.get("embedding"), source
-    )
+    facts = facts_of(run, source)
     run = run.replace(task=run.task.resolve(facts))
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
     source, held_out = coded(run, source, held_out, device)
@@ -69,7 +63,7 @@ def train(
         state.check(folder)
         counters, config = state.counters, run.train
         if counters.images_seen < config.images:  # data that cannot be read are known by the first batch, or late
-            next(Shuffled(source, config.batch_at, transforms, workers=0).batches(config.seed, counters.images_seen))
+            next(Shuffled(source, config.batch_at, run.data.transforms, workers=0).batches(config.seed, counters.images_seen))
         claim(folder, run)  # after all that can be refused: a folder is a run's once it has begun
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
