@@ -4,19 +4,21 @@
 
 The card goes into the file's provenance, where ``lodestar info cifar10`` shows it. What belongs to the model is named with
 ``--part classifier=cifar10_classifier``, or a file below the weights' folder, and stands in its bundle; bundles that name the
-model are written anew.
+model are written anew. ``python scripts/embed.py --digits`` prints the commands for models of digits of every kind.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 import torch
 
 from lodestar import bundle, checkpoint, library
 from lodestar.config import decode
+from lodestar.presets.embedded import commands
 from lodestar.training.names import RUN
 from lodestar.training.run import Run
 
@@ -26,6 +28,9 @@ LIMIT, WHOLE = 16 * 2**20, 48_000_000
 
 def main() -> None:
     """Read a run, write the embedded model."""
+    if sys.argv[1:] == ["--digits"]:
+        print("\n".join(commands()))
+        return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("name")

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from lodestar.guidance import APG, CFG, PAG, SAG, Autoguidance, CFGpp, Clamp, Classifier, Interval, Threshold
     from lodestar.library import from_pretrained, load, push_to_hub
     from lodestar.python import edit, save
+    from lodestar.python.compare import compare
     from lodestar.python.convert import convert
     from lodestar.python.evaluate import bpd, evaluate
     from lodestar.python.plan import plan
@@ -53,7 +54,7 @@ _HOME = {
     **dict.fromkeys(("from_pretrained", "load", "push_to_hub"), "lodestar.library"),
     **dict.fromkeys(("edit", "save"), "lodestar.python"),
     **dict.fromkeys(("bpd", "evaluate"), "lodestar.python.evaluate"),
-    **{name: f"lodestar.python.{name}" for name in ("convert", "plan", "quantize", "sweep", "train")},
+    **{name: f"lodestar.python.{name}" for name in ("compare", "convert", "plan", "quantize", "sweep", "train")},
     **dict.fromkeys(("Note", "Problem"), "lodestar.config"),
     **dict.fromkeys(
         ("APG", "CFG", "PAG", "SAG", "Autoguidance", "CFGpp", "Clamp", "Classifier", "Interval", "Threshold"), "lodestar.guidance"
@@ -78,7 +79,7 @@ __all__ = [
     "APG", "CFG", "DDIM", "LMS", "PAG", "PLMS", "SAG", "Ancestral", "Autoguidance", "CFGpp", "Cascade", "Clamp", "Classifier",
     "Consistency", "DPMAdaptive", "DPMpp", "DPMppSDE", "DPMppSingle", "EDMHeun", "Euler", "EulerAncestral", "Heun", "Inpaint",
     "Interpolate", "Interval", "Invert", "Note", "PredictorCorrector", "Problem", "SDEdit", "Stage", "Threshold", "UniPC",
-    "Upsample", "bpd", "bundle", "convert", "data", "edit", "edits", "evaluate", "from_pretrained", "guidance", "load",
+    "Upsample", "bpd", "bundle", "compare", "convert", "data", "edit", "edits", "evaluate", "from_pretrained", "guidance", "load",
     "metrics", "nets", "plan", "push_to_hub", "quantize", "samplers", "save", "shapes", "sweep", "train",
 ]  # fmt: skip
 

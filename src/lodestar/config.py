@@ -223,21 +223,27 @@ def decode(kind: Any, value: Any, where: str = "") -> Any:
 def edit(config: C, overrides: Iterable[str | Mapping[str, Any]]) -> C:
     """`config` with dotted overrides such as ``task.network.width=64`` or ``schedule={"kind":"cosine"}`` applied.
 
-    The value of a text is read as JSON where it is JSON, and as text otherwise. A mapping has values by their paths, which may be
-    configurations: ``{"train.optimizer.rate": 3e-4, "task.levels": LogNormal()}``. Raises Problem for a path that does not exist.
+    A number in a path is a place in a list. A text's value is read as JSON where it is JSON, and as text otherwise. A mapping has
+    values by their paths, which may be configurations: ``{"train.optimizer.rate": 3e-4, "task.levels": LogNormal()}``. Raises
+    Problem for a path that does not exist.
     """
     data = json.loads(config.to_json())
     for path, value in itertools.chain.from_iterable(map(_assignments, overrides)):
         *parents, last = path.split(".")
         node: Any = data
         for depth, name in enumerate(parents):
-            if not isinstance(node, dict) or name not in node:
+            if name not in _fields(node):
                 raise _no_field(".".join(parents[: depth + 1]), node)
-            node = node[name]
-        if not isinstance(node, dict) or last not in node:
+            node = _fields(node)[name]
+        if last not in _fields(node):
             raise _no_field(path, node)
-        node[last] = value
+        node[int(last) if isinstance(node, list) else last] = value
     return decode(type(config), data)
+
+
+def _fields(node: Any) -> dict[str, Any]:
+    """Values by the names of their fields; in a list by their numbers."""
+    return node if isinstance(node, dict) else {str(k): each for k, each in enumerate(node)} if isinstance(node, list) else {}
 
 
 def _assignments(override: str | Mapping[str, Any]) -> Iterable[tuple[str, Any]]:
@@ -402,7 +408,7 @@ def _data(path: str, value: Any) -> Any:
 
 
 def _no_field(path: str, node: Any) -> Problem:
-    allowed = list(node) if isinstance(node, dict) else []
+    allowed = list(_fields(node))
     choices = f"choose from {', '.join(allowed)}" if allowed else "there are no fields below it"
     return Problem(f"no field {path!r}: {choices}{nearest(path.rsplit('.', 1)[-1], allowed)}")
 

@@ -56,13 +56,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_images_a_second_are_those_of_the_fastest_whole_batch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    # Before the run and its first batch, after each of two whole batches, and after the run; a shorter last batch has no time.
-    clock = iter([0.0, 0.0, 4.0, 5.0, 9.0])
+    # Before the run and its first batch; around the features of each of two whole batches and after it; around those of a shorter
+    # last batch, which has no time; after the run.
+    clock = iter([0.0, 0.0, 3.0, 3.5, 4.0, 4.25, 4.75, 5.0, 6.0, 7.0, 9.0])
     monkeypatch.setattr("lodestar.evaluation.run.time", SimpleNamespace(perf_counter=clock.__next__))
     report = evaluate(
         tiny.diffusion(), tiny.reference(), tiny.extractor(), count=20, run=Measurement(batch_size=8, cache=tmp_path)
     )
-    assert (report.seconds, report.images_per_second) == (9.0, 8.0)
+    assert (report.seconds, report.images_per_second, report.drawn_per_second) == (9.0, 8.0, 16.0)
 
 
 def test_a_report_has_every_number_and_what_it_depends_on(tmp_path: Path) -> None:

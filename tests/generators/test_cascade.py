@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import lodestar
 from lodestar.cli import app, then
-from lodestar.cli.options import Sampling, known_roles
+from lodestar.cli.options import Sampling
 from lodestar.conditions import LabelCondition, LowRes
 from lodestar.config import Problem
 from lodestar.core.noise import derived
@@ -21,6 +21,7 @@ from lodestar.denoiser import DenoiserConfig
 from lodestar.generators.album import Manifest
 from lodestar.generators.cascade import Cascade, Stage
 from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.guide import known_roles
 from lodestar.generators.request import Frame, Settings, request, settings
 from lodestar.guidance import KINDS as GUIDANCE
 from lodestar.library import load_origin

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lodestar.cli import (
+    compare,
     convert,
     data,
     demo,
@@ -57,6 +58,7 @@ _COMMANDS = (
     evaluate.evaluate,
     evaluate.stats,
     evaluate.sweep,
+    compare.compare,
     plan.plan,
     reproduce.reproduce,
     convert.convert,

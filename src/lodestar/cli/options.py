@@ -212,16 +212,10 @@ _WORDS = {"weak": "weaker model (smaller or less trained)"}
 def _listed(role: str) -> str:
     """Roles of guides in guidance, and the nearest to another word."""
     from lodestar.config import nearest
+    from lodestar.generators.guide import known_roles
 
     known = known_roles()
     return f"{', '.join(known)}{nearest(role, known)}"
-
-
-def known_roles() -> list[str]:
-    """The roles of guides that guidance asks for."""
-    from lodestar.guidance import KINDS, Guidance
-
-    return sorted({each.role for each in KINDS.members if issubclass(each, Guidance) and each.role is not None})
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -10,18 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import Sampling, Solving, known_roles
-from lodestar.config import Problem, nearest
+from lodestar.cli.options import Sampling, Solving
+from lodestar.config import Problem
 
 if TYPE_CHECKING:
     from lodestar.generators.base import Generator
     from lodestar.generators.cascade import Stage
     from lodestar.generators.request import Asked
-
-_NUMBERS = ("clamp", "temperature", "reuse", "augment")
-"""Settings that are one number or truth value."""
-_LISTED = ("sampler", "guidance")
-"""Settings whose values may have settings of their own after commas."""
+    from lodestar.generators.spelled import Spelled
 
 
 @dataclass(frozen=True)
@@ -57,7 +52,7 @@ class Cascading:
 
     def last(self, model: str) -> str:
         """The name of the last stage's model; `model` is the first's."""
-        return _named_in(model, _split(self.then[-1])[0]) if self.then else model
+        return _named_in(model, _spelled(self.then[-1]).model) if self.then else model
 
 
 def _named_in(first: str, model: str) -> str:
@@ -98,44 +93,20 @@ class Further(Sampling):
 
 def read(text: str, options: Solving) -> Further:
     """A further stage in text: ``MODEL,name=value,…``; device and precision are those of the options. Raises Problem."""
-    from lodestar.config import edit
-    from lodestar.generators.request import Settings
-
-    model, given = _split(text)
-    with _named(model):
-        numbers = edit(Settings(), [f"{name}={values[0]}" for name, values in given.items() if name in _NUMBERS])
-        return Further(
-            model=model, guidance=given.get("guidance"), sampler=_one(given, "sampler"), steps=_one(given, "steps"),
-            guide=[f"{role}={value}" for role in known_roles() for value in given.get(role, ())],
-            clamp=numbers.clamp, temperature=numbers.temperature, reuse=numbers.reuse, augment=numbers.augment,
-            device=options.device, precision=options.precision,
-        )  # fmt: skip
+    found = _spelled(text)
+    numbers = found.numbers
+    return Further(
+        model=found.model, guidance=list(found.guidance) or None, sampler=found.sampler, steps=found.steps,
+        guide=[f"{role}={value}" for role, value in found.guides.items()],
+        clamp=numbers.clamp, temperature=numbers.temperature, reuse=numbers.reuse, augment=numbers.augment,
+        device=options.device, precision=options.precision,
+    )  # fmt: skip
 
 
-def _split(text: str) -> tuple[str, dict[str, list[str]]]:
-    """The model of a stage, and its settings by name. Raises Problem."""
-    model, *parts = re.split(r",(?=\w+=)", text)
-    known = ("steps", *_LISTED, *_NUMBERS, *known_roles())
-    given: dict[str, list[str]] = {}
-    last = ""
-    for part in parts:
-        name, _, value = part.partition("=")
-        if name not in known and last in _LISTED:
-            given[last][-1] += f",{part}"
-            continue
-        if name not in known:
-            raise Problem(f"--then {text}: unknown setting {name!r}: choose from {', '.join(known)}{nearest(name, known)}")
-        if name in given and name != "guidance":
-            raise Problem(f"--then {text}: {name} is given twice")
-        last = name
-        given.setdefault(name, []).append(value)
-    if not model:
-        raise Problem(f"--then {text!r}: write it as MODEL,steps=20,guidance=cfg:3; the model is missing")
-    return model, given
+def _spelled(text: str) -> Spelled:
+    from lodestar.generators.spelled import Spelled
 
-
-def _one(given: dict[str, list[str]], name: str) -> str | None:
-    return given[name][0] if name in given else None
+    return Spelled.read(text, "--then ", ("clamp", "temperature", "reuse", "augment"))
 
 
 @contextmanager

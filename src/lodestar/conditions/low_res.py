@@ -41,6 +41,8 @@ class LowRes(Condition):
     augment: float = Field(default=0.0, ge=0, le=1)
     """Largest noise level of the small picture in training, the noise's standard deviation; the network is told each picture's.
     0: no noise, and no level is told."""
+    tells: Literal["level", "logsnr"] = "level"
+    """Form of the told noise level: itself, or log(α²/σ²), in which small levels differ more (Imagen)."""
     enlarging: Literal["bilinear", "bicubic"] = "bilinear"
     """Enlargement to the size of the output; bicubic is that of a = −0.5 (Karlo's)."""
 
@@ -60,7 +62,7 @@ class LowRes(Condition):
         return channels
 
     def build(self, width: int) -> LowResEncoder:
-        return LowResEncoder(width if self.augment else None)
+        return LowResEncoder(width if self.augment else None, self.tells == "logsnr")
 
     def asked(self, asks: Sequence[Ask]) -> tuple[Tensor, Tensor | None]:
         raise AssertionError("pictures are handed over, not asked for")
@@ -93,14 +95,17 @@ class LowRes(Condition):
 
 _SCALE = 1000.0
 """Times of a level's embedding for levels from 0 to 1, as of chains."""
+_WIDEST = 20.0
+"""Largest log-SNR that is told, and the least is its negative."""
 
 
 class LowResEncoder(Encoder):
     """The small picture as planes, beside x at the network's input; its noise level as an embedding, if there is one."""
 
-    def __init__(self, width: int | None = None) -> None:
-        """width: of the network's embeddings, for pictures with noise."""
+    def __init__(self, width: int | None = None, logsnr: bool = False) -> None:
+        """width: of the network's embeddings, for pictures with noise. logsnr: tell log-SNRs, and not levels."""
         super().__init__()
+        self.logsnr = logsnr
         self.level = None if width is None else TimeEmbedding(max(width // 4, 2), width)
         if self.level is not None:
             # At first, a network that knows no levels is not changed by them.
@@ -110,7 +115,15 @@ class LowResEncoder(Encoder):
         """The signals of small pictures as `LowRes.noised` has them, float32 [B, C, h, w], or [B, C + 1, h, w] with levels."""
         if self.level is None:
             return Signals(planes=given)
-        return Signals(self.level(_SCALE * given[:, -1, 0, 0]), given[:, :-1])
+        level = given[:, -1, 0, 0]
+        return Signals(self.level(_SCALE * (_in_logsnr(level) if self.logsnr else level)), given[:, :-1])
 
     def null(self, count: int) -> Signals:
         raise AssertionError("an upsampler has to have a picture")
+
+
+def _in_logsnr(level: Tensor) -> Tensor:
+    """Levels as their log-SNR, evenly from 0 (clean) to 1 (noise); float32."""
+    variance = level.double().square()
+    logsnr = ((1 - variance).log() - variance.log()).clamp(-_WIDEST, _WIDEST)
+    return (0.5 - logsnr / (2 * _WIDEST)).to(level)

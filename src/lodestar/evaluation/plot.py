@@ -1,4 +1,4 @@
-"""Plots of a sweep: curves over the swept setting, or heat maps of two settings, a panel for each number."""
+"""Plots: curves over a swept setting, heat maps of two settings, and models beside each other; a panel for each number."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from lodestar.extras import need
 from lodestar.files import atomic
@@ -14,11 +14,14 @@ from lodestar.images import load_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 _WIDE = 20
 """Factor between extreme values beyond which an axis is logarithmic."""
 
 _COLUMNS = 2
+_LEGEND = 3
+"""Columns of a figure's legend."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +121,89 @@ def sheet(path: Path, title: str, x: Ticks, y: Ticks, pictures: Sequence[Sequenc
         figure.savefig(file, format="png")
 
 
-def _save(path: Path, title: str, panels: Mapping[str, Callable[[Axes], None]]) -> None:
+@dataclass(frozen=True)
+class Scatter:
+    """Points of two numbers each, by the names of models; an axis of wide range is logarithmic."""
+
+    points: Mapping[str, tuple[float, float]]
+    x: str
+    y: str
+
+
+@dataclass(frozen=True)
+class Bars:
+    """A number of each model, by name."""
+
+    values: Mapping[str, float]
+    wide: bool = False
+    """Take a logarithmic axis for a wide range."""
+
+
+_LONGEST = 28
+"""Characters of a model's name in a picture."""
+_MARKERS = "osD^vP*Xhd<>"
+
+
+def marked(path: Path, title: str, names: Sequence[str], panels: Mapping[str, Scatter | Bars]) -> None:
+    """Draw panels of models as a PNG. A model has one colour and marker in all, which a legend below tells. See `curves`."""
+    need("matplotlib")
+    from matplotlib.lines import Line2D
+
+    looks: Mapping[str, Any] = {
+        name: {"color": f"C{k % 10}", "marker": _MARKERS[k % len(_MARKERS)]} for k, name in enumerate(names)
+    }
+
+    def draw(axes: Axes, panel: Scatter | Bars) -> None:
+        if isinstance(panel, Bars):
+            return _draw_bars(axes, panel, {name: look["color"] for name, look in looks.items()})
+        for name, (x, y) in panel.points.items():
+            axes.plot([x], [y], linestyle="none", markersize=10, alpha=0.75, **looks[name])
+        if _wide([x for x, _ in panel.points.values()]):
+            axes.set_xscale("log")
+        if _wide([y for _, y in panel.points.values()]):
+            axes.set_yscale("log")
+        axes.margins(0.12)
+        axes.set_xlabel(panel.x)
+        axes.set_ylabel(panel.y)
+        axes.grid(alpha=0.3)
+
+    legend = [Line2D([], [], linestyle="none", markersize=8, label=_brief(name), **look) for name, look in looks.items()]
+    _save(path, title, {name: partial(draw, panel=panel) for name, panel in panels.items()}, legend)
+
+
+def _draw_bars(axes: Axes, panel: Bars, colours: Mapping[str, str]) -> None:
+    values = panel.values
+    names = list(values)[::-1]  # the first on top
+    bars = axes.barh(range(len(names)), [values[name] for name in names], color=[colours[name] for name in names])
+    axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
+    axes.set_yticks(range(len(names)), [_brief(name) for name in names], fontsize=8)
+    if panel.wide and _wide(list(values.values())):
+        axes.set_xscale("log")
+        axes.set_xlim(min(values.values()) / 2, max(values.values()) * 4)
+    else:
+        axes.margins(x=0.15)
+    axes.grid(alpha=0.3, axis="x")
+
+
+def _brief(name: str) -> str:
+    """A model's name as it has room; of a long one the end, where settings are."""
+    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
+
+
+def _wide(values: Sequence[float]) -> bool:
+    return bool(values) and min(values) > 0 and max(values) > _WIDE * min(values)
+
+
+def _save(path: Path, title: str, panels: Mapping[str, Callable[[Axes], None]], legend: Sequence[Line2D] = ()) -> None:
     need("matplotlib")
     from matplotlib.figure import Figure
 
     rows = -(-len(panels) // _COLUMNS)
-    figure = Figure(figsize=(9, 1 + 3 * rows), dpi=110, layout="constrained")
+    beneath = -(-len(legend) // _LEGEND)
+    figure = Figure(figsize=(9, 1 + 3 * rows + 0.25 * beneath), dpi=110, layout="constrained")
     figure.suptitle(title, fontsize=10)
+    if legend:
+        figure.legend(handles=legend, loc="outside lower center", ncols=min(len(legend), _LEGEND), fontsize=8)
     for number, (name, draw) in enumerate(panels.items(), start=1):
         axes = figure.add_subplot(rows, _COLUMNS, number)
         axes.set_title(name, fontsize=10)

@@ -93,6 +93,8 @@ class Report(Document):
     """Time of sampling and feature extraction, in seconds."""
     images_per_second: float | None = None
     """Speed of the fastest batch, features included: other work on the machine slows some batches, but hardly all."""
+    drawn_per_second: float | None = None
+    """Speed of the fastest batch, features excluded."""
     runs: tuple[Mapping[str, float], ...] = ()
     """Numbers of each run, if there are several."""
     intervals: Mapping[str, float] | None = None
@@ -113,7 +115,7 @@ class Report(Document):
             numbers.append(("", "shares with 95 % intervals, of so many pictures"))
         if spread:
             numbers.append(("", f"mean and 95 % interval over {len(self.runs)} runs with different seeds"))
-        told = ("numbers", "warnings", "images_per_second", "runs", "intervals", "shares")
+        told = ("numbers", "warnings", "images_per_second", "drawn_per_second", "runs", "intervals", "shares")
         settings = {name: setting for name, setting in asdict(self).items() if name not in told}
         settings |= {f"{role}_digest": known for role, known in (settings.pop("guide_digests") or {}).items()}
         if self.seconds is not None:

@@ -144,14 +144,14 @@ def measure(
         notes += filter(None, (note(extractor, *each) for each in (_shape(model), _of(reference, "reference"))))
     against = run.comparison(reference, extractor, count)
     numbers: list[Marked] = []
-    seconds = fastest = 0.0
+    seconds = fastest = alone = 0.0
     for number, again in enumerate(requests):
         start = time.perf_counter()
         title = run.title if repeats == 1 else f"{run.title}, run {number + 1} of {repeats}"
         this = replace(run, title=title, tick=partial(_tick, run.tick, number * count))
-        made, rate = _sampled(prepared or model.prepare(again.only(*mine), guides), mine, against, marking, this, world)
+        made, rate, drawn = _sampled(prepared or model.prepare(again.only(*mine), guides), mine, against, marking, this, world)
         prepared = None
-        seconds, fastest = seconds + time.perf_counter() - start, max(fastest, rate)
+        seconds, fastest, alone = seconds + time.perf_counter() - start, max(fastest, rate), max(alone, drawn)
         if not numbers:
             ours = made
         numbers.append(_numbers(against, made) | marking.numbers(world))
@@ -168,6 +168,7 @@ def measure(
         captions=run.captions.spec or None if run.captions else None,
         seconds=seconds,
         images_per_second=fastest * world.size,
+        drawn_per_second=alone * world.size,
     )
 
 
@@ -313,27 +314,29 @@ def evaluate_batches(
 
 def _sampled(
     prepared: Prepared, mine: range, against: Comparison | None, marking: Marks, run: Measurement, world: World
-) -> tuple[Statistics | None, float]:
+) -> tuple[Statistics | None, float, float]:
     """Statistics of all pictures of a request, of which these numbers are made here, and marked too; and how many a second the
-    fastest batch made.
+    fastest batch made, with features and without.
 
     A shorter last batch is no measure, and the batches of one that an adaptive sampler takes are counted together.
     """
-    collector, fastest, start = None if against is None else against.collector(world), 0.0, time.perf_counter()
-    whole, made, total = min(run.batch_size, len(mine)), 0, 0
+    collector, fastest, alone = None if against is None else against.collector(world), 0.0, 0.0
+    whole, made, total, start, apart = min(run.batch_size, len(mine)), 0, 0, time.perf_counter(), 0.0
     tick = run.tick or (lambda _: None)
     with progress(run.title, len(mine), console=run.console) as done:
         tick(0)
         for frame in prepared.frames(run.batch_size):
             done(frame.done)
             if frame.final:
-                images = frame.images
+                images, measuring = frame.images, time.perf_counter()
                 if collector is not None and against is not None:
                     collector.add(against.extractor(images))
                 marking.add(mine[frame.first : frame.first + len(images)], images)
+                apart += time.perf_counter() - measuring
                 made, total = made + len(images), total + len(images)
                 tick(total * world.size)
                 if made >= whole:
                     begun, start = start, time.perf_counter()
-                    fastest, made = max(fastest, made / (start - begun)), 0
-    return None if collector is None else collector.statistics(), fastest
+                    fastest, alone = max(fastest, made / (start - begun)), max(alone, made / (start - begun - apart))
+                    made, apart = 0, 0.0
+    return None if collector is None else collector.statistics(), fastest, alone

@@ -16,7 +16,7 @@ from lodestar.config import Problem, checked, nearest, shown
 from lodestar.core.level import Level
 from lodestar.denoiser import Bound
 from lodestar.generators.request import Request
-from lodestar.guidance import REFERENCE, Guidance, LogP, Observed, Sees
+from lodestar.guidance import KINDS, REFERENCE, Guidance, LogP, Observed, Sees
 from lodestar.models.diffusion import DiffusionConfig
 
 R = TypeVar("R", bound=Request)
@@ -125,6 +125,11 @@ Companions = Mapping[str, Callable[[], Guide]]
 def roles(guidance: Iterable[Guidance]) -> set[str]:
     """The roles of guides that this guidance needs."""
     return {role for each in guidance for role in each.roles}
+
+
+def known_roles() -> list[str]:
+    """The roles of guides that guidance asks for."""
+    return sorted({each.role for each in KINDS.members if issubclass(each, Guidance) and each.role is not None})
 
 
 def check_given(given: Guides, guidance: Iterable[Guidance], others: Iterable[str] = ()) -> None:

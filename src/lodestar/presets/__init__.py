@@ -3,7 +3,21 @@
 from collections.abc import Callable
 
 from lodestar.conversion.published import Published
-from lodestar.presets import adm, autoencoders, clip, code_priors, consistency, ddpm, emoji, gans, glide, iddpm, karlo, shapes
+from lodestar.presets import (
+    adm,
+    autoencoders,
+    clip,
+    code_priors,
+    consistency,
+    ddpm,
+    emoji,
+    gans,
+    glide,
+    iddpm,
+    imagen,
+    karlo,
+    shapes,
+)
 from lodestar.presets.cifar10 import cifar10, cifar10_classifier, cifar10_fast, cifar10_features, cifar10_weak
 from lodestar.presets.digits import digits, digits_classifier
 from lodestar.training.run import Run
@@ -19,6 +33,7 @@ RUNS: dict[str, Callable[[], Run]] = {
     **{f"{paper.__name__.rpartition('.')[2]}.{run.__name__}": run for paper in (*_PAPERS, *_SETS) for run in paper.RUNS},
     **autoencoders.RUNS,
     **gans.RUNS,
+    **imagen.RUNS,
     **code_priors.RUNS,
 }
 

@@ -19,7 +19,7 @@ from lodestar.training.run import DataConfig, Run, TrainConfig
 
 NETWORKS: Mapping[str, AutoencoderConfig] = {
     # The digits' latents are 16 numbers, so that they can be drawn one by one; the others' are maps of 8×8.
-    "digits": AutoencoderConfig(in_channels=1, multipliers=(1, 2, 2, 2), latent=16, width=32, blocks=1, norm_groups=8),
+    "digits": AutoencoderConfig(in_channels=1, multipliers=(1, 2, 2, 2), latent=16, width=16, blocks=1, norm_groups=8),
     "cifar10": AutoencoderConfig(in_channels=3, multipliers=(1, 2, 4), latent=8, width=32, blocks=1, norm_groups=8),
     "emoji": AutoencoderConfig(in_channels=3, multipliers=(0.5, 1, 2, 4), latent=8, width=32, blocks=1, norm_groups=8),
 }

@@ -20,14 +20,21 @@ CHANGEABLE = {
 """Settings that may change when a run is gone on with: its length, and what has no part in the weights."""
 
 
+def run_in(folder: Path) -> Run | None:
+    """The run of a folder; None where there is none. Raises Problem."""
+    path = folder / RUN
+    if not path.exists():
+        return None
+    try:
+        return decode(Run, upgraded(regular(path).read_text(encoding="utf-8")))
+    except (Problem, OSError, UnicodeDecodeError):
+        raise Problem(f"{path} cannot be read as a run of this version: choose another --out, or move it away") from None
+
+
 def check_folder(folder: Path, run: Run) -> None:
     """Raise Problem if the folder holds another run, or something that is no run."""
-    path = folder / RUN
-    if path.exists():
-        try:
-            there = decode(Run, upgraded(regular(path).read_text(encoding="utf-8")))
-        except (Problem, OSError, UnicodeDecodeError):
-            raise Problem(f"{path} cannot be read as a run of this version: choose another --out, or move it away") from None
+    there = run_in(folder)
+    if there is not None:
         difference = _difference(there, run)
         if difference is not None:
             raise Problem(f"{folder} holds another run ({difference}): choose another --out, or give the same settings")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 from lodestar.config import Note, Problem
-from lodestar.data import Pictures, Source, divide, open_source, part
+from lodestar.data import DataFacts, Pictures, Source, divide, open_source, part
 from lodestar.data.transforms import Size, show
 from lodestar.training.run import DataConfig, Run
 
@@ -66,6 +67,14 @@ def open_data(run: Run, given: Given = Given()) -> tuple[Source, Source | None]:
             f"to validate on, {held_out.spec} has {classes(held_out)}, {source.spec} has {classes(source)}: they must be the same"
         )
     return source, held_out
+
+
+def facts_of(run: Run, source: Source) -> DataFacts:
+    """Facts of the training pictures, for a run's task."""
+    size = run.data.transforms.applied_size(source.size)
+    texts = partial(captions_of, source) if source.captioned else None
+    embeddings = source.instead.get("embedding")
+    return DataFacts(source.channels, size, source.names, source.captioned, texts, source.styles, embeddings, source)
 
 
 def captions_of(source: Source) -> Iterator[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +16,7 @@ from rich.text import Text
 
 from lodestar import __version__
 from lodestar.config import Problem
-from lodestar.data import DataFacts, Shuffled, Source, sequential
+from lodestar.data import Shuffled, Source, sequential
 from lodestar.files import check_writable, lock
 from lodestar.images import save_grid
 from lodestar.progress import Foretold, progress
@@ -25,7 +24,7 @@ from lodestar.tasks import Learner
 from lodestar.training.coding import coded
 from lodestar.training.embedding import joined
 from lodestar.training.folder import check_folder, check_shares, claim, last_good, nothing_left
-from lodestar.training.inputs import Given, captions_of, classes, open_data
+from lodestar.training.inputs import Given, classes, facts_of, open_data
 from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log, Unwritten
 from lodestar.training.names import BOARD, LOCK, LOG, MODEL, STATE
@@ -84,12 +83,7 @@ def _begin(
     source, held_out = open_data(run, given)
     run = given.named(run, source, held_out)
     run, source, held_out = joined(run, source, held_out, device)
-    transforms, config = run.data.transforms, run.train
-    size = transforms.applied_size(source.size)
-    texts = partial(captions_of, source) if source.captioned else None
-    facts = DataFacts(
-        source.channels, size, source.names, source.captioned, texts, source.styles, source.instead.get("embedding"), source
-    )
+    facts, transforms, config = facts_of(run, source), run.data.transforms, run.train
     run = run.replace(task=run.task.resolve(facts))
     check_shares(run, world.size)
     check_folder(folder, run)  # nothing is put into a folder that is not this run's, not even the lock
