@@ -15,6 +15,7 @@ from lodestar.cli import (
     export,
     info,
     plan,
+    plot,
     quantize,
     reproduce,
     sample,
@@ -68,3 +69,4 @@ for _command in _COMMANDS:
 for _command in (unclip.vary, unclip.blend, unclip.textdiff, unclip.components):
     edit.app.command()(ready(_command))
 app.add_typer(edit.app, name="edit")
+app.add_typer(plot.app, name="plot")
