@@ -23,7 +23,7 @@ ROOT = Path(lodestar.__file__).parent
 # The rooms by layer, from the lowest; a room imports from its own layer or below. "" is lodestar/__init__.py, whose version is
 # at the bottom for all.
 LAYERS: tuple[set[str], ...] = (
-    {"config", "files", "download", "extras", "images", "moved", "progress", "__version__"},
+    {"config", "display", "files", "download", "extras", "images", "moved", "progress", "__version__"},
     {"core", "nets", "data", "degradations", "text", "checkpoint", "world"},
     {"guidance", "samplers", "objectives"},
     {"denoiser", "conditions", "codecs"},

@@ -16,6 +16,7 @@ from lodestar.cli import (
     export,
     info,
     plan,
+    plot,
     quantize,
     reproduce,
     sample,
@@ -24,6 +25,7 @@ from lodestar.cli import (
     upsample,
 )
 from lodestar.cli.options import ready
+from lodestar.cli.plugin import load_plugin
 
 app = typer.Typer(
     help="Guided diffusion of images: train, sample, guide and measure.",
@@ -37,12 +39,18 @@ app = typer.Typer(
 def _main(
     context: typer.Context,
     version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
+    plugin: Annotated[
+        list[str] | None,
+        typer.Option("--plugin", help="A module or a .py file with parts of your own, before the command. Repeatable."),
+    ] = None,
 ) -> None:
     if version:
         from lodestar import __version__
 
         print(f"lodestar {__version__}")
         raise typer.Exit
+    for name in plugin or ():
+        load_plugin(name)
 
 
 _COMMANDS = (
@@ -71,3 +79,4 @@ for _command in _COMMANDS:
 for _command in (unclip.vary, unclip.blend, unclip.textdiff, unclip.components):
     edit.app.command()(ready(_command))
 app.add_typer(edit.app, name="edit")
+app.add_typer(plot.app, name="plot")

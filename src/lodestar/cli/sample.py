@@ -60,9 +60,8 @@ def sample(
     from lodestar.library import load_generator
     from lodestar.world import here
 
-    world = here()
     model, cascading, sampling = _published(model, models, cascading, sampling)
-    how = sampling.settings()
+    world, how = here(), sampling.settings()
     network = cascading.onto(load_generator(model, sampling.device, sampling.precision), sampling)
     reference = network.reference(prompting.reference) if prompting.reference else None
     guides = sampling.guides(model, how.guidance, reference)
@@ -84,12 +83,11 @@ def sample(
     _make(drawn, missing, network, guides, sampling.batch_size, world)
     if world.rank > 0:
         return
-    made = drawn
     if best_of > 1:
         images, kept = network.surest(drawn.frames(), asked, best_of, judging)
-        made = album(folder, Manifest.of(kept, origin), packed=npz)
-        made.write(range(len(images)), images)
-    print(made.finish())
+        drawn = album(folder, Manifest.of(kept, origin), packed=npz)
+        drawn.write(range(len(images)), images)
+    print(drawn.finish())
     if best_of > 1:
         rmtree(apart)
 

@@ -17,6 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.config import TIMESTEPS, Config, Problem
+from lodestar.core.drawing import curve, svg
 from lodestar.core.level import CLEAN, Level, spread
 from lodestar.core.transition import Transition, chain, transitions
 
@@ -30,6 +31,10 @@ class Schedule(Config, abc.ABC):
     """Tell the network t·1000/T instead of t (Improved DDPM's rescale_timesteps)."""
     zero_terminal_snr: bool = False
     """Stretch the chain so that its last level is pure noise (Lin et al. 2023, algorithm 1)."""
+
+    def _repr_html_(self) -> str:
+        """The curve of log-SNR for a notebook."""
+        return svg(f"{getattr(self, 'kind', type(self).__name__)}, {self.timesteps} steps", curve(self.table))
 
     @abc.abstractmethod
     def raw_betas(self) -> Tensor:

@@ -20,8 +20,9 @@ from pydantic import BeforeValidator, Field
 
 from lodestar.config import TIMESTEPS, Config, Problem, decode, kinds, nearest, parse, short
 from lodestar.core import sigmas
+from lodestar.core.drawing import curve, points, svg
 from lodestar.core.level import CLEAN, Level
-from lodestar.core.schedule import Respaced, Schedule
+from lodestar.core.schedule import Linear, Respaced, Schedule
 from lodestar.core.transition import Transition, transitions
 
 
@@ -39,6 +40,21 @@ class Plan(Config, abc.ABC):
     def steps(self, schedule: Schedule) -> list[Transition]:
         """The steps, noisy to clean. Raises Problem for too short a schedule."""
         return transitions(self.levels(schedule), schedule)
+
+    def drawn(self, schedule: Schedule) -> str:
+        """The plan's levels on the curve of a schedule's log-SNR, as SVG. Raises Problem as `levels` does."""
+        levels = self.levels(schedule)
+        title = (
+            f"{len(levels) - 1} steps, {getattr(self, 'kind', type(self).__name__)}, on {getattr(schedule, 'kind', 'a schedule')}"
+        )
+        return svg(title, curve(schedule.table), points(levels))
+
+    def _repr_html_(self) -> str | None:
+        """The drawing for a notebook, on the linear chain of 1000 steps; None where the plan does not fit it."""
+        try:
+            return self.drawn(Linear())
+        except Problem:
+            return None
 
 
 class Ended(Plan, abc.ABC):

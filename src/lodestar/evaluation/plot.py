@@ -43,10 +43,14 @@ class Curve:
     deviations: Sequence[float] | None = None
     places: Sequence[float] | None = None
     """Positions on an axis of the panel's own; None for the setting's."""
+    marked: bool = True
+    """Draw a mark at each value."""
+    joined: bool = True
+    """Draw a line through the values, where the setting has an order."""
 
 
 def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve]], own: str = "") -> None:
-    """Draw panels of curves over x as a PNG, by the panels' titles; legends distinguish the curves of a panel.
+    """Draw panels of curves over x as a PNG, by the panels' titles; legends distinguish the curves where a panel has several.
 
     own: the axis title of panels whose curves have places of their own. The file is written atomically. Raises Problem without
     matplotlib.
@@ -55,11 +59,14 @@ def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve
     positive = [value for value in places if value > 0]
     wide = x.numbers is not None and bool(positive) and max(positive) > _WIDE * min(positive)
 
+    named = any(len(panel) > 1 for panel in panels.values())
+
     def draw(axes: Axes, panel: Sequence[Curve]) -> None:
         for curve in panel:
             axes.errorbar(
-                places if curve.places is None else curve.places, curve.values, yerr=curve.deviations, marker="o", markersize=5,
-                capsize=3, label=curve.name, linestyle="none" if x.numbers is None else "-",
+                places if curve.places is None else curve.places, curve.values, yerr=curve.deviations, markersize=5, capsize=3,
+                marker="o" if curve.marked else "", label=curve.name,
+                linestyle="-" if curve.joined and x.numbers is not None else "none",
             )  # fmt: skip
         if panel[0].places is None:
             mark(axes)
@@ -67,7 +74,7 @@ def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve
             axes.set_xlabel(own)
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.grid(alpha=0.3)
-        if len(panel) > 1:
+        if named:
             axes.legend(fontsize=8)
 
     def mark(axes: Axes) -> None:
@@ -79,6 +86,11 @@ def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve
         axes.set_xlabel(x.label)
 
     _save(path, title, {name: partial(draw, panel=panel) for name, panel in panels.items()})
+
+
+def lines(path: Path, title: str, x: str, panels: Mapping[str, Sequence[Curve]]) -> None:
+    """Draw panels of curves with places of their own; x: the axis title. See `curves`."""
+    curves(path, title, Ticks("", (), ()), panels, x)
 
 
 def heat_maps(path: Path, title: str, x: Ticks, y: Ticks, panels: Mapping[str, Sequence[Sequence[float]]]) -> None:
@@ -205,7 +217,7 @@ def _save(path: Path, title: str, panels: Mapping[str, Callable[[Axes], None]], 
     if legend:
         figure.legend(handles=legend, loc="outside lower center", ncols=min(len(legend), _LEGEND), fontsize=8)
     for number, (name, draw) in enumerate(panels.items(), start=1):
-        axes = figure.add_subplot(rows, _COLUMNS, number)
+        axes = figure.add_subplot(rows, min(_COLUMNS, len(panels)), number)
         axes.set_title(name, fontsize=10)
         draw(axes)
     with atomic(path) as file:

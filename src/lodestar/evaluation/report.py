@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from lodestar.config import Config, Problem
 from lodestar.data import Source
 from lodestar.data.transforms import Size, show
+from lodestar.display import printed
 from lodestar.evaluation.repeats import Share
 from lodestar.files import write_text
 
@@ -36,6 +37,10 @@ class Tabular(abc.ABC):
 
     def __str__(self) -> str:
         return in_text(self.table())
+
+    def _repr_html_(self) -> str:
+        """The table for a notebook."""
+        return printed(self.table())
 
 
 class Document(Tabular):

@@ -67,6 +67,8 @@ _TOLD = (
 )
 """Columns of the CSV that belong to a model and its settings."""
 _TIME = "seconds per image in the fastest batch, features included"
+PLOT = "sweep.png"
+"""File of the curves or heat maps."""
 _GRID_ROWS, _GRID_COLUMNS = 10, 8
 
 
@@ -304,7 +306,7 @@ def _read(
     if not path.exists():
         # A sweep that was killed at its first value has left a grid, and perhaps a temporary file.
         names = sorted(entry.name for entry in out.iterdir()) if out.exists() else []
-        strange = [name for name in names if not name.startswith((".", "samples")) and name != "sweep.png"]
+        strange = [name for name in names if not name.startswith((".", "samples")) and name != PLOT]
         if strange:
             raise Problem(f"{out} holds something else ({strange[0]}) and no sweep.csv: name a new or an empty folder")
         check_writable(path)
@@ -371,7 +373,7 @@ def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], 
     by = f", extractor {fixed['extractor']}" if fixed["extractor"] else ""
     title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}{by}"
     ticks = [_ticks(axis, place, rows.values()) for place, axis in enumerate(over)]
-    path = out / "sweep.png"
+    path = out / PLOT
     panels = {name: text for name, text in _PANELS.items() if any(name in row.numbers for row in rows.values())}
 
     def along(name: str, x: int, other: str | None = None, intervals: bool = False) -> list[float]:

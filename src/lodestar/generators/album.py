@@ -186,11 +186,9 @@ class Album:
         if self.npz is not None:
             return self._pack(self.npz)
         path, first = self.folder / "grid.png", load_png(self.path(0))
-        count = min(len(self.manifest.request.asks), IN_GRID, max(1, _IN_GRID_VALUES // first.numel()))
-        made, columns = torch.stack([first, *(load_png(self.path(k)) for k in range(1, count))]), None
-        if isinstance(self.manifest.request, EditRequest) and self.material is not None:
-            made, columns = _compared(made, self.manifest.request, self.material)
-        save_grid(path, made, columns)
+        count = in_grid(len(self.manifest.request.asks), first.numel())
+        made = torch.stack([first, *(load_png(self.path(k)) for k in range(1, count))])
+        save_grid(path, *arranged(made, self.manifest.request, self.material))
         return path
 
     def _pack(self, path: Path) -> Path:
@@ -267,8 +265,15 @@ def _source(number: int) -> str:
     return f"source-{number:05d}.png"
 
 
-def _compared(made: Tensor, request: EditRequest, material: Material) -> tuple[Tensor, int]:
-    """Results uint8 [N, C, H, W] beside their sources, and the number of columns for them."""
+def in_grid(count: int, values: int) -> int:
+    """Number of the first pictures that a grid of so many shows; values: those of a picture."""
+    return min(count, IN_GRID, max(1, _IN_GRID_VALUES // values))
+
+
+def arranged(made: Tensor, request: Request, material: Material | None) -> tuple[Tensor, int | None]:
+    """Results uint8 [N, C, H, W] as a grid has them, beside their sources where they have any, and the number of its columns."""
+    if not isinstance(request, EditRequest) or material is None:
+        return made, None
     if request.asks[0].source is None:  # a path from one end to the other
         return torch.cat([material.pictures[:1], made, material.pictures[1:]]), len(made) + len(material.pictures)
     sources = F.interpolate(material.pictures[request.sources[: len(made)]], made.shape[-2:])  # where it is enlarged

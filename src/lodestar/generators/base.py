@@ -6,6 +6,7 @@ import abc
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Protocol, Self, Unpack
 
@@ -17,6 +18,7 @@ from lodestar.conditions import Ask, Label, Texts
 from lodestar.config import BatchSize, Candidates, Config, Count, Note, Problem, checked, nearest, shown
 from lodestar.core.noise import seeds_from
 from lodestar.data.captions import styled
+from lodestar.display import live
 from lodestar.files import reading
 from lodestar.generators.guide import (
     Companions,
@@ -179,22 +181,56 @@ class Generator(abc.ABC):
         """
         best_of = checked("best of", best_of, Candidates)
         checked("callback", callback, Callable | None)
+        asked, guiding, given = self._asked(label, count, seed, best_of, guides, how)
+        judge = given.get("judge") or (self.judge() if best_of > 1 else None)
+        frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
+        if best_of > 1:
+            places = {seed: place for place, seed in enumerate(asked.seeds)}
+            images, asked = self.surest(frames, asked, best_of, judge)
+            start = None if start is None else torch.as_tensor(start)[[places[seed] for seed in asked.seeds]]
+        else:
+            images = torch.cat([frame.images for frame in frames if frame.final])
+        again = partial(self.stream, asked, guides=guiding, batch_size=batch_size, start=start)
+        return Samples(images, asked, self.origin(guiding), again=again)
+
+    def frames(
+        self,
+        label: str | int | Sequence[str | int | None] | None = None,
+        count: int | None = None,
+        *,
+        seed: int | torch.Generator = 0,
+        batch_size: int = 32,
+        guides: Guides | None = None,
+        start: Tensor | None = None,
+        **how: Unpack[Wanted],
+    ) -> Iterator[Frame]:
+        """Pictures while they are made: a `Frame` after every step, batch by batch, with the estimated x̂₀.
+
+        In a notebook they are drawn as they go, each in the place of the one before. The rest is `sample`'s. Raises Problem at
+        once.
+        """
+        asked, guiding, _ = self._asked(label, count, seed, 1, guides, how)
+        return live(self.stream(asked, guides=guiding, batch_size=batch_size, start=start))
+
+    def _asked(
+        self,
+        label: str | int | Sequence[str | int | None] | None,
+        count: int | None,
+        seed: int | torch.Generator,
+        best_of: int,
+        guides: Guides | None,
+        how: Wanted,
+    ) -> tuple[Request, dict[str, Guide], Guides]:
+        """The request for what `sample` is given, the guides of its guidance, and all that were given. Raises Problem."""
         reference = how.pop("reference", None)
         prompts, others = taken(how)
         given = given_guides(guides, None if reference is None else self.reference(reference))
         chosen_settings = settings(**others)
         check_given(given, chosen_settings.guidance, ["judge"] if best_of > 1 else [])
         guiding = chosen(chosen_settings.guidance, given, self.companions)
-        judge = given.get("judge") or (self.judge() if best_of > 1 else None)
         wanted = self.wanted(listed(label), prompts, count, guiding)
         asked = self.request(candidates(wanted, best_of), _first_seed(seed), chosen_settings)
-        asked = referring(asked, guiding, best_of)
-        frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
-        if best_of > 1:
-            images, asked = self.surest(frames, asked, best_of, judge)
-        else:
-            images = torch.cat([frame.images for frame in frames if frame.final])
-        return Samples(images, asked, self.origin(guiding))
+        return referring(asked, guiding, best_of), guiding, given
 
     def stream(
         self, asked: Request, *, guides: Guides | None = None, batch_size: int = 32, start: Tensor | None = None

@@ -22,6 +22,7 @@ from lodestar.generators.origin import Origin
 from lodestar.generators.request import Asked, Frame, Request, Settings, settings
 from lodestar.guidance import REFERENCE, Sees
 from lodestar.models.labels import check_classes
+from lodestar.models.look import parameters
 from lodestar.nets.precision import Precision
 
 
@@ -149,6 +150,10 @@ class Cascade(Generator):
 
     def __repr__(self) -> str:
         return f"Cascade({', '.join(map(repr, (self.first, *(stage.model for stage in self.later))))})"
+
+    def _repr_html_(self) -> str:
+        """The tables of the stages' parameters, for a notebook."""
+        return "".join(map(parameters, (self.first, *(stage.model for stage in self.later))))
 
     @property
     def shape(self) -> tuple[int, int, int]:

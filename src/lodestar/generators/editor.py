@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -70,6 +71,6 @@ class Editor(Generator):
         material = gather(self.source_shape(way), self.shape[1:], pictures, mask, keeps_size=way.keeps_size)
         asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding, prompts)
         asked = asked.replace(settings=self.resolved(chosen_settings))
-        frames = self.prepare_edit(asked, material, guiding).frames(batch_size)
-        images = torch.cat([frame.images for frame in frames if frame.final])
-        return Samples(images, asked, self.origin(guiding), material)
+        again = partial(self.prepare_edit(asked, material, guiding).frames, batch_size)
+        images = torch.cat([frame.images for frame in again() if frame.final])
+        return Samples(images, asked, self.origin(guiding), material, again)

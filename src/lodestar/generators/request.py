@@ -16,6 +16,7 @@ from lodestar.core.noise import seeds_from
 from lodestar.core.plan import PlanText, parse_plan
 from lodestar.guidance import AnyGuidance, Guidance, Limit, Steering
 from lodestar.guidance import Own as OwnGuidance
+from lodestar.images import png, sheet
 from lodestar.samplers import AnySampler
 from lodestar.samplers import Own as OwnSampler
 
@@ -235,6 +236,10 @@ class Frame:
     def images(self) -> Tensor:
         """Pictures, uint8 [B, C, H, W]."""
         return self.decode(self.x).cpu()
+
+    def _repr_png_(self) -> bytes:
+        """The grid for a notebook."""
+        return png(sheet(self.images))
 
     @property
     def final(self) -> bool:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from lodestar.conditions import Ask, Label
 from lodestar.config import Problem, checked, decode, parse
+from lodestar.display import caption
 from lodestar.generators.base import PRIOR, Generator, Prepared
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.editor import Editor
@@ -24,6 +25,7 @@ from lodestar.generators.priors import ROLES, AnyPrior, DiffusionPrior, Prior
 from lodestar.generators.request import Frame, Request, Settings
 from lodestar.guidance import Sees
 from lodestar.models.clip import PictureClip
+from lodestar.models.look import parameters
 from lodestar.nets.precision import Precision
 
 CLIP = "clip"
@@ -72,6 +74,10 @@ class UnClip(Editor):
 
     def __repr__(self) -> str:
         return f"UnClip({self.decoder!r}, prior {self.prior.kind})"
+
+    def _repr_html_(self) -> str:
+        """The summary and the decoder's parameters, for a notebook."""
+        return caption(repr(self)) + parameters(self.decoder)
 
     @cached_property
     def clip(self) -> PictureClip:

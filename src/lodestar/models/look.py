@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import nn
 
+from lodestar.display import caption, table
 from lodestar.nets.precision import name_of
+
+_DEPTH = 3
+"""Length of the names of the parts: ``denoiser.network.down``."""
 
 
 def look(module: nn.Module, shape: tuple[int, int, int], classes: int | None, dtype: torch.dtype, more: str = "") -> str:
@@ -19,3 +25,15 @@ def look(module: nn.Module, shape: tuple[int, int, int], classes: int | None, dt
         name_of(dtype), str(first.device),
     )  # fmt: skip
     return f"{type(module).__name__}({getattr(module, 'name', '') or 'built in code'}: {', '.join(filter(None, told))})"
+
+
+def parameters(model: object) -> str:
+    """HTML of a model's summary and, of a module, of the parameters of its parts, for a notebook."""
+    if not isinstance(model, nn.Module):
+        return caption(repr(model))
+    counts = Counter[str]()
+    for name, each in model.named_parameters():
+        counts[".".join(name.split(".")[:-1][:_DEPTH]) or name] += each.numel()
+    total = counts.total()
+    rows = [(part, f"{count:,}", f"{100 * count / total:.1f} %") for part, count in counts.items()]
+    return caption(repr(model)) + table([*rows, ("all", f"{total:,}", "")], ("part", "parameters", "share"))

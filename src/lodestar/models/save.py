@@ -12,6 +12,7 @@ from torch import nn
 
 from lodestar import __version__, checkpoint
 from lodestar.config import Config, Problem
+from lodestar.models.look import parameters
 
 
 class Model(nn.Module):
@@ -23,6 +24,10 @@ class Model(nn.Module):
     """SHA-256 of the model's file, as `lodestar info` shows it; empty if built in code."""
     provenance: Mapping[str, Any] = MappingProxyType({})
     """Provenance in the loaded file: images seen, data, version, measured numbers."""
+
+    def _repr_html_(self) -> str:
+        """The table of parameters for a notebook."""
+        return parameters(self)
 
     def save(self, path: str | Path) -> Path:
         """Write the model as one file for `lodestar.load`, which gives the same results in the same number format.

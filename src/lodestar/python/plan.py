@@ -14,6 +14,8 @@ from rich.console import Console
 
 from lodestar import checkpoint, library
 from lodestar.config import BatchSize, Count, Note, Problem, checked
+from lodestar.core.chain import Schedule
+from lodestar.core.plan import parse_plan
 from lodestar.evaluation.optimize import FINE, SEED, Search
 from lodestar.evaluation.report import Tabular
 from lodestar.files import check_writable
@@ -39,6 +41,8 @@ class Planned(Tabular):
 
     plans: tuple[Optimum, ...]
     """A plan for each number of steps."""
+    schedule: Schedule
+    """The model's schedule."""
     file: Path | None = None
     """The model's file with the plans in its card; None where none was written."""
 
@@ -47,6 +51,9 @@ class Planned(Tabular):
         headings = {"steps": "steps", "error": "error", "usual": "best usual plan", "usual_error": "its error"}
         cells: list[Row] = [{name: getattr(each, name) for name in headings} for each in self.plans]
         return laid_out(cells, headings)
+
+    def _repr_html_(self) -> str:
+        return super()._repr_html_() + "".join(parse_plan(each.plan).drawn(self.schedule) for each in self.plans)
 
 
 class Solved(TypedDict, total=False):
@@ -111,7 +118,7 @@ def plan(
     with _smooth(network):
         found = tuple(search.run(sorted(set(wanted))))
     network.provenance = noted(network.provenance, found)
-    return Planned(found, None if out is None else _written(network, Path(out)))
+    return Planned(found, network.config.schedule, None if out is None else _written(network, Path(out)))
 
 
 def _check(path: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from lodestar import library
 from lodestar.config import Problem
+from lodestar.display import picture
 from lodestar.evaluation.axes import Axis, axis, parse_axis, parse_guidances
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.metrics import Metric
@@ -17,7 +18,7 @@ from lodestar.evaluation.metrics.base import roles
 from lodestar.evaluation.reference import Reference, choose_extractor
 from lodestar.evaluation.report import Tabular
 from lodestar.evaluation.run import Measurement
-from lodestar.evaluation.sweep import DETAILS, Row, Subject
+from lodestar.evaluation.sweep import DETAILS, PLOT, Row, Subject
 from lodestar.evaluation.sweep import sweep as run
 from lodestar.generators.base import Generator
 from lodestar.generators.guide import Guides, check_given
@@ -46,6 +47,10 @@ class Swept(Tabular):
         told = {name: name.replace("_", " ") for name in self.rows[0].numbers if name not in DETAILS}
         cells = [dict(zip(self.names, row.values, strict=True)) | {name: row.numbers[name] for name in told} for row in self.rows]
         return laid_out(cells, {name: name for name in self.names} | told)
+
+    def _repr_html_(self) -> str:
+        drawn = self.folder / PLOT
+        return super()._repr_html_() + (picture(drawn.read_bytes()) if drawn.is_file() else "")
 
 
 class Sweeping(Measured, total=False):

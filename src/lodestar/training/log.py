@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import time
 from collections import defaultdict
 from collections.abc import Mapping
@@ -95,3 +96,27 @@ def _images(line: str) -> float:
         return float(from_json(line)["images"])
     except (ValueError, KeyError, TypeError, OverflowError):
         return float("inf")  # the last line of a killed run may be cut
+
+
+_OTHER = ("images", "time", "images_per_second", "skipped", "rate", "gradient")
+"""Numbers of a log that tell of the work and not of the model."""
+
+
+def numbers(folder: Path) -> dict[str, list[tuple[float, float]]]:
+    """Losses and held-out numbers of a run's log by name, each as pairs of images seen and value. Raises Problem without any.
+
+    A line that was cut when a run was killed is left out.
+    """
+    path = folder / LOG
+    with reading(path):
+        lines = regular(path).read_text(encoding="utf-8").splitlines()
+    found: dict[str, list[tuple[float, float]]] = {}
+    for line in lines:
+        if not math.isfinite(images := _images(line)):
+            continue
+        for name, value in from_json(line).items():
+            if name not in _OTHER and isinstance(value, int | float):
+                found.setdefault(name, []).append((images, value))
+    if not found:
+        raise Problem(f"{path} has no numbers of a training run")
+    return found
