@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from lodestar.codecs import Embeddings, VQVAECodec
 from lodestar.conditions import ClipText, Condition, Embedding, LowRes, Masked, TextCondition
+from lodestar.core.draws import LogNormal
 from lodestar.core.prediction import X0, Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.data import Transforms
@@ -41,6 +42,8 @@ _DATA = DataConfig(source="shapes", transforms=Transforms(size=(_SIZE, _SIZE)))
 
 
 _RATES = OptimizerConfig(rate=1e-3, betas=(0.9, 0.99), warmup_images=5_000, fall="cosine")
+_LEVELS = LogNormal(mean=1.2, std=1.4)
+"""Few and large things are seen through much noise: where they stand is settled in levels that a uniform draw seldom visits."""
 _OPTIMIZER = OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine")
 
 
@@ -63,6 +66,7 @@ def _network() -> UNetConfig:
         head_channels=32,
         norm_groups=8,
         resample="plain",
+        coordinates=True,
         in_channels=3,
         out_channels=3,
     )
@@ -75,7 +79,7 @@ def _denoise(images: int, *pictures: Condition) -> Run:
     denoiser = DenoiserConfig(network=network, prediction=Velocity(), channels=3, conditions=(words, *pictures))
     model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(_SIZE, _SIZE), droppable=True)
     return Run(
-        task=TrainDenoiser(model=model, objective=Simple(), conditional=False, label_drop=0.0, caption_drop=0.1),
+        task=TrainDenoiser(model=model, objective=Simple(), levels=_LEVELS, conditional=False, label_drop=0.0, caption_drop=0.1),
         data=_DATA,
         train=TrainConfig(
             images=images,
