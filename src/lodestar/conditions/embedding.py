@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -79,12 +80,14 @@ class EmbeddingEncoder(Encoder):
         tokens = self.tokens(given).view(len(given), self.config.width, self.config.tokens).transpose(1, 2)
         return Signals(self.vector(given), tokens=tokens)
 
-    def quieten(self, emb: Tensor | None) -> None:
-        """Let the encoder say a vector [1, width] alone, or nothing, of every embedding until it learns more."""
+    def quieten(self, said: Signals) -> None:
+        """Let the encoder say the same of every embedding until it learns more: the signals of a sample, with means of its tokens."""
         zero(self.vector)
         zero(self.tokens)
-        if emb is not None:
-            self.vector.bias.data.copy_(emb[0])
+        if said.emb is not None:
+            self.vector.bias.data.copy_(said.emb[0])
+        if said.tokens is not None and said.tokens.shape[2] == self.config.width:
+            self.tokens.bias.data.copy_(F.adaptive_avg_pool1d(said.tokens[0].T, self.config.tokens).flatten())
 
     def null(self, count: int) -> Signals:
         signals: Signals = self(self.nothing.expand(count, -1))

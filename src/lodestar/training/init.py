@@ -73,7 +73,7 @@ def _began_without_embeddings(module: Any, there: Any, theirs: dict[str, Tensor]
     before = there.build()
     checkpoint.fill(before, theirs, "the model to begin with")
     with torch.no_grad():
-        encoder.quieten(before.denoiser.null({}, 1).emb)
+        encoder.quieten(before.denoiser.null({}, 1))
     return True
 
 
