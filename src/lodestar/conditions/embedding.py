@@ -81,7 +81,7 @@ class EmbeddingEncoder(Encoder):
         return Signals(self.vector(given), tokens=tokens)
 
     def quieten(self, said: Signals) -> None:
-        """Let the encoder say the same of every embedding until it learns more: the signals of a sample, with means of its tokens."""
+        """Let the encoder say the same of every embedding until it learns more: signals of a sample, with means of its tokens."""
         zero(self.vector)
         zero(self.tokens)
         if said.emb is not None:

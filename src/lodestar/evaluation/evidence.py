@@ -13,7 +13,7 @@ from lodestar.codecs import pixels
 from lodestar.config import Problem
 from lodestar.core.noise import SeededNoise, seeds_from
 from lodestar.data import Source, part, sequential
-from lodestar.evaluation.report import Bits, digest, evenly, mean_with_error, resized
+from lodestar.evaluation.report import Bits, evenly, mean_with_error, measured_by, resized
 from lodestar.generators.autoencoder import Autoencoder
 from lodestar.progress import progress
 
@@ -62,10 +62,7 @@ def measure(
     return Evidence(
         numbers=numbers,
         count=count,
-        reference=reference.spec,
-        reference_fingerprint=reference.fingerprint,
-        model_digest=digest(model),
-        model_dtype=model.precision,
+        **measured_by(model, reference),
         likelihood=config.likelihood.kind,
         draws=draws,
         seed=seed,

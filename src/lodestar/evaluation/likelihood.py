@@ -31,9 +31,9 @@ from lodestar.data import Source, part, sequential
 from lodestar.evaluation.evidence import DRAWS
 from lodestar.evaluation.report import (
     Document,
-    digest,
     evenly,
     mean_with_error,
+    measured_by,
     report_table,
     resized,
     standard_error,
@@ -173,10 +173,7 @@ def measure(
         numbers=numbers,
         terms=terms,
         count=count,
-        reference=reference.spec,
-        reference_fingerprint=reference.fingerprint,
-        model_digest=digest(model),
-        model_dtype=model.precision,
+        **measured_by(model, reference),
         classes=classes,
         plan=plan,
         steps=len(steps),

@@ -19,7 +19,7 @@ from lodestar.codecs import pixels
 from lodestar.conditions import Cond
 from lodestar.data import Batch, Source, part, sequential
 from lodestar.evaluation.likelihood import labels_of
-from lodestar.evaluation.report import Bits, digest, evenly, mean_with_error, resized
+from lodestar.evaluation.report import Bits, evenly, mean_with_error, measured_by, resized
 from lodestar.generators.code_prior import CodePrior
 from lodestar.progress import progress
 
@@ -66,10 +66,7 @@ def measure(model: CodePrior, reference: Source, *, count: int, batch_size: int 
     return Rate(
         numbers=numbers,
         count=count,
-        reference=reference.spec,
-        reference_fingerprint=reference.fingerprint,
-        model_digest=digest(model),
-        model_dtype=model.precision,
+        **measured_by(model, reference),
         classes=classes,
         seconds=time.perf_counter() - began,
         warnings=resized(reference, codec.size),

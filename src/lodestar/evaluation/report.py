@@ -194,6 +194,16 @@ def digest(model: Any) -> str:
     return total.hexdigest()
 
 
+def measured_by(model: Any, reference: Source) -> dict[str, str]:
+    """The fields of `Bits` about what was measured, and by which model."""
+    return {
+        "reference": reference.spec,
+        "reference_fingerprint": reference.fingerprint,
+        "model_digest": digest(model),
+        "model_dtype": model.precision,
+    }
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bits(Document):
     """Measured bits of pictures under a model, with the settings behind them."""
