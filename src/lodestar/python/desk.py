@@ -16,7 +16,7 @@ from lodestar.evaluation import likelihood
 from lodestar.evaluation.captions import CaptionsOf
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
-from lodestar.evaluation.report import digest, evenly
+from lodestar.evaluation.report import digest, evenly, mean_with_error
 from lodestar.evaluation.run import Measurement, measure, requested
 from lodestar.evaluation.trilemma import Row, Trilemma, counting, evaluations, kind_of
 from lodestar.generators.autoencoder import Latent
@@ -133,7 +133,7 @@ class Desk:
         originals = torch.stack([torch.from_numpy(source[index][0].copy()) for index in range(len(source))])
         again = model.edit(Reconstruct(), originals, batch_size=self.measurement.batch_size).images
         errors = (pixels.encode(again) - pixels.encode(originals)).square().flatten(1).mean(dim=1).double()
-        return {"mse": errors.mean().item(), "mse_error": float(errors.std() / len(errors) ** 0.5)}
+        return mean_with_error("mse", errors)
 
 
 def undrawn(model: Generator) -> str | None:
