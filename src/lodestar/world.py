@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import groupby
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -156,6 +157,16 @@ def here() -> World:
         if torch.distributed.get_rank() > 0:
             warnings.simplefilter("ignore", Note)
     return Processes()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor in shards, for which all processes ask; another tensor as it is."""
+    return cast(Any, tensor).full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor in shards; another tensor as it is."""
+    return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -41,6 +41,8 @@ HEAP = 1.3
 below 32 MiB."""
 _TIMED = 0.5
 """Seconds of steps that are timed, at least, on each size of pieces."""
+_SIZES = 3
+"""Sizes of pieces that are measured, at least, unless a step is far too long: of the first ones, gradients take the most."""
 _EACH = 100
 """Random pictures of a class: enough to hold some out."""
 _LONG = 2.0
@@ -94,7 +96,8 @@ class Forecast:
         # Several pieces add up their gradients, so all gradients are there beside the activations.
         pieced = pictures < self.share and self.piece == self.share
         working = self._along(pictures, lambda each: each.working) + pieced * self.gradients
-        return self.state + int(working * (HEAP if self.device == "cpu" else 1))
+        activations = max(working - self.gradients, 0) * (HEAP if self.device == "cpu" else 1)
+        return self.state + self.gradients + int(activations)
 
     @property
     def largest(self) -> int:
@@ -210,7 +213,8 @@ def forecast(
     steps: list[Measured] = []
     for pictures in _sizes(min(found.piece, most or found.piece)):
         steps.append(_measured(run, state, source, pictures, pieced=found.piece < found.share))
-        if steps[-1].seconds > _LONG or found.weights + 3 * steps[-1].working > MEMORY_SHARE * memory:
+        long = steps[-1].seconds > (_LONG if len(steps) >= _SIZES else _SIZES * _LONG)
+        if long or found.weights + 3 * steps[-1].working > MEMORY_SHARE * memory:
             break
     return replace(found, steps=tuple(steps), optimizer=_slots(state))
 

@@ -15,7 +15,8 @@ from lodestar.training.names import BOARD, LOCK, LOG, RUN, STATE
 from lodestar.training.run import Run
 
 CHANGEABLE = {
-    "train.images", "train.log_every", "train.save_every", "train.preview_every", "data.workers", "data.validation",
+    "train.images", "train.shard", "train.log_every", "train.save_every", "train.preview_every", "train.keep",
+    "train.save_behind", "data.workers", "data.validation",
 }  # fmt: skip
 """Settings that may change when a run is gone on with: its length, and what has no part in the weights."""
 

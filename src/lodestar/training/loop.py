@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -29,7 +30,8 @@ from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log, Unwritten
 from lodestar.training.names import BOARD, LOCK, LOG, MODEL, STATE
 from lodestar.training.run import Run
-from lodestar.training.start import start
+from lodestar.training.sharding import check_shards
+from lodestar.training.start import divide, start
 from lodestar.training.state import TrainState
 from lodestar.training.step import Step
 from lodestar.world import World, here
@@ -58,6 +60,8 @@ def train(
         counters, config = state.counters, run.train
         world.agree({"lodestar": __version__, "torch": torch.__version__, "images seen": counters.images_seen})
         world.follow(list(state.tensors().values()))
+        if world.size > 1 and run.train.shard == "full":
+            divide(state, run, world)
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
             Loop(run, state, folder, console, following, world)(source, held_out)
@@ -93,6 +97,7 @@ def _begin(
         held.enter_context(nothing_left(folder))
     state = start(run, folder, device, console, facts)
     state.check(folder)
+    check_shards(run, state.learner, world)
     seen = state.counters.images_seen
     if seen < config.images:  # data that cannot be read are known by the first batch, or late
         next(Shuffled(source, config.batch_at, transforms, workers=0).batches(config.seed, seen, world.rank, world.size))
@@ -141,11 +146,12 @@ class Loop:
                 # What is logged is the mean since the last line; one ends at every checkpoint: nothing resumes half a line.
                 if saving or passed(config.log_every, before, counters.images_seen):
                     self._write()
-                if saving and self.world.rank == 0:
-                    self.state.save(self.folder, self.run)
+                first = self.world.rank == 0
+                if saving:
+                    self.state.save(self.folder, self.run, first)
                 # After it is saved, so that whatever goes wrong in a report costs the report alone.
-                if showing and self.world.rank == 0:
-                    report(self.run, self.state, held_out, self.folder, self.log)
+                if showing and (first or self.state.shards is not None):
+                    report(self.run, self.state, held_out, self.folder if first else None, self.log)
                 if asked and saving and not last:
                     self.console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
                     raise KeyboardInterrupt
@@ -173,14 +179,16 @@ def passed(every: int, before: int, now: int) -> bool:
     return now // every > before // every
 
 
-def report(run: Run, state: TrainState, held_out: Source | None, folder: Path, log: Log) -> None:
-    """Show samples and held-out numbers of the average that is saved as the model."""
+def report(run: Run, state: TrainState, held_out: Source | None, folder: Path | None, log: Log | Unwritten) -> None:
+    """Show samples and held-out numbers of the average that is saved as the model; without a folder only make them."""
     learner, images_seen = state.learner, state.counters.images_seen
     learner.module.eval()
     with state.swapped(state.averages[0]), torch.no_grad():
-        pictures = learner.preview()
-        numbers = {} if held_out is None else learner.validate(lambda: sequential(held_out, run.train.batch_size))
-    if pictures is not None:
+        pictures = state.run(learner.preview)
+        numbers: Mapping[str, float] = {}
+        if held_out is not None:
+            numbers = state.run(lambda: learner.validate(lambda: sequential(held_out, run.train.batch_size)))
+    if pictures is not None and folder is not None:
         sheet = save_grid(folder / "samples" / f"{images_seen:09d}.png", pictures)
         log.picture("samples", sheet.permute(1, 2, 0).numpy(), images_seen)
     if numbers:

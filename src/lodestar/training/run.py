@@ -69,6 +69,8 @@ class TrainConfig(Config):
     """Number format of the networks' torsos; auto is the device's fastest."""
     compile: bool = False
     """Compile the training step with torch.compile."""
+    shard: Literal["none", "full"] = "none"
+    """Division of weights, gradients, optimizer and averages among processes (FSDP), or a copy on each."""
     seed: Seed = 0
     init: str | None = None
     """Name of a model (embedded, a run's folder, a file) whose weights, as far as they fit, initialize the run."""

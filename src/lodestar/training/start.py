@@ -19,7 +19,9 @@ from lodestar.training.init import initialize
 from lodestar.training.muon import muon
 from lodestar.training.names import STATE
 from lodestar.training.run import Run
+from lodestar.training.sharding import Shards
 from lodestar.training.state import Counters, TrainState
+from lodestar.world import World
 
 
 def start(
@@ -47,6 +49,23 @@ def start(
     if path.exists():
         state.restore(tensors, path)
     return state
+
+
+def divide(state: TrainState, run: Run, world: World) -> None:
+    """Divide a state, the same on all processes, among them: each keeps its shards of weights, optimizer and averages alone."""
+    learner = state.learner
+    slots = {name: optimizer.state_dict()["state"] for name, optimizer in state.optimizers.items()}
+    device = next(learner.module.parameters()).device
+    state.shards = shards = Shards(learner.module, world, device)
+    for average in state.averages:
+        average.values = [shards.part(value) for value in average.values]
+    state.optimizers = {phase.name: _optimizer(run, learner, phase) for phase in learner.phases()}
+    for name, optimizer in state.optimizers.items():
+        parts = {
+            index: {slot: shards.part(value) if value.ndim else value for slot, value in saved.items()}
+            for index, saved in slots[name].items()
+        }
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": parts})
 
 
 def _seed_torch(seed: int) -> None:
