@@ -30,6 +30,7 @@ from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log, Unwritten
 from lodestar.training.names import BOARD, LOCK, LOG, MODEL, STATE
 from lodestar.training.run import Run
+from lodestar.training.saving import Saving
 from lodestar.training.sharding import check_shards
 from lodestar.training.start import divide, start
 from lodestar.training.state import TrainState
@@ -122,6 +123,8 @@ class Loop:
         self.step = Step(run, state, world)
         self.log = Log(folder, state.counters.images_seen) if world.rank == 0 else Unwritten()
         self.foretold = Foretold(console, run.train.images, following, "previews and validation")
+        behind = run.train.save_behind
+        self.saving = Saving(world.rank == 0 and (self.step.device.type == "cuda" if behind is None else behind))
         self.losses, self.bad_steps = "", 0
 
     def __call__(self, source: Source, held_out: Source | None) -> None:
@@ -131,7 +134,10 @@ class Loop:
             config.seed, counters.images_seen, self.world.rank, self.world.size
         )
         bar = progress(str(self.folder), config.images, done=counters.images_seen, console=self.console, transient=False)
-        with contextlib.closing(self.log), contextlib.closing(stream), Interrupt(self.world.size > 1) as interrupt, bar as tick:
+        closed = contextlib.ExitStack()
+        for each in (self.log, stream, self.saving):
+            closed.enter_context(contextlib.closing(each))
+        with closed, Interrupt(self.world.size > 1) as interrupt, bar as tick:
             while counters.images_seen < config.images:
                 before, began = counters.images_seen, time.perf_counter()
                 self.log.add(self.step(next(stream)))
@@ -148,11 +154,12 @@ class Loop:
                     self._write()
                 first = self.world.rank == 0
                 if saving:
-                    self.state.save(self.folder, self.run, first)
+                    self.state.save(self.folder, self.run, first, self.saving)
                 # After it is saved, so that whatever goes wrong in a report costs the report alone.
                 if showing and (first or self.state.shards is not None):
                     report(self.run, self.state, held_out, self.folder if first else None, self.log)
                 if asked and saving and not last:
+                    self.saving.wait()
                     self.console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
                     raise KeyboardInterrupt
 

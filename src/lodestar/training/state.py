@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +24,7 @@ from lodestar.tasks import Export, Learner
 from lodestar.training.ema import Average
 from lodestar.training.names import STATE
 from lodestar.training.run import Run
+from lodestar.training.saving import Saving, keep
 from lodestar.training.sharding import Shards
 from lodestar.world import whole
 
@@ -106,18 +108,21 @@ class TrainState:
         for file in (*(path for path, _, _ in self._models(folder)), folder / STATE):
             check_writable(file)
 
-    def save(self, folder: Path, run: Run, first: bool = True) -> None:
+    def save(self, folder: Path, run: Run, first: bool = True, saving: Saving = Saving()) -> None:  # noqa: B008 (at once)
         """Write both files, each atomically; the state last, so that a model is never older than the state beside it says.
 
-        first: this is the process that writes; others have a part where the state is in shards.
+        first: this is the process that writes; others have a part where the state is in shards. saving: who writes.
         """
+        saving.wait()
         if not first and self.shards is None:
             return
         for path, average, export in self._models(folder):
-            self._save_model(path, run, average, export, first)
+            self._save_model(path, run, average, export, first, saving)
         tensors = self.tensors()
         if first:
-            checkpoint.save(folder / STATE, "state", run.to_json(), tensors, asdict(self.counters))
+            saving(partial(keep, folder, run.train.keep))
+            told = (run.to_json(), saving.copied(tensors), asdict(self.counters))
+            saving(partial(checkpoint.save, folder / STATE, "state", *told))
 
     def _models(self, folder: Path) -> Iterator[tuple[Path, Average, Export]]:
         """The files of the models that are made, and what each holds."""
@@ -126,7 +131,7 @@ class TrainState:
                 file = name if number == 0 else f"{name}-{average.profile.label}"
                 yield folder / f"{file}.safetensors", average, export
 
-    def _save_model(self, path: Path, run: Run, average: Average, export: Export, first: bool) -> None:
+    def _save_model(self, path: Path, run: Run, average: Average, export: Export, first: bool, saving: Saving) -> None:
         with self.swapped(average):
             tensors = {name: whole(value).clone() for name, value in export.module.state_dict().items()}
         if not first:
@@ -138,7 +143,7 @@ class TrainState:
             "lodestar": __version__,
             "torch": torch.__version__,
         }
-        checkpoint.save(path, export.kind, export.config, tensors, provenance)
+        saving(partial(checkpoint.save, path, export.kind, export.config, saving.copied(tensors), provenance))
 
     def averaged(self) -> dict[str, torch.nn.Parameter]:
         """The averaged parameters: those of the exported models, by their names in the learner's module."""
