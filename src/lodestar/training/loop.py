@@ -15,7 +15,6 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from lodestar import __version__
 from lodestar.config import Problem
 from lodestar.data import Shuffled, Source, sequential
 from lodestar.files import check_writable, lock
@@ -24,7 +23,7 @@ from lodestar.progress import Foretold, progress
 from lodestar.tasks import Learner
 from lodestar.training.coding import coded
 from lodestar.training.embedding import joined
-from lodestar.training.folder import check_folder, check_shares, claim, last_good, nothing_left
+from lodestar.training.folder import check_folder, check_shares, claim, last_good, leaves, nothing_left
 from lodestar.training.inputs import Given, classes, facts_of, open_data
 from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log, Unwritten
@@ -59,7 +58,7 @@ def train(
         with world.in_turn():  # the first process claims the folder, and the others find what it is to hold
             run, state, source, held_out = _begin(run, folder, given, device, console, world, held)
         counters, config = state.counters, run.train
-        world.agree({"lodestar": __version__, "torch": torch.__version__, "images seen": counters.images_seen})
+        world.agree({"images seen": counters.images_seen, "precision": counters.precision, **dict(leaves(run))})
         world.follow(list(state.tensors().values()))
         if world.size > 1 and run.train.shard == "full":
             divide(state, run, world)
