@@ -197,7 +197,7 @@ def whole(tensor: Tensor) -> Tensor:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor in shards; another tensor as it is."""
+    """The part of a tensor in shards that is this process's; another tensor as it is."""
     return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
 
 
