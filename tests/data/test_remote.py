@@ -47,9 +47,10 @@ def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
             ("AWS_DEFAULT_REGION", "us-east-1"),
         ):
             monkeypatch.setenv(name, value)
-        fsspec.filesystem("s3", skip_instance_cache=True).mkdir("bucket")
-        fsspec.filesystem("s3").clear_instance_cache()
-        yield "s3://bucket"
+        fsspec.get_filesystem_class("s3").clear_instance_cache()
+        name = f"bucket-{uuid.uuid4().hex}"
+        fsspec.filesystem("s3").mkdir(name)
+        yield f"s3://{name}"
     finally:
         server.stop()
 
