@@ -124,3 +124,9 @@ def test_the_parts_of_a_dalle2_are_compared_on_one_page(parts: Path, tmp_path: P
     assert rows[7][1:3] == ["inf", "0"] and 20 < float(rows[6][1]) < 60 and 0 < float(rows[6][2]) < float(rows[5][2])
     assert first[8] == "pictures of" and set(first[9:]) <= {"one thing", "two things", "three things"} and len(first) > 9
     assert all(" of " in row[1] and float(row[2]) >= 0 for row in rows[9:])
+
+
+def test_forecasts_of_memory_are_compared_with_peaks() -> None:
+    command = [sys.executable, str(FOLDER / "fit.py"), "--tiny"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    assert "digits" in told and "largest deviation of memory" in told
