@@ -43,6 +43,8 @@ _TIMED = 0.5
 """Seconds of steps that are timed, at least, on each size of pieces."""
 _SIZES = 3
 """Sizes of pieces that are measured, at least, unless a step is far too long: of the first ones, gradients take the most."""
+_FAR_TOO_LONG = 60.0
+"""Seconds of a step after which no larger piece is measured in any case."""
 _EACH = 100
 """Random pictures of a class: enough to hold some out."""
 _LONG = 2.0
@@ -148,7 +150,7 @@ class Forecast:
     def _along(self, pictures: int, value: Callable[[Measured], int]) -> int:
         """A measured value; between and beyond the measured pieces, on the nearest line through two of them."""
         if len(self.steps) == 1:
-            return value(self.steps[0]) * pictures // self.steps[0].pictures
+            return self.gradients + (value(self.steps[0]) - self.gradients) * pictures // self.steps[0].pictures
         after = next((k for k, each in enumerate(self.steps) if each.pictures >= pictures), len(self.steps) - 1)
         a, b = self.steps[max(after, 1) - 1], self.steps[max(after, 1)]
         return value(a) + (value(b) - value(a)) * (pictures - a.pictures) // (b.pictures - a.pictures)
@@ -213,7 +215,7 @@ def forecast(
     steps: list[Measured] = []
     for pictures in _sizes(min(found.piece, most or found.piece)):
         steps.append(_measured(run, state, source, pictures, pieced=found.piece < found.share))
-        long = steps[-1].seconds > (_LONG if len(steps) >= _SIZES else _SIZES * _LONG)
+        long = steps[-1].seconds > (_LONG if len(steps) >= _SIZES else _FAR_TOO_LONG)
         if long or found.weights + 3 * steps[-1].working > MEMORY_SHARE * memory:
             break
     return replace(found, steps=tuple(steps), optimizer=_slots(state))
