@@ -1,0 +1,23 @@
+"""Published autoencoders: a VQ-VAE-2 (Razavi et al. 2019) of faces."""
+
+from __future__ import annotations
+
+from lodestar.codecs import VQVAECodec
+from lodestar.conversion import VQVAE2_FILES
+from lodestar.conversion.published import Published
+from lodestar.nets.codebook import CodebookConfig
+from lodestar.nets.pyramid import PyramidConfig
+
+
+def _vqvae2() -> VQVAECodec:
+    return VQVAECodec(network=PyramidConfig(levels=2, book=CodebookConfig(revive=0.0)), size=(256, 256))
+
+
+PUBLISHED: tuple[Published, ...] = (
+    Published(
+        "rosinality/vqvae2-ffhq", "vqvae_560.pt", _vqvae2, VQVAE2_FILES,
+        "https://raw.githubusercontent.com/rosinality/vq-vae-2-pytorch/master/vqvae_560.pt",
+    ),
+)  # fmt: skip
+
+RUNS = ()
