@@ -1,7 +1,7 @@
 """What published code of autoencoders and GANs computes, recorded: networks with weights by formula, and names of large ones.
 
 ``python -m tests.conversion.family_record FOLDER`` writes the record anew. FOLDER holds checkouts of the projects, each under its
-name: vq-vae-2-pytorch (ef5f67c made this record). Tests read it and need none.
+name: vq-vae-2-pytorch (ef5f67c made this record); diffusers is installed (0.42.1). Tests read the record and need none of them.
 """
 
 from __future__ import annotations
@@ -68,6 +68,53 @@ def vqvae2(folder: Path) -> dict[str, Any]:
     return made
 
 
+DIFFUSERS: dict[str, dict[str, Any]] = {
+    "AutoencoderKL": {"latent_channels": 3},
+    "AutoencoderKL without": {
+        "latent_channels": 5, "use_quant_conv": False, "use_post_quant_conv": False, "mid_block_add_attention": False,
+        "shift_factor": 0.5, "scaling_factor": 2.0,
+    },
+    "VQModel": {
+        "latent_channels": 5, "vq_embed_dim": 3, "num_vq_embeddings": 16,
+        "down_block_types": ["DownEncoderBlock2D", "AttnDownEncoderBlock2D"],
+        "up_block_types": ["AttnUpDecoderBlock2D", "UpDecoderBlock2D"],
+    },
+}  # fmt: skip
+"""Settings of small autoencoders of diffusers, beside those of all."""
+SMALL: dict[str, Any] = {
+    "block_out_channels": [8, 16], "norm_num_groups": 4, "layers_per_block": 1, "sample_size": 16,
+    "down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2,
+}  # fmt: skip
+FOLDERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sd-vae-ft-mse": ("AutoencoderKL", {
+        "block_out_channels": [128, 256, 512, 512], "layers_per_block": 2, "latent_channels": 4, "sample_size": 256,
+        "down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4,
+    }),
+    "ldm-celebahq-256": ("VQModel", {
+        "block_out_channels": [128, 256, 512], "layers_per_block": 2, "latent_channels": 3, "num_vq_embeddings": 8192,
+        "sample_size": 256, "down_block_types": ["DownEncoderBlock2D"] * 3, "up_block_types": ["UpDecoderBlock2D"] * 3,
+    }),
+}  # fmt: skip
+"""Settings of published folders of diffusers."""
+
+
+def autoencoders() -> dict[str, Any]:
+    """Autoencoders of diffusers: latents of pictures, and what is decoded."""
+    library = importlib.import_module("diffusers")
+    made: dict[str, Any] = {}
+    for name, changes in DIFFUSERS.items():
+        network = getattr(library, name.partition(" ")[0])(**{**SMALL, **changes})
+        told = made[name] = {"settings": dict(network.config), **filled(network)}
+        x = pictures(2, 3, 16, 16)
+        coded = network.encode(x)
+        z = coded.latents if name == "VQModel" else coded.latent_dist.mean
+        told["latents"], told["output"] = z, thinned(network.decode(z).sample)
+        told["logvar"] = z if name == "VQModel" else coded.latent_dist.logvar
+    with torch.device("meta"):
+        names = {name: shapes(getattr(library, kind)(**settings)) for name, (kind, settings) in FOLDERS.items()}
+    return {"families": made, "names": names}
+
+
 MAKERS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {"vqvae2": ("vq-vae-2-pytorch", vqvae2)}
 """Recorders by family, with the folder of the checkout."""
 
@@ -75,15 +122,19 @@ MAKERS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {"vqvae2": ("v
 @torch.no_grad()
 def main(folder: Path) -> None:
     """Write the record."""
-    made, names = {}, {}
+    told = autoencoders()
+    made, names = told["families"], told["names"]
     for family, (project, maker) in MAKERS.items():
-        told = maker(folder / project)
-        names.update(told.pop("names"))
-        made[family] = {
+        made[family] = maker(folder / project)
+        names.update(made[family].pop("names"))
+    flat = {
+        family: {
             key: [round(each, 6) for each in value.flatten().tolist()] if isinstance(value, Tensor) else value
             for key, value in told.items()
         }
-    RECORD.write_text(json.dumps(made, separators=(",", ":")).replace(',"', ',\n"') + "\n")
+        for family, told in made.items()
+    }
+    RECORD.write_text(json.dumps(flat, separators=(",", ":")).replace(',"', ',\n"') + "\n")
     NAMES.write_bytes(gzip.compress(json.dumps(names, separators=(",", ":")).encode(), mtime=0))
 
 
