@@ -1,7 +1,7 @@
 """What published code of autoencoders and GANs computes, recorded: networks with weights by formula, and names of large ones.
 
 ``python -m tests.conversion.family_record FOLDER`` writes the record anew. FOLDER holds checkouts of the projects, each under its
-name: vq-vae-2-pytorch (ef5f67c made this record); diffusers is installed (0.42.1). Tests read the record and need none of them.
+name: vq-vae-2-pytorch (ef5f67c made this record) and DALL-E (5be4b23); diffusers is installed (0.42.1). Tests need none of them.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tests.conversion.diffusers_record import weights
@@ -68,6 +70,36 @@ def vqvae2(folder: Path) -> dict[str, Any]:
     return made
 
 
+def dvae(folder: Path) -> dict[str, Any]:
+    """DALL·E's discrete VAE: codes of pictures, and what is decoded, by the functions of its notebook."""
+    sys.modules.setdefault("requests", ModuleType("requests"))  # for a download that is not asked for
+    with checkout(folder):
+        module = importlib.import_module("dall_e")
+    # 64 channels and 512 codes are the fewest that it takes.
+    sizes = {"n_hid": 64, "vocab_size": 512, "n_blk_per_group": 1}
+    encoder, decoder = module.Encoder(**sizes), module.Decoder(**sizes, n_init=8)
+    both = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
+    both.load_state_dict(scattered(shapes(both)))
+    made: dict[str, Any] = {"shapes": shapes(both)}
+    codes = encoder(module.map_pixels((pictures(2, 3, 16, 16) + 1) / 2)).argmax(dim=1)
+    seen = decoder(F.one_hot(codes, 512).movedim(-1, 1).float())
+    made["codes"], made["output"] = codes, thinned(2 * module.unmap_pixels(torch.sigmoid(seen[:, :3])) - 1)
+    whole = {"encoder": module.Encoder(device="meta"), "decoder": module.Decoder(device="meta")}
+    names = {f"{name}.{key}": shape for name, network in whole.items() for key, shape in shapes(network).items()}
+    return {**made, "names": {"dalle-dvae": names}}
+
+
+def scattered(every: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Weights as irregular as random ones, by formula, each scaled by its inputs: for networks without norms."""
+    made = {}
+    for number, (name, shape) in enumerate(sorted(every.items())):
+        count = torch.Size(shape).numel()
+        spread = 0.1 if len(shape) == 1 else 2 * (shape[0] / count) ** 0.5
+        waves = 1e4 * torch.sin(number + 12.9 * torch.arange(count, dtype=torch.float64))
+        made[name] = spread * (2 * waves.frac().abs() - 1).float().reshape(shape)
+    return made
+
+
 DIFFUSERS: dict[str, dict[str, Any]] = {
     "AutoencoderKL": {"latent_channels": 3},
     "AutoencoderKL without": {
@@ -115,7 +147,9 @@ def autoencoders() -> dict[str, Any]:
     return {"families": made, "names": names}
 
 
-MAKERS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {"vqvae2": ("vq-vae-2-pytorch", vqvae2)}
+MAKERS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
+    "vqvae2": ("vq-vae-2-pytorch", vqvae2), "dvae": ("DALL-E", dvae),
+}  # fmt: skip
 """Recorders by family, with the folder of the checkout."""
 
 

@@ -9,18 +9,24 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import lodestar
 from lodestar.__main__ import main
+from lodestar.codecs import VQVAECodec
 from lodestar.config import Problem
-from lodestar.conversion import FAMILIES, autoencoder_folder
+from lodestar.conversion import DALLE, FAMILIES, autoencoder_folder
 from lodestar.conversion.family import check, recognize
+from lodestar.conversion.published import Published
 from lodestar.conversion.rename import rename
-from lodestar.conversion.run import facts, ours
+from lodestar.conversion.run import convert, facts, ours
 from lodestar.conversion.settings import read
+from lodestar.data.batch import DataFacts
 from lodestar.images import load_png, save_png
+from lodestar.nets.codebook import CodebookConfig
+from lodestar.nets.dvae import DvaeConfig
 from lodestar.presets import PUBLISHED
+from lodestar.tasks import TrainVQVAE
 
 from . import family_record as record
 from .diffusers_record import weights
@@ -69,6 +75,56 @@ def test_a_vq_vae_2_reconstructs_as_there(tmp_path: Path) -> None:
         lodestar.convert(tmp_path / "own.pt", tmp_path)
     with pytest.raises(Problem, match=r"unknown field .flags sizes.*did you mean .size"):
         lodestar.convert(tmp_path / "own.pt", tmp_path, flags={"sizes": 16})
+
+
+DVAE = VQVAECodec(
+    network=DvaeConfig(width=64, blocks=1, book=CodebookConfig(codes=512, channels=8, learning="gradient")), size=(16, 16)
+)
+"""The record's discrete VAE."""
+
+
+def pickled(at: Path, tensors: dict[str, Tensor]) -> Path:
+    """The two files of a discrete VAE, whole modules pickled as published, with attributes of classes unknown here."""
+    for part in ("encoder", "decoder"):
+        root = nn.Module()
+        for name, tensor in tensors.items():
+            if name.startswith(f"{part}."):
+                *parents, leaf = name.split(".")[1:]
+                module: nn.Module = root
+                for parent in parents:
+                    module.add_module(parent, module._modules.get(parent) or Foreign())
+                    module = module.get_submodule(parent)
+                module.register_parameter(leaf, nn.Parameter(tensor.clone()))
+        torch.save(root, at / f"{part}.pkl")
+    return at / "encoder.pkl"
+
+
+class Foreign(nn.Module):
+    """A module of a class that runs code where it is made."""
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        raise AssertionError("code of the file's choice was run")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "device": torch.device("cpu"), "shape": torch.Size([1])}
+
+
+@torch.no_grad()
+def test_a_discrete_vae_has_the_codes_and_pictures_of_the_notebook_without_running_its_classes(tmp_path: Path) -> None:
+    tensors = record.scattered({name: tuple(shape) for name, shape in RECORDED["dvae"]["shapes"].items()})
+    known = [Published("openai/small", "encoder.pkl", lambda: DVAE, DALLE)]
+    path = convert(pickled(tmp_path, tensors), tmp_path, FAMILIES, known).path
+    model, x = lodestar.load(path, "cpu", dtype=torch.float32), record.pictures(2, 3, 16, 16)
+    codes = model.codes(x)
+    assert codes[0].flatten().tolist() == RECORDED["dvae"]["codes"] and len(set(RECORDED["dvae"]["codes"])) > 2
+    expected = torch.tensor(RECORDED["dvae"]["output"])
+    for made in (model.of_codes(codes), model.reconstruct(x), model.pictures(model.latents(x))):
+        torch.testing.assert_close(record.thinned(made).flatten(), expected, rtol=1e-4, atol=1e-4)
+    with pytest.raises(Problem, match="is of kind 'dvae', which is read from files and not trained"):
+        TrainVQVAE(model=DVAE).resolve(DataFacts(3, (16, 16), None))
+    (tmp_path / "decoder.pkl").unlink()
+    with pytest.raises(Problem, match=r"is one of a model's files encoder\.pkl and decoder\.pkl, and .*decoder\.pkl is missing"):
+        convert(tmp_path / "encoder.pkl", tmp_path, FAMILIES, known)
 
 
 def folder(at: Path, name: str, kind: str, settings: dict[str, Any], tensors: dict[str, Tensor]) -> Path:

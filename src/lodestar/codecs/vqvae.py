@@ -11,10 +11,11 @@ from lodestar.codecs.autoencoder import LatentCodec, LatentCoder
 from lodestar.config import Kinds, Problem
 from lodestar.nets.autoencoder import QuantizedConfig
 from lodestar.nets.coded import CodedConfig
+from lodestar.nets.dvae import DvaeConfig
 from lodestar.nets.int8 import between
 from lodestar.nets.pyramid import PyramidConfig
 
-NETWORKS = Kinds(PyramidConfig, QuantizedConfig, default=PyramidConfig)
+NETWORKS = Kinds(PyramidConfig, QuantizedConfig, DvaeConfig, default=PyramidConfig)
 AnyCoded = Annotated[CodedConfig, NETWORKS]
 
 

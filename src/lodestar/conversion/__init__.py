@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from lodestar.conversion import adm, flags
 from lodestar.conversion.clip import GLIDE_CLIP, OPENAI_CLIP
+from lodestar.conversion.dalle import DALLE
 from lodestar.conversion.ddpm import DDPM
 from lodestar.conversion.family import Family
 from lodestar.conversion.glide import GLIDE
@@ -12,6 +13,6 @@ from lodestar.conversion.rosinality import VQVAE2_FILES
 
 ADM = replace(adm.ADM, own=flags.own)
 
-FAMILIES: tuple[Family, ...] = (ADM, DDPM, GLIDE, OPENAI_CLIP, GLIDE_CLIP, *KARLO, VQVAE2_FILES)
+FAMILIES: tuple[Family, ...] = (ADM, DDPM, GLIDE, OPENAI_CLIP, GLIDE_CLIP, *KARLO, VQVAE2_FILES, DALLE)
 
-__all__ = ["ADM", "DDPM", "FAMILIES", "GLIDE", "GLIDE_CLIP", "KARLO", "OPENAI_CLIP", "VQVAE2_FILES", "Family"]
+__all__ = ["ADM", "DALLE", "DDPM", "FAMILIES", "GLIDE", "GLIDE_CLIP", "KARLO", "OPENAI_CLIP", "VQVAE2_FILES", "Family"]
