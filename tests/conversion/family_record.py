@@ -1,7 +1,8 @@
 """What published code of autoencoders and GANs computes, recorded: networks with weights by formula, and names of large ones.
 
-``python -m tests.conversion.family_record FOLDER`` writes the record anew. FOLDER holds checkouts of the projects, each under its
-name: vq-vae-2-pytorch (ef5f67c made this record) and DALL-E (5be4b23); diffusers is installed (0.42.1). Tests need none of them.
+``python -m tests.conversion.family_record FOLDER`` writes the record anew, where diffusers is installed (0.42.1 made this one).
+FOLDER holds checkouts, each under its project's name: vq-vae-2-pytorch (ef5f67c), DALL-E (5be4b23), denoising-diffusion-gan
+(6818ded). Tests need none of them.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import torch
@@ -89,6 +90,53 @@ def dvae(folder: Path) -> dict[str, Any]:
     return {**made, "names": {"dalle-dvae": names}}
 
 
+DDGAN: dict[str, Any] = {
+    "num_channels": 3, "centered": True, "num_channels_dae": 16, "n_mlp": 2, "ch_mult": [1, 2], "num_res_blocks": 1,
+    "attn_resolutions": (8,), "dropout": 0.0, "resamp_with_conv": True, "conditional": True, "fir": True,
+    "fir_kernel": [1, 3, 3, 1], "skip_rescale": True, "resblock_type": "biggan", "progressive": "none",
+    "progressive_input": "residual", "progressive_combine": "sum", "embedding_type": "positional", "fourier_scale": 16.0,
+    "not_use_tanh": False, "image_size": 16, "nz": 10, "z_emb_dim": 12, "num_timesteps": 4, "use_geometric": False,
+    "beta_min": 0.1, "beta_max": 20.0,
+}  # fmt: skip
+"""Flags of a small denoising diffusion GAN."""
+DDGAN_FILES: dict[str, dict[str, Any]] = {
+    "ddgan-cifar10": {
+        "image_size": 32, "num_channels_dae": 128, "num_res_blocks": 2, "nz": 100, "z_emb_dim": 256, "n_mlp": 4,
+        "ch_mult": [1, 2, 2, 2], "attn_resolutions": (16,),
+    },
+    "ddgan-celebahq-256": {
+        "image_size": 256, "num_channels_dae": 64, "num_res_blocks": 2, "nz": 100, "z_emb_dim": 256, "n_mlp": 3,
+        "ch_mult": [1, 1, 2, 2, 4, 4], "attn_resolutions": (16,),
+    },
+}  # fmt: skip
+"""Flags of the published ones: the README's, and defaults."""
+
+
+def ddgan(folder: Path) -> dict[str, Any]:
+    """A denoising diffusion GAN's x̂₀, and the coefficients of its posterior by step."""
+    # Its operators are compiled for GPUs where they are imported; the plain one beside them is taken.
+    source, plain = (folder / "score_sde/op/upfirdn2d.py").read_text(), {"F": F, "torch": torch}
+    exec(source[source.index("def upfirdn2d_native") :], plain)
+    operators, judge = ModuleType("score_sde.op"), ModuleType("pytorch_fid.fid_score")
+    operators.upfirdn2d = lambda x, kernel, up=1, down=1, pad=(0, 0): plain["upfirdn2d_native"](  # type: ignore[attr-defined]
+        x, kernel, up, up, down, down, *pad, *pad
+    )
+    judge.calculate_fid_given_paths = None  # type: ignore[attr-defined]
+    sys.modules |= {"score_sde.op": operators, "torchvision": ModuleType("torchvision"), "pytorch_fid.fid_score": judge}
+    with checkout(folder):
+        network = importlib.import_module("score_sde.models.ncsnpp_generator_adagn").NCSNpp
+        script = importlib.import_module("test_ddgan")
+    flags = SimpleNamespace(**DDGAN)
+    small = network(flags)
+    made = filled(small)
+    x, z = pictures(2, 3, 16, 16), pictures(2, 10, speed=0.7)
+    made["output"] = thinned(small(x, torch.tensor([0, 3]), z))
+    steps = script.Posterior_Coefficients(flags, "cpu")
+    made["posterior"] = torch.stack([steps.posterior_mean_coef1, steps.posterior_mean_coef2, steps.posterior_variance])
+    names = {name: shapes(network(SimpleNamespace(**{**DDGAN, **each}))) for name, each in DDGAN_FILES.items()}
+    return {**made, "names": names}
+
+
 def scattered(every: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Weights as irregular as random ones, by formula, each scaled by its inputs: for networks without norms."""
     made = {}
@@ -148,7 +196,7 @@ def autoencoders() -> dict[str, Any]:
 
 
 MAKERS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
-    "vqvae2": ("vq-vae-2-pytorch", vqvae2), "dvae": ("DALL-E", dvae),
+    "vqvae2": ("vq-vae-2-pytorch", vqvae2), "dvae": ("DALL-E", dvae), "ddgan": ("denoising-diffusion-gan", ddgan),
 }  # fmt: skip
 """Recorders by family, with the folder of the checkout."""
 

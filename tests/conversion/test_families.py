@@ -21,6 +21,7 @@ from lodestar.conversion.published import Published
 from lodestar.conversion.rename import rename
 from lodestar.conversion.run import convert, facts, ours
 from lodestar.conversion.settings import read
+from lodestar.core.plan import parse_plan
 from lodestar.data.batch import DataFacts
 from lodestar.images import load_png, save_png
 from lodestar.nets.codebook import CodebookConfig
@@ -35,7 +36,7 @@ torch.set_num_threads(1)
 RECORDED: dict[str, dict[str, Any]] = json.loads(record.RECORD.read_text())
 NAMES: dict[str, dict[str, list[int]]] = json.loads(gzip.decompress(record.NAMES.read_bytes()))
 BY_SHORT = {each.short: each for each in PUBLISHED}
-FLAGS = {"vqvae2": "--size 16"}
+FLAGS = {"vqvae2": "--size 16", "ddgan": "--image_size 16 --num_timesteps 4"}
 """What weights do not tell of the small networks."""
 
 
@@ -59,9 +60,10 @@ def test_a_preset_has_the_names_and_shapes_of_its_file(short: str) -> None:
     config = published.model()
     check(config, facts(published.family, state, short), short, published.name)
     assert ours(published.family, config, state, short).keys() == config.build().state_dict().keys()
-    name = next(iter(state))
+    name = min(published.family.landmarks)
     for changed in ({each: value for each, value in state.items() if each != name}, {**state, name: state[name][..., None]}):
         with pytest.raises(Problem, match=name.replace(".", r"\.")):
+            recognize(FAMILIES, changed, short)
             check(config, facts(published.family, changed, short), short, published.name)
             ours(published.family, config, changed, short)
 
@@ -75,6 +77,26 @@ def test_a_vq_vae_2_reconstructs_as_there(tmp_path: Path) -> None:
         lodestar.convert(tmp_path / "own.pt", tmp_path)
     with pytest.raises(Problem, match=r"unknown field .flags sizes.*did you mean .size"):
         lodestar.convert(tmp_path / "own.pt", tmp_path, flags={"sizes": 16})
+
+
+@torch.no_grad()
+def test_a_denoising_diffusion_gan_believes_and_steps_as_there(tmp_path: Path) -> None:
+    told, x, z = RECORDED["ddgan"], record.pictures(2, 3, 16, 16), record.pictures(2, 10, speed=0.7)
+    model = converted("ddgan", tmp_path)
+    encoder = model.denoiser.latent
+    out = record.thinned(model.denoiser.network(x, torch.tensor([0.0, 3.0]), encoder(z).emb))
+    torch.testing.assert_close(out.flatten(), torch.tensor(told["output"]), rtol=1e-3, atol=1e-4)
+    means, others, variances = torch.tensor(told["posterior"]).view(3, 4).tolist()
+    steps = parse_plan(model.config.steps).steps(model.config.schedule)
+    for number, step in enumerate(reversed(steps)):
+        assert step.t.time == number
+        assert step.coefficients() == pytest.approx((means[number], others[number]), rel=1e-4, abs=1e-6)
+        assert number == 0 or step.small == pytest.approx(variances[number], rel=1e-4)
+    assert torch.as_tensor(model.sample(count=2, seed=3).images).shape == (2, 3, 16, 16)
+    with pytest.raises(Problem, match=r"not tell everything \(the size of pictures, the number of steps\)"):
+        lodestar.convert(tmp_path / "own.pt", tmp_path)
+    with pytest.raises(Problem, match="resblock_type"):
+        lodestar.convert(tmp_path / "own.pt", tmp_path, flags="--resblock_type ddpm")
 
 
 DVAE = VQVAECodec(

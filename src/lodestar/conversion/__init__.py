@@ -5,6 +5,7 @@ from dataclasses import replace
 from lodestar.conversion import adm, flags
 from lodestar.conversion.clip import GLIDE_CLIP, OPENAI_CLIP
 from lodestar.conversion.dalle import DALLE
+from lodestar.conversion.ddgan import DDGAN
 from lodestar.conversion.ddpm import DDPM
 from lodestar.conversion.family import Family
 from lodestar.conversion.glide import GLIDE
@@ -13,6 +14,6 @@ from lodestar.conversion.rosinality import VQVAE2_FILES
 
 ADM = replace(adm.ADM, own=flags.own)
 
-FAMILIES: tuple[Family, ...] = (ADM, DDPM, GLIDE, OPENAI_CLIP, GLIDE_CLIP, *KARLO, VQVAE2_FILES, DALLE)
+FAMILIES: tuple[Family, ...] = (ADM, DDPM, GLIDE, OPENAI_CLIP, GLIDE_CLIP, *KARLO, VQVAE2_FILES, DALLE, DDGAN)
 
-__all__ = ["ADM", "DALLE", "DDPM", "FAMILIES", "GLIDE", "GLIDE_CLIP", "KARLO", "OPENAI_CLIP", "VQVAE2_FILES", "Family"]
+__all__ = ["ADM", "DALLE", "DDGAN", "DDPM", "FAMILIES", "GLIDE", "GLIDE_CLIP", "KARLO", "OPENAI_CLIP", "VQVAE2_FILES", "Family"]

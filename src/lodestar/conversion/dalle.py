@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lodestar.codecs import VQVAECodec
+from lodestar.config import Problem
 from lodestar.conversion.family import Facts, Family, ModelConfig, Shapes, moments
 from lodestar.conversion.rename import Rule
 
@@ -45,8 +46,11 @@ def _facts(shapes: Shapes) -> Facts:
 
 def _with_codes(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state with the decoder's first convolution, which is of one code's unit vector at each place, as a list of vectors."""
-    others = {name: tensor for name, tensor in state.items() if name not in (_CODES, _BIAS)}
-    return {**others, "codes": state[_CODES].flatten(1).T + state[_BIAS]}
+    others, codes, bias = dict(state), state[_CODES], state[_BIAS]
+    if codes.ndim != 4 or bias.shape != codes.shape[:1] or codes.shape[2:] != (1, 1):
+        raise Problem(f"{_CODES} is {list(codes.shape)} and {_BIAS} {list(bias.shape)}: they make no list of codes")
+    del others[_CODES], others[_BIAS]
+    return {**others, "codes": codes.flatten(1).T + bias}
 
 
 def _beside(config: ModelConfig) -> Mapping[str, Tensor]:

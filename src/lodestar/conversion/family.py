@@ -55,8 +55,8 @@ class Family:
     inside: str | None = None
     """Name of the entry with the state dict in a file: with several, the averaged weights; None for the whole file."""
     fixed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = field(default_factory=lambda: _whole)
-    """Function of a state dict before its names are changed: it removes fixed tables, which are ours too, and joins tensors that
-    are one of ours. Raises Problem if the tables' values differ."""
+    """Function of a state dict before renaming, which removes fixed tables and joins the parts of one tensor of ours. Raises
+    Problem if a table differs from ours."""
     beside: Callable[[ModelConfig], Mapping[str, Tensor]] = field(default_factory=lambda: _nothing)
     """Tensors of our model that files of the family do not hold, by our names."""
     parts: Mapping[str, str] = field(default_factory=dict)

@@ -10,19 +10,20 @@ from typing import Annotated
 from lodestar.config import Kinds
 from lodestar.nets.base import DenoiserNetwork, DenoiserNetworkConfig, Part
 from lodestar.nets.maps import MapConfig
+from lodestar.nets.ncsnpp import NcsnppConfig
 from lodestar.nets.pixelcnn import PixelCnnConfig
 from lodestar.nets.pixelsnail import PixelSnailConfig
 from lodestar.nets.prior import PriorConfig
 from lodestar.nets.transformer import TransformerConfig
 from lodestar.nets.unet import UNetConfig
 
-KINDS = Kinds(UNetConfig, PriorConfig, default=UNetConfig)
+KINDS = Kinds(UNetConfig, PriorConfig, NcsnppConfig, default=UNetConfig)
 AnyNetwork = Annotated[DenoiserNetworkConfig, KINDS]
 
 MAPS = Kinds(PixelSnailConfig, PixelCnnConfig, TransformerConfig)
 AnyMap = Annotated[MapConfig, MAPS]
 
 __all__ = [
-    "KINDS", "MAPS", "AnyMap", "AnyNetwork", "DenoiserNetwork", "DenoiserNetworkConfig", "MapConfig", "Part", "PixelCnnConfig",
-    "PixelSnailConfig", "PriorConfig", "TransformerConfig", "UNetConfig",
+    "KINDS", "MAPS", "AnyMap", "AnyNetwork", "DenoiserNetwork", "DenoiserNetworkConfig", "MapConfig", "NcsnppConfig", "Part",
+    "PixelCnnConfig", "PixelSnailConfig", "PriorConfig", "TransformerConfig", "UNetConfig",
 ]  # fmt: skip
