@@ -2,13 +2,14 @@
 
 ``python -m tests.conversion.family_record FOLDER`` writes the record anew, where diffusers is installed (0.42.1 made this one).
 FOLDER holds checkouts, each under its project's name: vq-vae-2-pytorch (ef5f67c), DALL-E (5be4b23), denoising-diffusion-gan
-(6818ded). Tests need none of them.
+(6818ded) and pytorch-pretrained-BigGAN (1e18aed). Tests need none of them.
 """
 
 from __future__ import annotations
 
 import gzip
 import importlib
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -137,6 +138,56 @@ def ddgan(folder: Path) -> dict[str, Any]:
     return {**made, "names": names}
 
 
+BIGGANS: dict[int, tuple[int, ...]] = {
+    128: (16, 16, 8, 4, 2, 1), 256: (16, 16, 8, 8, 4, 2, 1), 512: (16, 16, 8, 8, 4, 2, 1, 1),
+}  # fmt: skip
+"""Factors of width of the published BigGAN-deeps, from the coarsest resolution, by size."""
+SMALL_GAN: dict[str, Any] = {
+    "z_dim": 6, "class_embed_dim": 6, "channel_width": 8, "num_classes": 5, "n_stats": 11, "attention_layer_position": 4,
+}  # fmt: skip
+
+
+def layers(factors: tuple[int, ...]) -> list[tuple[bool, int, int]]:
+    """The layers of a BigGAN-deep: doubling or not, factors of width before and after."""
+    return [each for pair in itertools.pairwise(factors) for each in ((False, pair[0], pair[0]), (True, *pair))]
+
+
+def biggan(folder: Path) -> dict[str, Any]:
+    """A BigGAN-deep's pictures at some truncations, all at one of its statistics."""
+    for name in ("boto3", "botocore", "botocore.exceptions", "requests"):  # for downloads that are not asked for
+        sys.modules.setdefault(name, ModuleType(name))
+    sys.modules["botocore.exceptions"].ClientError = RuntimeError  # type: ignore[attr-defined]
+    package = ModuleType("biggan_record")
+    package.__path__ = [str(folder / "pytorch_pretrained_biggan")]
+    sys.modules["biggan_record"] = package
+    module, settings = (importlib.import_module(f"biggan_record.{name}") for name in ("model", "config"))
+    small = module.BigGAN(settings.BigGANConfig(**SMALL_GAN, layers=layers((16, 8, 4, 2, 1))))
+    made: dict[str, Any] = {"shapes": shapes(small)}
+    small.eval().load_state_dict(gan_weights(shapes(small)))
+    z, label = pictures(2, 6, speed=0.7), torch.eye(5)[[1, 4]]
+    made["output"] = torch.stack([small(z, label, truncation)[:, :, ::9, ::9] for truncation in (1.0, 0.5)])
+    with torch.device("meta"):
+        names = {
+            f"biggan-deep-{size}": shapes(module.BigGAN(settings.BigGANConfig(output_dim=size, layers=layers(factors))))
+            for size, factors in BIGGANS.items()
+        }
+    return {**made, "names": names}
+
+
+def gan_weights(every: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
+    """Weights of a BigGAN-deep: variances are positive, and each norm's vectors are those of a singular value."""
+    made = scattered(every)
+    for name, tensor in made.items():
+        if name.endswith("running_vars"):
+            made[name] = tensor.square() + 0.5
+        elif name.endswith("gamma"):
+            made[name] = tensor + 1
+    for name in [name for name in made if name.endswith("weight_orig")]:
+        left, _, right = torch.linalg.svd(made[name].flatten(1), full_matrices=False)
+        made[name.replace("_orig", "_u")], made[name.replace("_orig", "_v")] = left[:, 0], right[0]
+    return made
+
+
 def scattered(every: dict[str, tuple[int, ...]]) -> dict[str, Tensor]:
     """Weights as irregular as random ones, by formula, each scaled by its inputs: for networks without norms."""
     made = {}
@@ -196,7 +247,10 @@ def autoencoders() -> dict[str, Any]:
 
 
 MAKERS: dict[str, tuple[str, Callable[[Path], dict[str, Any]]]] = {
-    "vqvae2": ("vq-vae-2-pytorch", vqvae2), "dvae": ("DALL-E", dvae), "ddgan": ("denoising-diffusion-gan", ddgan),
+    "vqvae2": ("vq-vae-2-pytorch", vqvae2),
+    "dvae": ("DALL-E", dvae),
+    "ddgan": ("denoising-diffusion-gan", ddgan),
+    "biggan": ("pytorch-pretrained-BigGAN", biggan),
 }  # fmt: skip
 """Recorders by family, with the folder of the checkout."""
 

@@ -13,21 +13,24 @@ from torch import Tensor, nn
 
 import lodestar
 from lodestar.__main__ import main
-from lodestar.codecs import VQVAECodec
+from lodestar.codecs import VQVAECodec, pixels
 from lodestar.config import Problem
-from lodestar.conversion import DALLE, FAMILIES, autoencoder_folder
+from lodestar.conversion import BIGGAN, DALLE, FAMILIES, autoencoder_folder
 from lodestar.conversion.family import check, recognize
 from lodestar.conversion.published import Published
 from lodestar.conversion.rename import rename
 from lodestar.conversion.run import convert, facts, ours
 from lodestar.conversion.settings import read
+from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.data.batch import DataFacts
 from lodestar.images import load_png, save_png
+from lodestar.models.gan import GanConfig, truncated
+from lodestar.nets.biggan import BigGanConfig, Told
 from lodestar.nets.codebook import CodebookConfig
 from lodestar.nets.dvae import DvaeConfig
 from lodestar.presets import PUBLISHED
-from lodestar.tasks import TrainVQVAE
+from lodestar.tasks import TrainGan, TrainVQVAE
 
 from . import family_record as record
 from .diffusers_record import weights
@@ -97,6 +100,41 @@ def test_a_denoising_diffusion_gan_believes_and_steps_as_there(tmp_path: Path) -
         lodestar.convert(tmp_path / "own.pt", tmp_path)
     with pytest.raises(Problem, match="resblock_type"):
         lodestar.convert(tmp_path / "own.pt", tmp_path, flags="--resblock_type ddpm")
+
+
+BIGGAN_SMALL = BigGanConfig(latent=6, classes=5, size=(64, 64), width=8, multipliers=(1, 2, 4, 8, 16), attention=4, statistics=11)
+"""The record's BigGAN-deep."""
+
+
+@torch.no_grad()
+def test_a_biggan_deep_makes_the_pictures_of_its_latents_classes_and_truncation(tmp_path: Path) -> None:
+    tensors = record.gan_weights({name: tuple(shape) for name, shape in RECORDED["biggan"]["shapes"].items()})
+    torch.save(tensors, tmp_path / "biggan.bin")
+    known = [Published("huggingface/small", "biggan.bin", lambda: GanConfig(network=BIGGAN_SMALL), BIGGAN)]
+    model = lodestar.load(convert(tmp_path / "biggan.bin", tmp_path, FAMILIES, known).path, "cpu", dtype=torch.float32)
+    z, label = record.pictures(2, 6, speed=0.7), torch.tensor([1, 4])
+    made = torch.stack([model(z, label, truncation) for truncation in (1.0, 0.5)])
+    expected = torch.tensor(RECORDED["biggan"]["output"])
+    torch.testing.assert_close(made[..., ::9, ::9].flatten(), expected, rtol=1e-3, atol=1e-4)
+    # Between two statistics lie those between them.
+    ends, middle = (model.network.norm.means[5:7], Told(z, 5.5))
+    torch.testing.assert_close(model.network.norm(ends.mean(dim=0)[None, :, None, None], middle).flatten(), plain(model))
+    # A temperature is the truncation, of latents within two deviations.
+    start = truncated(SeededNoise([7]).start((6, 1, 1)), 2.0)
+    sampled = model.sample(label=3, count=1, seed=7, temperature=0.5).images
+    assert torch.equal(torch.as_tensor(sampled), pixels.decode(model((0.5 * start).flatten(1), torch.tensor([3]), 0.5)))
+    del tensors["generator.gen_z.weight_v"]
+    torch.save(tensors, tmp_path / "biggan.bin")
+    with pytest.raises(Problem, match=r"generator\.gen_z\.weight_orig has no vectors of its shape beside it"):
+        convert(tmp_path / "biggan.bin", tmp_path, FAMILIES, known)
+    with pytest.raises(Problem, match="is of kind 'biggan_deep', which is read from files and not trained"):
+        TrainGan(model=GanConfig(network=BIGGAN_SMALL)).resolve(DataFacts(3, (64, 64), tuple("abcde")))
+
+
+def plain(model: Any) -> Tensor:
+    """The last norm's output of its mean."""
+    shift: Tensor = model.network.norm.bias.relu()
+    return shift
 
 
 DVAE = VQVAECodec(
