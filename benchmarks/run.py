@@ -17,6 +17,7 @@ import torch
 from clip import clip
 from codes import codes, walks
 from common import Goal, Setting, head, summary
+from family import family
 from gan import gan
 from memory import memory
 from rich.console import Console
@@ -35,6 +36,7 @@ PARTS = {
     "walks": walks,
     "train": train,
     "gan": gan,
+    "family": family,
     "loop": loop,
     "start": start,
     "memory": memory,
