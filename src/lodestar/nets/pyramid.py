@@ -107,7 +107,7 @@ class Pyramid(CodedNetwork):
 
     def encode(self, x: Tensor, dtype: torch.dtype | None = None) -> list[tuple[Coded, Tensor]]:
         dtype, maps = dtype or x.dtype, []
-        h = x.to(dtype)
+        h = x.to(dtype=dtype, memory_format=torch.channels_last)
         for encoder in self.encoders:
             h = encoder(h)
             maps.append(h)
@@ -131,7 +131,9 @@ class Pyramid(CodedNetwork):
     def decode(self, values: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
         seen: Tensor | None = None
         for level in reversed(range(self.config.levels)):
-            seen = self._seen(level, values[level].to(dtype or values[level].dtype), seen)
+            seen = self._seen(
+                level, values[level].to(dtype=dtype or values[level].dtype, memory_format=torch.channels_last), seen
+            )
         out: Tensor = self.decoders[0](seen).float()
         return out
 
