@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lodestar.config import Channels, Config
 from lodestar.nets.layers import normal
 
-_ROWS = 128
+_ROWS = 256
 """Vectors that are compared with all codes at once."""
 _PART = 1024
 """Codes that are made ready at once."""
@@ -213,9 +213,9 @@ class _Rough:
 
         The product's error is that of its rounded factors (Cauchy and Schwarz), and of its sum in float32.
         """
-        length: Tensor = rows.norm(dim=1)
+        length, off = rows.norm(dim=1), (rows - few).norm(dim=1)
         half_eps = torch.finfo(torch.bfloat16).eps / 2
-        error = (rows - few).norm(dim=1) * self.longest + few.float().norm(dim=1) * self.lost + self.slip
+        error = off * self.longest + (length + off) * self.lost + self.slip
         error = error + torch.finfo(torch.float32).eps * rows.shape[1] * (length + self.longest) * self.longest
         error = error + half_eps * (least.abs() + 2 * error)
         limit = least + 2 * error
