@@ -98,7 +98,7 @@ def family(setting: Setting) -> Iterator[Table | Goal]:
     table = Table("training", "pictures/s, torch.nn", "ours", "times as fast", title="32×32 and codes of 8×8")
     for name in ("ae", "vae", "vqvae", "vqvae2", "vqvae_pixelcnn", "vqvae_prior", "vqvae_transformer", "ddgan"):
         with TemporaryDirectory() as folder:
-            size, rounds, theirs, ours = _pair(name, Path(folder))
+            size, rounds, theirs, ours = _pair(name, Path(folder), 2 if setting.batches == (2,) else None)
         calls = {"torch.nn": partial(_times, rounds, theirs), "ours": partial(_times, rounds, ours)}
         taken = seconds(calls, setting.repeats, clock=own_time)  # type: ignore[arg-type]
         ratio = taken["torch.nn"] / taken["ours"]
@@ -112,9 +112,10 @@ def _times(count: int, call: Reference) -> None:
         call()
 
 
-def _pair(name: str, folder: Path) -> tuple[int, int, Reference, Reference]:
-    """Pictures of a batch, steps of a round, and a step of each."""
+def _pair(name: str, folder: Path, batch: int | None = None) -> tuple[int, int, Reference, Reference]:
+    """Pictures of a batch, the preset's unless told, steps of a round, and a step of each."""
     run = RUNS[f"cifar10.{name}"]()
+    run = run.replace(train=run.train.replace(batch_size=batch or run.train.batch_size))
     count, rounds = run.train.batch_size, 1
     images = torch.randint(256, (count, 3, SIZE, SIZE), dtype=torch.uint8)
     fields: dict[str, Tensor] = {"image": images, "label": torch.arange(count) % CLASSES}
