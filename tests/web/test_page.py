@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -219,3 +220,10 @@ def test_a_port_that_is_taken_is_named_in_one_line(url: str, capsys: pytest.Capt
         main(["play", "--port", port])
     (line,) = capsys.readouterr().err.splitlines()
     assert ended.value.code == 2 and f"port {port} of 127.0.0.1" in line
+
+
+def test_the_example_of_the_page_runs(url: str, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "play.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"^```py\n(.*?)^```$", page, re.M | re.S)
+    monkeypatch.chdir(folder)
+    exec(code.replace("http://127.0.0.1:7860", url), {})

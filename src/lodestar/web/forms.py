@@ -26,6 +26,8 @@ _JOIN = """(...values) => {
 """Short forms of the chosen kinds, a line each, made where the fields are: nobody waits, and a click sees the last change."""
 
 
+_WIDEST = 15
+"""Largest scale of a slider."""
 _QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
@@ -75,11 +77,16 @@ def _field(label: str, kind: Any, field: Any, said: str) -> Any:
     """A field for a value of this kind."""
     gr = need("gradio")
     usual, told = _usual(field), " ".join(said.replace("`", "").split())
-    inner = [each for each in typing.get_args(kind) if each is not type(None)]
     if kind is bool:
         return gr.Checkbox(value=bool(usual), label=label, info=told)
     if typing.get_origin(kind) is typing.Literal:
-        return gr.Dropdown(list(inner), value=usual, label=label, info=told)
-    if kind in (int, float) or inner in ([int], [float]):
-        return gr.Number(value=usual, label=label, info=told, step=1 if kind is int or inner == [int] else 0.1)
+        return gr.Dropdown(list(typing.get_args(kind)), value=usual, label=label, info=told)
+    if kind is float and usual is not None:
+        bounds = {type(each).__name__: each for each in field.metadata}
+        most = getattr(bounds.get("Le"), "le", _WIDEST)
+        if most <= 1 or label.endswith(": scale"):  # larger scales are written in the text
+            return gr.Slider(0, min(most, _WIDEST), usual, step=0.05 if most <= 1 else 0.25, label=label, info=told)
+    if kind in (int, float) and usual is not None:
+        return gr.Number(usual, label=label, info=told, step=1 if kind is int else 0.1)
+    # Empty is none, where a field for numbers has 0.
     return gr.Textbox(value=None if usual is None else str(usual), label=label, info=told)

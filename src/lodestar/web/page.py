@@ -174,8 +174,8 @@ class Page:
             own["second"] = self._upload("Second picture, of an interpolation")
         own["origin"] = gr.Dropdown([], value=[], multiselect=True, label="Classes of the pictures, for inversion",
             allow_custom_value=True)  # fmt: skip
-        with gr.Accordion("Mask of inpaint: paint what is to be filled in, or upload black and white", open=False):
-            brush = gr.Brush(colors=["#ffffff"], color_mode="fixed")
+        with gr.Accordion("Mask of inpaint: paint what is to be filled in, or upload black and white"):
+            brush = gr.Brush(8, colors=["#ffffff"], color_mode="fixed")
             painted = gr.ImageEditor(type="numpy", label="Paint", brush=brush, eraser=gr.Eraser(), sources=[], transforms=[],
                 layers=gr.LayerOptions(allow_additional_layers=False))  # fmt: skip
             own["mask"] = self._upload("Mask")
@@ -339,7 +339,7 @@ def _theme() -> Any:
     """Gradio's own theme, with texts that contrast with what they stand on."""
     dark = {"button_primary_background_fill": "*primary_700", "button_primary_background_fill_hover": "*primary_800"}
     grey = dict.fromkeys(("body_text_color_subdued", "block_info_text_color", "input_placeholder_color"), "*neutral_600")
-    return need("gradio").themes.Default().set(**dark, **grey, block_label_text_color="*neutral_700")
+    return need("gradio").themes.Default().set(**dark, **grey, block_label_text_color="*neutral_700", color_accent="*primary_700")
 
 
 def serve(shelf: Shelf, limits: Limits, host: str, port: int, started: Callable[[], None] | None = None) -> Any:
