@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import shutil
 import threading
@@ -25,7 +26,9 @@ from lodestar.web.requests import Limits
 from lodestar.web.shelf import Shelf
 
 _OFTEN = 0.2
-"""Least seconds between two previews, and the most until a client is asked again if it is there."""
+"""Least seconds between two previews."""
+_LOOK = 1.0
+"""Most seconds until a look whether a client is still there."""
 
 
 @dataclass(frozen=True)
@@ -70,14 +73,21 @@ class _Job:
     client: str
     folder: Path
     limits: Limits
+    loop: asyncio.AbstractEventLoop
+    news: asyncio.Event = field(default_factory=asyncio.Event)
     stopped: threading.Event = field(default_factory=threading.Event)
     preview: Preview | None = None
     """The latest one, until it is taken."""
     begun: bool = False
 
+    def tell(self) -> None:
+        """Wake who waits for news."""
+        self.loop.call_soon_threadsafe(self.news.set)
+
     def run(self, shelf: Shelf) -> Made:
         """Make the pictures. Raises Problem, also where a limit is reached."""
         self.begun, until, made = True, time.monotonic() + self.limits.seconds, []
+        self.tell()
         with warnings.catch_warnings(record=True) as found:
             warnings.simplefilter("always", Note)
             for call in self.calls:
@@ -101,6 +111,7 @@ class _Job:
             if time.monotonic() - shown > _OFTEN or frame.final:
                 seen.update(enumerate(frame.images, frame.first))
                 self.preview, shown = Preview(title, list(seen.values()), frame.step, frame.steps), time.monotonic()
+                self.tell()
 
         return watch
 
@@ -141,23 +152,24 @@ class Desk:
         Whoever leaves the iterator stops the work within a step. folder: that of the uploaded files. Raises Problem.
         """
         self._check(calls, client)
-        job = _Job(tuple(calls), client, folder, self.limits)
+        job = _Job(tuple(calls), client, folder, self.limits, asyncio.get_running_loop())
         self.line.append(job)
-        future = self._pool.submit(job.run, self.shelf)
+        whole = asyncio.wrap_future(self._pool.submit(job.run, self.shelf))
+        whole.add_done_callback(lambda _: job.news.set())
         try:
-            whole = asyncio.wrap_future(future)
             before = -1
             while not whole.done():
-                await asyncio.wait([whole], timeout=_OFTEN if job.preview is None and job.begun else _OFTEN / 4)
                 if not job.begun and before != (before := self.line.index(job)):
                     yield Waiting(before)
-                else:
-                    preview, job.preview = job.preview, None
-                    yield preview
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(job.news.wait(), _LOOK)
+                job.news.clear()
+                preview, job.preview = job.preview, None
+                yield preview
             yield await whole
         finally:
             job.stopped.set()
-            future.cancel()
+            whole.cancel()
             self.line.remove(job)
 
     def _check(self, calls: Sequence[Call], client: str) -> None:
