@@ -50,6 +50,9 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+NAMED: dict[str, Callable[[], Any]] = {}
+"""Makers of data sets of Python, `Pictures` or a `datasets.Dataset`, by the names under which ``--data`` finds them."""
+
 _FILES: dict[str, Callable[[Path, str, Asked], Rows]] = {
     ".parquet": ParquetRows,
     ".npz": NpzRows,
@@ -308,6 +311,8 @@ def _given(data: Pictures, asked: Asked) -> tuple[Rows, str]:
 
 def _named(spec: str, asked: Asked, size: int | Size | None) -> Rows:
     """The rows of what ``--data`` names. Raises Problem."""
+    if spec in NAMED:
+        return _given(NAMED[spec](), asked)[0]
     name, _, split = spec.removeprefix("hf:").partition("@")
     if spec.startswith("hf:") or _is_hub_name(name):
         return HubRows(load(name, split or "train", spec), spec, asked)
@@ -367,7 +372,7 @@ def _no_such(path: Path, spec: str) -> Problem:
     allowed = f"a .parquet, .npz, .zip or .tar file, a folder of pictures, 'digits', 'shapes', or {hub}"
     if not beside.is_dir():
         return Problem(f"no folder {str(beside)!r}, so no data {spec!r}: give {allowed}")
-    guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *(_MADE if spec == path.name else [])])
+    guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *([*_MADE, *NAMED] if spec == path.name else [])])
     return Problem(f"no data {spec!r}: give {allowed}{guess}")
 
 
