@@ -3,13 +3,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help setup demo play test check bench fuzz clean
+.PHONY: help setup demo play test check docs bench fuzz clean
 
 help:
 	@echo "make demo    sample the embedded model and print the picture's path"
 	@echo "make play    open the playground on http://127.0.0.1:7860 (FOLDERS='runs' for your own)"
 	@echo "make test    run the tests (under 10 minutes on two cores)"
 	@echo "make check   lint, formatting and types"
+	@echo "make docs    build the pages of docs/ as a site in out/site"
 	@echo "make bench   print the tables of speed and memory, and the targets (GUIDED_DIFFUSION=, GLIDE=, BSRGAN=checkouts to compare with)"
 	@echo "make fuzz    damage files and ask for the absurd, for a minute (SECONDS=…, SEED=…), and tell what is not refused well"
 	@echo "make setup   make .venv with everything for development"
@@ -37,6 +38,9 @@ check: $(STAMP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: $(STAMP)
+	$(BIN)/zensical build --strict
 
 bench: $(STAMP)
 	$(BIN)/python benchmarks/run.py $(if $(GUIDED_DIFFUSION),--guided-diffusion $(GUIDED_DIFFUSION)) $(if $(GLIDE),--glide $(GLIDE)) $(if $(BSRGAN),--bsrgan $(BSRGAN))

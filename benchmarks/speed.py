@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import torch
@@ -101,27 +102,33 @@ def stepper(network: nn.Module, call: Call, batch: int, ours: bool = True) -> Ca
     return step
 
 
-def our_step(batch: int) -> Callable[[], None]:
-    """A training step of ours, in the format that is chosen by itself."""
+def our_step(batch: int, compiled: bool = False) -> Callable[[], None]:
+    """A training step of ours, in the format that is chosen by itself; with `torch.compile`, if asked, on its first call."""
     network, dtype = ours(chosen(True), training=True), choose_dtype(None, CPU, "training")
+    if compiled:
+        network.compile()
     return stepper(network, lambda x, t: network(x, t, None, dtype), batch)
 
 
 def train(setting: Setting) -> Iterator[Table | Goal]:
-    """A training step: forward, backward, AdamW, one average; against diffusers' in float32."""
-    table = Table("training step", "batch", "pictures/s", "× diffusers", title="training, 32×32")
-    against = "diffusers, float32"
+    """A training step: forward, backward, AdamW, one average; against diffusers' in float32, and ours under `torch.compile`."""
+    table = Table("training step", "batch", "pictures/s", "× diffusers", "first step, s", title="training, 32×32")
+    against, own = "diffusers, float32", f"ours, {chosen(True)}"
     for batch in (8, 32):
         other = theirs()
-        took = seconds(
-            {
-                against: stepper(other, lambda x, t, other=other: other(x, t).sample, batch, ours=False),
-                f"ours, {chosen(True)}": our_step(batch),
-            },
-            max(setting.repeats // 2, 3),
-        )
+        steps = {
+            against: stepper(other, lambda x, t, other=other: other(x, t).sample, batch, ours=False),
+            own: our_step(batch),
+            f"{own}, compiled": our_step(batch, compiled=True),
+        }
+        first = {}
+        for name, step in steps.items():
+            began = time.perf_counter()
+            step()
+            first[name] = time.perf_counter() - began
+        took = seconds(steps, max(setting.repeats // 2, 3))
         for name, each in took.items():
-            table.add_row(name, str(batch), f"{batch / each:.1f}", f"{took[against] / each:.2f}")
+            table.add_row(name, str(batch), f"{batch / each:.1f}", f"{took[against] / each:.2f}", f"{first[name]:.1f}")
         if batch == 32:
-            yield Goal("training step, batch 32, against diffusers", took[against] / took[f"ours, {chosen(True)}"], 2.2, 5.0)
+            yield Goal("training step, batch 32, against diffusers", took[against] / took[own], 2.2, 5.0)
     yield table

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from run import seconds
+from common import seconds
 
 from lodestar import library
 from lodestar.conversion import diffusers as form

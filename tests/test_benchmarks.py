@@ -25,6 +25,13 @@ def gpu(*arguments: str) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
 
 
+@pytest.mark.parametrize("script", sorted(path.stem for path in FOLDER.glob("*.py") if "ArgumentParser(" in path.read_text()))
+def test_every_benchmark_tells_its_options(script: str) -> None:
+    done = subprocess.run([sys.executable, str(FOLDER / f"{script}.py"), "--help"], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
+
+
 def test_without_a_gpu_its_benchmark_says_so_and_in_small_fills_its_tables(tmp_path: Path) -> None:
     assert "there is no GPU here" in gpu() and "nothing is measured" in gpu()
     printed = gpu("--tiny", "--out", str(tmp_path / "gpu.json"))

@@ -1,7 +1,8 @@
-"""The Python lines of README and of docs do what they say, and pass mypy in a user's project."""
+"""The Python lines of README, docs and notebooks do what they say, and pass mypy in a user's project."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -28,6 +29,13 @@ BLOCKS = {
     f"{page.stem}_{number}": block
     for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
     for number, block in enumerate(re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S))
+}
+
+BLOCKS |= {
+    notebook.stem: "\n".join(
+        "".join(cell["source"]) + "\n" for cell in json.loads(notebook.read_text("utf-8"))["cells"] if cell["cell_type"] == "code"
+    )
+    for notebook in sorted((ROOT / "docs/notebooks").glob("*.ipynb"))
 }
 
 

@@ -10,7 +10,6 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from torch import Tensor
 
 from lodestar.config import Problem
@@ -22,7 +21,7 @@ from lodestar.evaluation.metrics.base import compared
 from lodestar.evaluation.published import is_published, published
 from lodestar.evaluation.statistics import PARTS, Collector, Part, Statistics
 from lodestar.files import CACHE, cache_folder
-from lodestar.progress import progress
+from lodestar.progress import progress, standard_error
 from lodestar.world import here
 
 _RECIPE = "2"
@@ -114,7 +113,7 @@ def known_of(
 def collect(source: Source, extractor: Extractor, into: Collector, batch_size: int = 64) -> Statistics:
     """Pass all pictures of a source through an extractor, once, a share of them in each process. Raises Problem."""
     rows = into.world.rows(len(source))
-    with progress(f"features of {source.spec}", len(rows), console=Console(stderr=True, quiet=into.world.rank > 0)) as done:
+    with progress(f"features of {source.spec}", len(rows), console=standard_error(into.world.rank > 0)) as done:
         for number, batch in enumerate(sequential(source, batch_size, rows), start=1):
             into.add(extractor(batch.image))
             done(min(number * batch_size, len(rows)))

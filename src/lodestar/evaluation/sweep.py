@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
-from rich.console import Console
 
 from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, short
@@ -38,7 +37,7 @@ from lodestar.generators.base import Generator
 from lodestar.generators.guide import Guides, chosen
 from lodestar.generators.request import Request, Settings
 from lodestar.images import save_grid
-from lodestar.progress import Foretold
+from lodestar.progress import Foretold, standard_error
 
 _FEATURES = (Frechet(), Score(), PrecisionRecall())
 METRICS: tuple[Metric, ...] = (*_FEATURES, Caption(), ClipScore())
@@ -158,7 +157,7 @@ def sweep(
     asked = [(this := ready[_who(over, values)], *_asked(this, values, count, seed)) for values in every]
     fixed = _fixed(over, run, extractor, count, seed)
     rows = _read(out, over, fixed, {who: each.told for who, each in ready.items()})
-    console = run.console or Console(stderr=True)
+    console = run.console or standard_error()
     work = sum((len(each.grid) + count * run.repeats) * row.step_count for each, row, _ in asked if row.values not in rows)
     foretold, before = Foretold(console, work), 0  # in steps of pictures
     for number, (each, row, again) in enumerate(asked, start=1):

@@ -31,6 +31,9 @@ class TextTransformerConfig(Config):
     """Learned vectors stand at the places after a text, in place of those of its filling token."""
     pooled: Literal["last", "mean"] = "last"
     """Vector of a whole text: the state of the last place, as published, or the mean of all."""
+    neighbours: int = Field(default=0, ge=0, le=32)
+    """Tokens on either side of each that a convolution adds to it before the first block, so that a thing's words are told
+    together from the first step on; 0: none, as published."""
 
     @model_validator(mode="after")
     def _divides(self) -> TextTransformerConfig:
@@ -69,6 +72,8 @@ class TextTransformer(nn.Module):
         self.embedding.requires_grad_(True)
         self.position = nn.Parameter(normal(config.context, width, divisor=scale))
         self.padding = nn.Parameter(normal(config.context, width, divisor=scale)) if config.padding else None
+        near = config.neighbours
+        self.near = zero(nn.Conv1d(width, width, 2 * near + 1, padding=near, bias=False)) if near else None
         self.blocks = nn.ModuleList([TextBlock(width, config.heads) for _ in range(config.layers)])
         self.norm = nn.LayerNorm(width) if config.final_norm else None
         self.project = Linear(width, out_width)
@@ -81,6 +86,8 @@ class TextTransformer(nn.Module):
         x = self.embedding(given) + self.position
         if self.padding is not None:
             x = torch.where(mask[..., None], x, self.padding)
+        if self.near is not None:
+            x = x + self.near(x.mT).mT
         for block in self.blocks:
             x = block(x)
         x = x if self.norm is None else self.norm(x)

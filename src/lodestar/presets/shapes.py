@@ -75,7 +75,8 @@ def _network() -> UNetConfig:
 def _denoise(images: int, *pictures: Condition) -> Run:
     """pictures: the conditions beside the text."""
     network = _network()
-    words = TextCondition(tokenizer=_WORDS, network=TextTransformerConfig(context=_CONTEXT, width=128, layers=3, heads=4))
+    blocks = TextTransformerConfig(context=_CONTEXT, width=128, layers=3, heads=4, neighbours=3)
+    words = TextCondition(tokenizer=_WORDS, network=blocks)
     denoiser = DenoiserConfig(network=network, prediction=Velocity(), channels=3, conditions=(words, *pictures))
     model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(_SIZE, _SIZE), droppable=True)
     return Run(

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
-from rich.console import Console
 
 from lodestar import checkpoint, library
 from lodestar.config import BatchSize, Count, Note, Problem, checked
@@ -24,6 +23,7 @@ from lodestar.generators.guide import Guides, check_given, chosen, given_guides
 from lodestar.generators.optima import Optimum, noted
 from lodestar.generators.request import Prompts, settings
 from lodestar.nets.int8 import between
+from lodestar.progress import standard_error
 from lodestar.training.table import Row, laid_out
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def plan(
         warnings.warn(Note("this model knows texts: without prompts, plans are optimised for pictures of none"), stacklevel=2)
     if out is not None:
         _check(Path(out))
-    console = Console(stderr=True)
+    console = standard_error()
     search = Search(
         network, asked, lambda line: console.print(line, markup=False, highlight=False),
         chosen(asked.guidance, given, network.companions), prompts, checked("count", count, Count), seed,

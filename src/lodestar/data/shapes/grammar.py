@@ -46,8 +46,8 @@ _THING = re.compile(
     rf"(?:(?:an?|the|one) )?(?:({'|'.join(_SIZE_WORDS)}) )?(?:({'|'.join(COLOURS)}) )?({'|'.join(_SHAPE_WORDS)})\b"
     rf"(?: ({'|'.join(_PLACE_WORDS)})\b(?! of))?"  # left of something is a relation
 )
-_SILENT, _UNPLACED = 0.5, 0.25
-"""Shares of captions without sizes, and, of captions for which places are clear, without places."""
+_SILENT, _UNPLACED, _RELATED = 0.5, 0.25, 0.5
+"""Shares of captions without sizes; of those that could tell places, without; of those of several things, with a relation."""
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     """A true caption of a scene, drawn from all sentences and words. It tells a held-out relation if there is one.
 
     Colours and shapes are told of all things, sizes of all or none, relations and places only where they are clear, and places
-    only of one thing or two, without a relation.
+    only without a relation.
     """
     things = list(scene.things)
     rng.shuffle(things)
@@ -131,7 +131,7 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
         things = [*held, *(thing for thing in things if thing not in held)]
     sentence = _drawn(things, held is not None, rng)
     sized = rng.random() >= _SILENT
-    placed = sentence in (*_ONE, *_LISTS[2]) and rng.random() >= _UNPLACED
+    placed = sentence in (*_ONE, *_LISTS[2], *_LISTS[3]) and rng.random() >= _UNPLACED
     return sentence.format(*(_words(thing, sized, rng) + (_standing(thing, rng) if placed else "") for thing in things))
 
 
@@ -144,8 +144,7 @@ def _drawn(things: list[Thing], related: bool, rng: np.random.Generator) -> str:
     if len(things) == 1:
         return one(_ONE)
     clear = [clear_relation(things[0], other) for other in things[1:]]
-    # Relations in two thirds of the captions of two things, and of three.
-    if clear[0] is None or not (related or rng.random() < 2 / 3):
+    if clear[0] is None or not (related or rng.random() < _RELATED):
         return one(_LISTS[len(things)])
     phrase = one(_PHRASES[clear[0]])
     if len(things) == 2:

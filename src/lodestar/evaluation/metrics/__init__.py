@@ -35,5 +35,6 @@ PUBLISHED: tuple[FeatureMetric, ...] = (Frechet(), SpatialFrechet(), Score(split
 
 __all__ = [
     "CMMD", "KID", "KINDS", "METRICS", "PROMPTED", "PUBLISHED", "BaseMetric", "Caption", "ClipScore",
-    "DensityCoverage", "FeatureMetric", "Frechet", "Metric", "Nearest", "PrecisionRecall", "PromptedMetric", "Score", "SpatialFrechet",
+    "DensityCoverage", "FeatureMetric", "Frechet", "Metric", "Nearest", "PrecisionRecall", "PromptedMetric", "Score",
+    "SpatialFrechet",
 ]  # fmt: skip
