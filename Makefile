@@ -3,10 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.ready
 
-.PHONY: help setup demo test check docs bench fuzz clean
+.PHONY: help setup demo play test check docs bench fuzz clean
 
 help:
 	@echo "make demo    sample the embedded model and print the picture's path"
+	@echo "make play    open the playground on http://127.0.0.1:7860 (FOLDERS='runs' for your own)"
 	@echo "make test    run the tests (under 10 minutes on two cores)"
 	@echo "make check   lint, formatting and types"
 	@echo "make docs    build the pages of docs/ as a site in out/site"
@@ -26,6 +27,9 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: $(STAMP)
 	@$(BIN)/lodestar demo --out out
+
+play: $(STAMP)
+	@$(BIN)/lodestar play $(FOLDERS)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

@@ -32,9 +32,9 @@ def printed(shown: Table) -> str:
     return table(zip(*columns, strict=True), [column.header for column in shown.columns])
 
 
-def picture(png: bytes) -> str:
-    """HTML of a PNG file, at its own size or as wide as there is room."""
-    return f'<img src="data:image/png;base64,{base64.b64encode(png).decode()}" style="max-width: 100%">'
+def picture(png: bytes, told: str) -> str:
+    """HTML of a PNG file, at its own size or as wide as there is room. told: its text for who does not see it."""
+    return f'<img alt="{escape(told)}" src="data:image/png;base64,{base64.b64encode(png).decode()}" style="max-width: 100%">'
 
 
 def caption(text: str) -> str:

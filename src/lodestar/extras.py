@@ -14,6 +14,7 @@ _EXTRA = {
     "tensorboard": "train",
     "torch.utils.tensorboard": "train",
     "huggingface_hub": "hub",
+    "gradio": "play",
     "matplotlib": "eval",
     "matplotlib.pyplot": "eval",
     "transformers": "features",

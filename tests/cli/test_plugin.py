@@ -25,8 +25,8 @@ def lodestar(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (code,) = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
-    (tmp_path / "mine.py").write_text(code)
+    code = re.findall(r"^```py\n(.*?)^```$", PAGE.read_text(encoding="utf-8"), re.M | re.S)
+    (tmp_path / "mine.py").write_text("\n".join(code))
     tiny.diffusion().save(tmp_path / "model.safetensors")
     return tmp_path
 
@@ -50,6 +50,30 @@ def test_the_parts_of_the_page_are_used_by_name_and_remade(folder: Path) -> None
     assert (mine - 127).abs().sum() < (straight - 127).abs().sum()
     without = lodestar(folder, *sample, *own, "--out", "none")
     assert without.returncode == 2 and "unknown sampler 'straight'" in without.stderr and without.stderr.count("\n") == 1
+
+
+def test_a_network_a_condition_a_data_set_and_a_metric_are_used_by_name(folder: Path) -> None:
+    settings = ('task.model.denoiser.network={"kind":"column"}', "train.batch_size=8", "data.workers=0")
+    conditions = 'task.model.denoiser.conditions=[{"kind":"label","classes":2},{"kind":"brightness"}]'
+    made = lodestar(
+        folder, "--plugin", "mine.py", "train", "digits", "--data", "stripes", "--out", "run", "--images", "16",
+        *settings, conditions,
+    )  # fmt: skip
+    assert made.returncode == 0, made.stderr
+    made = lodestar(folder, "--plugin", "mine.py", "sample", "run", "--label", "1=2", "--steps", "4", "--out", "out")
+    assert made.returncode == 0 and (folder / "out" / "00001.png").exists(), made.stderr
+    measured = lodestar(
+        folder, "--plugin", "mine.py", "evaluate", "run", "--reference", "stripes", "--metric", "spread", "--count", "8",
+        "--extractor", "cifar10_features",
+    )  # fmt: skip
+    assert measured.returncode == 0 and "spread" in measured.stdout, measured.stderr
+    for arguments, said in (
+        (("train", "digits", "--data", "stripes", "--out", "none"), "no data 'stripes'"),
+        (("sample", "run", "--out", "none"), "network 'column'"),
+        (("evaluate", "out", "--reference", "out", "--metric", "spread"), "unknown metric 'spread'"),
+    ):
+        without = lodestar(folder, *arguments)
+        assert without.returncode == 2 and said in without.stderr and without.stderr.count("\n") == 1, without.stderr
 
 
 @pytest.mark.parametrize(

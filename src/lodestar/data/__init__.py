@@ -2,11 +2,11 @@
 
 from lodestar.data.batch import Batch, DataFacts, Row, Stream
 from lodestar.data.part import divide, part
-from lodestar.data.source import Pictures, Source, ending, open_source
+from lodestar.data.source import NAMED, Pictures, Source, ending, open_source
 from lodestar.data.stream import Shuffled, sequential
 from lodestar.data.transforms import Transforms
 
 __all__ = [
-    "Batch", "DataFacts", "Pictures", "Row", "Shuffled", "Source", "Stream", "Transforms", "divide", "ending",
+    "NAMED", "Batch", "DataFacts", "Pictures", "Row", "Shuffled", "Source", "Stream", "Transforms", "divide", "ending",
     "open_source", "part", "sequential",
 ]  # fmt: skip

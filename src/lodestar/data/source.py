@@ -51,6 +51,9 @@ class Pictures(Protocol):
     def __getitem__(self, index: int, /) -> Any: ...
 
 
+NAMED: dict[str, Callable[[], Any]] = {}
+"""Makers of data sets of Python, `Pictures` or a `datasets.Dataset`, by the names under which ``--data`` finds them."""
+
 _FILES: dict[str, Callable[[Path, str, Asked], Rows]] = {
     ".parquet": ParquetRows,
     ".npz": NpzRows,
@@ -312,6 +315,8 @@ def _named(spec: str, asked: Asked, size: int | Size | None) -> Rows:
     """The rows of what ``--data`` names. Raises Problem."""
     if is_address(spec):
         return _remote(spec, asked)
+    if spec in NAMED:
+        return _given(NAMED[spec](), asked)[0]
     name, _, split = spec.removeprefix("hf:").partition("@")
     if spec.startswith("hf:") or _is_hub_name(name):
         return HubRows(load(name, split or "train", spec), spec, asked)
@@ -384,7 +389,7 @@ def _no_such(path: Path, spec: str) -> Problem:
     allowed = f"a .parquet, .npz, .zip or .tar file, a folder of pictures, 'digits', 'shapes', or {hub}"
     if not beside.is_dir():
         return Problem(f"no folder {str(beside)!r}, so no data {spec!r}: give {allowed}")
-    guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *(_MADE if spec == path.name else [])])
+    guess = nearest(path.name, [*(entry.name for entry in beside.iterdir()), *([*_MADE, *NAMED] if spec == path.name else [])])
     return Problem(f"no data {spec!r}: give {allowed}{guess}")
 
 

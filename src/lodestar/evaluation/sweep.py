@@ -50,7 +50,7 @@ _NUMBERS = (
     *("frechet", "score", "score_std", "precision", "recall", "f_score", *_ACCURACIES, "clip_score", "clip_cosine"),
     *("seconds", "images_per_second"),
 )
-_PANELS = {
+PANELS = {
     "frechet": "Fréchet distance (lower is better)",
     "score": "Score (higher is better)",
     "precision": "Precision: fidelity (higher is better)",
@@ -60,12 +60,15 @@ _PANELS = {
     "caption_right": "Share of captions with everything right",
     "clip_score": "CLIPScore (higher is better)",
 }
+"""Titles of the numbers that are drawn."""
 _TOLD = (
     *("sampler", "guidance", "clamp", "temperature", "reuse", "model_digest", "model_dtype", "prior", "guide_digests"),
     *("metrics", "captions", "reference_count", "reference_fingerprint"),
 )
 """Columns of the CSV that belong to a model and its settings."""
 _TIME = "seconds per image in the fastest batch, features included"
+CSV = "sweep.csv"
+"""File of the numbers."""
 PLOT = "sweep.png"
 """File of the curves or heat maps."""
 _GRID_ROWS, _GRID_COLUMNS = 10, 8
@@ -158,7 +161,7 @@ def sweep(
     work = sum((len(each.grid) + count * run.repeats) * row.step_count for each, row, _ in asked if row.values not in rows)
     foretold, before = Foretold(console, work), 0  # in steps of pictures
     for number, (each, row, again) in enumerate(asked, start=1):
-        picture, model, guides = _picture(out, row.values), each.subject.model, each.subject.guides
+        picture, model, guides = grid_of(out, row.values), each.subject.model, each.subject.guides
         if row.values not in rows or not picture.exists():
             frames = model.stream(again.replace(asks=each.grid), guides=guides, batch_size=run.batch_size)
             save_grid(picture, torch.cat([frame.images for frame in frames if frame.final]), columns=_GRID_COLUMNS)
@@ -225,7 +228,7 @@ def _asked(ready: _Ready, values: tuple[str, ...], count: int, seed: int) -> tup
     return Row(values, how.steps, model.prepare(asked, guides).length, {}, {}, of=told), asked
 
 
-def _picture(out: Path, values: Sequence[str]) -> Path:
+def grid_of(out: Path, values: Sequence[str]) -> Path:
     """The file of a row's grid."""
     return out / f"samples-{'_'.join(re.sub(r'[^0-9A-Za-z.,+-]', '-', value) for value in values)}.png"
 
@@ -287,7 +290,7 @@ def _filled(row: Row, report: Report) -> Row:
     return replace(
         row,
         numbers={name: numbers[name] for name in _NUMBERS if name in numbers},
-        intervals={name: each for name, each in (report.intervals or shares).items() if name in _PANELS},
+        intervals={name: each for name, each in (report.intervals or shares).items() if name in PANELS},
         notes="; ".join(report.warnings),
     )
 
@@ -299,7 +302,7 @@ def _read(
 
     told: what the rows of each subject have to say.
     """
-    path = out / "sweep.csv"
+    path = out / CSV
     if out.exists() and not out.is_dir():
         raise Problem(f"{out} is a file: name a folder for the sweep")
     if not path.exists():
@@ -325,7 +328,7 @@ def _read(
 
 def _row(line: Mapping[str, str], over: Sequence[Axis]) -> Row:
     numbers = {name: float(line[name]) for name in _NUMBERS if line[name]}
-    intervals = {name: float(line[_interval(name)]) for name in _PANELS if line.get(_interval(name))}
+    intervals = {name: float(line[_interval(name)]) for name in PANELS if line.get(_interval(name))}
     values = tuple(line[axis.name] for axis in over)
     told = {name: line.get(name) or "" for name in _TOLD if name not in {axis.name for axis in over}}
     return Row(values, line["steps"], int(line["step_count"]), numbers, intervals, line["notes"], told)
@@ -347,7 +350,7 @@ def _write(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis],
         intervals = {_interval(name): value for name, value in row.intervals.items()}
         numbers = {**dict.fromkeys(_NUMBERS, ""), **row.numbers, **intervals}
         lines.append({**swept, **numbers, **fixed, **row.of, "notes": row.notes})
-    write_csv(out / "sweep.csv", lines)
+    write_csv(out / CSV, lines)
 
 
 def _grid(model: Generator, seed: int, guides: Guides, captions: Captions | None) -> tuple[Ask, ...]:
@@ -373,7 +376,7 @@ def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], 
     title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}{by}"
     ticks = [_ticks(axis, place, rows.values()) for place, axis in enumerate(over)]
     path = out / PLOT
-    panels = {name: text for name, text in _PANELS.items() if any(name in row.numbers for row in rows.values())}
+    panels = {name: text for name, text in PANELS.items() if any(name in row.numbers for row in rows.values())}
 
     def along(name: str, x: int, other: str | None = None, intervals: bool = False) -> list[float]:
         """A number along axis x, at a value of the other one if there is one; NaN where it was not measured."""
@@ -428,7 +431,7 @@ def _sheet(out: Path, title: str, ticks: Sequence[Ticks]) -> None:
     """Draw the grids of two settings as one picture, numbers from left to right."""
     turned = ticks[0].numbers is None and ticks[1].numbers is not None
     x, y = reversed(ticks) if turned else ticks
-    files = [[_picture(out, (down, across) if turned else (across, down)) for across in x.names] for down in y.names]
+    files = [[grid_of(out, (down, across) if turned else (across, down)) for across in x.names] for down in y.names]
     sheet(out / "samples.png", title, x, y, files)
 
 

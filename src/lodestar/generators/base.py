@@ -183,7 +183,7 @@ class Generator(abc.ABC):
         checked("callback", callback, Callable | None)
         asked, guiding, given = self._asked(label, count, seed, best_of, guides, how)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
-        frames = _told(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
+        frames = reported(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
         if best_of > 1:
             places = {seed: place for place, seed in enumerate(asked.seeds)}
             images, asked = self.surest(frames, asked, best_of, judge)
@@ -390,7 +390,8 @@ def _own(asked: str, cut: bool, knows: Texts) -> str | None:
     return asked
 
 
-def _told(frames: Iterator[Frame], callback: Callable[[Frame], None] | None) -> Iterator[Frame]:
+def reported(frames: Iterator[Frame], callback: Callable[[Frame], None] | None) -> Iterator[Frame]:
+    """The frames, with each of which the callback is called first."""
     for frame in frames:
         if callback is not None:
             callback(frame)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Unpack
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from lodestar.config import BatchSize, Count, checked, parse
 from lodestar.core.noise import seeds_from
-from lodestar.generators.base import Generator, Prepared
+from lodestar.generators.base import Generator, Prepared, reported
 from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Guides, check_given, chosen, given_guides
-from lodestar.generators.request import AskedLabel, Wanted, listed, settings, taken
+from lodestar.generators.request import AskedLabel, Frame, Wanted, listed, settings, taken
 from lodestar.generators.samples import Samples
 
 
@@ -46,6 +46,7 @@ class Editor(Generator):
         seed: int = 0,
         batch_size: int = 32,
         guides: Guides | None = None,
+        callback: Callable[[Frame], None] | None = None,
         **given: Unpack[Wanted],
     ) -> Samples:
         """Make pictures of pictures.
@@ -71,6 +72,18 @@ class Editor(Generator):
         material = gather(self.source_shape(way), self.shape[1:], pictures, mask, keeps_size=way.keeps_size)
         asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding, prompts)
         asked = asked.replace(settings=self.resolved(chosen_settings))
-        again = partial(self.prepare_edit(asked, material, guiding).frames, batch_size)
-        images = torch.cat([frame.images for frame in again() if frame.final])
-        return Samples(images, asked, self.origin(guiding), material, again)
+        return self.edited(asked, material, guiding, batch_size, callback)
+
+    def edited(
+        self,
+        asked: EditRequest,
+        material: Material,
+        guides: Guides | None = None,
+        batch_size: int = 32,
+        callback: Callable[[Frame], None] | None = None,
+    ) -> Samples:
+        """The results of an edit's request. guides: by role. callback: called with each `Frame`. Raises Problem."""
+        checked("callback", callback, Callable | None)
+        again = partial(self.prepare_edit(asked, material, guides).frames, batch_size)
+        images = torch.cat([frame.images for frame in reported(again(), callback) if frame.final])
+        return Samples(images, asked, self.origin(guides), material, again)

@@ -101,7 +101,7 @@ class Samples:
             *_told(self.request.settings),
             *(row for later in self.request.later for row in _told(later)),
         ]
-        return caption(repr(self)) + picture(self._repr_png_()) + table(rows)
+        return caption(repr(self)) + picture(self._repr_png_(), repr(self)) + table(rows)
 
 
 def _told(how: Settings) -> list[tuple[str, str]]:

@@ -6,8 +6,9 @@ Each is a request to the decoder that tells every result's embedding, so a pictu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -18,8 +19,12 @@ from lodestar.config import Problem
 from lodestar.core.noise import seeds_from
 from lodestar.core.slerp import slerp
 from lodestar.generators.edits import AnyEdit, Interpolate, Invert, SDEdit, Vary
+from lodestar.generators.edits.arrange import gather
 from lodestar.generators.edits.request import EditRequest, Material
+from lodestar.generators.guide import chosen
 from lodestar.generators.priors import Autoregressive
+from lodestar.generators.request import Asked, Frame, settings
+from lodestar.generators.samples import Samples
 from lodestar.generators.unclip import EMBEDDING, UnClip
 from lodestar.nets.clip import unit
 
@@ -36,6 +41,24 @@ def vary(model: UnClip, material: Material, count: int | None = None, seed: int 
     how, embeddings = Vary(eta=eta), seen(model, material)
     asks = how.asks(len(embeddings), [Ask()], count, seed)
     return _request(how, material, asks, embeddings[[ask.source for ask in asks]], embeddings)
+
+
+def varied(
+    model: UnClip,
+    pictures: Any,
+    count: int | None = None,
+    *,
+    eta: float = 1.0,
+    seed: int = 0,
+    callback: Callable[[Frame], None] | None = None,
+    **how: Unpack[Asked],
+) -> Samples:
+    """Variations of pictures, as `vary` asks for them; pictures and the rest are as in `Editor.edit`. Raises Problem."""
+    material = gather(model.shape, model.shape[1:], pictures)
+    chosen_settings = settings(**how)
+    guides = chosen(chosen_settings.guidance, {}, model.companions)
+    asked = vary(model, material, count, seed, eta).replace(settings=model.resolved(chosen_settings))
+    return model.edited(asked, material, guides, callback=callback)
 
 
 def blend(model: UnClip, material: Material, points: int = 8) -> EditRequest:

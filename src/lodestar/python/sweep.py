@@ -49,8 +49,8 @@ class Swept(Tabular):
         return laid_out(cells, {name: name for name in self.names} | told)
 
     def _repr_html_(self) -> str:
-        drawn = self.folder / PLOT
-        return super()._repr_html_() + (picture(drawn.read_bytes()) if drawn.is_file() else "")
+        drawn, told = self.folder / PLOT, f"curves over {' and '.join(self.names)}"
+        return super()._repr_html_() + (picture(drawn.read_bytes(), told) if drawn.is_file() else "")
 
 
 class Sweeping(Measured, total=False):

@@ -1,4 +1,4 @@
-"""Metrics of pictures. A new one is a file here and a name in `Metric`.
+"""Metrics of pictures. `KINDS` lists those of features, `PROMPTED` those of pictures beside their prompts.
 
 A metric is a configuration, called with the `Statistics` of the generated pictures and of the reference; it returns its numbers
 by name. A metric of prompts is called with the marks that it gave pictures and their prompts.
@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
-
+from lodestar.config import Kinds
+from lodestar.evaluation.metrics.base import BaseMetric, PromptedMetric
 from lodestar.evaluation.metrics.caption import Caption
 from lodestar.evaluation.metrics.clip_score import ClipScore
 from lodestar.evaluation.metrics.cmmd import CMMD
@@ -21,11 +21,11 @@ from lodestar.evaluation.metrics.nearest import Nearest
 from lodestar.evaluation.metrics.precision_recall import PrecisionRecall
 from lodestar.evaluation.metrics.spatial_frechet import SpatialFrechet
 
-FeatureMetric = Annotated[
-    Frechet | SpatialFrechet | Score | KID | CMMD | PrecisionRecall | DensityCoverage | Nearest, Field(discriminator="kind")
-]
+KINDS = Kinds(Frechet, SpatialFrechet, Score, KID, CMMD, PrecisionRecall, DensityCoverage, Nearest)
+FeatureMetric = Annotated[BaseMetric, KINDS]
 
-Metric = Annotated[FeatureMetric | Caption | ClipScore, Field(discriminator="kind")]
+PROMPTED = Kinds(Caption, ClipScore)
+Metric = FeatureMetric | Annotated[PromptedMetric, PROMPTED]
 
 METRICS: tuple[FeatureMetric, ...] = (Frechet(), SpatialFrechet(), Score(), KID(), PrecisionRecall(), DensityCoverage())
 """Default metrics, as far as extractor and reference allow."""
@@ -34,6 +34,7 @@ PUBLISHED: tuple[FeatureMetric, ...] = (Frechet(), SpatialFrechet(), Score(split
 """Metrics of the field's tables (ADM's evaluator), in their published form."""
 
 __all__ = [
-    "CMMD", "KID", "METRICS", "PUBLISHED", "Caption", "ClipScore", "DensityCoverage", "FeatureMetric", "Frechet", "Metric",
-    "Nearest", "PrecisionRecall", "Score", "SpatialFrechet",
+    "CMMD", "KID", "KINDS", "METRICS", "PROMPTED", "PUBLISHED", "BaseMetric", "Caption", "ClipScore",
+    "DensityCoverage", "FeatureMetric", "Frechet", "Metric", "Nearest", "PrecisionRecall", "PromptedMetric", "Score",
+    "SpatialFrechet",
 ]  # fmt: skip
