@@ -17,6 +17,7 @@ import torch
 from clip import clip
 from codes import codes, walks
 from common import Goal, Setting, head, summary
+from family import family
 from gan import gan
 from memory import memory
 from rich.console import Console
@@ -35,6 +36,7 @@ PARTS = {
     "walks": walks,
     "train": train,
     "gan": gan,
+    "family": family,
     "loop": loop,
     "start": start,
     "memory": memory,
@@ -57,7 +59,7 @@ def main() -> None:
     parser.add_argument("--guided-diffusion", type=Path, metavar="PATH", help="a checkout of openai/guided-diffusion")
     parser.add_argument("--bsrgan", type=Path, metavar="PATH", help="a checkout of cszn/BSRGAN")
     parser.add_argument("--glide", type=Path, metavar="PATH", help="a checkout of openai/glide-text2im")
-    parser.add_argument("--tiny", action="store_true", help="what texts and walks cost in small alone, to see that they run")
+    parser.add_argument("--tiny", action="store_true", help="texts, walks and family in small alone, to see that they run")
     options = parser.parse_args()
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")

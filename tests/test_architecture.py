@@ -30,7 +30,7 @@ LAYERS: tuple[set[str], ...] = (
     {"models", "generators", "tasks"},
     {"evaluation", "conversion", "bundle", "library"},
     {"training"},
-    {"cli", "info", "demo", "python", "presets", "web", "__main__", ""},
+    {"cli", "info", "demo", "doctor", "python", "presets", "web", "__main__", ""},
 )
 
 # Rooms that may see less than their layer allows: only these others of ours.

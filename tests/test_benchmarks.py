@@ -73,6 +73,13 @@ def test_walks_over_codes_are_timed() -> None:
     )
 
 
+def test_training_of_the_family_is_timed_against_networks_of_the_same_size() -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), "family", "--repeats", "1", "--tiny"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+    told = " ".join(done.split())
+    assert all(f"│ {name} │" in told for name in ("vae", "vqvae2", "vqvae_prior", "vqvae_transformer"))
+
+
 @pytest.mark.parametrize(("part", "said"), [("nonsense", "unknown part 'nonsense'"), ("loop", "")])
 def test_parts_are_chosen_by_name(part: str, said: str) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), part, "--repeats", "1"]

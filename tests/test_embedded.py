@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets import RUNS
 from lodestar.samplers import AnySampler
-from lodestar.tasks import TrainClip, TrainDenoiser
+from lodestar.tasks import Distill, TrainClip, TrainDenoiser
 
 torch.set_num_threads(1)
 
@@ -53,12 +54,33 @@ assert "sympy" not in sys.modules, "70 MB and a second of every command"
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar10_weak", "cifar10_classifier", DEFAULT])
 def test_an_embedded_model_is_what_its_preset_makes(name: str) -> None:
-    config = library.config(name)
-    if isinstance(config, DiffusionConfig):
-        assert config.denoiser.network.ranged
-        config = config.replace(denoiser=config.denoiser.replace(network=config.denoiser.network.without_ranges()))
+    config = rangeless(name)
     facts = DataFacts(3, (32, 32), config.names)
     assert RUNS[name]().task.resolve(facts).model == config
+
+
+def rangeless(name: str) -> Any:
+    """An embedded model's configuration as it was trained, without the ranges of int8."""
+    config = library.config(name)
+    assert not isinstance(config, DiffusionConfig) or config.denoiser.network.ranged
+    return bare(config)
+
+
+def bare(config: Any) -> Any:
+    """The same without ranges."""
+    if isinstance(config, DiffusionConfig):
+        config = config.replace(denoiser=config.denoiser.replace(network=config.denoiser.network.without_ranges()))
+    return config
+
+
+def test_the_student_of_one_step_is_what_its_preset_makes_of_the_model() -> None:
+    config = rangeless("cifar10_fast")
+    task = RUNS["cifar10_fast"]().task
+    assert isinstance(task, Distill) and task.teacher == "cifar10"
+    assert bare(task.resolve(DataFacts(3, (32, 32), config.names)).model) == config
+    model = library.load_diffusion("cifar10_fast", "cpu")
+    picture = model.sample(label="ship", count=2, seed=0)
+    assert len(picture.steps()[0]) == 2
 
 
 def test_the_models_of_shapes_are_what_their_presets_make() -> None:

@@ -39,6 +39,8 @@ class DenoiserConfig(Config):
     latent: Channels | None = None
     """Numbers of a random latent at each level, with which x̂₀ is a draw from p(x₀ | x), and no expectation (denoising diffusion
     GANs, Xiao et al. 2022); None for no latent."""
+    latent_layers: int = Field(default=3, ge=1, le=100)
+    """Affine maps of a latent's embedding."""
 
     @model_validator(mode="after")
     def _fit(self) -> Self:
@@ -115,9 +117,10 @@ def conditions(classes: int | None = None, low_res: tuple[int, int] | None = Non
 class LatentEncoder(nn.Module):
     """An embedding of latents [B, latent], each scaled to unit mean square."""
 
-    def __init__(self, latent: int, width: int) -> None:
+    def __init__(self, latent: int, width: int, layers: int) -> None:
         super().__init__()
-        self.maps = nn.Sequential(Linear(latent, width), nn.SiLU(), Linear(width, width), nn.SiLU(), Linear(width, width))
+        further = [each for _ in range(layers - 1) for each in (nn.SiLU(), Linear(width, width))]
+        self.maps = nn.Sequential(Linear(latent, width), *further)
 
     def forward(self, z: Tensor) -> Signals:
         return Signals(self.maps(z * (z.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()))
@@ -136,7 +139,9 @@ class Denoiser(nn.Module):
         self.network = config.network.build()
         for condition in config.conditions:
             self.add_module(condition.kind, condition.build(config.network.emb_width))
-        self.latent = None if config.latent is None else LatentEncoder(config.latent, config.network.emb_width)
+        self.latent = (
+            None if config.latent is None else LatentEncoder(config.latent, config.network.emb_width, config.latent_layers)
+        )
         self.dtype = torch.float32
         """Precision of the network's torso; in- and outputs are float32."""
 

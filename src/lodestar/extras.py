@@ -19,6 +19,7 @@ _EXTRA = {
     "matplotlib.pyplot": "eval",
     "transformers": "features",
     "scipy.optimize": "train",
+    "fsspec.core": "remote",
     "ftfy": "text",
     "tokenizers": "text",
     "sklearn": "digits",

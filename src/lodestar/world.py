@@ -6,19 +6,24 @@ import atexit
 import contextlib
 import os
 import re
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from itertools import groupby
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from lodestar import __version__
 from lodestar.config import Note, Problem
 from lodestar.data.batch import share
 
-TIMEOUT = timedelta(hours=1)
-"""Longest wait for the answer of another process. A dead process ends the run at once."""
+TIMEOUT = "LODESTAR_TIMEOUT"
+"""Environment variable: longest wait, in seconds, for the answer of another process. A dead process ends the run at once."""
+_USUAL = 3_600.0
+"""An hour: the first process alone makes what is kept in the cache, and the others wait."""
 _BUCKET = 2**25
 """Number of values that are sent at once."""
 
@@ -113,11 +118,13 @@ class Processes(World):
         with _reached():
             torch.distributed.all_gather_object(told, {name: str(value) for name, value in facts.items()})
         for rank, theirs in enumerate(told):
-            for name, value in theirs.items():
-                if value != told[0][name]:
-                    raise Problem(
-                        f"process {rank} has {name} {value}, and process 0 has {told[0][name]}: they have to be the same"
-                    )
+            for name in {**told[0], **theirs}:
+                value, first = (each.get(name, "not given") for each in (theirs, told[0]))
+                if value == first:
+                    continue
+                if self.rank > 0:
+                    raise SystemExit(2)  # the first process tells
+                raise Problem(f"process {rank} has {name} {value}, and process 0 has {first}: they have to be the same")
 
     def follow(self, tensors: Sequence[Tensor]) -> None:
         if self.rank > 0:
@@ -151,11 +158,47 @@ def here() -> World:
         # NCCL wants a GPU for each process.
         alone = devices >= int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         with _reached():
-            torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if devices and alone else "gloo", timeout=TIMEOUT)
+            torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if devices and alone else "gloo", timeout=_timeout())
         atexit.register(torch.distributed.destroy_process_group)
         if torch.distributed.get_rank() > 0:
             warnings.simplefilter("ignore", Note)
+        Processes().agree({"lodestar": __version__, "torch": torch.__version__, **_options(sys.argv[1:])})
     return Processes()
+
+
+def _timeout() -> timedelta:
+    """The longest wait. Raises Problem where the environment has no such number."""
+    told = os.environ.get(TIMEOUT) or _USUAL
+    try:
+        return timedelta(seconds=min(max(float(told), 1.0), 1e6))
+    except ValueError:
+        raise Problem(f"{TIMEOUT} is {told!r}: give a number of seconds") from None
+
+
+def _options(words: Sequence[str]) -> dict[str, str]:
+    """The values of a command's words, by the option or the setting that they belong to, so that a difference has a name."""
+    found: dict[str, list[str]] = {}
+    name = "arguments"
+    for word in words:
+        setting, equals, value = word.partition("=")
+        if word.startswith("--"):
+            name = setting
+            found.setdefault(name, []).extend([value] if equals else [])
+        elif equals and name == "arguments":
+            found.setdefault(setting, []).append(value)
+        else:
+            found.setdefault(name, []).append(word)
+    return {name: " ".join(values) or "given" for name, values in found.items()}
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """The whole of a tensor in shards, for which all processes ask; another tensor as it is."""
+    return cast(Any, tensor).full_tensor() if hasattr(tensor, "full_tensor") else tensor
+
+
+def local(tensor: Tensor) -> Tensor:
+    """The part of a tensor in shards that is this process's; another tensor as it is."""
+    return cast(Any, tensor).to_local() if hasattr(tensor, "to_local") else tensor
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

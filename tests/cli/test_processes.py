@@ -70,3 +70,26 @@ def test_processes_measure_what_one_does(models: Path, tmp_path: Path, monkeypat
     for one, several in found.values():
         # So few pictures have singular covariances, whose square root magnifies the rounding.
         assert one == pytest.approx(several, rel=1e-9, abs=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("other", "told"),
+    [
+        ("sys.argv += ['--steps', '3']", "process 1 has --steps 2 3, and process 0 has 2"),
+        ("sys.argv.remove('dog=5'); sys.argv.remove('--label')", "process 1 has --label not given, and process 0 has dog=5"),
+        ("lodestar.__version__ = '0.0'", "process 1 has lodestar 0.0, and process 0 has "),
+    ],
+)
+def test_processes_with_other_settings_or_versions_are_found_at_the_start(
+    models: Path, tmp_path: Path, other: str, told: str
+) -> None:
+    script = tmp_path / "one.py"
+    script.write_text(
+        f"import os, sys, lodestar\nif os.environ['RANK'] == '1':\n    {other}\nfrom lodestar.__main__ import main\nmain()\n"
+    )
+    arguments = ("sample", models / "model.safetensors", "--out", tmp_path / "out", "--label", "dog=5", "--steps", 2)
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script)
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*map(str, (*launch, *arguments))], env=environment, capture_output=True, text=True)
+    assert done.returncode != 0 and not (tmp_path / "out").exists()
+    assert done.stderr.count(f"lodestar: {told}") == done.stderr.count("they have to be the same") == 1, done.stderr

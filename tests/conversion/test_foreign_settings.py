@@ -16,7 +16,9 @@ from torch import Tensor
 from lodestar.__main__ import main
 from lodestar.config import Note, Problem
 from lodestar.conversion import diffusers, schedulers
+from lodestar.conversion.autoencoder_folder import AutoencoderKL, VQModel
 from lodestar.conversion.flags import ClassifierFlags, ImprovedFlags, ModelFlags
+from lodestar.conversion.rosinality import VqVae2Flags
 from lodestar.conversion.settings import Foreign, Idle, Only, read
 from lodestar.conversion.unclip_folder import PriorTransformer, UnCLIPScheduler, UnCLIPTextProjModel, UNet2DConditionModel
 from lodestar.conversion.unet2d import UNet2DModel, from_unet2d, to_unet2d, unet_config
@@ -288,7 +290,17 @@ def documented() -> str:
     """The part of docs/convert.md that is made of the code."""
     parts = []
     unclip = (PriorTransformer, UNet2DConditionModel, UnCLIPTextProjModel, UnCLIPScheduler)
-    for kind in (UNet2DModel, *schedulers.SCHEDULERS.values(), *unclip, ModelFlags, ImprovedFlags, ClassifierFlags):
+    for kind in (
+        UNet2DModel,
+        *schedulers.SCHEDULERS.values(),
+        *unclip,
+        AutoencoderKL,
+        VQModel,
+        ModelFlags,
+        ImprovedFlags,
+        ClassifierFlags,
+        VqVae2Flags,
+    ):
         doc = (kind.__doc__ or "").split("\n\n")[0].replace("\n", " ")
         parts.append("\n".join([f"### {kind.__name__}", "", doc, "", *settings_table(kind)]))
     refused_classes = [f"| `{name}` | {why} |" for name, why in schedulers.REFUSED.items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import pytest
 
 from lodestar.__main__ import main
 from lodestar.config import Problem
-from lodestar.data import Source, open_source
+from lodestar.data import Shuffled, Source, Transforms, open_source
 from lodestar.data.pack import pack
 
 from .pictures import noise
@@ -89,3 +90,46 @@ def test_the_command_packs_at_a_size(tmp_path: Path, capsys: pytest.CaptureFixtu
     read, digits = open_source(str(tmp_path / "digits-*.tar")), open_source("digits", size=6)
     assert (len(read), read.size, read.names) == (1_797, (6, 6), digits.names)
     assert np.bincount(read.rows.labels).tolist() == np.bincount(digits.rows.labels).tolist()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("processes", [1, 5])
+def test_a_run_goes_on_in_the_middle_of_a_shard_exactly(tmp_path: Path, processes: int) -> None:
+    """With any number of processes, also more than shards, and any number of threads."""
+    pack(captioned(11), str(tmp_path / "{}.tar"), 4)
+    source = open_source(str(tmp_path / "{0..2}.tar"), captions=True)
+
+    def seen(first: int, workers: int) -> list[tuple[bytes, Any]]:
+        """All pictures from number `first` to 40, with their texts, of all processes in the batch's order."""
+        rows: list[tuple[bytes, Any]] = []
+        streams = [
+            Shuffled(source, 5, Transforms(flip=True), workers).batches(3, first, rank, processes) for rank in range(processes)
+        ]
+        for _ in range((40 - first) // 5):
+            for stream in streams:
+                batch = next(stream)
+                rows += zip([bytes(each.numpy()) for each in batch.image], batch.fields["caption"], strict=True)
+        for stream in streams:
+            stream.close()
+        return rows
+
+    whole = seen(0, 0)
+    assert len({text for _, text in whole[:11]}) == 11, "an epoch has every picture once"
+    for first in (5, 10, 15):  # no shard begins there: they have 4, 4 and 3 pictures
+        for workers in (0, 3):
+            assert seen(first, workers) == whole[first:]
+
+
+def test_a_broken_sample_is_named_by_shard_and_key_and_left_out_on_request(tmp_path: Path) -> None:
+    shards = pack(captioned(), str(tmp_path / "{}.tar"), 3)
+    data = bytearray(shards[1].read_bytes())
+    for place in re.finditer(rb"\x89PNG", bytes(data)):  # the first picture's bytes
+        data[place.start() : place.start() + 40] = bytes(40)
+        break
+    shards[1].write_bytes(data)
+    source = open_source(str(tmp_path / "{0..2}.tar"), captions=True)
+    with pytest.raises(
+        Problem, match=r"cat/00000004\.png in .*/1\.tar cannot be decoded|dog/00000003\.png in .*/1\.tar cannot be decoded"
+    ):
+        found(source)
+    source = open_source(str(tmp_path / "{0..2}.tar"), captions=True, skip_bad=True)
+    assert sum(source.row(index) is None for index in range(7)) == 1 and len(source.bad) == 1

@@ -50,6 +50,8 @@ KINDS: dict[str, Maker] = {
     "torch file": foreign.files,
     "torch state": foreign.states,
     "scripted archive": foreign.scripted,
+    "pickled module": foreign.modules,
+    "autoencoder settings": foreign.autoencoders,
 }
 
 SPOKEN = {

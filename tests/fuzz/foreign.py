@@ -20,6 +20,8 @@ from lodestar.conversion import FAMILIES
 from lodestar.conversion.run import convert
 from tests.conversion.foreign import PUBLISHED
 from tests.conversion.test_clip import Nested
+from tests.conversion.test_families import RECORDED, small
+from tests.conversion.test_families import folder as diffusers_folder
 from tests.fuzz.damage import damaged, mutated, text
 from tests.fuzz.valid import Valid, command, python, write
 
@@ -65,6 +67,22 @@ def scripted(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
     """A TorchScript archive with other bytes."""
     path = write(folder / "scripted.pt", damaged(_archive(), rng))
     return command("convert", path, "--as", "openai-clip", "--out", "out")
+
+
+def modules(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
+    """A pickled module with other bytes."""
+    buffer = io.BytesIO()
+    torch.save(Nested({"a": torch.ones(4), "b.c": torch.ones(3, 3)}), buffer)
+    return command("convert", write(folder / "module.pt", damaged(buffer.getvalue(), rng)), "--out", "out")
+
+
+def autoencoders(valid: Valid, rng: Random, folder: Path) -> Callable[[], Any]:
+    """A folder of an autoencoder of diffusers with a setting that is another."""
+    kind = rng.choice(("AutoencoderKL", "VQModel"))
+    there = diffusers_folder(folder, "own", kind, RECORDED[kind]["settings"], small(kind))
+    path = there / "config.json"
+    path.write_text(text(mutated(json.loads(path.read_text()), rng), rng), errors="surrogatepass")
+    return command("convert", there, "--out", "out")
 
 
 @cache

@@ -6,9 +6,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from lodestar.nets import codebook
 from lodestar.nets.codebook import Codebook, CodebookConfig, nearest
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few codes are searched in 16 bits too, where it is asked for."""
+    monkeypatch.setattr(codebook, "_MANY", 1)
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:

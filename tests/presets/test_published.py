@@ -15,9 +15,8 @@ from lodestar.conversion.family import check
 from lodestar.conversion.run import facts, ours
 from lodestar.data import DataFacts
 from lodestar.models.classifier import ClassifierModelConfig
-from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
-from lodestar.nets import PriorConfig
+from lodestar.nets.unet import BackboneConfig
 from lodestar.presets import PUBLISHED, RUNS
 
 SHAPES = Path(__file__).resolve().parents[2].parent / "shared" / "facts" / "checkpoint_shapes.json.gz"
@@ -72,10 +71,8 @@ def test_what_weights_do_not_tell_of_noise(short: str, timesteps: int, kind: str
 def test_groups_of_norms_are_the_32_of_the_authors_everywhere() -> None:
     for each in PUBLISHED:
         config = each.model()
-        if isinstance(config, ClipModelConfig):  # which normalizes no groups
-            continue
         network = config.denoiser.network if isinstance(config, DiffusionConfig) else config.network
-        if isinstance(network, PriorConfig):
+        if not isinstance(network, BackboneConfig):  # which normalizes no groups
             continue
         assert network.norm_groups == 32
         assert all(width % 32 == 0 for width in network.widths)

@@ -225,7 +225,7 @@ def test_the_student_is_the_teacher_with_its_own_sampler_and_plan() -> None:
     bare = task(model=task().model.replace(droppable=False)).resolve(FACTS)
     assert bare.label_drop == 0
     jumps = task(steps=8, jump=True).resolve(FACTS)
-    assert (jumps.model.sampler, jumps.model.steps) == (Consistency(), "trailing:4")
+    assert (jumps.model.sampler, jumps.model.steps) == (Consistency(), "trailing:1")
     assert jumps.resolve(FACTS) == jumps
 
 

@@ -13,9 +13,10 @@ import lodestar
 from lodestar import checkpoint
 from lodestar.__main__ import main
 from lodestar.codecs import VQVAECodec
-from lodestar.config import Problem
+from lodestar.config import Problem, decode
 from lodestar.data.batch import Batch
 from lodestar.generators.autoencoder import VQVAE
+from lodestar.nets.autoencoder import QuantizedConfig
 from lodestar.nets.codebook import CodebookConfig
 from lodestar.nets.pyramid import PyramidConfig
 from lodestar.tasks import OptimizerConfig, Rng, TrainVQVAE
@@ -61,6 +62,29 @@ def test_codes_say_a_picture_and_levels_have_names(levels: int) -> None:
         assert torch.equal(part, made.reconstruct(x)) == (name == "bottom")
     with pytest.raises(Problem, match="level 'middle': choose from" if levels < 3 else "level 'x': choose from"):
         made.reconstruct(x, "middle" if levels < 3 else "x")
+
+
+def test_one_of_the_u_net_s_parts_has_codes_at_its_coarsest_places_and_learns() -> None:
+    book = CodebookConfig(codes=12, channels=4, learning="gradient")
+    codec = VQVAECodec(
+        network=QuantizedConfig(width=8, multipliers=(1, 2), blocks=1, norm_groups=4, head_channels=4, book=book), size=(16, 16)
+    )
+    assert decode(VQVAECodec, codec.to_json()) == codec and codec.space == (4, 8, 8)
+    torch.manual_seed(0)
+    made = TrainVQVAE(model=codec).build(torch.device("cpu"), torch.float32)
+    x = batch().image / 127.5 - 1
+    torch.testing.assert_close(made.model.of_codes(made.model.codes(x)), made.model.reconstruct(x), rtol=1e-4, atol=1e-5)
+    losses = []
+    (phase,) = made.phases()
+    optimizer = torch.optim.Adam(phase.parameters, 1e-2)
+    for _ in range(10):
+        loss = made.loss(batch(), rng())
+        optimizer.zero_grad()
+        loss.total.mean().backward()
+        optimizer.step()
+        made.remember(loss.noted)
+        losses.append(loss.total.mean().item())
+    assert losses[-1] < 0.8 * losses[0] and (made.model.network.book(0).size > 0).any()
 
 
 def test_pieces_are_the_whole() -> None:

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -18,9 +19,13 @@ from lodestar.core.draws import LossSecondMoment
 from lodestar.core.schedule import Cosine
 from lodestar.data import Batch
 from lodestar.tasks import OptimizerConfig
+from lodestar.training import loop
 from lodestar.training.names import STATE
 from lodestar.training.run import Run
+from lodestar.training.sharding import check_shards
+from lodestar.training.state import TrainState
 from lodestar.training.step import Step
+from lodestar.world import World, local
 
 from .runs import denoising, logged, saved
 
@@ -35,16 +40,16 @@ def learning(pictures: str, images: int = 98) -> Run:
     return run.replace(task=run.task.replace(model=model, levels=LossSecondMoment(history=2)))
 
 
-def command(pictures: str, folder: Path, images: int, processes: int) -> list[str]:
+def command(pictures: str, folder: Path, images: int, processes: int, *how: str) -> list[str]:
     """The command that trains a run on so many processes; on one without a launcher."""
     launch = [*LAUNCH, str(processes)] if processes > 1 else [sys.executable]
-    return [*launch, "-m", "tests.training.test_processes", pictures, str(folder), str(images)]
+    return [*launch, "-m", "tests.training.test_processes", pictures, str(folder), str(images), *how]
 
 
-def trained(pictures: str, folder: Path, *stages: tuple[int, int]) -> Path:
+def trained(pictures: str, folder: Path, *stages: tuple[int, int], how: str = "whole") -> Path:
     """The folder of a run that was trained to so many images on so many processes, one stage after the other."""
     for images, processes in stages:
-        done = subprocess.run(command(pictures, folder, images, processes), env=ENVIRONMENT, capture_output=True, text=True)
+        done = subprocess.run(command(pictures, folder, images, processes, how), env=ENVIRONMENT, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("to images seen") <= 1
         assert done.stderr.count(f"done: {images} images seen") == 1, "the first process alone tells"
@@ -70,25 +75,60 @@ def test_two_processes_train_as_one(pictures: str, alone: Path, tmp_path: Path) 
         assert line == pytest.approx(other, rel=1e-3)
 
 
-def test_a_process_that_dies_ends_the_others_and_the_run_goes_on_with_any_number(
-    pictures: str, alone: Path, tmp_path: Path
+def test_a_state_in_shards_is_that_of_one_process_and_goes_on_on_any_number(pictures: str, tmp_path: Path) -> None:
+    one = trained(pictures, tmp_path / "one", (98, 1), how="sharded")
+    several = trained(pictures, tmp_path / "several", (42, 2), (70, 1), (98, 2), how="sharded")
+    assert_close(one, several)
+    for line, other in zip(logged(one), logged(several), strict=True):
+        assert line == pytest.approx(other, rel=1e-3)
+    # Each process has about half of the weights, of both averages and, in the second stage, of the optimizer's two moments.
+    shares = [float(line) for line in (several / "values").read_text().split()]
+    assert len(shares) == 4 and all(0.4 < share < 0.6 for share in shares)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"batch_size": 7}, "a batch of 7 cannot be shared evenly by 2 processes"),
+        ({"batch_size": 8, "compile": True}, "train.compile is for whole weights"),
+        ({"batch_size": 8, "optimizer": OptimizerConfig(method="muon")}, "'muon' needs whole matrices"),
+    ],
+)
+def test_what_cannot_be_sharded_is_refused(pictures: str, settings: dict[str, Any], told: str) -> None:
+    run = denoising(pictures, **settings, shard="full", images=96)
+    learner, world = run.task.build(torch.device("cpu"), torch.float32), World()
+    check_shards(run, learner, world)
+    world.size = 2
+    with pytest.raises(Problem, match=re.escape(told)):
+        check_shards(run, learner, world)
+    check_shards(run.replace(train=run.train.replace(shard="none")), learner, world)
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_process_that_dies_or_hangs_ends_the_others_and_the_run_goes_on_with_any_number(
+    pictures: str, alone: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     folder = tmp_path / "run"
     running = subprocess.Popen(
-        [*command(pictures, folder, 98, 2), "slowly"], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(pictures, folder, 98, 2, "slowly"),
+        env=ENVIRONMENT | ({"LODESTAR_TIMEOUT": "10"} if how == signal.SIGSTOP else {}),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     try:
         while not (folder / STATE).exists():
             assert running.poll() is None
             time.sleep(0.1)
         _, second = sorted(map(int, (folder / "processes").read_text().split()))
-        os.kill(second, signal.SIGKILL)
-        _, told = running.communicate(timeout=60)
+        os.kill(second, how)
+        # The launcher waits half a minute for a process that does not end when it is told to.
+        _, told = running.communicate(timeout=120)
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)
     assert running.returncode != 0
-    assert len(re.findall("another process of this run has ended", told)) == 1, told
+    assert len(re.findall("another process of this run has ended, or cannot be reached", told)) == 1, told
     assert_close(alone, trained(pictures, folder, (70, 1), (98, 2)))
 
 
@@ -101,7 +141,6 @@ def test_what_one_process_refuses_is_told_once(pictures: str, tmp_path: Path) ->
 
 if __name__ == "__main__":
     from lodestar.tasks.denoise import DenoiseLearner
-    from lodestar.training.loop import train
 
     torch.set_num_threads(1)
     DenoiseLearner.preview = lambda _: None  # type: ignore[method-assign, assignment, return-value]
@@ -116,7 +155,22 @@ if __name__ == "__main__":
             return step(self, batch)
 
         Step.__call__ = slowly  # type: ignore[method-assign]
+    run = learning(sys.argv[1], int(sys.argv[3]))
+    if "sharded" in sys.argv:
+        run = run.replace(train=run.train.replace(batch_size=14, shard="full"))
+        divide = loop.divide
+
+        def counted(state: TrainState, *others: Any) -> None:
+            """Write the share of a process's own values in those of the state."""
+            whole = sum(map(torch.numel, state.tensors().values()))
+            divide(state, *others)
+            slots = [slot for each in state.optimizers.values() for slots in each.state.values() for slot in slots.values()]
+            mine = [*state.learner.module.parameters(), *(value for each in state.averages for value in each.values), *slots]
+            with open(Path(sys.argv[2]) / "values", "a", encoding="utf-8") as file:
+                file.write(f"{sum(local(each).numel() for each in mine) / whole}\n")
+
+        loop.divide = counted
     try:
-        train(learning(sys.argv[1], int(sys.argv[3])), sys.argv[2])
+        loop.train(run, sys.argv[2])
     except Problem as problem:
         sys.exit(str(problem))

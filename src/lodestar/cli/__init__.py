@@ -11,9 +11,11 @@ from lodestar.cli import (
     convert,
     data,
     demo,
+    doctor,
     edit,
     evaluate,
     export,
+    fit,
     info,
     plan,
     play,
@@ -75,6 +77,8 @@ _COMMANDS = (
     quantize.quantize,
     export.export,
     info.info,
+    fit.fit,
+    doctor.doctor,
 )
 for _command in _COMMANDS:
     app.command()(ready(_command))

@@ -66,13 +66,16 @@ def train(
     codes: Annotated[
         str | None, typer.Option("--codes", help="Train a prior of the codes of this VQ-VAE (a run or file).")
     ] = None,
+    shard: Annotated[
+        str | None, typer.Option("--shard", help="full: weights and all that goes with them in shards over torchrun's processes.")
+    ] = None,
     training: Training = Training(),
 ) -> None:
     """Train a preset on your pictures. The same command again resumes."""
     from lodestar.python.train import trained
 
     changes = training.changes(data, images, init)
-    changes |= {"codec": codec, "against": against, "codes": codes}
+    changes |= {"codec": codec, "against": against, "codes": codes, "shard": shard}
     trained(run, *(overrides or ()), out=training.out, device=training.device, **changes)
 
 

@@ -20,7 +20,7 @@ from lodestar.nets.int8 import between
 
 _NARROW, _WIDE = -20.0, 10.0
 """Least and largest logarithm of a posterior's variance."""
-_FIRST = -4.0
+FIRST = -4.0
 """Logarithm of its variance where the network tells 0, as at first: so a decoder hears something from its first steps on."""
 _KEPT = 0.99
 """Share of the latents' moments that is kept in a step."""
@@ -183,7 +183,7 @@ class AutoencoderCoder(LatentCoder):
         if self.config.posterior == "point":
             return Posterior(told, None)
         mean, logvar = told.chunk(2, dim=1)
-        return Posterior(mean, (logvar + _FIRST).clamp(_NARROW, _WIDE))
+        return Posterior(mean, (logvar + FIRST).clamp(_NARROW, _WIDE))
 
     def output(self, z: Tensor) -> Tensor:
         """The decoder's output for latents, as the likelihood takes it."""

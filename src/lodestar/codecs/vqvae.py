@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 import torch
 from torch import Tensor
 
 from lodestar.codecs.autoencoder import LatentCodec, LatentCoder
-from lodestar.config import Problem
+from lodestar.config import Kinds, Problem
+from lodestar.nets.autoencoder import QuantizedConfig
+from lodestar.nets.coded import CodedConfig
+from lodestar.nets.dvae import DvaeConfig
 from lodestar.nets.int8 import between
 from lodestar.nets.pyramid import PyramidConfig
+
+NETWORKS = Kinds(PyramidConfig, QuantizedConfig, DvaeConfig, default=PyramidConfig)
+AnyCoded = Annotated[CodedConfig, NETWORKS]
 
 
 class VQVAECodec(LatentCodec):
     """A VQ-VAE, of one to three levels of codes."""
 
     kind: Literal["vqvae"] = "vqvae"
-    network: PyramidConfig = PyramidConfig()
+    network: AnyCoded = PyramidConfig()
 
     @property
     def space(self) -> tuple[int, int, int]:

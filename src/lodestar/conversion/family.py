@@ -7,20 +7,23 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
+from lodestar.codecs import AutoencoderCodec, VQVAECodec
 from lodestar.config import Problem
 from lodestar.conversion.rename import Rule
 from lodestar.core.plan import parse_plan
 from lodestar.models.classifier import ClassifierModelConfig
 from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.models.gan import GanConfig
 from lodestar.samplers import AnySampler
 
 Shapes = Mapping[str, Sequence[int]]
 """Shape of each tensor of a state dict by foreign name."""
 
-ModelConfig = DiffusionConfig | ClassifierModelConfig | ClipModelConfig
+ModelConfig = DiffusionConfig | ClassifierModelConfig | ClipModelConfig | AutoencoderCodec | VQVAECodec | GanConfig
 
 M = TypeVar("M", bound=ModelConfig)
 
@@ -45,10 +48,17 @@ class Family:
     """Rules for the files of one configuration. They end in names of our network, or in ``label.table.weight``."""
     own: Callable[[Mapping[str, str], Facts, str, str], ModelConfig] | None = None
     """Configuration of a user-trained file, from its flags, its weights' facts, the code with the defaults, and a name."""
+    silent: str = "attention heads, noise schedule"
+    """Settings not determined by weights, in words."""
+    flags: str = "--flags '--image_size 64 --num_channels 128 …', or --flags FILE"
+    """An example of a user's flags."""
     inside: str | None = None
     """Name of the entry with the state dict in a file: with several, the averaged weights; None for the whole file."""
     fixed: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = field(default_factory=lambda: _whole)
-    """Function to remove fixed tables, which are ours too, from a state dict. Raises Problem if their values differ."""
+    """Function of a state dict before renaming, which removes fixed tables and joins the parts of one tensor of ours. Raises
+    Problem if a table differs from ours."""
+    beside: Callable[[ModelConfig], Mapping[str, Tensor]] = field(default_factory=lambda: _nothing)
+    """Tensors of our model that files of the family do not hold, by our names."""
     parts: Mapping[str, str] = field(default_factory=dict)
     """Files of a model of several, which lie beside each other, and the prefixes of their names; empty for one file."""
 
@@ -101,6 +111,18 @@ def check(config: ModelConfig, facts: Facts, what: str, name: str) -> None:
 
 def _whole(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     return state
+
+
+def moments(config: ModelConfig, mean: Tensor | float = 0.0, std: Tensor | float = 1.0) -> Mapping[str, Tensor]:
+    """The moments of an autoencoder's latents, by which a diffusion model in them has them scaled; by channel, or of all."""
+    assert isinstance(config, AutoencoderCodec | VQVAECodec)
+    told = {"mean": mean, "std": std}
+    filled = {name: torch.as_tensor(value).reshape(-1, 1, 1).expand(config.space).clone() for name, value in told.items()}
+    return {**filled, "steps": torch.tensor(0.0)}
+
+
+def _nothing(config: ModelConfig) -> Mapping[str, Tensor]:
+    return {}
 
 
 def _misfits(families: Sequence[Family], keys: list[str]) -> list[str]:

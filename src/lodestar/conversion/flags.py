@@ -18,7 +18,7 @@ from pydantic import Field
 from lodestar.config import Problem, choose, from_json
 from lodestar.conversion.adm import MULTIPLIERS, classifier_config, unet_config
 from lodestar.conversion.family import Facts, ModelConfig, contradictions, show
-from lodestar.conversion.settings import Foreign, Idle
+from lodestar.conversion.settings import Foreign, Idle, typed
 from lodestar.conversion.settings import read as read_settings
 from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import X0, Epsilon
@@ -225,8 +225,8 @@ def own(flags: Mapping[str, str], facts: Facts, code: str, what: str) -> ModelCo
     kind = ClassifierFlags if facts["kind"] == "classifier" else choose("code", code, CODES)
     other = set(ModelFlags.model_fields if kind is ClassifierFlags else ClassifierFlags.model_fields)
     used = {name: value for name, value in flags.items() if name not in _OTHERS and name not in other - set(kind.model_fields)}
-    typed = {name: _typed(kind, name, value) for name, value in used.items()}
-    config: ModelConfig = read_settings(kind, typed, "flags").model(facts)
+    values = {name: typed(kind, name, value) for name, value in used.items()}
+    config: ModelConfig = read_settings(kind, values, "flags").model(facts)
     differing = contradictions(config, facts)
     if differing:
         told = "; ".join(
@@ -266,21 +266,6 @@ def _parse_text(text: str) -> dict[str, str]:
         # The other words call the script: python, its name, mpiexec, variables.
         waiting = None
     return flags
-
-
-def _typed(kind: type[ProcessFlags], name: str, text: str) -> Any:
-    """The value of a flag, converted from text; unchanged if impossible, or for unknown flags."""
-    default = kind.model_fields[name].default if name in kind.model_fields else ""
-    if isinstance(default, bool):
-        words = {"true": True, "t": True, "yes": True, "y": True, "1": True}
-        words |= {"false": False, "f": False, "no": False, "n": False, "0": False}
-        return words.get(text.lower(), text)
-    if default is None or isinstance(default, int | float):
-        try:
-            return float(text) if isinstance(default, float) else int(text)
-        except ValueError:
-            return text
-    return text
 
 
 def _numbers(name: str, text: str, kind: type[Any]) -> list[Any]:

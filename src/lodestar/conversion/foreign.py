@@ -17,7 +17,7 @@ from torch import Tensor
 
 from lodestar.checkpoint import FORMAT
 from lodestar.config import Note, Problem
-from lodestar.conversion.scripted import read_scripted, scripted
+from lodestar.conversion.scripted import read_module, read_scripted, scripted
 from lodestar.files import reading, regular
 
 _ZIP = b"PK\x03\x04"
@@ -104,6 +104,8 @@ def _load(path: Path) -> Any:
                 wanted = re.search(r"GLOBAL ([\w.]+)", str(error)) if isinstance(error, pickle.UnpicklingError) else None
                 if wanted is None:
                     raise Problem(f"{path} is no PyTorch file that can be read without running code, or it is damaged") from None
+                if mapped and (module := read_module(path)) is not None:
+                    return module
                 raise Problem(
                     f"{path} is refused: to read it, {wanted[1]} of its choice would have to run, and only tensors are read"
                 ) from None

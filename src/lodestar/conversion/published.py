@@ -84,9 +84,9 @@ def _unnamed(file: str, family: Family, facts: Facts, published: Sequence[Publis
     allowed = [each.name for each in published if each.family.name == family.name and not contradictions(each.model(), facts)]
     says = (
         f"{file} has the names of {family.name} but not the name of a published file, and weights do not tell everything "
-        "(attention heads, noise schedule): "
+        f"({family.silent}): "
     )
-    flags = "the flags that it was trained with, as in --flags '--image_size 64 --num_channels 128 …', or --flags FILE"
+    flags = f"the flags that it was trained with, as in {family.flags}"
     if allowed:
         return f"{says}its weights are those of {' or '.join(allowed)}; say which with --as NAME" + (
             f"; or, if it is none of them, give {flags}" if family.own else ""

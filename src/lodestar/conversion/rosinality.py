@@ -1,10 +1,25 @@
-"""The names of rosinality/vq-vae-2-pytorch: its quantiser, VQ-VAE-2 and PixelSNAIL."""
+"""The family of rosinality/vq-vae-2-pytorch: its VQ-VAE-2; and the names of its quantiser and of PixelSNAIL.
+
+Weights tell all but the size of the pictures, which is a flag of training.
+"""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Field
 from torch import Tensor
 
+from lodestar.codecs import VQVAECodec
+from lodestar.config import edit
+from lodestar.conversion.family import Facts, Family, ModelConfig, Shapes, moments
 from lodestar.conversion.rename import Rule
+from lodestar.conversion.settings import Foreign, Idle, typed
+from lodestar.conversion.settings import read as read_settings
+
+_TRAINING = Idle("it is of training")
 
 
 def _across(weight: Tensor) -> Tensor:
@@ -33,6 +48,51 @@ VQVAE2 = (
     *BOOK,
 )
 """Rules of a VQ-VAE-2."""
+
+
+class VqVae2Flags(Foreign):
+    """Flags of vq-vae-2-pytorch's train_vqvae.py; the network's own settings are in its weights."""
+
+    size: int = Field(default=256, ge=1, le=65536)
+    epoch: Annotated[int, _TRAINING] = 560
+    lr: Annotated[float, _TRAINING] = 3e-4
+    sched: Annotated[str | None, _TRAINING] = None
+    n_gpu: Annotated[int, _TRAINING] = 1
+    dist_url: Annotated[str, _TRAINING] = ""
+
+
+def vqvae2_facts(shapes: Shapes) -> Facts:
+    """The settings that the weights of a VQ-VAE-2 determine."""
+    blocks = sorted(name for name in shapes if re.match(r"enc_b\.blocks\.\d+\.conv\.1\.weight$", name))
+    found = {
+        "in_channels": shapes["enc_b.blocks.0.weight"][1], "levels": 2, "width": shapes["enc_b.blocks.2.weight"][0],
+        "blocks": len(blocks), "book.channels": shapes["quantize_b.embed"][0], "book.codes": shapes["quantize_b.embed"][1],
+    }  # fmt: skip
+    hidden = {"hidden": shapes[blocks[0]][0]} if blocks else {}
+    return {"kind": "vqvae", **{f"network.{name}": value for name, value in {**found, **hidden}.items()}}
+
+
+def _own(flags: Mapping[str, str], facts: Facts, code: str, what: str) -> ModelConfig:
+    """The model of a user's flags."""
+    given = read_settings(VqVae2Flags, {name: typed(VqVae2Flags, name, value) for name, value in flags.items()}, "flags")
+    fields = {name: value for name, value in facts.items() if name != "kind"}
+    return edit(VQVAECodec(), [{**fields, **NEVER_REVIVED, "size": [given.size, given.size]}])
+
+
+NEVER_REVIVED = {"network.book.revive": 0.0}
+"""Training there lets dead codes be."""
+
+VQVAE2_FILES = Family(
+    name="vq-vae-2-pytorch",
+    landmarks=frozenset({"enc_b.blocks.0.weight", "enc_t.blocks.0.weight", "quantize_t.embed", "quantize_b.embed"}),
+    rules=VQVAE2,
+    facts=vqvae2_facts,
+    rules_for=lambda config: VQVAE2,
+    own=_own,
+    silent="the size of pictures",
+    flags="--flag size=256",
+    beside=moments,
+)
 
 
 PIXELSNAIL = (

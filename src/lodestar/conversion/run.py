@@ -117,6 +117,8 @@ def ours(family: Family, config: ModelConfig, state: dict[str, Tensor], what: st
         expected = config.build().state_dict()
     network = "denoiser.network." if config.kind == "diffusion" else "network."
     labels = "denoiser."
+    beside = family.beside(config)
+    expected = {name: tensor for name, tensor in expected.items() if name not in beside}
     short = {name.removeprefix(network) if name.startswith(network) else name.removeprefix(labels): name for name in expected}
     renamed = rename(family.fixed(state), family.rules_for(config), {each: expected[name] for each, name in short.items()}, what)
-    return {short[each]: tensor for each, tensor in renamed.items()}
+    return {**{short[each]: tensor for each, tensor in renamed.items()}, **beside}

@@ -1,4 +1,4 @@
-"""TorchScript archives, read as tensors alone: the code in them is neither run nor looked at."""
+"""TorchScript archives and pickled modules, read as tensors alone: the code in them is neither run nor looked at."""
 
 from __future__ import annotations
 
@@ -31,18 +31,44 @@ def scripted(path: Path) -> bool:
 
 def read_scripted(path: Path) -> dict[str, Tensor]:
     """The tensors of a TorchScript module by name, as its state dict has them. Raises Problem if damaged, or not a module."""
-    with reading(path, "cannot be read as a TorchScript archive"), zipfile.ZipFile(path) as archive:
-        (pickled,) = (name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1)
-        root = pickled.removesuffix("data.pkl")
-        with archive.open(pickled) as file:
-            module = _Unpickler(file, _storages(archive, root)).load()
+    with reading(path, "cannot be read as a TorchScript archive"):
+        module = _load(path, pickled=False)
     if not isinstance(module, _Object):
         raise Problem(f"{path} holds no module, but {type(module).__name__}")
     return dict(_tensors(module, "", 0))
 
 
+def read_module(path: Path) -> dict[str, Tensor] | None:
+    """The tensors of a pickled module by name, as its state dict has them; None of a zip archive that holds something else.
+
+    Raises Problem if damaged.
+    """
+    with reading(path, "cannot be read as a pickled module"):
+        module = _load(path, pickled=True)
+    known = isinstance(module, _Object) and isinstance(getattr(module, "_modules", None), dict)
+    return dict(_state(module, "", 0)) if known else None
+
+
+def _load(path: Path, pickled: bool) -> Any:
+    """What a zip archive holds, of tensors and `_Object`s."""
+    with zipfile.ZipFile(path) as archive:
+        (data,) = (name for name in archive.namelist() if name.endswith("/data.pkl") and name.count("/") == 1)
+        with archive.open(data) as file:
+            return _Unpickler(file, _storages(archive, data.removesuffix("data.pkl")), pickled).load()
+
+
 class _Object:
-    """A module of an archive: its attributes alone."""
+    """A module of an archive, or any other object: its attributes alone."""
+
+    def __new__(cls, *arguments: Any) -> _Object:
+        return super().__new__(cls)
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        if isinstance(state, dict):
+            vars(self).update(state)
 
 
 class _Storage:
@@ -55,9 +81,9 @@ class _Storage:
 class _Unpickler(pickle.Unpickler):
     """A reader of pickles in which every class is `_Object`, and no function is called but those that make tensors and lists."""
 
-    def __init__(self, file: Any, storage: Callable[[str, torch.dtype], Tensor]) -> None:
+    def __init__(self, file: Any, storage: Callable[[str, torch.dtype], Tensor], pickled: bool) -> None:
         super().__init__(file)
-        self._storage = storage
+        self._storage, self._pickled = storage, pickled
 
     def find_class(self, module: str, name: str) -> Any:
         if module.startswith("__torch__"):
@@ -72,6 +98,10 @@ class _Unpickler(pickle.Unpickler):
             return OrderedDict
         if module == "torch.jit._pickle":
             return lambda values, *_: values
+        if name == "set" and module in ("builtins", "__builtin__"):
+            return set
+        if self._pickled:
+            return _Object
         raise pickle.UnpicklingError(f"{module}.{name} of its choice would have to run, and only tensors are read")
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -109,3 +139,17 @@ def _tensors(module: _Object, prefix: str, depth: int) -> Iterator[tuple[str, Te
             yield f"{prefix}{name}", value
         elif isinstance(value, _Object):
             yield from _tensors(value, f"{prefix}{name}.", depth + 1)
+
+
+def _state(module: Any, prefix: str, depth: int) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a pickled module's state dict."""
+    if depth > _DEEPEST:
+        raise Problem(f"modules are nested deeper than {_DEEPEST} levels")
+    held = vars(module)
+    for kind in ("_parameters", "_buffers"):
+        for name, value in held.get(kind, {}).items():
+            if isinstance(value, Tensor) and name not in held.get("_non_persistent_buffers_set", ()):
+                yield f"{prefix}{name}", value
+    for name, inner in held.get("_modules", {}).items():
+        if isinstance(inner, _Object):
+            yield from _state(inner, f"{prefix}{name}.", depth + 1)

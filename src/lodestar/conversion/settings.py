@@ -43,6 +43,21 @@ def read(kind: type[C], settings: Mapping[str, Any], where: str) -> C:
     return decode(kind, given, where)
 
 
+def typed(kind: type[Foreign], name: str, text: str) -> Any:
+    """The value of a flag, converted from text; unchanged if impossible, or for unknown flags."""
+    default = kind.model_fields[name].default if name in kind.model_fields else ""
+    if isinstance(default, bool):
+        words = {"true": True, "t": True, "yes": True, "y": True, "1": True}
+        words |= {"false": False, "f": False, "no": False, "n": False, "0": False}
+        return words.get(text.lower(), text)
+    if default is None or isinstance(default, int | float):
+        try:
+            return float(text) if isinstance(default, float) else int(text)
+        except ValueError:
+            return text
+    return text
+
+
 def _same(value: Any, allowed: Any) -> bool:
     """Equality of values that does not equate False and 0."""
     return isinstance(value, bool) == isinstance(allowed, bool) and bool(value == allowed)

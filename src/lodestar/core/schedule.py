@@ -16,7 +16,7 @@ from lodestar.core.level import Level
 from lodestar.core.sigmas import karras
 
 __all__ = [
-    "JSD", "AnySchedule", "Constant", "Cosine", "EDMSigma", "Exponential", "Linear", "Respaced", "ScaledLinear", "Schedule",
+    "JSD", "VP", "AnySchedule", "Constant", "Cosine", "EDMSigma", "Exponential", "Linear", "Respaced", "ScaledLinear", "Schedule",
     "Sigmoid", "SquaredCosCap", "Warmup",
 ]  # fmt: skip
 
@@ -117,6 +117,23 @@ class Constant(Schedule):
         return torch.full((self.timesteps,), self.beta, dtype=torch.float64)
 
 
+class VP(Schedule):
+    """T steps of the process with β(t) from beta_min to beta_max, linear in time (Song et al. 2021), from the time `first` on.
+
+    Data are clean at `first`, as in the code of denoising diffusion GANs.
+    """
+
+    kind: Literal["vp"] = "vp"
+    beta_min: float = Field(default=0.1, gt=0, le=1_000)
+    beta_max: float = Field(default=20.0, gt=0, le=1_000)
+    first: float = Field(default=1e-3, ge=0, lt=1)
+
+    def raw_betas(self) -> Tensor:
+        time = _linspace(self.first, 1, self.timesteps + 1)
+        log_alpha_bar = -0.5 * (self.beta_max - self.beta_min) * time.square() - self.beta_min * time
+        return -torch.expm1(log_alpha_bar.diff())
+
+
 class JSD(Schedule):
     """β_t = 1/(T − t + 1): 1/T, 1/(T − 1), …, 1 (Sohl-Dickstein et al. 2015). The last level is pure noise."""
 
@@ -166,7 +183,7 @@ class EDMSigma(Schedule):
         return -torch.expm1(total[:-1].log() - total[1:].log())
 
 
-_Formula = Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | JSD | EDMSigma
+_Formula = Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | VP | JSD | EDMSigma
 
 
 class Respaced(Schedule):
@@ -201,7 +218,7 @@ class Respaced(Schedule):
 
 
 AnySchedule = Annotated[
-    Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | JSD | EDMSigma | Respaced,
+    Linear | ScaledLinear | Cosine | SquaredCosCap | Exponential | Sigmoid | Warmup | Constant | VP | JSD | EDMSigma | Respaced,
     Field(discriminator="kind"),
 ]
 

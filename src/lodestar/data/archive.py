@@ -107,6 +107,16 @@ class TarRows(ArchiveRows):
     def _open(self) -> tuple[dict[str, str], Listing]:
         self._lock = threading.Lock()
         self._file: _Bounded | None = (file := _plain(self._path))
+        names, listing = self._listed(file)
+        if all(name in self._places for name in names.values()):
+            self._archive.members.clear()  # type: ignore[attr-defined]
+            if str(file.name) == str(self._path):  # it was not packed
+                file.close()
+                self._file = None
+        return names, listing
+
+    def _listed(self, file: IO[bytes]) -> tuple[dict[str, str], Listing]:
+        """See `_open`."""
         self._places: dict[str, tuple[int, int]] = {}
         """Offset and size of the contents by the tar's own name, of files whose contents are in one piece."""
         self._archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 (open as long as the rows are)
@@ -124,11 +134,6 @@ class TarRows(ArchiveRows):
             else:
                 listing.strange.append(path)
         listing.files = list(names)
-        if all(name in self._places for name in names.values()):
-            self._archive.members.clear()  # type: ignore[attr-defined]
-            if str(file.name) == str(self._path):  # it was not packed
-                file.close()
-                self._file = None
         return names, listing
 
     def _read(self, name: str) -> bytes:

@@ -51,7 +51,7 @@ def shards(pattern: str) -> list[Path]:
     if Path(pattern).expanduser().exists() or not re.search(r"[{*?]", pattern):
         return []
     found: list[Path] = []
-    for number, name in enumerate(_expanded(pattern)):
+    for number, name in enumerate(expanded(pattern)):
         if number >= _SHARDS:
             raise Problem(f"{pattern} has more than {_SHARDS:,} shards")
         path = Path(name).expanduser()
@@ -62,7 +62,8 @@ def shards(pattern: str) -> list[Path]:
     return found
 
 
-def _expanded(pattern: str) -> Iterator[str]:
+def expanded(pattern: str) -> Iterator[str]:
+    """The names that a pattern's braces count or list. Raises Problem."""
     match = _BRACES.search(pattern)
     if match is None:
         yield pattern
@@ -75,4 +76,4 @@ def _expanded(pattern: str) -> Iterator[str]:
     else:
         words = match[1].split(",")
     for word in words:
-        yield from _expanded(pattern[: match.start()] + word + pattern[match.end() :])
+        yield from expanded(pattern[: match.start()] + word + pattern[match.end() :])

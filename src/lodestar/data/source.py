@@ -26,6 +26,7 @@ from lodestar.data.hub import HubRows, load
 from lodestar.data.npz import NpzRows
 from lodestar.data.objects import ObjectRows
 from lodestar.data.parquet import ParquetRows
+from lodestar.data.remote import RemoteTarRows, addresses, copied, is_address
 from lodestar.data.rows import JoinedRows, PartRows, Rows, Styled
 from lodestar.data.selection import selected, shards
 from lodestar.data.shapes import SPLITS, ShapeRows
@@ -248,7 +249,8 @@ def open_source(
 ) -> Source:
     """Open what ``--data`` names, or pictures that are there in Python, for training or to compare with.
 
-    spec: ``digits``, ``shapes``, a .parquet, .npz, .zip or tar file, tars by a pattern (``{00..31}.tar``, ``shard-*.tar``), a
+    spec: an address (``s3://…``, see `lodestar.data.remote`), or
+    ``digits``, ``shapes``, a .parquet, .npz, .zip or tar file, tars by a pattern (``{00..31}.tar``, ``shard-*.tar``), a
     folder (by class, or not), a data set of the hub: ``owner/name`` where there is no such path, or ``hf:name``; a split other
     than ``train`` comes after an @, as in ``owner/name@test``. After the @ of a parquet file comes a value of its column "split",
     or others as in ``t.parquet@train,style!=openmoji``. Or an object: a `datasets.Dataset`, read as stored; any object with
@@ -311,6 +313,8 @@ def _given(data: Pictures, asked: Asked) -> tuple[Rows, str]:
 
 def _named(spec: str, asked: Asked, size: int | Size | None) -> Rows:
     """The rows of what ``--data`` names. Raises Problem."""
+    if is_address(spec):
+        return _remote(spec, asked)
     if spec in NAMED:
         return _given(NAMED[spec](), asked)[0]
     name, _, split = spec.removeprefix("hf:").partition("@")
@@ -337,16 +341,29 @@ def _named(spec: str, asked: Asked, size: int | Size | None) -> Rows:
     return reader(path, spec, asked)
 
 
-def _joined(parts: Sequence[Path], spec: str, asked: Asked) -> Rows:
-    """The rows of several archives as those of one."""
+def _remote(spec: str, asked: Asked) -> Rows:
+    """The rows of what is at an address. Raises Problem."""
+    urls = addresses(spec)
+    paths = [Path(url) for url in urls]
+    if len(urls) > 1 or ending(paths[0]) in TARS:
+        _no_columns(spec, asked)
+        return _joined(paths, spec, asked, urls)
+    return _FILES.get(ending(paths[0]), ParquetRows)(copied(urls[0]), spec, asked)
+
+
+def _joined(parts: Sequence[Path], spec: str, asked: Asked, urls: Sequence[str] = ()) -> Rows:
+    """The rows of several archives as those of one; urls: their addresses, where they are elsewhere."""
     for path in parts:
         if ending(path) not in (".zip", *TARS):
             raise Problem(f"{spec}: {path} is no archive: a pattern names shards that are tar or zip files")
     opened: list[Rows] = []
     with progress(f"shards of {spec}", len(parts)) as done:
-        for number, path in enumerate(parts, 1):
-            opened.append(_FILES[ending(path)](path, str(path), asked))
-            done(number)
+        for number, path in enumerate(parts):
+            if urls and ending(path) != ".zip":
+                opened.append(RemoteTarRows(path, urls[number], asked))
+            else:
+                opened.append(_FILES[ending(path)](copied(urls[number]) if urls else path, str(path), asked))
+            done(number + 1)
     return JoinedRows(opened)
 
 

@@ -72,14 +72,15 @@ class Gan(GanModel, Generator):
     def prepare(self, asked: Request, guides: Guides | None = None) -> Decoding:
         check_settings(checked("request", asked, InstanceOf[Request]), self.name, _ONE, "temperature", "truncation")
         how, classes = asked.settings, self.config.network.classes
+        bound = how.truncation or self.config.network.bound
         labels = [self.label(each if each is None or isinstance(each, int) else str(each), {}) for each in asked.labels]
         self.eval()
 
         def pictures(rows: slice, start: Tensor | None) -> Tensor:
             noise = SeededNoise(asked.seeds[rows]).start(self.space) if start is None else start
-            z = noise if how.truncation is None else truncated(noise, how.truncation)
+            z = noise if bound is None else truncated(noise, bound)
             told = None if classes is None else torch.tensor(labels[rows], device=self.device)
-            made: Tensor = self((how.temperature * z).flatten(1).to(self.device), told)
+            made: Tensor = self((how.temperature * z).flatten(1).to(self.device), told, how.temperature)
             return made
 
         return Decoding(asked.asks, pictures)

@@ -14,8 +14,8 @@ from lodestar.conditions import Cond, Encoder, LabelCondition, Signals, TextCond
 from lodestar.config import CLASSES, Config, Problem
 from lodestar.models.save import Model
 from lodestar.nets import AnyMap, MapConfig, PixelSnailConfig
+from lodestar.nets.coded import LEVELS
 from lodestar.nets.maps import MapNetwork
-from lodestar.nets.pyramid import LEVELS
 
 AnyTold = Annotated[LabelCondition | TextCondition, Field(discriminator="kind")]
 

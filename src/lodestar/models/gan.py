@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lodestar.config import CLASSES, Config, Problem
 from lodestar.models.save import Model
-from lodestar.nets.gan import AnyGenerator, DcganGeneratorConfig
+from lodestar.nets import AnyGenerator
+from lodestar.nets.gan import DcganGeneratorConfig
 from lodestar.nets.int8 import between
 
 
@@ -43,9 +44,12 @@ class GanModel(Model):
         self.dtype = torch.float32
         """Precision of the network's torso; in- and outputs are float32."""
 
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        """Pictures float32 [B, C, H, W] in [−1, 1] of latents z [B, latent] and classes int64 [B]."""
-        made: Tensor = self.network(z, label, self.dtype)
+    def forward(self, z: Tensor, label: Tensor | None = None, deviation: float = 1.0) -> Tensor:
+        """Pictures float32 [B, C, H, W] in [−1, 1] of latents z [B, latent] and classes int64 [B].
+
+        deviation: that of the latents, in the unit of training's.
+        """
+        made: Tensor = self.network(z, label, self.dtype, deviation)
         return made
 
     def lower(self, dtype: torch.dtype) -> Self:

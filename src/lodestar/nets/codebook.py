@@ -13,12 +13,14 @@ from torch import Tensor, nn
 from lodestar.config import Channels, Config
 from lodestar.nets.layers import normal
 
-_ROWS = 128
+_ROWS = 256
 """Vectors that are compared with all codes at once."""
 _PART = 1024
 """Codes that are made ready at once."""
 _BLOCK = 32
 """Codes of which the nearest is found at once."""
+_MANY = 2048
+"""Number of codes from which on a search in 16 bits pays."""
 _FEW = 16
 """Mean number of candidates of a vector up to which only they are looked at again."""
 Codes = Annotated[int, Field(ge=1, le=2**20)]
@@ -145,11 +147,11 @@ def _distance(a: Tensor, b: Tensor) -> Tensor:
 def nearest(vectors: Tensor, codes: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
     """Numbers int64 [N] of the nearest of codes [K, D] for vectors [N, D], the first of equally near ones.
 
-    dtype: in bfloat16, products find the codes that can be nearest, within a bound of its rounding errors, and float32 decides
-    between them. Memory grows with K alone.
+    dtype: in bfloat16, of many codes, products find those that can be nearest, within a bound of its rounding errors, and float32
+    decides between them. Memory grows with K alone.
     """
     centre = codes.mean(dim=0)  # distances stay the same, and rounding errors are those of smaller numbers
-    rough = None if dtype == torch.float32 else _Rough(codes, centre)
+    rough = None if dtype == torch.float32 or len(codes) < _MANY else _Rough(codes, centre)
     exact: tuple[Tensor, Tensor] | None = None
     found = torch.empty(len(vectors), dtype=torch.int64, device=vectors.device)
     for begin in range(0, len(vectors), _ROWS):
@@ -211,9 +213,9 @@ class _Rough:
 
         The product's error is that of its rounded factors (Cauchy and Schwarz), and of its sum in float32.
         """
-        length: Tensor = rows.norm(dim=1)
+        length, off = rows.norm(dim=1), (rows - few).norm(dim=1)
         half_eps = torch.finfo(torch.bfloat16).eps / 2
-        error = (rows - few).norm(dim=1) * self.longest + few.float().norm(dim=1) * self.lost + self.slip
+        error = off * self.longest + (length + off) * self.lost + self.slip
         error = error + torch.finfo(torch.float32).eps * rows.shape[1] * (length + self.longest) * self.longest
         error = error + half_eps * (least.abs() + 2 * error)
         limit = least + 2 * error

@@ -1,4 +1,4 @@
-"""Networks of GANs: generators, from a latent vector to a picture, and discriminators. `GENERATORS`, `DISCRIMINATORS` list them.
+"""Networks of GANs: generators, from a latent vector to a picture, and discriminators. `DISCRIMINATORS` lists the latter.
 
 Each is there as a DCGAN (Radford et al. 2016), and residual, of the U-Net's blocks, as BigGAN-deep (Brock et al. 2019): norms
 conditional on latent and class, and a projection discriminator (Miyato and Koyama 2018). Norms are over groups of channels, never
@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +62,11 @@ class GeneratorConfig(NetworkConfig, abc.ABC):
     classes: Classes | None = None
     size: tuple[Side, Side] = (32, 32)
     """Height and width of the pictures."""
+    bound: float | None = Field(default=None, gt=0, le=1_000)
+    """Bound of the latents' numbers where none is asked for; None for none."""
+
+    learns: ClassVar[bool] = True
+    """False for a network that is read from published files, and not trained."""
 
     @property
     def coarsest(self) -> tuple[int, int]:
@@ -78,10 +83,10 @@ class GeneratorNetwork(Network):
     """A generator network."""
 
     @abc.abstractmethod
-    def forward(self, z: Tensor, label: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
+    def forward(self, z: Tensor, label: Tensor | None = None, dtype: torch.dtype | None = None, deviation: float = 1.0) -> Tensor:
         """Pictures float32 [B, C, H, W] in [−1, 1] of latents z float32 [B, latent], and of classes int64 [B] if there are any.
 
-        dtype: the precision of the torso (default: z's).
+        dtype: the precision of the torso (default: z's). deviation: that of the latents, for networks with statistics by it.
         """
 
 
@@ -102,13 +107,13 @@ class DcganGenerator(GeneratorNetwork):
         self.config, widths = config, config.widths[::-1]
         self.root = Linear(config.latent, widths[0] * config.coarsest[0] * config.coarsest[1])
         self.norms = nn.ModuleList([GroupNorm(width, config.norm_groups) for width in widths])
-        tables = [] if config.classes is None else [_table(config.classes, 2 * width) for width in widths]
+        tables = [] if config.classes is None else [table(config.classes, 2 * width) for width in widths]
         self.tables = nn.ModuleList(tables)
         outputs = (*widths[1:], config.in_channels)
         self.ups = nn.ModuleList([ConvTranspose2d(*pair, 4, 2, 1) for pair in zip(widths, outputs, strict=True)])
 
-    def forward(self, z: Tensor, label: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        h = _maps(self.root(z), self.config.coarsest).to(dtype or z.dtype)
+    def forward(self, z: Tensor, label: Tensor | None = None, dtype: torch.dtype | None = None, deviation: float = 1.0) -> Tensor:
+        h = maps(self.root(z), self.config.coarsest).to(dtype or z.dtype)
         for number, (norm, up) in enumerate(zip(self.norms, self.ups, strict=True)):
             # The last convolution is in float32: its rounding would be seen in the picture.
             h = h.to(z.dtype) if number + 1 == len(self.ups) else h
@@ -143,7 +148,7 @@ class ResidualGenerator(GeneratorNetwork):
         builder, height, width = Builder(config), *config.coarsest
         self.root = Linear(config.latent, widths[-1] * height * width)
         self.told = nn.Sequential(Linear(config.latent, config.emb_width), nn.SiLU(), Linear(config.emb_width, config.emb_width))
-        self.table = None if config.classes is None else _table(config.classes, config.emb_width)
+        self.table = None if config.classes is None else table(config.classes, config.emb_width)
         self.middle = builder.middle()
         self.up = builder.up([0] * (sum(config.depths) + len(widths)), None)
         self.norm = GroupNorm(widths[0], config.norm_groups, config.norm_eps)
@@ -153,8 +158,8 @@ class ResidualGenerator(GeneratorNetwork):
     def hidden(self) -> Sequence[nn.Module]:
         return self.middle, self.up
 
-    def forward(self, z: Tensor, label: Tensor | None = None, dtype: torch.dtype | None = None) -> Tensor:
-        emb, h = self.told(z), _maps(self.root(z), self.config.coarsest).to(dtype or z.dtype)
+    def forward(self, z: Tensor, label: Tensor | None = None, dtype: torch.dtype | None = None, deviation: float = 1.0) -> Tensor:
+        emb, h = self.told(z), maps(self.root(z), self.config.coarsest).to(dtype or z.dtype)
         if self.table is not None:
             assert label is not None, "this generator is told classes"
             emb = emb + self.table(label)
@@ -193,7 +198,7 @@ class Discriminator(Network):
         super().__init__()
         self.config = config
         self.logit = Linear(features, 1)
-        self.table = None if config.classes is None else _table(config.classes, features, deviation=features**-0.5)
+        self.table = None if config.classes is None else table(config.classes, features, deviation=features**-0.5)
 
     @abc.abstractmethod
     def features(self, x: Tensor, time: Tensor | None, dtype: torch.dtype | None = None) -> Tensor:
@@ -327,17 +332,16 @@ class ResidualDiscriminator(Discriminator):
         return out
 
 
-def _maps(rows: Tensor, size: tuple[int, int]) -> Tensor:
+def maps(rows: Tensor, size: tuple[int, int]) -> Tensor:
     """Rows [B, H·W·C] as maps [B, C, H, W], channels-last."""
     return rows.view(len(rows), *size, -1).permute(0, 3, 1, 2)
 
 
-def _table(classes: int, width: int, deviation: float = 0.1) -> nn.Embedding:
-    table: nn.Embedding = nn.Embedding.from_pretrained(normal(classes, width, divisor=1 / deviation), freeze=False)
-    return table
+def table(classes: int, width: int, deviation: float = 0.1) -> nn.Embedding:
+    """A table of vectors of classes [classes, width], random."""
+    made: nn.Embedding = nn.Embedding.from_pretrained(normal(classes, width, divisor=1 / deviation), freeze=False)
+    return made
 
 
-GENERATORS = Kinds(DcganGeneratorConfig, ResidualGeneratorConfig)
-AnyGenerator = Annotated[GeneratorConfig, GENERATORS]
 DISCRIMINATORS = Kinds(DcganDiscriminatorConfig, ResidualDiscriminatorConfig)
 AnyDiscriminator = Annotated[DiscriminatorConfig, DISCRIMINATORS]

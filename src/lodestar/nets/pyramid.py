@@ -14,30 +14,22 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from lodestar.config import Channels, Problem
-from lodestar.nets.base import Network, NetworkConfig
-from lodestar.nets.codebook import Codebook, CodebookConfig, Coded
+from lodestar.config import Channels
+from lodestar.nets.codebook import Codebook, Coded
+from lodestar.nets.coded import CodedConfig, CodedNetwork
 from lodestar.nets.layers import Conv2d, ConvTranspose2d
 
-LEVELS = 3
-"""Largest number of levels."""
-NAMES: dict[int, tuple[str, ...]] = {1: ("bottom",), 2: ("bottom", "top"), 3: ("bottom", "middle", "top")}
-"""Names of the levels by their number, from the finest."""
 
-
-class PyramidConfig(NetworkConfig):
+class PyramidConfig(CodedConfig):
     """A pyramid of codes."""
 
     kind: Literal["pyramid"] = "pyramid"
-    levels: int = Field(default=1, ge=1, le=LEVELS)
     width: Annotated[int, Field(ge=2, le=16_384)] = 128
     """Channels of encoders and decoders; half as many at the resolution in between."""
     blocks: int = Field(default=2, ge=0, le=100)
     """Residual blocks of each encoder and decoder."""
     hidden: Channels = 32
     """Channels within a residual block."""
-    book: CodebookConfig = CodebookConfig()
-    """Codebook of every level."""
 
     @property
     def divisor(self) -> int:
@@ -49,21 +41,6 @@ class PyramidConfig(NetworkConfig):
             f"{self.levels} level{'s' * (self.levels > 1)} of {self.book.codes:,} codes of {self.book.channels} channels; "
             f"width {self.width}, blocks {self.blocks}"
         )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of the levels, from the finest."""
-        return NAMES[self.levels]
-
-    def shapes(self, size: tuple[int, int]) -> tuple[tuple[int, int], ...]:
-        """Height and width of each level's map of codes, for pictures of a size."""
-        return tuple((size[0] // factor, size[1] // factor) for factor in (4 << level for level in range(self.levels)))
-
-    def level(self, name: str) -> int:
-        """The number of a level by its name. Raises Problem."""
-        if name not in self.names:
-            raise Problem(f"level {name!r}: choose from {', '.join(self.names)}")
-        return self.names.index(name)
 
     def build(self) -> Pyramid:
         return Pyramid(self)
@@ -104,7 +81,7 @@ def _residuals(config: PyramidConfig) -> list[nn.Module]:
     return [Residual(config.width, config.hidden) for _ in range(config.blocks)]
 
 
-class Pyramid(Network):
+class Pyramid(CodedNetwork):
     """See the module's docstring."""
 
     def __init__(self, config: PyramidConfig) -> None:
@@ -129,9 +106,8 @@ class Pyramid(Network):
         return (self.encoders, self.before, self.decoders, self.up)
 
     def encode(self, x: Tensor, dtype: torch.dtype | None = None) -> list[tuple[Coded, Tensor]]:
-        """Codes by level, and the vectors float32 [B, D, h, w] for which they stand."""
         dtype, maps = dtype or x.dtype, []
-        h = x.to(dtype)
+        h = x.to(dtype=dtype, memory_format=torch.channels_last)
         for encoder in self.encoders:
             h = encoder(h)
             maps.append(h)
@@ -153,19 +129,15 @@ class Pyramid(Network):
         return values if above is None else torch.cat([self.up[level](above), values], dim=1)
 
     def decode(self, values: Sequence[Tensor], dtype: torch.dtype | None = None) -> Tensor:
-        """Pictures float32 [B, C, H, W] of the codes' vectors by level [B, D, h, w]."""
         seen: Tensor | None = None
         for level in reversed(range(self.config.levels)):
-            seen = self._seen(level, values[level].to(dtype or values[level].dtype), seen)
+            seen = self._seen(
+                level, values[level].to(dtype=dtype or values[level].dtype, memory_format=torch.channels_last), seen
+            )
         out: Tensor = self.decoders[0](seen).float()
         return out
 
-    def look_up(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """The vectors by level [B, D, h, w] of codes int64 [B, h, w]."""
-        return [self.book(level).look_up(numbers) for level, numbers in enumerate(codes)]
-
     def book(self, level: int) -> Codebook:
-        """The codebook of a level."""
         book = self.books[level]
         assert isinstance(book, Codebook)
         return book

@@ -32,8 +32,8 @@ class TextTransformerConfig(Config):
     pooled: Literal["last", "mean"] = "last"
     """Vector of a whole text: the state of the last place, as published, or the mean of all."""
     neighbours: int = Field(default=0, ge=0, le=32)
-    """Tokens on either side of each that a convolution adds to it before the first block, so that a thing's words are told
-    together from the first step on; 0: none, as published."""
+    """Reach in tokens of a convolution over embeddings, whose result is added before the first block: a thing's words are told
+    together from the first step on. 0: no convolution, as published."""
 
     @model_validator(mode="after")
     def _divides(self) -> TextTransformerConfig:

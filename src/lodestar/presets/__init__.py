@@ -16,13 +16,14 @@ from lodestar.presets import (
     iddpm,
     imagen,
     karlo,
+    published,
     shapes,
 )
 from lodestar.presets.cifar10 import cifar10, cifar10_classifier, cifar10_fast, cifar10_features, cifar10_weak
 from lodestar.presets.digits import digits, digits_classifier
 from lodestar.training.run import Run
 
-_PAPERS = (adm, iddpm, ddpm, consistency, glide, clip, karlo)
+_PAPERS = (adm, iddpm, ddpm, consistency, glide, clip, karlo, published)
 _SETS = (shapes, emoji)
 
 RUNS: dict[str, Callable[[], Run]] = {

@@ -59,7 +59,7 @@ def cifar10_weak() -> Run:
 
 
 def cifar10_fast() -> Run:
-    """The student of 1, 2 and 4 steps: a consistency model of the embedded `cifar10`, whose guidance it has learned."""
+    """The student of one step: a consistency model of the embedded `cifar10`, whose guidance it has learned."""
     guided = {"task.jump": True, "task.scale": 1.5, "task.low": 0.3, "task.high": 5.0}
     loop = {"train.images": 200_000, "train.optimizer.warmup_images": 4_000}
     data = {"data.source": "cifar10-train.parquet", "data.transforms.flip": True}

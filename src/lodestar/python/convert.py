@@ -9,7 +9,7 @@ from typing import Any
 
 from lodestar import presets
 from lodestar.config import Problem, nearest, short
-from lodestar.conversion import FAMILIES, OPENAI_CLIP, clip_folder, diffusers, unclip_folder
+from lodestar.conversion import FAMILIES, OPENAI_CLIP, autoencoder_folder, clip_folder, diffusers, unclip_folder
 from lodestar.conversion.flags import CODES, parse
 from lodestar.conversion.published import by_name
 from lodestar.conversion.run import convert as convert_file
@@ -60,6 +60,10 @@ def converted(
             return decoder, f"{source} is an UnCLIPPipeline of diffusers: beside its decoder are {prior} and {upsampler}"
         if clip_folder.is_clip(path):
             return clip_folder.convert_folder(path, Path(out)), f"{source} is a CLIPModel of transformers"
+        if autoencoder_folder.is_autoencoder(path):
+            if how != settings():
+                raise Problem(f"--sampler and --steps are for diffusion models, and {source} is an autoencoder")
+            return autoencoder_folder.convert_folder(path, Path(out), flags), f"{source} is an autoencoder of diffusers"
         if flags is not None:
             raise Problem("--flag and --flags are for a file of guided-diffusion: a folder of diffusers has its own settings")
         written, model = diffusers.convert(path, Path(out), how.sampler, how.steps)

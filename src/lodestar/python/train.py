@@ -40,6 +40,8 @@ class Changes(TypedDict, total=False):
     """Train a prior of the codes of this VQ-VAE (a run's folder, a file)."""
     init: str | Path | None
     """Begin with the weights, where they fit, of this model (an embedded one's name, a run's folder, a file)."""
+    shard: str | None
+    """Division of the run's state among processes: "none" or "full"."""
     skip_bad: bool | None
     """Skip and count pictures that cannot be decoded, or have no caption."""
 
@@ -103,6 +105,7 @@ def paths(changes: Changes) -> dict[str, Any]:
         "data.validation": _text(validation),
         "data.held_out": None if validation is None else 0.0,
         "data.skip_bad": changes.get("skip_bad") or None,
+        "train.shard": changes.get("shard"),
         "train.images": changes.get("images"),
         "train.batch_size": changes.get("batch_size"),
         "train.seed": changes.get("seed"),

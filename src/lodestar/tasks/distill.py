@@ -99,7 +99,7 @@ class Distill(Task):
         Trailing(count=2 * self.steps).indices(model.schedule.timesteps)  # raises if the chain is too short for the teacher
         model = model.replace(sampler=DDIM(), steps=f"trailing:{self.steps}")
         if self.jump:
-            model = model.replace(sampler=Consistency(), steps="trailing:4")
+            model = model.replace(sampler=Consistency(), steps="trailing:1")
         return self.replace(model=model, label_drop=self.label_drop if model.droppable else 0.0)
 
     def build(self, device: torch.device, dtype: torch.dtype) -> DistillLearner:

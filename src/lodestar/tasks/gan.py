@@ -51,6 +51,8 @@ class TrainGan(AdversarialTask):
     def resolve(self, facts: DataFacts) -> Self:
         if self.conditional and facts.names is None:
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")
+        if not self.model.network.learns:
+            raise Problem(f"task.model.network is of kind {self.model.network.kind!r}, which is read from files and not trained")
         names = facts.names if self.conditional else None
         for network in (self.model.network, self.discriminator):
             check_size(facts.size, network)

@@ -11,6 +11,7 @@ from pydantic import Field
 from torch import Tensor
 
 from lodestar.config import Config
+from lodestar.world import local
 
 
 class Profile(Config, abc.ABC):
@@ -99,4 +100,4 @@ class Average:
     @torch.no_grad()
     def toward(self, parameters: Sequence[Tensor], share: float) -> None:
         """Move by a share of the way to the parameters."""
-        torch._foreach_lerp_(self.values, [parameter.detach() for parameter in parameters], share)
+        torch._foreach_lerp_([local(value) for value in self.values], [local(each.detach()) for each in parameters], share)

@@ -15,7 +15,8 @@ from lodestar.training.names import BOARD, LOCK, LOG, RUN, STATE
 from lodestar.training.run import Run
 
 CHANGEABLE = {
-    "train.images", "train.log_every", "train.save_every", "train.preview_every", "data.workers", "data.validation",
+    "train.images", "train.shard", "train.log_every", "train.save_every", "train.preview_every", "train.keep",
+    "train.save_behind", "data.workers", "data.validation",
 }  # fmt: skip
 """Settings that may change when a run is gone on with: its length, and what has no part in the weights."""
 
@@ -106,17 +107,22 @@ def _is_ours(entry: Path) -> bool:
     return entry.name == LOCK or is_temporary(entry)
 
 
-def _difference(a: Run, b: Run) -> str | None:
-    """The first setting in which two runs differ, as text; None where they are the same run."""
+def leaves(run: Run) -> Iterator[tuple[str, object]]:
+    """The settings of a run by path, but those that may change."""
 
-    def leaves(value: object, path: str) -> Iterator[tuple[str, object]]:
+    def within(value: object, path: str) -> Iterator[tuple[str, object]]:
         if isinstance(value, dict):
             for name, inner in value.items():
-                yield from leaves(inner, f"{path}.{name}" if path else name)
+                yield from within(inner, f"{path}.{name}" if path else name)
         elif path not in CHANGEABLE:
             yield path, value
 
-    old, new = (dict(leaves(run.model_dump(mode="json"), "")) for run in (a, b))
+    return within(run.model_dump(mode="json"), "")
+
+
+def _difference(a: Run, b: Run) -> str | None:
+    """The first setting in which two runs differ, as text; None where they are the same run."""
+    old, new = (dict(leaves(run)) for run in (a, b))
     for path in old | new:
         if old.get(path) != new.get(path):
             return f"its {path} is {old.get(path)!r}, yours {new.get(path)!r}"

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.text import Text
 
-from lodestar import __version__
 from lodestar.config import Problem
 from lodestar.data import Shuffled, Source, sequential
 from lodestar.files import check_writable, lock
@@ -23,13 +23,15 @@ from lodestar.progress import Foretold, progress, standard_error
 from lodestar.tasks import Learner
 from lodestar.training.coding import coded
 from lodestar.training.embedding import joined
-from lodestar.training.folder import check_folder, check_shares, claim, last_good, nothing_left
+from lodestar.training.folder import check_folder, check_shares, claim, last_good, leaves, nothing_left
 from lodestar.training.inputs import Given, classes, facts_of, open_data
 from lodestar.training.interrupt import Interrupt
 from lodestar.training.log import Log, Unwritten
 from lodestar.training.names import BOARD, LOCK, LOG, MODEL, STATE
 from lodestar.training.run import Run
-from lodestar.training.start import start
+from lodestar.training.saving import Saving
+from lodestar.training.sharding import check_shards
+from lodestar.training.start import divide, start
 from lodestar.training.state import TrainState
 from lodestar.training.step import Step
 from lodestar.world import World, here
@@ -56,8 +58,10 @@ def train(
         with world.in_turn():  # the first process claims the folder, and the others find what it is to hold
             run, state, source, held_out = _begin(run, folder, given, device, console, world, held)
         counters, config = state.counters, run.train
-        world.agree({"lodestar": __version__, "torch": torch.__version__, "images seen": counters.images_seen})
+        world.agree({"images seen": counters.images_seen, "precision": counters.precision, **dict(leaves(run))})
         world.follow(list(state.tensors().values()))
+        if world.size > 1 and run.train.shard == "full":
+            divide(state, run, world)
         console.print(_plan(run, source, held_out, state, folder), soft_wrap=True)
         if counters.images_seen < config.images:
             Loop(run, state, folder, console, following, world)(source, held_out)
@@ -93,6 +97,7 @@ def _begin(
         held.enter_context(nothing_left(folder))
     state = start(run, folder, device, console, facts)
     state.check(folder)
+    check_shards(run, state.learner, world)
     seen = state.counters.images_seen
     if seen < config.images:  # data that cannot be read are known by the first batch, or late
         next(Shuffled(source, config.batch_at, transforms, workers=0).batches(config.seed, seen, world.rank, world.size))
@@ -117,6 +122,8 @@ class Loop:
         self.step = Step(run, state, world)
         self.log = Log(folder, state.counters.images_seen) if world.rank == 0 else Unwritten()
         self.foretold = Foretold(console, run.train.images, following, "previews and validation")
+        behind = run.train.save_behind
+        self.saving = Saving(world.rank == 0 and (self.step.device.type == "cuda" if behind is None else behind))
         self.losses, self.bad_steps = "", 0
 
     def __call__(self, source: Source, held_out: Source | None) -> None:
@@ -126,7 +133,10 @@ class Loop:
             config.seed, counters.images_seen, self.world.rank, self.world.size
         )
         bar = progress(str(self.folder), config.images, done=counters.images_seen, console=self.console, transient=False)
-        with contextlib.closing(self.log), contextlib.closing(stream), Interrupt(self.world.size > 1) as interrupt, bar as tick:
+        closed = contextlib.ExitStack()
+        for each in (self.log, stream, self.saving):
+            closed.enter_context(contextlib.closing(each))
+        with closed, Interrupt(self.world.size > 1) as interrupt, bar as tick:
             while counters.images_seen < config.images:
                 before, began = counters.images_seen, time.perf_counter()
                 self.log.add(self.step(next(stream)))
@@ -141,12 +151,14 @@ class Loop:
                 # What is logged is the mean since the last line; one ends at every checkpoint: nothing resumes half a line.
                 if saving or passed(config.log_every, before, counters.images_seen):
                     self._write()
-                if saving and self.world.rank == 0:
-                    self.state.save(self.folder, self.run)
+                first = self.world.rank == 0
+                if saving:
+                    self.state.save(self.folder, self.run, first, self.saving)
                 # After it is saved, so that whatever goes wrong in a report costs the report alone.
-                if showing and self.world.rank == 0:
-                    report(self.run, self.state, held_out, self.folder, self.log)
+                if showing and (first or self.state.shards is not None):
+                    report(self.run, self.state, held_out, self.folder if first else None, self.log)
                 if asked and saving and not last:
+                    self.saving.wait()
                     self.console.print(f"interrupted after {counters.images_seen:,} images; run the same command to go on")
                     raise KeyboardInterrupt
 
@@ -173,14 +185,16 @@ def passed(every: int, before: int, now: int) -> bool:
     return now // every > before // every
 
 
-def report(run: Run, state: TrainState, held_out: Source | None, folder: Path, log: Log) -> None:
-    """Show samples and held-out numbers of the average that is saved as the model."""
+def report(run: Run, state: TrainState, held_out: Source | None, folder: Path | None, log: Log | Unwritten) -> None:
+    """Show samples and held-out numbers of the average that is saved as the model; without a folder only make them."""
     learner, images_seen = state.learner, state.counters.images_seen
     learner.module.eval()
     with state.swapped(state.averages[0]), torch.no_grad():
-        pictures = learner.preview()
-        numbers = {} if held_out is None else learner.validate(lambda: sequential(held_out, run.train.batch_size))
-    if pictures is not None:
+        pictures = state.run(learner.preview)
+        numbers: Mapping[str, float] = {}
+        if held_out is not None:
+            numbers = state.run(lambda: learner.validate(lambda: sequential(held_out, run.train.batch_size)))
+    if pictures is not None and folder is not None:
         sheet = save_grid(folder / "samples" / f"{images_seen:09d}.png", pictures)
         log.picture("samples", sheet.permute(1, 2, 0).numpy(), images_seen)
     if numbers:

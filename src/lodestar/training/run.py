@@ -69,6 +69,8 @@ class TrainConfig(Config):
     """Number format of the networks' torsos; auto is the device's fastest."""
     compile: bool = False
     """Compile the training step with torch.compile."""
+    shard: Literal["none", "full"] = "none"
+    """Division of weights, gradients, optimizer and averages among processes (FSDP), or a copy on each."""
     seed: Seed = 0
     init: str | None = None
     """Name of a model (embedded, a run's folder, a file) whose weights, as far as they fit, initialize the run."""
@@ -76,6 +78,10 @@ class TrainConfig(Config):
     """Images between lines of the log."""
     save_every: int = Field(default=50_000, ge=1, le=10**12)
     """Images between checkpoints."""
+    keep: int = Field(default=1, ge=1, le=10_000)
+    """Number of states that are kept; earlier ones are called by their images seen."""
+    save_behind: bool | None = None
+    """Write checkpoints while training goes on, from a copy of the state on the CPU; None: on GPUs."""
     preview_every: int = Field(default=50_000, ge=1, le=10**12)
     """Images between sample grids, and validations."""
     patience: int = Field(default=8, ge=1, le=1_000_000)

@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from rich.text import Text
+from torch import Tensor
 
 from lodestar import checkpoint, library
 from lodestar.config import Problem
@@ -19,7 +20,10 @@ from lodestar.training.init import initialize
 from lodestar.training.muon import muon
 from lodestar.training.names import STATE
 from lodestar.training.run import Run
+from lodestar.training.saving import kept
+from lodestar.training.sharding import Shards
 from lodestar.training.state import Counters, TrainState
+from lodestar.world import World
 
 
 def start(
@@ -28,7 +32,7 @@ def start(
     """A fresh state, or the folder's checkpoint. Raises Problem if a file is not valid."""
     place = choose_device(device)
     path = folder / STATE
-    header, tensors = checkpoint.load(path, "state") if path.exists() else (None, {})
+    header, tensors = _saved(path) if path.exists() else (None, {})
     counters = Counters() if header is None else Counters(**header.provenance)
     asked = run.train.precision if counters.precision is None else counters.precision
     dtype = choose_dtype(asked, place, "training")
@@ -47,6 +51,33 @@ def start(
     if path.exists():
         state.restore(tensors, path)
     return state
+
+
+def _saved(path: Path) -> tuple[checkpoint.Header, dict[str, Tensor]]:
+    """A run's state. Raises Problem if it is damaged, naming the state before."""
+    try:
+        return checkpoint.load(path, "state")
+    except Problem as problem:
+        if not (earlier := kept(path.parent)):
+            raise
+        raise Problem(f"{problem}; the state before is {earlier[-1]}: move it there, and the run goes on from it") from None
+
+
+def divide(state: TrainState, run: Run, world: World) -> None:
+    """Divide a state, the same on all processes, among them: each keeps its shards of weights, optimizer and averages alone."""
+    learner = state.learner
+    slots = {name: optimizer.state_dict()["state"] for name, optimizer in state.optimizers.items()}
+    device = next(learner.module.parameters()).device
+    state.shards = shards = Shards(learner.module, world, device)
+    for average in state.averages:
+        average.values = [shards.part(value) for value in average.values]
+    state.optimizers = {phase.name: _optimizer(run, learner, phase) for phase in learner.phases()}
+    for name, optimizer in state.optimizers.items():
+        parts = {
+            index: {slot: shards.part(value) if value.ndim else value for slot, value in saved.items()}
+            for index, saved in slots[name].items()
+        }
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": parts})
 
 
 def _seed_torch(seed: int) -> None:

@@ -8,10 +8,11 @@ seen, so the counters determine both.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -23,6 +24,11 @@ from lodestar.tasks import Export, Learner
 from lodestar.training.ema import Average
 from lodestar.training.names import STATE
 from lodestar.training.run import Run
+from lodestar.training.saving import Saving, keep
+from lodestar.training.sharding import Shards
+from lodestar.world import whole
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -47,9 +53,15 @@ class TrainState:
     optimizers: dict[str, torch.optim.Optimizer]
     averages: list[Average]
     counters: Counters
+    shards: Shards | None = None
+    """The division of weights, optimizers and averages among processes; None where each has all of them."""
+
+    def run(self, call: Callable[[], T], last: bool = True) -> T:
+        """The result of a call that uses the weights; see `Shards.run`."""
+        return call() if self.shards is None else self.shards.run(call, last)
 
     def tensors(self) -> dict[str, Tensor]:
-        """All saved tensors, by name."""
+        """All saved tensors, by name. All processes ask for those in shards, which are joined on the CPU."""
         tensors = {f"weights/{name}": value for name, value in self.learner.module.state_dict().items()}
         for average in self.averages:
             values = zip(self.averaged(), average.values, strict=True)
@@ -58,7 +70,7 @@ class TrainState:
         for phase, optimizer in self.optimizers.items():
             for index, slots in optimizer.state_dict()["state"].items():
                 tensors |= {f"optimizer/{phase}/{index}/{slot}": value for slot, value in slots.items()}
-        return tensors
+        return tensors if self.shards is None else {name: whole(value).cpu() for name, value in tensors.items()}
 
     def restore(self, tensors: dict[str, Tensor], path: Path) -> None:
         """Restore saved tensors. Raises Problem if any is missing, left over or of another shape."""
@@ -96,11 +108,21 @@ class TrainState:
         for file in (*(path for path, _, _ in self._models(folder)), folder / STATE):
             check_writable(file)
 
-    def save(self, folder: Path, run: Run) -> None:
-        """Write both files, each atomically; the state last, so that a model is never older than the state beside it says."""
+    def save(self, folder: Path, run: Run, first: bool = True, saving: Saving = Saving()) -> None:  # noqa: B008 (at once)
+        """Write both files, each atomically; the state last, so that a model is never older than the state beside it says.
+
+        first: this is the process that writes; others have a part where the state is in shards. saving: who writes.
+        """
+        saving.wait()
+        if not first and self.shards is None:
+            return
         for path, average, export in self._models(folder):
-            self._save_model(path, run, average, export)
-        checkpoint.save(folder / STATE, "state", run.to_json(), self.tensors(), asdict(self.counters))
+            self._save_model(path, run, average, export, first, saving)
+        tensors = self.tensors()
+        if first:
+            saving(partial(keep, folder, run.train.keep))
+            told = (run.to_json(), saving.copied(tensors), asdict(self.counters))
+            saving(partial(checkpoint.save, folder / STATE, "state", *told))
 
     def _models(self, folder: Path) -> Iterator[tuple[Path, Average, Export]]:
         """The files of the models that are made, and what each holds."""
@@ -109,9 +131,11 @@ class TrainState:
                 file = name if number == 0 else f"{name}-{average.profile.label}"
                 yield folder / f"{file}.safetensors", average, export
 
-    def _save_model(self, path: Path, run: Run, average: Average, export: Export) -> None:
+    def _save_model(self, path: Path, run: Run, average: Average, export: Export, first: bool, saving: Saving) -> None:
         with self.swapped(average):
-            tensors = {name: value.clone() for name, value in export.module.state_dict().items()}
+            tensors = {name: whole(value).clone() for name, value in export.module.state_dict().items()}
+        if not first:
+            return
         provenance: dict[str, Any] = {
             **asdict(self.counters),
             "ema": json.loads(average.profile.to_json()),
@@ -119,7 +143,7 @@ class TrainState:
             "lodestar": __version__,
             "torch": torch.__version__,
         }
-        checkpoint.save(path, export.kind, export.config, tensors, provenance)
+        saving(partial(checkpoint.save, path, export.kind, export.config, saving.copied(tensors), provenance))
 
     def averaged(self) -> dict[str, torch.nn.Parameter]:
         """The averaged parameters: those of the exported models, by their names in the learner's module."""

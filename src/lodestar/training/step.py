@@ -17,7 +17,7 @@ from lodestar.tasks import Coupled, OptimizerConfig, Phase, Rng
 from lodestar.training.run import Run
 from lodestar.training.state import TrainState
 from lodestar.training.update import Move, update
-from lodestar.world import World
+from lodestar.world import World, whole
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class Step:
         logged: dict[str, Tensor] = {}
         for phase in turn:
             losses = self._gradient(phase, batch, Rng(generator, self._size))
-            norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in phase.parameters if parameter.grad is not None])
+            norm = whole(torch.nn.utils.get_total_norm([each.grad for each in phase.parameters if each.grad is not None]))
             # A single query of the device, since each waits for its queue.
             if not bool(norm.isfinite() & losses.total.isfinite().all()):
                 for each in turn:
@@ -107,7 +107,8 @@ class Step:
 
         def run(call: Callable[[Batch, Rng], T], rows: slice) -> T:
             self.whose[1].fill_(self.state.counters.images_seen + rows.start)
-            return call(batch[rows.start - share.start : rows.stop - share.start], rng.piece(rows))
+            piece = batch[rows.start - share.start : rows.stop - share.start]
+            return self.state.run(lambda: call(piece, rng.piece(rows)), last=rows.stop == share.stop)
 
         parts = list(pieces(share, config.microbatch))
         if isinstance(phase.loss, Coupled):
@@ -121,7 +122,8 @@ class Step:
                 (part.total.sum() / size).backward(inputs=only)
                 losses.append(replace(part, total=part.total.detach()))
             graded = self._joined(losses)
-        self.world.sum(self._gradients(phase))
+        if self.state.shards is None:  # else they are summed as they come
+            self.world.sum(self._gradients(phase))
         return graded
 
     def _gradients(self, phase: Phase) -> list[Tensor]:

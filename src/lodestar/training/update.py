@@ -58,7 +58,8 @@ def update(move: Move | None, parameters: Sequence[Tensor] = (), averages: Seque
 
 
 def _plain(tensor: Tensor) -> bool:
-    return tensor.dtype == torch.float32 and tensor.device.type == "cpu"
+    whole = type(tensor) in (Tensor, torch.nn.Parameter)  # and not one in shards
+    return whole and tensor.dtype == torch.float32 and tensor.device.type == "cpu"
 
 
 def _fits(move: Move) -> bool:

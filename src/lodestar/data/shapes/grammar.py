@@ -47,7 +47,7 @@ _THING = re.compile(
     rf"(?: ({'|'.join(_PLACE_WORDS)})\b(?! of))?"  # left of something is a relation
 )
 _SILENT, _UNPLACED, _RELATED = 0.5, 0.25, 0.5
-"""Shares of captions without sizes; of those that could tell places, without; of those of several things, with a relation."""
+"""Shares of captions without sizes, without places that could be told, and, where there are several things, with a relation."""
 
 
 @dataclass(frozen=True)
