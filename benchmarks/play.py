@@ -36,6 +36,7 @@ class Clients:
         self.lock, self.told = threading.Lock(), collections.Counter[str]()
         self.seen: dict[int, str] = {}
         self.memory: list[float] = []
+        self.tenth = max(requests // 10, 1)
 
     def work(self, seed: int) -> None:
         """Ask until no requests are left."""
@@ -45,7 +46,7 @@ class Clients:
                 self.left -= 1
                 if self.left < 0:
                     return
-                if self.left % 100 == 0:
+                if self.left % self.tenth == 0:
                     self.memory.append(resident(self.pid))
             what = chance.choices(("answered", "refused", "vanished"), (8, 1, 1))[0]
             given = {"model": self.model, "label": [], "steps": "2", "seed": chance.randrange(50), "count": 1}
@@ -105,9 +106,8 @@ def main() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    early = clients.memory[min(10, len(clients.memory) - 1)]
     print(f"{given.requests} requests of {given.clients} clients in {time.monotonic() - began:.0f} s: {dict(clients.told)}")
-    print(f"memory {early:.0f} MiB after the first thousand, {resident(given.pid):.0f} MiB at the end")
+    print(f"memory in MiB, after each tenth: {', '.join(f'{each:.0f}' for each in clients.memory)}")
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ class _Job:
             warnings.simplefilter("always", Note)
             for call in self.calls:
                 made.append(call(shelf, self._watch(call.title, until)))
+        if self.stopped.is_set():
+            raise _StoppedError
         notes = tuple(dict.fromkeys(bare(str(each.message), self.folder) for each in found if issubclass(each.category, Note)))
         return Made(self.calls, tuple(made), notes, self._packed(made, shelf))
 

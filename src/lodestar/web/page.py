@@ -56,6 +56,8 @@ const press = event => {
 element.addEventListener("click", press);
 element.addEventListener("keydown", press);
 """
+_SESSIONS = 100
+"""Sessions whose state of the page is held, the last used; each takes half a megabyte."""
 _LIVE = 2.0
 """Seconds between two looks at a training run."""
 
@@ -204,7 +206,10 @@ class Page:
 
         async def answer(*given: Any) -> AsyncIterator[Any]:
             *values, client = given
-            with tempfile.TemporaryDirectory(prefix="lodestar-") as folder, _told(Path(folder) / "all"):
+            with (
+                tempfile.TemporaryDirectory(prefix="lodestar-", ignore_cleanup_errors=True) as folder,
+                _told(Path(folder) / "all"),
+            ):
                 asked = decode(order, {k: v for k, v in zip(names, values, strict=True) if v is not None}, "")
                 choose("model", asked.model, dict.fromkeys(self.shelf.models()))
                 (place := Path(folder) / "all").mkdir()
@@ -349,6 +354,8 @@ def serve(shelf: Shelf, limits: Limits, host: str, port: int, started: Callable[
     caller. Returns the page. Raises Problem.
     """
     os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+    # Nor are requests counted here: the table of all of them would be made anew after each.
+    os.environ.update(GRADIO_ANALYTICS_MAX_EVENTS="1", GRADIO_ANALYTICS_CACHE_FREQUENCY=str(10**9))
     Image.MAX_IMAGE_PIXELS = int(limits.megapixels * 1e6)  # of whatever is decoded before it comes here
     page = Page(shelf, limits).build()
     page.queue(max_size=limits.waiting, default_concurrency_limit=None)
@@ -356,7 +363,7 @@ def serve(shelf: Shelf, limits: Limits, host: str, port: int, started: Callable[
         page.launch(
             server_name=host, server_port=port, share=False, quiet=True, show_error=True, css=CSS, theme=_theme(),
             max_file_size=f"{limits.megabytes}mb", enable_monitoring=False, run_history=False, ssr_mode=False, mcp_server=False,
-            pwa=False, footer_links=["api"], prevent_thread_lock=True,
+            pwa=False, footer_links=["api"], state_session_capacity=_SESSIONS, prevent_thread_lock=True,
         )  # fmt: skip
     except OSError as error:
         raise Problem(f"port {port} of {host}: {first_line(error)}") from None
