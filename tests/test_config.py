@@ -319,3 +319,9 @@ class Narrower(Described):
 def test_settings_are_described_by_the_docstrings_under_them() -> None:
     expected = {"depth": "Depth, in metres,\nfrom the front.", "height": "Height of the narrow one."}
     assert Narrower.descriptions() == expected
+
+
+def test_a_kind_that_was_typed_has_no_descriptions() -> None:
+    typed: dict[str, type[Config]] = {"Config": Config}
+    exec('class Typed(Config):\n    kind: str = "typed"\n    much: float = 1.0\n    """How much."""\n', typed)
+    assert typed["Typed"].descriptions() == {}

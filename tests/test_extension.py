@@ -393,8 +393,8 @@ def test_a_network_that_does_not_say_its_kind_is_a_unet() -> None:
     for given, reason in (
         ({"widht": 32}, "unknown field 'network.widht': choose from .*; did you mean 'width'"),
         ({"kind": "column", "wdth": 2}, "unknown field 'network.wdth': choose from .*; did you mean 'width'"),
-        ({"kind": "colunm"}, "network 'colunm': choose from unet, prior, column; did you mean 'column'"),
-        (3, "network is 3: it has to be an object with a kind: choose from unet, prior, column"),
+        ({"kind": "colunm"}, "network 'colunm': choose from unet, prior, ncsnpp, column; did you mean 'column'"),
+        (3, "network is 3: it has to be an object with a kind: choose from unet, prior, ncsnpp, column"),
     ):
         with pytest.raises(Problem, match=reason):
             decode(DenoiserConfig, {"network": given})

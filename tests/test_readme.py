@@ -56,7 +56,12 @@ def test_python_lines_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path / "cache"))
     prepare(tmp_path)
-    exec(compile(BLOCKS[name], f"{name}.py", "exec", dont_inherit=True), {"__name__": "__main__"})
+    before = list(lodestar.guidance.KINDS.members)
+    try:
+        exec(compile(BLOCKS[name], f"{name}.py", "exec", dont_inherit=True), {"__name__": "__main__"})
+    finally:
+        for kind in [each for each in lodestar.guidance.KINDS.members if each not in before]:
+            lodestar.guidance.KINDS.remove(kind)
 
 
 def checked(folder: Path, files: dict[str, str], cache: Path) -> str:

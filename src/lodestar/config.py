@@ -126,11 +126,15 @@ class Config(BaseModel, metaclass=_Meta):
     def descriptions(cls) -> dict[str, str]:
         """Descriptions of the settings, by name: the docstrings under them, of base classes too.
 
-        Read from the source when asked for, which takes a millisecond a class: a program's start is not the time for that.
+        Read from the source when asked for, which takes a millisecond a class: a program's start is not the time for that. A
+        class that was typed, without a source, has none.
         """
         found: dict[str, str] = {}
         for each in reversed(cls.__mro__[: cls.__mro__.index(Config)]):
-            (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+            try:
+                (tree,) = ast.parse(textwrap.dedent(inspect.getsource(each))).body
+            except (OSError, TypeError):
+                continue
             assert isinstance(tree, ast.ClassDef)
             for field, text in itertools.pairwise(tree.body):
                 match field, text:

@@ -29,7 +29,7 @@ REQUIRED: dict[str, Any] = {"count": 5, "counts": [5], "steps": 4, "low": 0.5, "
                             "edit": {"kind": "sdedit"}, "asks": [{"seed": 0}], "classes": 3, "name": "x",
                             "lodestar": "1", "model": "cifar10", "model_digest": "x", "request": {"asks": [{"seed": 0}]},
                             "spec": "x", "fingerprint": "x", "channels": 3, "size": [8, 8], "extractor": "x",
-                            "extractor_digest": "x", "extractor_dtype": "float32", "teacher": "x", "digest": "x",
+                            "extractor_digest": "x", "extractor_dtype": "float32", "teacher": "x", "other": "x", "digest": "x",
                             "sha256": "0" * 64, "parts": {"model": {"file": "x", "sha256": "0" * 64}}}  # fmt: skip
 """Values for the fields that have no default."""
 INSIDE = ("lodestar.conversion.", "lodestar.presets.", "lodestar.evaluation.metrics.base")

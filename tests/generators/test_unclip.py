@@ -46,7 +46,7 @@ KEPT = 24
 def clip(path: Path, seed: int = 0) -> Path:
     torch.manual_seed(seed)
     image = ViTConfig(size=(16, 16), embed=12, patch=8, width=16, layers=1, heads=2)
-    network = ClipConfig(image=image, text=TextTowerConfig(vocabulary=300, context=80, width=16, layers=1, heads=2))
+    network = ClipConfig(image=image, text=TextTowerConfig(vocabulary=300, context=160, width=16, layers=1, heads=2))
     return PictureClip(ClipModelConfig(network=network, tokenizer=OwnTokenizer(size=300, merges=""))).save(path)
 
 
@@ -418,7 +418,7 @@ def test_a_decoder_of_karlo_s_form_is_told_the_text_too(parts: Path, tmp_path: P
     )
     assert torch.equal(first[0], pictures.images[0]) and not torch.equal(first, second)
     assert not torch.equal(model.sample(count=1, steps=2).images, first)
-    with pytest.raises(Problem, match="more than this CLIP's 80 tokens"):
+    with pytest.raises(Problem, match="more than this model's 80 tokens"):
         model.sample(prompt="a" * 100, **how)
 
 

@@ -100,7 +100,7 @@ else:
 
 def test_the_command_tells_a_forecast_of_random_pictures(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(["fit", "digits", "--batch-size", "4", "--precision", "float32", "--device", "cpu", "--memory", "2"])
+        main(["fit", "digits", "--batch-size", "4", "--precision", "float32", "--device", "cpu", "--memory", "64"])
     told = capsys.readouterr().out
-    assert not stop.value.code and "activations of 4 at once" in told and "2.000" in told
+    assert not stop.value.code and "activations of 4 at once" in told and "64.000" in told
     assert "the most pictures at once that fit: all 4" in told and "for 60,000 images" in told
