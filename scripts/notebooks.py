@@ -1,6 +1,7 @@
 """The notebooks of docs/notebooks, executed again in place: ``python scripts/notebooks.py [NAME …]``.
 
-Needs ``pip install nbclient ipykernel`` beside the project. What a machine's time or folder would change is left out of them.
+Needs ``pip install nbclient ipykernel`` beside the project. The times of cells, and what goes to standard
+error, are left out.
 """
 
 from __future__ import annotations

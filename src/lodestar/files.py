@@ -126,6 +126,12 @@ def write_csv(path: str | Path, rows: Sequence[Mapping[str, object]]) -> None:
     write_text(path, text.getvalue())
 
 
+def read_csv(path: Path) -> list[dict[str, str]]:
+    """The lines of a table, by column; call it inside `reading`, whose Problem tells what is wrong with the file."""
+    with open(regular(path), encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
 @contextlib.contextmanager
 def lock(path: str | Path, taken: str) -> Iterator[None]:
     """Hold a lock while the block, or the process, lasts.

@@ -14,7 +14,7 @@ MEASURED = 3.0
 """Seconds of work before a forecast."""
 
 
-def standard_error(quiet: bool = False) -> Console:
+def error_console(quiet: bool = False) -> Console:
     """A console on standard error, in notebooks too, where rich would show results among results and ask for widgets."""
     return Console(stderr=True, quiet=quiet, force_jupyter=False)
 
@@ -31,7 +31,7 @@ def progress(
         TextColumn("{task.fields[note]}", markup=False),
         TimeRemainingColumn(),
     )
-    console = console or standard_error()
+    console = console or error_console()
     # A bar that vanishes at its end leaves an empty line in a file.
     with Progress(*columns, console=console, transient=transient, disable=transient and not console.is_terminal) as bar:
         task = bar.add_task(what, total=total, completed=int(done), note="")

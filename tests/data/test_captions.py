@@ -20,6 +20,7 @@ import pytest
 
 from lodestar.config import Note, Problem
 from lodestar.data import Batch, Shuffled, Source, Transforms, open_source, part, sequential
+from lodestar.data.selection import expanded
 from lodestar.training.inputs import open_data
 from lodestar.training.run import DataConfig, Run
 
@@ -310,6 +311,11 @@ def test_a_table_is_selected_from_by_its_split(tmp_path: Path) -> None:
         ):
             with pytest.raises(Problem, match=message):
                 open_source(f"{spec}@{told}")
+
+
+def test_patterns_of_more_shards_than_anybody_has_are_refused_wherever_they_are() -> None:
+    with pytest.raises(Problem, match="has more than"):
+        list(expanded("{0..9999}{0..9999}.tar"))
 
 
 def test_shards_are_one_data_set(tmp_path: Path) -> None:

@@ -94,14 +94,13 @@ def sample(
 
 def _make(album: Album, missing: Sequence[int], network: Generator, guides: Guides, batch_size: int, world: World) -> None:
     """Sample the missing pictures of an album, this process its share of them; ends when all processes have."""
-
     from lodestar.generators.request import Request
-    from lodestar.progress import progress, standard_error
+    from lodestar.progress import error_console, progress
 
     asked, mine = album.manifest.request, missing[world.share(len(missing))]
     assert isinstance(asked, Request)
     before = len(asked.asks) - len(missing)
-    console = standard_error(world.rank > 0)
+    console = error_console(world.rank > 0)
     with progress("sampling", len(asked.asks), done=before, console=console) as done:
         for frame in network.stream(asked.only(*mine), batch_size=batch_size, guides=guides) if mine else ():
             done(min(before + frame.done * world.size, len(asked.asks)))

@@ -100,7 +100,7 @@ def distill(
     """Distil a model into students of half as many steps, stage after stage. The same command again resumes."""
     from lodestar import bundle, library
     from lodestar.evaluation.reference import choose_extractor, open_reference
-    from lodestar.progress import standard_error
+    from lodestar.progress import error_console
     from lodestar.python.train import paths
     from lodestar.training import distill as stages
 
@@ -111,7 +111,7 @@ def distill(
         measured_with = choose_extractor(comparing.extractor, comparing.reference, device)
         spec = comparing.reference if comparing.reference or teacher in bundle.embedded() else data
         theirs = open_reference(spec, teacher, measured_with, library.config(teacher).size)
-    stages.distill(run, teacher, first, last, folder, standard_error(), device)
+    stages.distill(run, teacher, first, last, folder, error_console(), device)
     if count is not None and measured_with is not None and theirs is not None:
         rows = stages.measure(folder, teacher, first, last, theirs, measured_with, count=count, device=device)
         show(stages.table(rows, teacher))
@@ -136,7 +136,7 @@ def ablate(
 ) -> None:
     """Train a table of small variants of a preset's network under one budget, beside the ADM paper's. Again resumes."""
     from lodestar.evaluation.reference import choose_extractor, open_reference
-    from lodestar.progress import standard_error
+    from lodestar.progress import error_console
     from lodestar.python.train import configured
     from lodestar.training import ablate as variants
     from lodestar.training.inputs import open_data
@@ -147,7 +147,7 @@ def ablate(
     theirs = open_reference(comparing.reference or run.data.source, None, measured_with, size)
     folder = training.out or Path("runs") / f"ablate-{preset}"
     rows = variants.ablate(
-        run, folder, theirs, measured_with, standard_error(), names=variant or (), count=count, device=training.device
+        run, folder, theirs, measured_with, error_console(), names=variant or (), count=count, device=training.device
     )
     show(variants.table(rows))
     for row in rows:

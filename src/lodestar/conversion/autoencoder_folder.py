@@ -151,7 +151,7 @@ def load(folder: Path, flags: Mapping[str, str] | None = None) -> tuple[Autoenco
     kind = CLASSES[content["_class_name"]]
     if odd := sorted(set(flags or ()) - {"sample_size"}):
         raise Problem(f"flag {odd[0]!r}: a folder of diffusers has its own settings; sample_size alone may be another")
-    told = read(kind, {**content, **{name: typed(kind, name, value) for name, value in (flags or {}).items()}}, str(where))
+    told = read(kind, {**content, **typed(kind, flags or {})}, str(where))
     codec = told.codec(str(where))
     with torch.device("meta"):
         expected = codec.build().state_dict()

@@ -16,8 +16,7 @@ from torch import Tensor
 from lodestar.config import Problem, edit
 from lodestar.conversion.family import Facts, Family, ModelConfig, Shapes
 from lodestar.conversion.rename import Rule
-from lodestar.conversion.settings import Foreign, Idle, typed
-from lodestar.conversion.settings import read as read_settings
+from lodestar.conversion.settings import Foreign, Idle, flagged
 from lodestar.core.prediction import X0
 from lodestar.core.schedule import VP
 from lodestar.denoiser import DenoiserConfig
@@ -57,7 +56,7 @@ def model(network: NcsnppConfig, size: int, steps: int, latent: int = 100, layer
 
 
 def _own(flags: Mapping[str, str], facts: Facts, code: str, what: str) -> ModelConfig:
-    given = read_settings(DdganFlags, {name: typed(DdganFlags, name, value) for name, value in flags.items()}, "flags")
+    given = flagged(DdganFlags, flags)
     told = {name: value for name, value in facts.items() if name != "kind"}
     made = model(NcsnppConfig(bounded=not given.not_use_tanh), given.image_size, given.num_timesteps)
     return edit(made, [{**told, "schedule.beta_min": given.beta_min, "schedule.beta_max": given.beta_max}])

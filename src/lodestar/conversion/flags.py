@@ -18,8 +18,7 @@ from pydantic import Field
 from lodestar.config import Problem, choose, from_json
 from lodestar.conversion.adm import MULTIPLIERS, classifier_config, unet_config
 from lodestar.conversion.family import Facts, ModelConfig, contradictions, show
-from lodestar.conversion.settings import Foreign, Idle, typed
-from lodestar.conversion.settings import read as read_settings
+from lodestar.conversion.settings import Foreign, Idle, flagged
 from lodestar.core.plan import parse_plan
 from lodestar.core.prediction import X0, Epsilon
 from lodestar.core.schedule import AnySchedule, Cosine, Linear
@@ -225,8 +224,7 @@ def own(flags: Mapping[str, str], facts: Facts, code: str, what: str) -> ModelCo
     kind = ClassifierFlags if facts["kind"] == "classifier" else choose("code", code, CODES)
     other = set(ModelFlags.model_fields if kind is ClassifierFlags else ClassifierFlags.model_fields)
     used = {name: value for name, value in flags.items() if name not in _OTHERS and name not in other - set(kind.model_fields)}
-    values = {name: typed(kind, name, value) for name, value in used.items()}
-    config: ModelConfig = read_settings(kind, values, "flags").model(facts)
+    config: ModelConfig = flagged(kind, used).model(facts)
     differing = contradictions(config, facts)
     if differing:
         told = "; ".join(

@@ -16,8 +16,7 @@ from lodestar.codecs import VQVAECodec
 from lodestar.config import edit
 from lodestar.conversion.family import Facts, Family, ModelConfig, Shapes, moments
 from lodestar.conversion.rename import Rule
-from lodestar.conversion.settings import Foreign, Idle, typed
-from lodestar.conversion.settings import read as read_settings
+from lodestar.conversion.settings import Foreign, Idle, flagged
 
 _TRAINING = Idle("it is of training")
 
@@ -74,7 +73,7 @@ def vqvae2_facts(shapes: Shapes) -> Facts:
 
 def _own(flags: Mapping[str, str], facts: Facts, code: str, what: str) -> ModelConfig:
     """The model of a user's flags."""
-    given = read_settings(VqVae2Flags, {name: typed(VqVae2Flags, name, value) for name, value in flags.items()}, "flags")
+    given = flagged(VqVae2Flags, flags)
     fields = {name: value for name, value in facts.items() if name != "kind"}
     return edit(VQVAECodec(), [{**fields, **NEVER_REVIVED, "size": [given.size, given.size]}])
 

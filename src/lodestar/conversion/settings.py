@@ -43,8 +43,17 @@ def read(kind: type[C], settings: Mapping[str, Any], where: str) -> C:
     return decode(kind, given, where)
 
 
-def typed(kind: type[Foreign], name: str, text: str) -> Any:
-    """The value of a flag, converted from text; unchanged if impossible, or for unknown flags."""
+def flagged(kind: type[C], flags: Mapping[str, str]) -> C:
+    """The settings that flags tell, as texts. Raises Problem as `read` does."""
+    return read(kind, typed(kind, flags), "flags")
+
+
+def typed(kind: type[Foreign], flags: Mapping[str, str]) -> dict[str, Any]:
+    """The values of flags, converted from text; unchanged if impossible, or for unknown flags."""
+    return {name: _typed(kind, name, text) for name, text in flags.items()}
+
+
+def _typed(kind: type[Foreign], name: str, text: str) -> Any:
     default = kind.model_fields[name].default if name in kind.model_fields else ""
     if isinstance(default, bool):
         words = {"true": True, "t": True, "yes": True, "y": True, "1": True}

@@ -51,9 +51,7 @@ def shards(pattern: str) -> list[Path]:
     if Path(pattern).expanduser().exists() or not re.search(r"[{*?]", pattern):
         return []
     found: list[Path] = []
-    for number, name in enumerate(expanded(pattern)):
-        if number >= _SHARDS:
-            raise Problem(f"{pattern} has more than {_SHARDS:,} shards")
+    for name in expanded(pattern):
         path = Path(name).expanduser()
         some = sorted(map(Path, glob.glob(str(path)))) if re.search(r"[*?]", name) else [path] if path.is_file() else []
         if not some:
@@ -63,7 +61,14 @@ def shards(pattern: str) -> list[Path]:
 
 
 def expanded(pattern: str) -> Iterator[str]:
-    """The names that a pattern's braces count or list. Raises Problem."""
+    """The names that a pattern's braces count or list. Raises Problem, also for more than anybody has shards."""
+    for number, name in enumerate(_expanded(pattern)):
+        if number >= _SHARDS:
+            raise Problem(f"{pattern} has more than {_SHARDS:,} shards")
+        yield name
+
+
+def _expanded(pattern: str) -> Iterator[str]:
     match = _BRACES.search(pattern)
     if match is None:
         yield pattern
@@ -76,4 +81,4 @@ def expanded(pattern: str) -> Iterator[str]:
     else:
         words = match[1].split(",")
     for word in words:
-        yield from expanded(pattern[: match.start()] + word + pattern[match.end() :])
+        yield from _expanded(pattern[: match.start()] + word + pattern[match.end() :])

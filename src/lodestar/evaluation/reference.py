@@ -21,7 +21,7 @@ from lodestar.evaluation.metrics.base import compared
 from lodestar.evaluation.published import is_published, published
 from lodestar.evaluation.statistics import PARTS, Collector, Part, Statistics
 from lodestar.files import CACHE, cache_folder
-from lodestar.progress import progress, standard_error
+from lodestar.progress import error_console, progress
 from lodestar.world import here
 
 _RECIPE = "2"
@@ -113,7 +113,7 @@ def known_of(
 def collect(source: Source, extractor: Extractor, into: Collector, batch_size: int = 64) -> Statistics:
     """Pass all pictures of a source through an extractor, once, a share of them in each process. Raises Problem."""
     rows = into.world.rows(len(source))
-    with progress(f"features of {source.spec}", len(rows), console=standard_error(into.world.rank > 0)) as done:
+    with progress(f"features of {source.spec}", len(rows), console=error_console(into.world.rank > 0)) as done:
         for number, batch in enumerate(sequential(source, batch_size, rows), start=1):
             into.add(extractor(batch.image))
             done(min(number * batch_size, len(rows)))

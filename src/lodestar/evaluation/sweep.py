@@ -6,7 +6,6 @@ is given further values, goes on where its CSV ends.
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
 import re
@@ -32,12 +31,12 @@ from lodestar.evaluation.repeats import check
 from lodestar.evaluation.report import Report, digest
 from lodestar.evaluation.run import Measurement, measure, requested
 from lodestar.extras import need
-from lodestar.files import check_writable, reading, regular, write_csv
+from lodestar.files import check_writable, read_csv, reading, write_csv
 from lodestar.generators.base import Generator
 from lodestar.generators.guide import Guides, chosen
 from lodestar.generators.request import Request, Settings
 from lodestar.images import save_grid
-from lodestar.progress import Foretold, standard_error
+from lodestar.progress import Foretold, error_console
 
 _FEATURES = (Frechet(), Score(), PrecisionRecall())
 METRICS: tuple[Metric, ...] = (*_FEATURES, Caption(), ClipScore())
@@ -157,7 +156,7 @@ def sweep(
     asked = [(this := ready[_who(over, values)], *_asked(this, values, count, seed)) for values in every]
     fixed = _fixed(over, run, extractor, count, seed)
     rows = _read(out, over, fixed, {who: each.told for who, each in ready.items()})
-    console = run.console or standard_error()
+    console = run.console or error_console()
     work = sum((len(each.grid) + count * run.repeats) * row.step_count for each, row, _ in asked if row.values not in rows)
     foretold, before = Foretold(console, work), 0  # in steps of pictures
     for number, (each, row, again) in enumerate(asked, start=1):
@@ -314,8 +313,7 @@ def _read(
         check_writable(path)
         return {}
     with reading(path, "cannot be read as a sweep's", ": name another folder, or remove it"):
-        with open(regular(path), encoding="utf-8", newline="") as file:
-            lines = list(csv.DictReader(file, strict=True))
+        lines = read_csv(path)
         rows = [_row(line, over) for line in lines if line["swept"] == fixed["swept"]]
     for line in lines:
         who = tuple(line.get(axis.name) or "" for axis in over if axis.name in WHO)

@@ -47,6 +47,9 @@ class NetworkConfig(Config, abc.ABC):
     silent: ClassVar[tuple[str, ...]] = ()
     """Fields that weights do not tell: where they differ, weights of the same names and shapes compute something else."""
 
+    learns: ClassVar[bool] = True
+    """False for a network that is read from published files, and not trained."""
+
     kind: str
     in_channels: Channels = 3
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -22,9 +21,6 @@ NAMES: dict[int, tuple[str, ...]] = {1: ("bottom",), 2: ("bottom", "top"), 3: ("
 
 class CodedConfig(NetworkConfig):
     """A network of pictures as codes."""
-
-    learns: ClassVar[bool] = True
-    """False for a network that is read from published files, and not trained."""
 
     levels: int = Field(default=1, ge=1, le=LEVELS)
     """Number of levels of codes."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -64,9 +64,6 @@ class GeneratorConfig(NetworkConfig, abc.ABC):
     """Height and width of the pictures."""
     bound: float | None = Field(default=None, gt=0, le=1_000)
     """Bound of the latents' numbers where none is asked for; None for none."""
-
-    learns: ClassVar[bool] = True
-    """False for a network that is read from published files, and not trained."""
 
     @property
     def coarsest(self) -> tuple[int, int]:

@@ -23,7 +23,7 @@ from lodestar.generators.guide import Guides, check_given, chosen, given_guides
 from lodestar.generators.optima import Optimum, noted
 from lodestar.generators.request import Prompts, settings
 from lodestar.nets.int8 import between
-from lodestar.progress import standard_error
+from lodestar.progress import error_console
 from lodestar.training.table import Row, laid_out
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def plan(
         warnings.warn(Note("this model knows texts: without prompts, plans are optimised for pictures of none"), stacklevel=2)
     if out is not None:
         _check(Path(out))
-    console = standard_error()
+    console = error_console()
     search = Search(
         network, asked, lambda line: console.print(line, markup=False, highlight=False),
         chosen(asked.guidance, given, network.companions), prompts, checked("count", count, Count), seed,

@@ -18,7 +18,7 @@ from lodestar.data.batch import Batch, DataFacts
 from lodestar.generators.autoencoder import Autoencoder
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
-from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
+from lodestar.tasks.base import Export, Learner, Phase, Task, check_learns, check_size
 from lodestar.tasks.rng import Rng
 
 PREVIEWS = 40
@@ -59,6 +59,7 @@ class TrainCodec(Task, abc.ABC):
         return False
 
     def resolve(self, facts: DataFacts) -> Self:
+        check_learns(self.model.network)
         check_size(facts.size, self.model.network)
         network = self.model.network.replace(in_channels=facts.channels)
         return self.replace(model=self.model.replace(network=network, size=facts.size))

@@ -139,6 +139,12 @@ class Task(Config, abc.ABC):
         """The learner on a device, its torso computing in `dtype`."""
 
 
+def check_learns(network: NetworkConfig) -> None:
+    """Raise Problem for a network that is read from published files alone."""
+    if not network.learns:
+        raise Problem(f"task.model.network is of kind {network.kind!r}, which is read from files and not trained")
+
+
 def check_size(size: tuple[int, int], network: NetworkConfig) -> None:
     """Raise Problem unless a network can look at the data's pictures, which are of this size."""
     try:

@@ -20,7 +20,7 @@ from lodestar.models.gan import GanConfig
 from lodestar.nets.gan import AnyDiscriminator, DcganDiscriminatorConfig
 from lodestar.tasks.adversarial import AdversarialLearner, AdversarialTask, Game
 from lodestar.tasks.augment import DiffAugment
-from lodestar.tasks.base import Export, check_size
+from lodestar.tasks.base import Export, check_learns, check_size
 from lodestar.tasks.rng import Rng
 
 PREVIEWS = 40
@@ -51,8 +51,7 @@ class TrainGan(AdversarialTask):
     def resolve(self, facts: DataFacts) -> Self:
         if self.conditional and facts.names is None:
             raise Problem("labels are missing: this run is conditional and its data has no classes; set task.conditional=false")
-        if not self.model.network.learns:
-            raise Problem(f"task.model.network is of kind {self.model.network.kind!r}, which is read from files and not trained")
+        check_learns(self.model.network)
         names = facts.names if self.conditional else None
         for network in (self.model.network, self.discriminator):
             check_size(facts.size, network)

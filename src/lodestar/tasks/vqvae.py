@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from lodestar.codecs import VQVAECodec, pixels
-from lodestar.config import Problem
-from lodestar.data.batch import Batch, DataFacts
+from lodestar.data.batch import Batch
 from lodestar.generators.autoencoder import VQVAE
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
@@ -30,11 +29,6 @@ class TrainVQVAE(TrainCodec):
     """Weight of the distance that pulls vectors to their codes (β of equation 3)."""
     pull: float = Field(default=1.0, ge=0, le=1e6)
     """Weight of the distance that pulls codes to their vectors, where they learn by gradient."""
-
-    def resolve(self, facts: DataFacts) -> Self:
-        if not self.model.network.learns:
-            raise Problem(f"task.model.network is of kind {self.model.network.kind!r}, which is read from files and not trained")
-        return super().resolve(facts)
 
     def build(self, device: torch.device, dtype: torch.dtype) -> VQVAELearner:
         return VQVAELearner(self, device, dtype)

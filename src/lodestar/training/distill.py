@@ -24,7 +24,7 @@ from lodestar.evaluation.run import Measurement
 from lodestar.files import check_writable, is_temporary, write_csv
 from lodestar.generators.request import Settings
 from lodestar.models.diffusion import DiffusionConfig
-from lodestar.progress import Foretold, standard_error
+from lodestar.progress import Foretold, error_console
 from lodestar.samplers import DDIM, Consistency
 from lodestar.tasks import Distill, OptimizerConfig
 from lodestar.training.ema import HalfLife
@@ -119,7 +119,7 @@ def measure(
     jumps = isinstance(library.config(str(students[0][0])).sampler, Consistency)
     if jumps:
         students = [(students[0][0], steps, f"trailing:{steps}") for steps in JUMPS]
-    console = run.console or standard_error()
+    console = run.console or error_console()
     foretold, before = Foretold(console, 2 * count * sum(steps for _, steps, _ in students)), 0  # in steps of pictures
     for stage, steps, plan in students:
         distances = []

@@ -19,7 +19,7 @@ from lodestar.config import Problem
 from lodestar.data import Shuffled, Source, sequential
 from lodestar.files import check_writable, lock
 from lodestar.images import save_grid
-from lodestar.progress import Foretold, progress, standard_error
+from lodestar.progress import Foretold, error_console, progress
 from lodestar.tasks import Learner
 from lodestar.training.coding import coded
 from lodestar.training.embedding import joined
@@ -53,7 +53,7 @@ def train(
     place of those named by the run.
     """
     world = here()
-    folder, console = Path(folder), Console(quiet=True) if world.rank else console or standard_error()
+    folder, console = Path(folder), Console(quiet=True) if world.rank else console or error_console()
     with contextlib.ExitStack() as held:
         with world.in_turn():  # the first process claims the folder, and the others find what it is to hold
             run, state, source, held_out = _begin(run, folder, given, device, console, world, held)

@@ -28,7 +28,8 @@ _JOIN = """(...values) => {
 
 _WIDEST = 15
 """Largest scale of a slider."""
-_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+"""Settings of an event without a queue, progress or an endpoint of its own."""
 
 
 def form(label: str, union: Any, text: Any, several: bool = False, omit: tuple[str, ...] = ()) -> None:
@@ -53,8 +54,8 @@ def form(label: str, union: Any, text: Any, several: bool = False, omit: tuple[s
         asked = picked if isinstance(picked, list) else [picked]
         return [gr.update(visible=kind in asked) for kind in shown]
 
-    chosen.change(show, chosen, list(groups.values()), **_QUIET)
-    gr.on([each.change for each in (chosen, *fields)], None, [chosen, *fields], text, js=_JOIN % json.dumps(owners), **_QUIET)
+    chosen.change(show, chosen, list(groups.values()), **QUIET)
+    gr.on([each.change for each in (chosen, *fields)], None, [chosen, *fields], text, js=_JOIN % json.dumps(owners), **QUIET)
 
 
 def settings(config: type[Config], names: tuple[str, ...], text: Any) -> None:
@@ -65,7 +66,7 @@ def settings(config: type[Config], names: tuple[str, ...], text: Any) -> None:
     owners = [("", name, _usual(config.model_fields[name])) for name in names]
     # The settings of a kind without a name.
     js = f'(...values) => ({_JOIN % json.dumps(owners)})("", ...values).slice(1)'
-    gr.on([each.change for each in fields], None, fields, text, js=js, **_QUIET)
+    gr.on([each.change for each in fields], None, fields, text, js=js, **QUIET)
 
 
 def _usual(field: Any) -> Any:

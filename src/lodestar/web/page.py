@@ -108,7 +108,7 @@ class Page:
                     self._parameters()
                 with gr.Column(scale=2, min_width=300), gr.Tabs():
                     self._tabs()
-            page.load(self._models, None, self.common["model"], **_QUIET)
+            page.load(self._models, None, self.common["model"], **forms.QUIET)
         _guard(page)
         return page
 
@@ -160,7 +160,7 @@ class Page:
             other = gr.Dropdown(models, value=models[:2][-1], label="Other model, on the same seeds", allow_custom_value=True)
             self._endpoint("compare", CompareOrder, {"other": other})
         told = [common["label"], common["prompt"], editing, enlarging, varying]
-        common["model"].change(self._chosen, common["model"], told, **_QUIET)
+        common["model"].change(self._chosen, common["model"], told, **forms.QUIET)
         with gr.Tab("Sweeps"):
             self._sweeps()
         with gr.Tab("Training"):
@@ -181,8 +181,8 @@ class Page:
             painted = gr.ImageEditor(type="numpy", label="Paint", brush=brush, eraser=gr.Eraser(), sources=[], transforms=[],
                 layers=gr.LayerOptions(allow_additional_layers=False))  # fmt: skip
             own["mask"] = self._upload("Mask")
-        own["picture"].change(lambda path: path, own["picture"], painted, **_QUIET)
-        painted.change(_mask, painted, own["mask"], **_QUIET)
+        own["picture"].change(lambda path: path, own["picture"], painted, **forms.QUIET)
+        painted.change(_mask, painted, own["mask"], **forms.QUIET)
         self._endpoint("edit", EditOrder, own)
 
     def _endpoint(self, name: str, order: type[Order], own: Mapping[str, Any]) -> None:
@@ -198,7 +198,7 @@ class Page:
         answer = self._handler(order)
         event = start.click(answer, list(fields.values()), [made, archive, shell, python], api_name=name,
             api_description=order.__doc__, concurrency_limit=None, show_progress="hidden")  # fmt: skip
-        stop.click(None, cancels=[event], **_QUIET)
+        stop.click(None, cancels=[event], **forms.QUIET)
 
     def _handler(self, order: type[Order]) -> Callable[..., AsyncIterator[Any]]:
         """The function of an endpoint. Its signature is that of the request, for the API's description."""
@@ -247,7 +247,7 @@ class Page:
         pictures = gr.HTML(elem_classes="pictures", label="Pictures at the point")
         chosen.change(self._sweep, chosen, drawn, api_name="sweep", concurrency_limit=None)
         gr.on([chosen.change, number.change], self._point, [chosen, number], pictures, api_name="point", concurrency_limit=None)
-        drawn.select(_pressed(gr.EventData), None, number, **_QUIET)
+        drawn.select(_pressed(gr.EventData), None, number, **forms.QUIET)
 
     def _sweep(self, sweep: str) -> str:
         """Curves of a sweep, as HTML."""
@@ -266,8 +266,8 @@ class Page:
         drawn = gr.HTML(elem_classes="pictures", label="Numbers and samples")
         timer = gr.Timer(_LIVE, active=False)
         chosen.change(self._run, chosen, drawn, api_name="run", concurrency_limit=None)
-        chosen.change(lambda: gr.Timer(active=True), None, timer, **_QUIET)
-        timer.tick(self._run, chosen, drawn, **_QUIET)
+        chosen.change(lambda: gr.Timer(active=True), None, timer, **forms.QUIET)
+        timer.tick(self._run, chosen, drawn, **forms.QUIET)
 
     def _run(self, run: str) -> str:
         """Losses, held-out numbers and samples of a training run, as HTML."""
@@ -290,9 +290,6 @@ class Page:
         enlarges = isinstance(model, Diffusion) and model.config.denoiser.low_res is not None
         tabs = (isinstance(model, Editor) and not enlarges, enlarges, isinstance(model, UnClip))
         return _Facts(list(names) or list(map(str, range(count or 0))), model.reads, tabs)
-
-
-_QUIET: dict[str, Any] = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 def _mask(painted: Mapping[str, Any] | None) -> np.ndarray | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Sequence
 from html import escape
@@ -15,7 +14,7 @@ from lodestar.config import Problem
 from lodestar.core.drawing import svg
 from lodestar.display import caption, picture, table
 from lodestar.evaluation.sweep import CSV, PANELS, grid_of
-from lodestar.files import reading, regular
+from lodestar.files import read_csv, reading, regular
 from lodestar.images import png, sheet
 from lodestar.training.log import numbers
 from lodestar.web.desk import Made, Preview, Waiting
@@ -52,8 +51,8 @@ def _drawn(images: Tensor, told: str) -> str:
 
 def rows(folder: Path) -> list[dict[str, str]]:
     """The lines of a sweep's CSV. Raises Problem."""
-    with reading(folder / CSV), open(regular(folder / CSV), encoding="utf-8", newline="") as file:
-        found = list(csv.DictReader(file, strict=True))
+    with reading(folder / CSV):
+        found = read_csv(folder / CSV)
     if not found:
         raise Problem(f"{folder / CSV} has no values")
     return found
