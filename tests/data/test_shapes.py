@@ -360,13 +360,15 @@ def test_shapes_are_a_source_of_any_size() -> None:
 
 def test_the_splits_of_shapes() -> None:
     prints = set()
-    for name, split in (("shapes@train", "train"), ("shapes@test", "test"), ("shapes@held_out", "held_out")):
-        source = open_source(name, captions=True)
+    for split in ("train", "pairs", "test", "held_out"):
+        source = open_source(f"shapes@{split}", captions=True)
         prints.add(source.rows.fingerprint())
         for index, batch in enumerate(islice(sequential(source, 1), 20)):
             verdict = shapes.judge(batch.image[0].numpy(), str(batch.fields["caption"][0]))
             assert verdict.right and bool(combinations(shapes.scene(0, index, split))) == (split == "held_out")  # type: ignore[arg-type]
-    assert len(prints) == 3
+    assert len(prints) == 4
+    counts = [len(shapes.scene(0, index, "pairs").things) for index in range(80)]
+    assert set(counts) == {1, 2} and 60 < counts.count(2) < 80
     for data, options, message in (
         ("shapes@helt_out", {}, "did you mean 'shapes@held_out'"),
         ("shapes", {"size": (32, 64)}, "shapes are square pictures: size 32×64"),

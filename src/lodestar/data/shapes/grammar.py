@@ -46,8 +46,22 @@ _THING = re.compile(
     rf"(?:(?:an?|the|one) )?(?:({'|'.join(_SIZE_WORDS)}) )?(?:({'|'.join(COLOURS)}) )?({'|'.join(_SHAPE_WORDS)})\b"
     rf"(?: ({'|'.join(_PLACE_WORDS)})\b(?! of))?"  # left of something is a relation
 )
-_SILENT, _UNPLACED, _RELATED = 0.5, 0.25, 0.5
-"""Shares of captions without sizes, without places that could be told, and, where there are several things, with a relation."""
+
+
+@dataclass(frozen=True)
+class Shares:
+    """Shares of captions."""
+
+    silent: float = 0.5
+    """Without sizes."""
+    unplaced: float = 0.25
+    """Without places, of those that have room for them."""
+    related: float = 0.5
+    """With a relation, of those of several things."""
+
+
+USUAL, PAIRED = Shares(), Shares(silent=0.8, unplaced=0.1, related=0.4)
+"""Shares of the captions of most splits; of `pairs`, which tell where things stand and little else."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +125,7 @@ def parse(caption: str) -> Meaning:
     raise Problem(f"caption {shown(caption)} is no sentence about shapes, as {example} is{why}")
 
 
-def caption(scene: Scene, rng: np.random.Generator) -> str:
+def caption(scene: Scene, rng: np.random.Generator, shares: Shares = USUAL) -> str:
     """A true caption of a scene, drawn from all sentences and words. It tells a held-out relation if there is one.
 
     Colours and shapes are told of all things, sizes of all or none, relations and places only where they are clear, and places
@@ -129,14 +143,14 @@ def caption(scene: Scene, rng: np.random.Generator) -> str:
     )
     if held is not None:
         things = [*held, *(thing for thing in things if thing not in held)]
-    sentence = _drawn(things, held is not None, rng)
-    sized = rng.random() >= _SILENT
-    placed = sentence in (*_ONE, *_LISTS[2], *_LISTS[3]) and rng.random() >= _UNPLACED
+    sentence = _drawn(things, 1.0 if held is not None else shares.related, rng)
+    sized = rng.random() >= shares.silent
+    placed = sentence in (*_ONE, *_LISTS[2], *_LISTS[3]) and rng.random() >= shares.unplaced
     return sentence.format(*(_words(thing, sized, rng) + (_standing(thing, rng) if placed else "") for thing in things))
 
 
-def _drawn(things: list[Thing], related: bool, rng: np.random.Generator) -> str:
-    """A sentence that is true of things in this order; related: it tells the relation of the first two."""
+def _drawn(things: list[Thing], related: float, rng: np.random.Generator) -> str:
+    """A sentence that is true of things in this order; related: how probably it tells the relation of the first two."""
 
     def one(values: tuple[str, ...]) -> str:
         return values[int(rng.random() * len(values))]
@@ -144,7 +158,7 @@ def _drawn(things: list[Thing], related: bool, rng: np.random.Generator) -> str:
     if len(things) == 1:
         return one(_ONE)
     clear = [clear_relation(things[0], other) for other in things[1:]]
-    if clear[0] is None or not (related or rng.random() < _RELATED):
+    if clear[0] is None or (related < 1 and rng.random() >= related):
         return one(_LISTS[len(things)])
     phrase = one(_PHRASES[clear[0]])
     if len(things) == 2:

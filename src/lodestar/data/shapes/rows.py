@@ -11,14 +11,14 @@ from PIL import Image
 
 from lodestar.config import Problem
 from lodestar.data.captions import CAPTION, Reader, Texts
-from lodestar.data.shapes.grammar import caption
+from lodestar.data.shapes.grammar import PAIRED, USUAL, caption
 from lodestar.data.shapes.render import render
 from lodestar.data.shapes.scene import Scene, Split, scene
 from lodestar.data.transforms import Size, pair, show, to_png
 
-SPLITS: dict[str, Split] = {"shapes": "train", "shapes@train": "train", "shapes@test": "test", "shapes@held_out": "held_out"}
+_COUNTS: dict[Split, int] = {"train": 1_000_000, "pairs": 1_000_000, "test": 10_000, "held_out": 10_000}
+SPLITS: dict[str, Split] = {"shapes": "train"} | {f"shapes@{split}": split for split in _COUNTS}
 """Names of the data sets."""
-_COUNTS: dict[Split, int] = {"train": 1_000_000, "test": 10_000, "held_out": 10_000}
 _SIZE = 32
 """Side of the pictures where none is asked for."""
 _WORDS = 1
@@ -67,4 +67,5 @@ class ShapeRows:
         return scene(0, index, self._split)
 
     def _texts(self, index: int) -> Texts:
-        return {CAPTION: caption(self._scene(index), np.random.default_rng((0, index, _WORDS)))}
+        shares = PAIRED if self._split == "pairs" else USUAL
+        return {CAPTION: caption(self._scene(index), np.random.default_rng((0, index, _WORDS)), shares)}

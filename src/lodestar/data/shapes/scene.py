@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-Split = Literal["train", "test", "held_out"]
+Split = Literal["train", "pairs", "test", "held_out"]
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLOURS = {
@@ -49,8 +49,8 @@ EXTENT: dict[str, float] = {
 }
 """Distance of a shape's outermost point from its centre, for radius 1."""
 
-_COUNTS = (1, 1, 1, 2, 2, 2, 2, 3, 3)
-"""Numbers of things, in the shares of their scenes."""
+_COUNTS, _PAIRED = (1, 1, 1, 2, 2, 2, 2, 3, 3), (1, 2, 2, 2, 2, 2, 2, 2)
+"""Numbers of things, in the shares of their scenes; of the split `pairs`."""
 _GAP, _MARGIN = 0.06, 0.02
 """Least distance between two things, and of a thing from the border."""
 _CLEAR = 1.5
@@ -69,7 +69,7 @@ _ORDERED = tuple(sorted(HELD_OUT_PAIRS)), tuple(sorted(HELD_OUT_RELATIONS))
 """Sets in an order that every process has."""
 _AT_ONCE = 64
 """Random numbers drawn at once, of which a scene takes about as many."""
-_STREAMS: dict[Split, int] = {"train": 0, "held_out": 1, "test": 2}
+_STREAMS: dict[Split, int] = {"train": 0, "held_out": 1, "test": 2, "pairs": 3}
 T = TypeVar("T")
 
 
@@ -104,10 +104,11 @@ class Scene:
 def scene(seed: int, number: int, split: Split = "train") -> Scene:
     """The scene of a number, 0 and up without end: a function of seed, number and split alone.
 
-    train, test: without the held-out combinations, from different draws; held_out: each has such a combination.
+    train, test: without the held-out combinations, from different draws; pairs: the same, seven of eight with two things;
+    held_out: each has a held-out combination.
     """
     draw = _Draw((seed, _STREAMS[split], number))
-    count = draw.one(_COUNTS)
+    count = draw.one(_PAIRED if split == "pairs" else _COUNTS)
     held_out = split == "held_out"
     by_relation = held_out and count > 1 and draw.one((True, False))
     while (things := draw.things(count, held_out, by_relation)) is None:
