@@ -48,16 +48,16 @@ _OPTIMIZER = OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup
 
 
 def pairs() -> Run:
-    """The first half of `text`: pictures of two things, until the network tells whose colour and whose place a caption means.
+    """The run before `text`: pictures of two things, until the network tells whose colour and whose place a caption means.
 
-    Among pictures of one to three things that did not come in 500,000; among these it came between 50,000 and 100,000.
+    Among pictures of one to three things, 500,000 were not enough; of two things, 50,000 to 100,000 were.
     """
     run = _denoise(200_000)
     return run.replace(data=run.data.replace(source="shapes@pairs"))
 
 
 def text() -> Run:
-    """The text-to-image model of 32×32 pictures; captions are dropped from one picture in ten. Begin it with `pairs`."""
+    """The text-to-image model of 32×32 pictures, begun with `pairs`; captions are dropped from one picture in ten."""
     return _denoise(240_000)
 
 

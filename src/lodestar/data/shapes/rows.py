@@ -17,7 +17,7 @@ from lodestar.data.shapes.scene import Scene, Split, scene
 from lodestar.data.transforms import Size, pair, show, to_png
 
 _COUNTS: dict[Split, int] = {"train": 1_000_000, "pairs": 1_000_000, "test": 10_000, "held_out": 10_000}
-SPLITS: dict[str, Split] = {"shapes": "train"} | {f"shapes@{split}": split for split in _COUNTS}
+SPLITS: dict[str, Split] = {"shapes": "train", **{f"shapes@{split}": split for split in _COUNTS}}
 """Names of the data sets."""
 _SIZE = 32
 """Side of the pictures where none is asked for."""
