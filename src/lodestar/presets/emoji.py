@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lodestar.conditions import TextCondition
+from lodestar.core.draws import LogNormal
 from lodestar.core.prediction import Velocity
 from lodestar.core.schedule import Cosine
 from lodestar.data import Transforms
@@ -15,6 +16,9 @@ from lodestar.tasks import OptimizerConfig, TrainDenoiser
 from lodestar.text import OwnTokenizer
 from lodestar.training.ema import HalfLife
 from lodestar.training.run import DataConfig, Run, TrainConfig
+
+_LEVELS = LogNormal(mean=1.2, std=1.4)
+"""One large figure, as in `shapes`: its kind shows through much noise."""
 
 
 def text() -> Run:
@@ -30,16 +34,16 @@ def text() -> Run:
         head_channels=32,
         norm_groups=8,
         resample="plain",
+        coordinates=True,
         in_channels=3,
         out_channels=3,
     )
-    words = TextCondition(
-        tokenizer=OwnTokenizer(size=2048), network=TextTransformerConfig(context=40, width=192, layers=3, heads=6)
-    )
+    blocks = TextTransformerConfig(context=40, width=192, layers=3, heads=6, neighbours=3)
+    words = TextCondition(tokenizer=OwnTokenizer(size=2048), network=blocks)
     denoiser = DenoiserConfig(network=network, prediction=Velocity(), channels=3, conditions=(words,))
     model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(64, 64), droppable=True)
     return Run(
-        task=TrainDenoiser(model=model, objective=Simple(), conditional=False, label_drop=0.0, caption_drop=0.1),
+        task=TrainDenoiser(model=model, objective=Simple(), levels=_LEVELS, conditional=False, label_drop=0.0, caption_drop=0.1),
         data=DataConfig(
             source="emoji-styles.parquet@train,style!=openmoji",
             caption_column="caption*",
