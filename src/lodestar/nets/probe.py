@@ -31,7 +31,9 @@ SHAPES = ((8, 64, 32), (8, 128, 16), (8, 128, 8), (1, 192, 64), (1, 384, 32))
 MARGIN = 0.97
 """Largest part of float32's time, in every class, at which another format is chosen: less is noise."""
 
-_ROUNDS = 3
+_ROUNDS, _ENOUGH = 3, 0.25
+"""Measurements of a class at least, and seconds after which it has no more: of quick calls some then fall between two turns of
+whatever else runs."""
 
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
 Clock = Callable[[], float]
@@ -81,8 +83,9 @@ def probe(purpose: Purpose = "sampling") -> Probe:
     return made
 
 
-def measure(purpose: Purpose, clock: Clock = time.perf_counter) -> Probe:
-    """A new probe."""
+def measure(purpose: Purpose, clock: Clock | None = None) -> Probe:
+    """A new probe; of one thread in the processor's time, which whatever else runs does not lengthen."""
+    clock = clock or (time.process_time if torch.get_num_threads() == 1 else time.perf_counter)
     return Probe(purpose=purpose, seconds={_named(*shape): _timed(_calls(*shape, purpose), clock) for shape in SHAPES})
 
 
@@ -100,12 +103,14 @@ def _timed(calls: Mapping[str, Callable[[], object]], clock: Clock) -> dict[str,
     """The shortest time of each call, all taken in turn, so that whatever else runs slows all of them."""
     for call in calls.values():
         call()
-    best = dict.fromkeys(calls, float("inf"))
-    for _ in range(_ROUNDS):
+    best, spent, rounds = dict.fromkeys(calls, float("inf")), 0.0, 0
+    while rounds < _ROUNDS or spent < _ENOUGH:
         for name, call in calls.items():
             began = clock()
             call()
-            best[name] = min(best[name], clock() - began)
+            took = clock() - began
+            best[name], spent = min(best[name], took), spent + took
+        rounds += 1
     return {name: max(seconds, 1e-9) for name, seconds in best.items()}
 
 
