@@ -101,6 +101,8 @@ def test_runs_that_do_not_fit_are_refused(folder: Path) -> None:
         TASK.resolve(facts)
     with pytest.raises(Problem, match="that is a discriminator, and no diffusion model"):
         configured("digits.discriminator", against=str(folder / "discriminator"))
+    with pytest.raises(Problem, match=r"^against has no effect on a task 'gan'$"):
+        configured("digits.gan", against=str(folder / "model"))
     task = run(folder).task
     for other, reason in (
         (DataFacts(1, (8, 8), tuple("abc")), "makes pictures of 3 channels and size"),

@@ -13,7 +13,7 @@ from lodestar.config import Config, Problem, choose, edit, nearest
 from lodestar.data import Pictures, Source
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets import RUNS
-from lodestar.tasks import TrainCodePrior
+from lodestar.tasks import Task, TrainCodePrior, TrainDenoiser, TrainDiscriminator
 from lodestar.training import loop
 from lodestar.training.inputs import Given
 from lodestar.training.run import Run
@@ -91,10 +91,18 @@ def trained(
 def configured(run: str | Run, *overrides: str | Mapping[str, Any], **changes: Unpack[Changes]) -> Run:
     """A preset's run, or one that is given, with changes and, after them, overrides. Raises Problem."""
     start = run if isinstance(run, Run) else choose("run", run, RUNS)()
-    given, prior = [name for name in ("codec", "codes") if changes.get(name) is not None], isinstance(start.task, TrainCodePrior)
-    if given and given != (wanted := ["codes" if prior else "codec"]):
-        raise Problem(f"{given[0]} has no effect on a task {start.task.kind!r}, which takes {wanted[0]}")
+    taken = _taken(start.task)
+    for name in ("codec", "codes", "against"):
+        if changes.get(name) is not None and name != taken:
+            instead = "" if taken is None else f", which takes {taken}"
+            raise Problem(f"{name} has no effect on a task {start.task.kind!r}{instead}")
     return edit(start, [paths(changes), *overrides])
+
+
+def _taken(task: Task) -> str | None:
+    """Of the settings that name another model, the one that a task has a place for."""
+    kinds = {TrainCodePrior: "codes", TrainDiscriminator: "against", TrainDenoiser: "codec"}
+    return next((name for kind, name in kinds.items() if isinstance(task, kind)), None)
 
 
 def paths(changes: Changes) -> dict[str, Any]:
