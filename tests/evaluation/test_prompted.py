@@ -176,6 +176,13 @@ def test_several_runs_pool_their_shares() -> None:
     assert len(report.runs) == 3 and report.intervals is not None and "caption_right" in report.intervals
 
 
+def test_pictures_of_a_cut_caption_are_judged_by_the_whole_one() -> None:
+    long = "a large yellow triangle to the left of a small purple triangle and to the right of a small orange triangle"
+    report = lodestar.evaluate(MODEL, captions=[TRUE, long], metrics="caption", count=3)
+    assert report.shares is not None and report.shares["caption_three_relation"].count == 1
+    assert report.warnings[0] == "1 of 2 captions are longer than the model's context, and cut"
+
+
 def test_models_of_shapes_have_captions_of_their_own_and_others_say_that_they_have_none(tmp_path: Path) -> None:
     mine = model()
     run: Any = {"reference": reference(), "extractor": extractor(), "metrics": "frechet", "count": 4}

@@ -34,11 +34,18 @@ class Captions:
 
     note: str | None = None
     """A remark for the report."""
+    whole: tuple[str, ...] = ()
+    """The captions before any was cut to a context; empty where none was."""
 
     @property
     def digest(self) -> str:
         """SHA-256 of the captions."""
         return hashlib.sha256("\n".join(self.texts).encode()).hexdigest()
+
+    def compared(self, count: int) -> list[str]:
+        """What `count` pictures are compared with: the captions in turn, whole, since a part of one may mean nothing."""
+        texts = self.whole or self.texts
+        return [texts[k % len(texts)] for k in range(count)]
 
     def within(self, model: Generator, guides: Guides | None = None) -> Captions:
         """The captions as prompts of a model: cut to its context, as in training. Raises Problem."""
@@ -46,9 +53,10 @@ class Captions:
             warnings.simplefilter("ignore", Note)
             texts = tuple(text or "" for text in model.texts(Prompts(self.texts, cut=True), guides))
         cut = sum(text != whole for text, whole in zip(texts, self.texts, strict=True))
-        return Captions(
-            texts, self.spec, f"{cut} of {len(texts):,} captions are longer than the model's context, and cut" if cut else None
-        )
+        if not cut:
+            return self
+        note = f"{cut} of {len(texts):,} captions are longer than the model's context, and cut"
+        return Captions(texts, self.spec, note, self.texts)
 
 
 def read_captions(given: CaptionsOf, count: int) -> Captions:

@@ -136,7 +136,8 @@ def measure(
     # All of them now, so that a last seed that does not exist is told before the work.
     seeds_from(asked.asks[0].seed, repeats * count)
     requests = [asked, *(_later(asked, number * count) for number in range(1, repeats))]
-    marking = Marks(run.prompted, [ask.text for ask in asked.asks], guides or {})
+    told = [ask.text for ask in asked.asks] if run.captions is None else run.captions.compared(count)
+    marking = Marks(run.prompted, told, guides or {})
     notes = [] if run.captions is None or run.captions.note is None else [run.captions.note]
     if model.reads and not any(ask.text for ask in asked.asks):
         notes.append("no captions are given (--captions DATA): the pictures are unconditional")

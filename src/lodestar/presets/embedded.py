@@ -20,9 +20,10 @@ DIGITS: Mapping[str, tuple[str, ...]] = {
     "digits_ddgan": ("digits.ddgan",),
     "digits_diffusion": ("digits", "task.model.denoiser.network.width=16"),
     "digits_classifier": ("digits_classifier", _NARROW),
-    "digits_discriminator": ("digits.discriminator", _NARROW, "--against runs/digits_diffusion"),
+    "digits_discriminator": ("digits.discriminator", _NARROW, "--against digits_diffusion"),
 }
-"""Names of the models, with the words of ``lodestar train`` for each, in an order in which all can be trained."""
+"""Names of the models, with the words of ``lodestar train`` for each, in an order in which all can be trained and embedded. A
+discriminator names the very file of its model, so that has to be the embedded one."""
 
 
 def commands() -> list[str]:
