@@ -43,7 +43,7 @@ class Captions:
         return hashlib.sha256("\n".join(self.texts).encode()).hexdigest()
 
     def compared(self, count: int) -> list[str]:
-        """What `count` pictures are compared with: the captions in turn, whole, since a part of one may mean nothing."""
+        """The captions that `count` pictures are compared with: in turn, and whole, since a part of one may mean nothing."""
         texts = self.whole or self.texts
         return [texts[k % len(texts)] for k in range(count)]
 
