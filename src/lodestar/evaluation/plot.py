@@ -193,7 +193,7 @@ def _draw_bars(axes: Axes, panel: Bars, colours: Mapping[str, str]) -> None:
         axes.set_xscale("log")
         axes.set_xlim(min(values.values()) / 2, max(values.values()) * 4)
     else:
-        axes.margins(x=0.15)
+        axes.margins(x=0.25)
     axes.grid(alpha=0.3, axis="x")
 
 

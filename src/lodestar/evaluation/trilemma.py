@@ -203,7 +203,7 @@ def draw(path: Path, found: Trilemma) -> None:
         "coverage": "coverage: diversity (higher is better)",
         "evaluations": "network evaluations a picture",
         "bpd": "bits per dimension (lower is better)",
-        "mse": "reconstruction error, of [−1, 1] (lower is better)",
+        "mse": "squared error of reconstructions",
     }.items():
         if values := {row.model: row.numbers[name] for row in rows if name in row.numbers}:
             panels[title] = Bars(values, wide=name == "evaluations")
