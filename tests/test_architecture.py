@@ -24,7 +24,7 @@ ROOT = Path(lodestar.__file__).parent
 # at the bottom for all.
 LAYERS: tuple[set[str], ...] = (
     {"config", "display", "files", "download", "extras", "images", "moved", "progress", "__version__"},
-    {"core", "nets", "data", "degradations", "text", "checkpoint", "world"},
+    {"core", "nets", "data", "degradations", "text", "checkpoint", "world", "results"},
     {"guidance", "samplers", "objectives"},
     {"denoiser", "conditions", "codecs"},
     {"models", "generators", "tasks"},

@@ -28,7 +28,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             warnings.showwarning = _shown(warnings.showwarning)
             status = app(given or ["--help"], standalone_mode=False)
     except Problem as problem:
-        _fail(str(problem))
+        from lodestar.files import spelled
+
+        _fail(spelled(problem))
     except TyperException as error:
         _fail(error.format_message())
     except Exit as exit_:

@@ -7,10 +7,11 @@ import csv
 import hashlib
 import io
 import os
+import shutil
 import stat
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 
 from lodestar.config import Problem, first_line, from_json
 
@@ -23,6 +24,40 @@ def cache_folder() -> Path:
     if os.environ.get(CACHE):
         return Path(os.environ[CACHE]).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "lodestar"
+
+
+class Store(Protocol):
+    """The store of a working folder: it has a copy of each of its files."""
+
+    url: str
+
+    def __call__(self, path: Path) -> None:
+        """Put a file that has appeared, or changed; remove what has gone. Raises Problem."""
+
+
+STORES: dict[Path, Store] = {}
+"""The stores of results at addresses, by working folder (`lodestar.results`)."""
+
+
+def changed(path: Path) -> None:
+    """Tell the store, if it is of a working folder, of a file that has appeared, changed or gone. Raises Problem."""
+    for folder, store in STORES.items():
+        if path.is_relative_to(folder):
+            store(path)
+
+
+def spelled(text: object) -> str:
+    """A text, or a path, with addresses in the place of their working folders."""
+    told = str(text)
+    for folder, store in STORES.items():
+        told = told.replace(str(folder), store.url)
+    return told
+
+
+def remove(path: Path) -> None:
+    """Remove a file, or a folder with all that it holds, also from a store."""
+    shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+    changed(path)
 
 
 @contextlib.contextmanager
@@ -47,6 +82,7 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
                     temporary.unlink()
     except OSError as error:
         raise Problem(f"cannot write {path}: {error.strerror or error}") from error
+    changed(path)
 
 
 class _WritableError(Exception):

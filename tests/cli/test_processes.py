@@ -56,6 +56,23 @@ def test_processes_sample_the_missing_pictures_of_one_album(models: Path, tmp_pa
     assert contents(folders[0]) == contents(folders[1])
 
 
+def test_processes_of_two_machines_sample_into_one_store(models: Path, tmp_path: Path) -> None:
+    arguments = ("sample", models / "model.safetensors", "--label", "dog=5", "--steps", 2, "--batch-size", 2, "--npz", "--out")
+    lodestar(1, *arguments, tmp_path / "one")
+    script = tmp_path / "machine.py"  # each has a working folder of its own
+    script.write_text(
+        f"import os\nos.environ |= {{'LODESTAR_CACHE': {str(tmp_path)!r} + '/cache-' + os.environ['RANK'], 'LOCAL_RANK': '0'}}\n"
+        "from lodestar.__main__ import main\nmain()\n"
+    )
+    launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script)
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    words = [*map(str, (*launch, *arguments, f"file://{tmp_path}/store/two"))]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == f"file://{tmp_path}/store/two/samples.npz\n"
+    assert contents(tmp_path / "one") == contents(tmp_path / "store" / "two")
+
+
 def test_processes_measure_what_one_does(models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     against = ("--reference", models / "pictures", "--extractor", models / "extractor.safetensors", "--metric", "frechet")
     against = (*against, "--metric", "kid:6", "--metric", "precision_recall")

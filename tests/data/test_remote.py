@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import tarfile
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import fsspec
@@ -18,41 +15,10 @@ from lodestar.data.pack import pack
 
 from .test_pack import captioned, found
 
-SERVER = [name for name in ("moto", "flask", "s3fs") if importlib.util.find_spec(name) is None]
-
 
 @pytest.fixture(autouse=True)
 def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path / "cache"))
-
-
-@pytest.fixture(params=["memory", "s3"])
-def bucket(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The address of an empty folder of a store."""
-    if request.param == "memory":
-        yield f"memory://{uuid.uuid4().hex}"
-        return
-    if SERVER:
-        pytest.skip(f"no server of S3 without {', '.join(SERVER)}: pip install 'moto[server]' s3fs")
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(port=0)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        for name, value in (
-            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"),
-            ("AWS_ACCESS_KEY_ID", "some"),
-            ("AWS_SECRET_ACCESS_KEY", "some"),
-            ("AWS_DEFAULT_REGION", "us-east-1"),
-        ):
-            monkeypatch.setenv(name, value)
-        fsspec.get_filesystem_class("s3").clear_instance_cache()
-        name = f"bucket-{uuid.uuid4().hex}"
-        fsspec.filesystem("s3").mkdir(name)
-        yield f"s3://{name}"
-    finally:
-        server.stop()
 
 
 def packed(tmp_path: Path, bucket: str) -> Source:

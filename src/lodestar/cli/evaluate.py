@@ -21,6 +21,7 @@ from lodestar.cli.options import (
 )
 from lodestar.cli.then import Cascading
 from lodestar.config import COUNT
+from lodestar.files import spelled
 
 if TYPE_CHECKING:
     from lodestar.data import Source
@@ -192,7 +193,7 @@ def _bpd(
         batch_size=sampling.batch_size, out=folder, **sampling.asked(),
     )  # fmt: skip
     show(found.table())
-    print(folder / ("bpd.png" if isinstance(found, Likelihood) else "report.json"))
+    print(spelled(folder / ("bpd.png" if isinstance(found, Likelihood) else "report.json")))
 
 
 def _self_test(model: str | None, samples: str | None, measuring: Measuring, sampling: Sampling) -> None:
@@ -298,4 +299,4 @@ def sweep(
         captions=measuring.prompts(), metrics=measuring.metric, **sampling.asked(),
     )  # fmt: skip
     show(found.table())
-    print(found.folder / "sweep.png")
+    print(spelled(found.folder / "sweep.png"))

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from lodestar.config import BATCH, COUNT, SEEDS, Problem
+from lodestar.files import STORES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -26,7 +27,23 @@ if TYPE_CHECKING:
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
 PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, digits or shapes."
 DataSource = Annotated[str, typer.Argument(help=PICTURES)]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder to write to.")]
+
+
+def _placed(out: str | Path | None) -> Path | None:
+    """The folder to write to, which for an address is a working folder. Raises Problem."""
+    if out is None or "://" not in str(out):  # to look further takes libraries
+        return None if out is None else Path(out)
+    from lodestar.results import results_folder
+
+    return results_folder(str(out))
+
+
+Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out", parser=str, callback=_placed, metavar="PATH", help="Folder to write to, or its address, as s3://bucket/run."
+    ),
+]
 LAST_SEED = SEEDS - 1
 Seed = Annotated[
     int, typer.Option("--seed", min=0, max=LAST_SEED, help="Picture k has the seed SEED + k, whatever the batch size.")
@@ -344,6 +361,8 @@ def load_judge(model: str, judge: str | None, best_of: int, sampling: Solving) -
         if judge is not None:
             raise Problem(f"--judge {judge} has no effect without --best-of")
         return None
+    if sampling.out in STORES:
+        raise Problem(f"--best-of {best_of} keeps its candidates beside the pictures: give --out a folder, and no address")
     own = library.companions(model)
     name = judge or next((own[role] for role in JUDGES if role in own), None)
     if name is None:

@@ -11,7 +11,8 @@ import typer
 
 from lodestar.cli.options import Count, Device, Model, Out, Prompting, Sampling, ask, flattened, load_judge
 from lodestar.cli.then import Cascading
-from lodestar.config import CANDIDATES
+from lodestar.config import CANDIDATES, Problem
+from lodestar.files import spelled
 
 JudgeName = Annotated[
     str | None, typer.Option("--judge", help="The classifier or CLIP of --best-of (name, run or file); default its own.")
@@ -86,8 +87,8 @@ def sample(
     if best_of > 1:
         images, kept = network.surest(drawn.frames(), asked, best_of, judging)
         drawn = album(folder, Manifest.of(kept, origin), packed=npz)
-        drawn.write(range(len(images)), images)
-    print(drawn.finish())
+        drawn.write(missing := drawn.missing(), images[missing])
+    print(spelled(drawn.finish()))
     if best_of > 1:
         rmtree(apart)
 
@@ -96,6 +97,7 @@ def _make(album: Album, missing: Sequence[int], network: Generator, guides: Guid
     """Sample the missing pictures of an album, this process its share of them; ends when all processes have."""
     from lodestar.generators.request import Request
     from lodestar.progress import error_console, progress
+    from lodestar.results import bring
 
     asked, mine = album.manifest.request, missing[world.share(len(missing))]
     assert isinstance(asked, Request)
@@ -108,6 +110,8 @@ def _make(album: Album, missing: Sequence[int], network: Generator, guides: Guid
                 images = frame.images
                 album.write(mine[frame.first : frame.first + len(images)], images)
     world.any(False)
+    if world.rank == 0 and world.size > 1:
+        bring(album.folder)
 
 
 def _published(model: str, models: Path | None, cascading: Cascading, sampling: Sampling) -> tuple[str, Cascading, Sampling]:
@@ -115,8 +119,6 @@ def _published(model: str, models: Path | None, cascading: Cascading, sampling: 
 
     Other models as they are. Raises Problem.
     """
-    from lodestar.config import Problem
-
     if model != "karlo":
         if models is not None:
             raise Problem(f"--models {models} is the folder of the model karlo, and the model is {model}")
@@ -135,7 +137,6 @@ def remake(
     device: Device = None,
 ) -> None:
     """Make one picture of a manifest again, alone."""
-    from lodestar.config import Problem
     from lodestar.files import check_writable
     from lodestar.generators.album import Manifest, free_folder, read_material, read_reference
     from lodestar.generators.editor import Editor

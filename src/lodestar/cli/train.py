@@ -10,6 +10,7 @@ import typer
 
 from lodestar.cli.options import LAST_SEED, PICTURES, Device, ExtractorName, Out, Reference, flattened, show
 from lodestar.config import BATCH, COUNT, TIMESTEPS
+from lodestar.files import spelled
 
 if TYPE_CHECKING:
     from lodestar.python.train import Changes
@@ -115,7 +116,7 @@ def distill(
     if count is not None and measured_with is not None and theirs is not None:
         rows = stages.measure(folder, teacher, first, last, theirs, measured_with, count=count, device=device)
         show(stages.table(rows, teacher))
-    print(folder)
+    print(spelled(folder))
 
 
 @flattened
@@ -152,4 +153,4 @@ def ablate(
     show(variants.table(rows))
     for row in rows:
         print(f"{row['variant']}: {row['change']}")
-    print(folder / variants.TABLE)
+    print(spelled(folder / variants.TABLE))

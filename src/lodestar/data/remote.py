@@ -32,7 +32,7 @@ def addresses(pattern: str) -> list[str]:
     """The files of a pattern: {0..9} counts, {a,b} lists, * and ? are any characters. Raises Problem where one is not there."""
     found: list[str] = []
     for url in expanded(pattern):
-        store, path = _store(url)
+        store, path = store_of(url)
         with reading(url):
             some = [store.unstrip_protocol(each) for each in sorted(store.glob(path))] if re.search("[*?]", url) else [url]
             if not some or not store.exists(store._strip_protocol(some[0])):
@@ -43,7 +43,7 @@ def addresses(pattern: str) -> list[str]:
 
 def copied(url: str) -> Path:
     """A copy of a file, which is made again where the file has changed. Raises Problem."""
-    store, path = _store(url)
+    store, path = store_of(url)
     with reading(url):
         place = cache_folder() / "remote" / _key(store, path, url) / PurePosixPath(path).name
         if not place.exists():
@@ -57,7 +57,7 @@ class RemoteTarRows(TarRows):
     """A tar at an address, which is its spec; see ArchiveRows."""
 
     def _open(self) -> tuple[dict[str, str], Listing]:
-        self._store, self._at = _store(self._spec)
+        self._store, self._at = store_of(self._spec)
         self._key = _key(self._store, self._at, self._spec)
         kept = cache_folder() / "shards" / f"{self._key}.json"
         if kept.exists():
@@ -90,7 +90,7 @@ class RemoteTarRows(TarRows):
         return self._key
 
 
-def _store(url: str) -> tuple[Any, str]:
+def store_of(url: str) -> tuple[Any, str]:
     """The store of an address, and the path in it. Raises Problem."""
     core = need("fsspec.core")
     with reading(url, "cannot be opened", _HINT):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -19,7 +18,7 @@ from lodestar.codecs import pixels
 from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, decode
 from lodestar.data.npz import write_npz
-from lodestar.files import check_writable, is_temporary, read_json, write_text
+from lodestar.files import check_writable, is_temporary, read_json, remove, write_text
 from lodestar.generators import first
 from lodestar.generators.edits.request import EditRequest, Material
 from lodestar.generators.guide import Guide, Reference, roles
@@ -198,7 +197,7 @@ class Album:
             with write_npz(path, labels) as write:
                 for number in range(len(labels)):
                     write(load_png(self.path(number))[None])
-        shutil.rmtree(self.pictures, ignore_errors=True)
+        remove(self.pictures)
         return path
 
     def _beside(self) -> Iterator[tuple[Path, Tensor]]:

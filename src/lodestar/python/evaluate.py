@@ -28,6 +28,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Guides, check_given
 from lodestar.generators.request import Asked, Settings, settings
 from lodestar.generators.samples import Samples
+from lodestar.results import results_folder
 from lodestar.training.names import RUN
 from lodestar.world import here
 
@@ -70,8 +71,8 @@ def evaluate(
     and need no reference. seeds: number of measurements, each with new seeds, for means and 95 % intervals. extractor: an
     extractor of features, or its name; default the package's, and Inception with a published reference. guides, how: as in
     `sample`, and for a model alone, but for the CLIP of "clip_score". captions: prompts of a model, or of pictures without
-    their own. out: a folder for report.json, and pictures beside their neighbours where the metric is "nearest". Progress goes to
-    standard error. Raises Problem.
+    their own. out: a folder, or its address, for report.json, and pictures beside their neighbours where the metric is
+    "nearest". Progress goes to standard error. Raises Problem.
     """
     captions = how.pop("captions", None)
     chosen, asked = of_pictures(read_metrics(metrics)), settings(**how)
@@ -80,8 +81,9 @@ def evaluate(
     if model is None:
         refuse_idle({"count": count is not None, "seeds": seeds > 1, "seed": seed, **settled(asked)})
     if out is not None:
-        check_writable(Path(out) / REPORT)
-    neighbours = None if out is None or here().rank > 0 else Path(out)
+        out = results_folder(out)
+        check_writable(out / REPORT)
+    neighbours = None if out is None or here().rank > 0 else out
     how_measured = run.Measurement(metrics=chosen, batch_size=batch_size, repeats=seeds, out=neighbours)
     check_compared(how_measured, reference, extractor)
     device = None if model is None else model.device
@@ -94,7 +96,7 @@ def evaluate(
         source = compared_with(reference, model, measured_with, how_measured, otherwise)
         report = run.evaluate(model, source, measured_with, asked, count=count, seed=seed, guides=guides, run=how_measured)
     if out is not None and here().rank == 0:
-        write_text(Path(out) / REPORT, report.to_json() + "\n")
+        write_text(out / REPORT, report.to_json() + "\n")
     return report
 
 

@@ -13,6 +13,7 @@ from lodestar.config import Config, Problem, choose, edit, nearest
 from lodestar.data import Pictures, Source
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.presets import RUNS
+from lodestar.results import results_folder
 from lodestar.tasks import Task, TrainCodePrior, TrainDenoiser, TrainDiscriminator
 from lodestar.training import loop
 from lodestar.training.inputs import Given
@@ -56,9 +57,10 @@ def train(
     """Train a preset on pictures, and load the model: ``lodestar.train("digits", images=20_000, out="runs/digits")``.
 
     run: a preset's name, or a `Run`. overrides: settings to change, as texts ("train.optimizer.rate=3e-4") or as mappings
-    (``{"train.optimizer.rate": 3e-4}``). out: the run's folder (default ``runs/NAME``), which is the model's `name`; the same
-    call again goes on from its last checkpoint, and returns the model at once where the run is done. device: "cpu", "cuda" …;
-    default a GPU where there is one. changes: data (default the preset's) and validation are anything
+    (``{"train.optimizer.rate": 3e-4}``). out: the run's folder (default ``runs/NAME``), which is the model's `name`, or its
+    address, as "s3://bucket/run"; the same call again goes on from its last checkpoint, and returns the model at once where the
+    run is done. device: "cpu", "cuda" …; default a GPU where there is one. changes: data (default the preset's) and
+    validation are anything
     that `lodestar.data.open_source` takes (a path or a name, a `datasets.Dataset`, a list of pictures and labels); images: number
     of images to see until the run ends, repeats counted; init: a model to begin with; codec: an
     autoencoder; against: a diffusion model; codes: a VQ-VAE; also batch_size, seed and skip_bad.
@@ -83,7 +85,7 @@ def trained(
             raise Problem(f"unknown setting {name!r}: choose from {', '.join(known)}, out, device{nearest(name, known)}{more}")
     if out is None and isinstance(run, Run):
         raise Problem("out is missing: the folder of this run, which has no name of its own")
-    folder = Path(f"runs/{run}" if out is None else out)
+    folder = Path(f"runs/{run}") if out is None else results_folder(out)
     loop.train(configured(run, *overrides, **changes), folder, device=device, given=_given(changes))
     return folder
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lodestar import checkpoint
 from lodestar.config import Problem, decode
-from lodestar.files import is_temporary, regular, write_text
+from lodestar.files import is_temporary, regular, remove, write_text
 from lodestar.models.first import upgraded
 from lodestar.tasks import TrainDenoiser
 from lodestar.training.names import BOARD, LOCK, LOG, RUN, STATE
@@ -71,7 +71,7 @@ def nothing_left(folder: Path) -> Iterator[None]:
     except Exception:
         if (_written(folder), _length(folder / LOG)) == told:
             for path in set(_made(folder)) - before:
-                path.unlink()
+                remove(path)
             with contextlib.suppress(OSError):  # it is not there, or not empty
                 (folder / BOARD).rmdir()
         raise

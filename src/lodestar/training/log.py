@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lodestar.config import Problem, from_json
 from lodestar.extras import need
-from lodestar.files import reading, regular, write_text
+from lodestar.files import changed, reading, regular, write_text
 from lodestar.training.names import BOARD, LOG
 
 
@@ -28,9 +28,10 @@ class Log:
         self.sums: dict[str, Tensor] = {}
         self.counts: dict[str, int] = defaultdict(int)
         self._drop_lines_after(images_seen)
-        writer = need("torch.utils.tensorboard").SummaryWriter
+        writer, before = need("torch.utils.tensorboard").SummaryWriter, set((folder / BOARD).glob("*"))
         # What an interrupted run logged after its last checkpoint is hidden, since it will be logged again.
         self.board = writer(str(folder / BOARD), purge_step=images_seen)
+        self.files = (self.path, *set((folder / BOARD).glob("*")) - before)
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Count per-sample values in [B]. They are summed where they are: a device is waited for in `write` alone."""
@@ -59,11 +60,19 @@ class Log:
         """Show a picture, uint8 [H, W, C], on the board."""
         self.board.add_image(name, grid, images_seen, dataformats="HWC")
 
+    def keep(self) -> None:
+        """Put the log and the board as they are now into the store of the run, where there is one: before the state."""
+        with contextlib.suppress(OSError):
+            self.board.flush()
+        for path in self.files:
+            changed(path)
+
     def close(self) -> None:
         """Write out what is held back."""
         # On a full disk the board has lost its last lines; log.jsonl has them, or has said so.
         with contextlib.suppress(OSError):
             self.board.close()
+        self.keep()
 
     def _drop_lines_after(self, images_seen: int) -> None:
         if not self.path.exists():
@@ -86,6 +95,9 @@ class Unwritten(Log):
 
     def write(self, images_seen: int, **more: float) -> dict[str, float]:
         return {}
+
+    def keep(self) -> None:
+        return
 
     def close(self) -> None:
         return

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from lodestar.config import Problem
 from lodestar.data import Shuffled, Source, sequential
-from lodestar.files import check_writable, lock
+from lodestar.files import check_writable, lock, spelled
 from lodestar.images import save_grid
 from lodestar.progress import Foretold, error_console, progress
 from lodestar.tasks import Learner
@@ -72,7 +72,7 @@ def train(
     ):
         if count:
             console.print(f"skipped {count:,} {what}")
-    end = f": {counters.images_seen:,} images seen; the model is {folder / MODEL}"
+    end = f": {counters.images_seen:,} images seen; the model is {spelled(folder / MODEL)}"
     console.print(Text.assemble(("done", "green"), end), soft_wrap=True)
     return folder / MODEL
 
@@ -132,7 +132,7 @@ class Loop:
         stream = Shuffled(source, config.batch_at, data.transforms, data.workers).batches(
             config.seed, counters.images_seen, self.world.rank, self.world.size
         )
-        bar = progress(str(self.folder), config.images, done=counters.images_seen, console=self.console, transient=False)
+        bar = progress(spelled(self.folder), config.images, done=counters.images_seen, console=self.console, transient=False)
         closed = contextlib.ExitStack()
         for each in (self.log, stream, self.saving):
             closed.enter_context(contextlib.closing(each))
@@ -153,6 +153,7 @@ class Loop:
                     self._write()
                 first = self.world.rank == 0
                 if saving:
+                    self.log.keep()
                     self.state.save(self.folder, self.run, first, self.saving)
                 # After it is saved, so that whatever goes wrong in a report costs the report alone.
                 if showing and (first or self.state.shards is not None):
@@ -207,8 +208,9 @@ def _plan(run: Run, source: Source, held_out: Source | None, state: TrainState, 
     apart = "" if held_out is None else f" and {len(held_out):,} held out"
     at = f"going on at {state.counters.images_seen:,}" if state.counters.images_seen else "from the start"
     grids = "" if type(state.learner).preview is Learner.preview else f"grids {folder / 'samples'}, "
-    return Text(
+    told = (
         f"{folder}: {parameters / 1e6:.1f}M parameters on {device}, {len(source):,} pictures{apart}, {classes(source)}, "
         f"to {run.train.images:,} images seen, {at}\n"
         f"  log {folder / LOG}, TensorBoard {folder / BOARD}, {grids}model {folder / MODEL}"
     )
+    return Text(spelled(told))

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lodestar import checkpoint
 from lodestar.config import Problem
+from lodestar.files import changed, remove
 from lodestar.training.names import STATE
 
 KEPT = "state-*.safetensors"
@@ -69,8 +70,9 @@ def keep(folder: Path, count: int) -> None:
                 os.link(path, folder / name)
             except OSError as error:
                 raise Problem(f"train.keep is {count}, and {folder} takes no second name of a file: {error.strerror}") from error
+            changed(folder / name)
     for earlier in kept(folder)[: 1 - count or None]:
-        earlier.unlink()
+        remove(earlier)
 
 
 def kept(folder: Path) -> list[Path]:

@@ -1,0 +1,206 @@
+"""Results at addresses: whole or absent, resumed from the store alone, and the same as in a folder."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lodestar import checkpoint, results
+from lodestar.__main__ import main
+from lodestar.config import Problem
+from lodestar.files import STORES, remove, write_text
+from lodestar.results import Results, results_folder
+from lodestar.tasks.denoise import DenoiseLearner
+from lodestar.training.loop import train
+from tests.evaluation import tiny
+from tests.training.runs import assert_same, denoising, write_pictures
+
+
+@pytest.fixture(autouse=True)
+def _process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path / "cache"))
+    yield
+    ended()
+
+
+class _KilledError(BaseException):
+    """Ends a command as a kill does: nothing can be written afterwards."""
+
+
+def ended() -> None:
+    """The end of a process: its working folders go."""
+    results._held.close()
+    assert not STORES
+
+
+def at_put(monkeypatch: pytest.MonkeyPatch, number: int, act: Callable[[], None]) -> None:
+    """Let the copy of a file into a store, and all further ones, be ended in its middle by `act`."""
+    copied, count = shutil.copyfileobj, 0
+
+    def copy(file: Any, there: Any, length: int = 0) -> None:
+        nonlocal count
+        if count >= number:
+            there.write(file.read(10))
+            act()
+        count += 1
+        copied(file, there, length)
+
+    monkeypatch.setattr(shutil, "copyfileobj", copy)
+
+
+def killed() -> None:
+    raise _KilledError
+
+
+def full() -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def held(url: str) -> dict[str, bytes]:
+    """The files at an address."""
+    folder = results_folder(url)
+    found = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    ended()
+    return found
+
+
+def test_a_file_is_whole_or_absent_and_goes_from_the_store_too(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = f"{bucket}/some/results"
+    folder = results_folder(url)
+    assert results_folder(f"{url}/") == folder and results_folder(folder) == folder
+    for name, text in (("a.txt", "one"), ("in/b.txt", "two"), ("in/c.txt", "three")):
+        write_text(folder / name, text)
+    with monkeypatch.context() as patched:
+        at_put(patched, 0, full)
+        for name in ("a.txt", "new.txt"):
+            with pytest.raises(Problem, match=rf"^{url}/{name} cannot be written: No space left on device$"):
+                write_text(folder / name, "a longer text than before")
+    remove(folder / "in/c.txt")
+    ended()
+    assert not folder.exists() and held(url) == {"a.txt": b"one", "in/b.txt": b"two"}
+    remove(results_folder(url) / "in")
+    ended()
+    assert held(url) == {"a.txt": b"one"}
+
+
+def test_a_store_that_takes_nothing_is_refused_before_any_work(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> None:
+        raise PermissionError(errno.EACCES, "Access Denied")
+
+    at_put(monkeypatch, 0, refuse)
+    with pytest.raises(Problem, match=rf"^{bucket}/run/\S+ cannot be written: Access Denied$"):
+        results_folder(f"{bucket}/run")
+    with pytest.raises(Problem, match="nostore://run cannot be opened"):
+        results_folder("nostore://run")
+
+
+def test_two_commands_at_one_address_are_refused(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = results_folder(f"{bucket}/run")
+    monkeypatch.setattr("lodestar.results.STORES", {})
+    with pytest.raises(Problem, match=f"another process of this machine writes to {bucket}/run"):
+        results_folder(f"{bucket}/run")
+    assert folder.exists()
+
+
+@pytest.mark.parametrize("number", [1, 4, 8, 11])
+def test_a_killed_run_goes_on_from_the_store_alone(
+    bucket: str, number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(DenoiseLearner, "preview", lambda _: None)
+    run = denoising(write_pictures(tmp_path / "pictures"), images=48, save_every=16, log_every=16, keep=2)
+    train(run, tmp_path / "whole")
+    url = f"{bucket}/run"
+    with monkeypatch.context() as patched:
+        at_put(patched, number, killed)
+        with pytest.raises(_KilledError):
+            train(run, results_folder(url))
+    ended()
+    train(run, results_folder(url))
+    assert_same(tmp_path / "whole", results_folder(url))
+    ended()
+    states = [name for name in held(url) if name.startswith("state")]
+    assert sorted(states) == ["state-000000000032.safetensors", "state.safetensors"], "earlier ones are gone from the store"
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_store_that_is_full_ends_the_run_in_one_line(
+    bucket: str, behind: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = denoising(write_pictures(tmp_path / "pictures"), images=48, save_every=16, log_every=16, save_behind=behind)
+    at_put(monkeypatch, 4, full)
+    with pytest.raises(Problem, match=rf"^{bucket}/run/\S+ cannot be written: No space left on device$"):
+        train(run, results_folder(f"{bucket}/run"))
+
+
+def command(*words: object) -> None:
+    """A command, as a process of its own ends it."""
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    assert not end.value.code
+    ended()
+
+
+@pytest.mark.parametrize("more", [(), ("--npz",)])
+def test_sampling_goes_on_from_the_store_alone_and_makes_no_picture_twice(
+    bucket: str, more: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = saved(tmp_path / "model.safetensors")
+    asked = ("sample", model, "--label", "dog=6", "--steps", 2, "--batch-size", 2, *more)
+    command(*asked, "--out", tmp_path / "out")
+    url, puts = f"{bucket}/out", list[str]()
+    with monkeypatch.context() as patched:
+        at_put(patched, 5, killed)  # the store's check, the manifest, three pictures
+        with pytest.raises(_KilledError):
+            main([str(word) for word in (*asked, "--out", url)])
+    ended()
+    with monkeypatch.context() as patched:
+        put = Results.__call__
+        patched.setattr(Results, "__call__", lambda self, path: (puts.append(path.name), put(self, path)))
+        command(*asked, "--out", url)
+    assert [name for name in puts if name[0] == "0"] == ["00003.png", "00004.png", "00005.png"]
+    there = {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in (tmp_path / "out").rglob("*.*")}
+    assert held(url) == there
+    assert capsys.readouterr().out.splitlines()[-1] == f"{url}/{'samples.npz' if more else 'grid.png'}"
+
+
+def test_candidates_are_refused_at_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = saved(tmp_path / "model.safetensors")
+    with pytest.raises(SystemExit):
+        main(["sample", str(model), "--best-of", "2", "--out", f"file://{tmp_path}/out"])
+    assert "--best-of 2 keeps its candidates beside the pictures" in capsys.readouterr().err
+
+
+def test_a_problem_of_a_store_is_one_line_of_the_command(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_text(results_folder(f"{bucket}/out") / "other.txt", "something else")
+    ended()
+    with pytest.raises(SystemExit):
+        main(["sample", str(saved(tmp_path / "model.safetensors")), "--out", f"{bucket}/out"])
+    told = f"lodestar: {bucket}/out exists and holds no pictures of this kind: choose another --out"
+    assert capsys.readouterr().err.splitlines()[-1] == told
+    with pytest.raises(SystemExit):
+        main(["sample", str(tmp_path / "model.safetensors"), "--out", "nostore://out"])
+    assert capsys.readouterr().err.startswith("lodestar: nostore://out cannot be opened: ")
+
+
+def test_a_report_is_put_at_its_address(bucket: str, tmp_path: Path) -> None:
+    made = tiny.classifier(2)
+    checkpoint.save(tmp_path / "extractor.safetensors", "classifier", made.config.to_json(), made.state_dict(), {})
+    against = ("--reference", tiny.folder(tmp_path / "reference", 12), "--extractor", tmp_path / "extractor.safetensors")
+    model = saved(tmp_path / "model.safetensors")
+    asked = ("evaluate", model, "--count", 8, "--steps", 2, *against, "--metric", "frechet", "--out", f"{bucket}/measured")
+    command(*asked)
+    assert set(held(f"{bucket}/measured")) == {"report.json"}
+
+
+def saved(path: Path) -> Path:
+    """A small model in a file."""
+    made = tiny.diffusion()
+    checkpoint.save(path, "diffusion", made.config.to_json(), made.state_dict(), {})
+    return path
