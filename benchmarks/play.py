@@ -57,7 +57,7 @@ class Clients:
                 found, what = "", f"failed: {type(error).__name__}"
             if what == "answered":
                 what = self.judged(given["seed"], found)
-            elif what == "refused" and "event: error" not in found:
+            elif what == "refused" and not found.startswith("422"):
                 what = "not refused"
             with self.lock:
                 self.told[what] += 1
@@ -72,11 +72,14 @@ class Clients:
             return "answered" if self.seen.setdefault(seed, digest) == digest else "WRONG"
 
     def ask(self, data: list[Any], leaves: bool) -> str:
-        """The stream of an answer; leaves: hang up in the middle."""
+        """The stream of an answer, or the status of a refusal with its text; leaves: hang up in the middle."""
         line = http.client.HTTPConnection(self.address, timeout=300)
         try:
             line.request("POST", "/gradio_api/call/sample", json.dumps({"data": data}), {"Content-Type": "application/json"})
-            event = json.load(line.getresponse())["event_id"]
+            answer = line.getresponse()
+            if answer.status != 200:
+                return f"{answer.status} {answer.read().decode()}"
+            event = json.load(answer)["event_id"]
             line.request("GET", f"/gradio_api/call/sample/{event}")
             answer = line.getresponse()
             return answer.read(200).decode(errors="replace") if leaves else answer.read().decode()

@@ -15,6 +15,8 @@ _EXTRA = {
     "torch.utils.tensorboard": "train",
     "huggingface_hub": "hub",
     "gradio": "play",
+    "gradio.route_utils": "play",
+    "fastapi.responses": "play",
     "matplotlib": "eval",
     "matplotlib.pyplot": "eval",
     "transformers": "features",

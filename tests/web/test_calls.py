@@ -12,7 +12,9 @@ import torch
 
 from lodestar.__main__ import main
 from lodestar.config import Problem, decode
+from lodestar.generators.request import Frame
 from lodestar.images import load_png
+from lodestar.web.calls import make
 from lodestar.web.desk import out_of
 from lodestar.web.requests import (
     CompareOrder,
@@ -55,7 +57,9 @@ def test_the_line_and_python_make_the_same_pictures(
     (place := tmp_path / "job").mkdir()
     shelf = Shelf([Path(".")])
     calls = order.calls(place, Limits())
-    made = [call(shelf, lambda frame: None) for call in calls]
+    seen: list[Frame] = []
+    made = [make([call], shelf, lambda number, frame: seen.append(frame))[0] for call in calls]
+    assert {frame.steps for frame in seen} == {call.prepared(shelf).length for call in calls}
     assert [call.count for call in calls] == [len(each) for each in made]
     monkeypatch.chdir(place)
     for name in ("plain", "told", "up", "critic"):

@@ -6,15 +6,17 @@ import asyncio
 import contextlib
 import threading
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lodestar.config import Problem
 from lodestar.generators.request import Frame
-from lodestar.web.calls import Call
+from lodestar.generators.samples import Samples
+from lodestar.web.calls import Call, make
 from lodestar.web.desk import Desk, Made, Preview, Waiting
 from lodestar.web.requests import Limits
 from lodestar.web.shelf import Shelf
@@ -44,43 +46,117 @@ def test_previews_come_and_then_the_pictures_with_their_archive(folder: Path, sh
     assert not any(name.endswith(".zip") for name in names)
 
 
-class Slow(Call):
-    """A call that counts its steps, and waits in each until it is told to go on."""
+class Gate:
+    """Lets no step pass until it is told to; steps are counted, and the numbers of calls that were made together."""
 
-    def __call__(self, shelf: Shelf, callback: Callable[[Frame], None]) -> Any:
-        def step(frame: Frame) -> None:
-            STEPS.append(frame.step)
-            GO.acquire(timeout=60)
-            callback(frame)
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.steps: list[int] = []
+        self.together: list[int] = []
+        self.go = threading.Semaphore(0)
+        patch.setattr("lodestar.web.desk.make", self.make)
 
-        return super().__call__(shelf, step)
+    def make(self, calls: Sequence[Call], shelf: Shelf, callback: Callable[[int, Frame], None]) -> list[Samples]:
+        self.together.append(len(calls))
+
+        def step(number: int, frame: Frame) -> None:
+            self.steps.append(frame.step)
+            self.go.acquire(timeout=60)
+            callback(number, frame)
+
+        return make(calls, shelf, step)
 
 
-STEPS: list[int] = []
-GO = threading.Semaphore(0)
+@pytest.fixture
+def gate(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    return Gate(monkeypatch)
 
 
-def test_work_stops_within_a_step_and_the_next_request_is_answered(folder: Path, shelf: Shelf, tmp_path: Path) -> None:
-    STEPS.clear()
-    slow = Slow(str(folder / "plain.safetensors"), {"count": 1, "steps": "40"})
+def test_work_stops_within_a_step_and_the_next_request_is_answered(
+    folder: Path, shelf: Shelf, tmp_path: Path, gate: Gate
+) -> None:
     (place := tmp_path / "job").mkdir()
 
     async def leave() -> list[Any]:
         desk = Desk(shelf, Limits())
-        answer = desk.answer([slow], "a", place)
-        while not STEPS:
+        answer = desk.answer([call(folder, 40)], "a", place)
+        while not gate.steps:
             await anext(answer)
         await answer.aclose()
-        GO.release(40)
+        gate.go.release(100)
         return await all_of(desk, [call(folder)], tmp_path / "next", "b")
 
     assert isinstance(asyncio.run(leave())[-1], Made)
-    assert STEPS == [1]
+    assert gate.steps == [1, *range(1, 5)]
+
+
+def test_requests_that_differ_in_seed_and_count_alone_are_made_together(
+    folder: Path, shelf: Shelf, tmp_path: Path, gate: Gate
+) -> None:
+    """Behind one at work; what one of them needs of another model is made apart, and one that is left ends alone."""
+    plain = str(folder / "plain.safetensors")
+    asked = [{"count": 2, "seed": 5}, {"count": 3}, {"count": 1, "seed": 9}, {"count": 1, "label": ["dog"]}, {"count": 7}]
+    calls = [Call(plain, {"steps": "4", **given}) for given in asked]
+
+    async def crowd() -> list[Any]:
+        desk = Desk(shelf, Limits(each=9))
+        first = asyncio.create_task(all_of(desk, [call(folder, 3)], tmp_path / "first"))
+        while not gate.steps:
+            await asyncio.sleep(0.01)
+        (tmp_path / "left").mkdir()
+        left = desk.answer([Call(plain, {"steps": "4", "count": 1, "seed": 77})], "b", tmp_path / "left")
+        await anext(left)
+        tasks = [asyncio.create_task(all_of(desk, [each], tmp_path / f"{k}")) for k, each in enumerate(calls)]
+        await asyncio.sleep(0)
+        gate.go.release(3)  # the first one's
+        while len(gate.together) < 2:
+            await asyncio.sleep(0.01)
+        await left.aclose()
+        gate.go.release(1_000)
+        return [*await asyncio.gather(first, *tasks)][1:]
+
+    news = asyncio.run(crowd())
+    assert gate.together == [1, 4, 1, 1], "1 of the left, 2, 3 and 1 pictures; another label; seven more are too many"
+    for made, one in zip(news, calls, strict=True):
+        (alone,) = make([one], shelf, lambda number, frame: None)
+        assert torch.equal(made[-1].samples[0].images, alone.images) and made[-1].samples[0].request == alone.request
+        assert {len(each.images) for each in made if isinstance(each, Preview)} == {one.count}
+
+
+def test_the_error_of_a_batch_is_told_to_all_of_it(folder: Path, shelf: Shelf, tmp_path: Path, gate: Gate) -> None:
+    async def crowd() -> list[Any]:
+        desk = Desk(shelf, Limits())
+        first = asyncio.create_task(all_of(desk, [call(folder, 3)], tmp_path / "first"))
+        await asyncio.sleep(0)
+        wrong = [Call(str(folder / "plain.safetensors"), {"count": 1, "label": ["dgo"], "seed": k}) for k in range(2)]
+        tasks = [asyncio.create_task(all_of(desk, [each], tmp_path / f"{k}")) for k, each in enumerate(wrong)]
+        gate.go.release(3)
+        return await asyncio.gather(first, *tasks, return_exceptions=True)
+
+    _, *errors = asyncio.run(crowd())
+    assert gate.together == [1, 2] and all("did you mean 'dog'" in str(each) for each in errors)
+
+
+def test_notes_are_those_of_the_work_alone(folder: Path, shelf: Shelf, tmp_path: Path, gate: Gate) -> None:
+    """While other requests are checked, on other threads."""
+    noting = Call(str(folder / "told.safetensors"), {"count": 1, "steps": "2", "prompt": [" "]})
+
+    async def meanwhile() -> list[Any]:
+        desk = Desk(shelf, Limits())
+        task = asyncio.create_task(all_of(desk, [noting], tmp_path / "job"))
+        while not gate.steps:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(desk.check, [Call(noting.model, {**noting.given, "prompt": ["\t"]})])
+        gate.go.release(2)
+        return await task
+
+    (note,) = asyncio.run(meanwhile())[-1].notes
+    assert note.startswith("prompt ' ' is empty")
 
 
 def test_requests_beyond_the_limits_are_refused(folder: Path, shelf: Shelf, tmp_path: Path) -> None:
     def refused(limits: Limits, *calls: Call) -> str:
         with pytest.raises(Problem) as problem:
+            Desk(shelf, limits).check(calls)
             asyncio.run(all_of(Desk(shelf, limits), list(calls), tmp_path / "job"))
         return str(problem.value)
 

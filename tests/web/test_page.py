@@ -24,6 +24,7 @@ import lodestar
 from lodestar.__main__ import main
 from lodestar.extras import need
 from lodestar.images import load_png
+from lodestar.web.desk import Desk
 from lodestar.web.page import Page
 from lodestar.web.requests import Limits, SampleOrder
 from lodestar.web.shelf import Shelf
@@ -44,14 +45,22 @@ def post(url: str, path: str, body: Any) -> Any:
         return json.load(answer)
 
 
+def refused(url: str, path: str, body: Any) -> tuple[int, str]:
+    """The status and the text of a request that is refused before it is queued."""
+    with pytest.raises(urllib.error.HTTPError) as found:
+        post(url, path, body)
+    detail = json.load(found.value)["detail"]
+    wrong = [each for each in detail if not each.get("is_valid")] if isinstance(detail, list) else [{"message": detail}]
+    (line,) = [each.get("message") or each["msg"] for each in wrong]
+    return found.value.code, line
+
+
 def said(url: str, **given: Any) -> str:
     """The error of a request to sample, as it comes over the wire."""
     values = {"model": "cifar10_weak", "label": [], "steps": "2", "seed": 0, "count": 1, **given}
-    event = post(url, "call/sample", {"data": [values.get(name) for name in FIELDS]})["event_id"]
-    with urllib.request.urlopen(f"{url}/gradio_api/call/sample/{event}", timeout=120) as answer:
-        lines = answer.read().decode().strip().splitlines()
-    assert lines[-2] == "event: error", lines[-2:]
-    return str(json.loads(lines[-1].removeprefix("data: "))["error"])
+    code, line = refused(url, "call/sample", {"data": [values.get(name) for name in FIELDS]})
+    assert code == 422
+    return line
 
 
 def test_pictures_are_those_of_the_command_line(api: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,19 +132,50 @@ def test_bad_values_are_refused_in_one_line(given: dict[str, Any], expected: str
     assert expected in line and "\n" not in line and "Traceback" not in line
 
 
-def test_every_field_is_read_by_the_same_configuration(url: str) -> None:
-    """Each kind of wrong value at every field ends with one line, and none runs."""
-    for name in FIELDS:
-        for value in ({"a": [1]}, [[["x"]]], -1, 1e300, "\0", "…" * 200_000):
-            if name in ("reference", "seed", "count") or not isinstance(value, int | float):
-                if name == "prompt" and value == "\0":
-                    continue  # a line of white space is none
-                if name in ("sampler", "steps", "guidance", "guides", "more") and isinstance(value, dict | list):
-                    value = json.dumps(value)
-                if name == "label" and isinstance(value, list):
+WRONG = ({"a": [1]}, [[["x"]]], -1, 1e300, True, "\0", "…" * 200_000)
+"""Values of every kind, of which no field takes all."""
+TAKEN = {"prompt": ("\0",), "fit": WRONG, **dict.fromkeys(("count", "seed", "number", "eta", "points", "strength"), (True,))}
+"""Those that mean something to a field: white space is no prompt, 1 is a number, and everything is true or false."""
+
+
+def test_wrong_values_at_every_field_of_every_endpoint_are_refused_and_nothing_runs(
+    url: str, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoints and their parameters are read from the API's own description."""
+    monkeypatch.setattr(Desk, "answer", None)
+    with urllib.request.urlopen(f"{url}/gradio_api/info", timeout=60) as answer:
+        endpoints = json.load(answer)["named_endpoints"]
+    there = {"model": "cifar10_weak", "steps": "2", "sweep": str(folder / "sweep"), "run": str(folder / "run"), "number": 0}
+    tried = 0
+    for path, described in endpoints.items():
+        names = [each["parameter_name"] for each in described["parameters"]]
+        for name in names:
+            for value in WRONG:
+                if value in TAKEN.get(name, ()):
                     continue
-                line = said(url, **{name: value})
-                assert line and "\n" not in line, (name, value)
+                body = {key: there[key] for key in names if key in there} | {name: value}
+                code, line = refused(url, f"call/v2{path}", body)
+                assert code == 422 and line and "\n" not in line and "Traceback" not in line, (path, name, value, code, line)
+                tried += 1
+    assert len(endpoints) >= 9 and tried > 300
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "code"),
+    [
+        ("call/nonsense", {"data": []}, 404),
+        ("call/v2/nonsense", {}, 404),
+        ("call/v2/sample", {"model": "cifar10_weak", "colour": "red"}, 422),
+        ("call/sample", {"data": ["cifar10_weak"]}, 422),
+        ("call/sample", {"values": []}, 422),
+        ("call/v2/sample", ["cifar10_weak"], 422),
+        ("run/sample", {"data": ["cifar10_weak"]}, 404),
+        ("queue/join", {"data": [], "session_hash": "x", "fn_index": 9_999}, 404),
+    ],
+)
+def test_requests_of_no_endpoint_are_refused(path: str, body: Any, code: int, url: str) -> None:
+    status, line = refused(url, path, body)
+    assert status == code and "\n" not in line
 
 
 def test_pictures_are_bounded_in_bytes_and_pixels(api: Any, url: str, folder: Path, tmp_path: Path) -> None:

@@ -104,9 +104,9 @@ def read(text: str, options: Solving) -> Further:
 
 
 def _spelled(text: str) -> Spelled:
-    from lodestar.generators.spelled import Spelled
+    from lodestar.generators.spelled import STAGED, Spelled
 
-    return Spelled.read(text, "--then ", ("clamp", "temperature", "reuse", "augment"))
+    return Spelled.read(text, "--then ", STAGED)
 
 
 @contextmanager

@@ -151,14 +151,15 @@ class TextEncoder(Encoder):
         weights = tuple((each.data_ptr(), 0 if each.is_inference() else each._version) for each in self.parameters())
         if weights != self._weights or len(self._kept) > _KEPT:
             self._kept, self._weights = {}, weights
+        kept = self._kept  # of this call, whatever other threads begin anew
         keys = [row.numpy().tobytes() for row in given.cpu()]
-        new = {key: row for row, key in enumerate(keys) if key not in self._kept}
+        new = {key: row for row, key in enumerate(keys) if key not in kept}
         if new:
             # Ordinary tensors, since what is kept may be needed where gradients are taken through the network.
             with torch.inference_mode(False), torch.no_grad():
                 encoded = self._encode(given[list(new.values())].clone())
-            self._kept |= {key: (encoded[0][row], encoded[1][row]) for row, key in enumerate(new)}
-        tokens, emb = zip(*(self._kept[key] for key in keys), strict=True)
+            kept |= {key: (encoded[0][row], encoded[1][row]) for row, key in enumerate(new)}
+        tokens, emb = zip(*(kept[key] for key in keys), strict=True)
         return torch.stack(tokens), torch.stack(emb)
 
 

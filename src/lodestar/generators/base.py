@@ -181,7 +181,7 @@ class Generator(abc.ABC):
         """
         best_of = checked("best of", best_of, Candidates)
         checked("callback", callback, Callable | None)
-        asked, guiding, given = self._asked(label, count, seed, best_of, guides, how)
+        asked, guiding, given = self.asked(label, count, seed=seed, best_of=best_of, guides=guides, **how)
         judge = given.get("judge") or (self.judge() if best_of > 1 else None)
         frames = reported(self.stream(asked, guides=guiding, batch_size=batch_size, start=start), callback)
         if best_of > 1:
@@ -209,28 +209,38 @@ class Generator(abc.ABC):
         In a notebook they are drawn as they go, each in the place of the one before. The rest is `sample`'s. Raises Problem at
         once.
         """
-        asked, guiding, _ = self._asked(label, count, seed, 1, guides, how)
+        asked, guiding, _ = self.asked(label, count, seed=seed, guides=guides, **how)
         return live(self.stream(asked, guides=guiding, batch_size=batch_size, start=start))
 
-    def _asked(
+    def asked(
         self,
-        label: str | int | Sequence[str | int | None] | None,
-        count: int | None,
-        seed: int | torch.Generator,
-        best_of: int,
-        guides: Guides | None,
-        how: Wanted,
+        label: str | int | Sequence[str | int | None] | None = None,
+        count: int | None = None,
+        *,
+        seed: int | torch.Generator = 0,
+        best_of: int = 1,
+        guides: Guides | None = None,
+        **how: Unpack[Wanted],
     ) -> tuple[Request, dict[str, Guide], Guides]:
         """The request for what `sample` is given, the guides of its guidance, and all that were given. Raises Problem."""
-        reference = how.pop("reference", None)
-        prompts, others = taken(how)
-        given = given_guides(guides, None if reference is None else self.reference(reference))
-        chosen_settings = settings(**others)
-        check_given(given, chosen_settings.guidance, ["judge"] if best_of > 1 else [])
-        guiding = chosen(chosen_settings.guidance, given, self.companions)
+        prompts, chosen_settings, guiding, given = self.guided(guides, how, ["judge"] if best_of > 1 else [])
         wanted = self.wanted(listed(label), prompts, count, guiding)
         asked = self.request(candidates(wanted, best_of), _first_seed(seed), chosen_settings)
         return referring(asked, guiding, best_of), guiding, given
+
+    def guided(
+        self, guides: Guides | None, how: Wanted, others: Sequence[str] = ()
+    ) -> tuple[Prompts, Settings, dict[str, Guide], Guides]:
+        """The prompts and settings in what is given, the guides of its guidance, and all that were given.
+
+        others: roles of guides that guidance does not ask for. Raises Problem.
+        """
+        reference = how.pop("reference", None)
+        prompts, rest = taken(how)
+        chosen_settings = settings(**rest)
+        given = given_guides(guides, None if reference is None else self.reference(reference))
+        check_given(given, chosen_settings.guidance, others)
+        return prompts, chosen_settings, chosen(chosen_settings.guidance, given, self.companions), given
 
     def stream(
         self, asked: Request, *, guides: Guides | None = None, batch_size: int = 32, start: Tensor | None = None

@@ -18,8 +18,8 @@ from lodestar.generators.base import Generator, Prepared, reported
 from lodestar.generators.edits import AnyEdit, Edit
 from lodestar.generators.edits.arrange import arrange, gather
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import Guides, check_given, chosen, given_guides
-from lodestar.generators.request import AskedLabel, Frame, Wanted, listed, settings, taken
+from lodestar.generators.guide import Guide, Guides
+from lodestar.generators.request import AskedLabel, Frame, Wanted, listed
 from lodestar.generators.samples import Samples
 
 
@@ -60,19 +60,33 @@ class Editor(Generator):
         count: how many results, instead of one for each picture and label. The rest is `sample`'s (two prompts are the ends of an
         interpolation); a temperature is refused where no noise is drawn. Raises Problem.
         """
+        batch_size = checked("batch size", batch_size, BatchSize)
+        asked, material, guiding = self.arranged(
+            how, pictures, label, origin=origin, mask=mask, count=count, seed=seed, guides=guides, **given
+        )
+        return self.edited(asked, material, guiding, batch_size, callback)
+
+    def arranged(
+        self,
+        how: AnyEdit | str,
+        pictures: Any = (),
+        label: AskedLabel | Sequence[AskedLabel] = None,
+        *,
+        origin: AskedLabel | Sequence[AskedLabel] = None,
+        mask: str | Path | Tensor | None = None,
+        count: int | None = None,
+        seed: int = 0,
+        guides: Guides | None = None,
+        **given: Unpack[Wanted],
+    ) -> tuple[EditRequest, Material, dict[str, Guide]]:
+        """The request for what `edit` is given, its pictures, and the guides of its guidance. Raises Problem."""
         way: AnyEdit = checked("how", parse("edit", how, AnyEdit) if isinstance(how, str) else how, InstanceOf[Edit])
-        count, batch_size = checked("count", count, Count | None), checked("batch size", batch_size, BatchSize)
+        count = checked("count", count, Count | None)
         (seed,) = seeds_from(seed, 1)
-        reference = given.pop("reference", None)
-        prompts, others = taken(given)
-        chosen_settings = settings(**others)
-        guides = given_guides(guides, None if reference is None else self.reference(reference))
-        check_given(guides, chosen_settings.guidance)
-        guiding = chosen(chosen_settings.guidance, guides, self.companions)
+        prompts, chosen_settings, guiding, _ = self.guided(guides, given)
         material = gather(self.source_shape(way), self.shape[1:], pictures, mask, keeps_size=way.keeps_size)
         asked = arrange(self, way, material, listed(label), listed(origin), count, seed, guiding, prompts)
-        asked = asked.replace(settings=self.resolved(chosen_settings))
-        return self.edited(asked, material, guiding, batch_size, callback)
+        return asked.replace(settings=self.resolved(chosen_settings)), material, guiding
 
     def edited(
         self,

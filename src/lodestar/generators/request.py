@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self, TypedDict
 
 from pydantic import Field, field_validator
@@ -236,6 +236,13 @@ class Frame:
     def images(self) -> Tensor:
         """Pictures, uint8 [B, C, H, W]."""
         return self.decode(self.x).cpu()
+
+    def rows(self, start: int, count: int) -> Frame | None:
+        """The frame of a part of the request alone, of `count` pictures from number `start`; None where it has none of them."""
+        begin, end = max(start, self.first), min(start + count, self.first + len(self.x))
+        if begin >= end:
+            return None
+        return replace(self, first=begin - start, x=self.x[begin - self.first : end - self.first])
 
     def _repr_png_(self) -> bytes:
         """The grid for a notebook."""

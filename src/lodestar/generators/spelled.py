@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from lodestar.config import Problem, edit, nearest
 from lodestar.generators.guide import known_roles
@@ -12,6 +13,8 @@ from lodestar.generators.request import Settings
 
 _LISTED = ("sampler", "guidance")
 """Settings whose values may have settings of their own after commas."""
+STAGED = ("clamp", "temperature", "reuse", "augment")
+"""Settings of a cascade's further stage that are one number or truth value."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,12 @@ class Spelled:
     """Names of guides, by role."""
     others: dict[str, str]
     """Values under further names."""
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """The settings that are given, as keywords of the functions of Python."""
+        given = {"steps": self.steps, "sampler": self.sampler, "guidance": list(self.guidance)}
+        return {name: value for name, value in given.items() if value} | self.numbers.model_dump(exclude_defaults=True)
 
     @classmethod
     def read(cls, text: str, where: str, numbers: Sequence[str], others: Sequence[str] = ()) -> Spelled:

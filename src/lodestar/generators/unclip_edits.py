@@ -21,9 +21,9 @@ from lodestar.core.slerp import slerp
 from lodestar.generators.edits import AnyEdit, Interpolate, Invert, SDEdit, Vary
 from lodestar.generators.edits.arrange import gather
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import chosen
+from lodestar.generators.guide import Guide, Guides
 from lodestar.generators.priors import Autoregressive
-from lodestar.generators.request import Asked, Frame, settings
+from lodestar.generators.request import Frame, Wanted
 from lodestar.generators.samples import Samples
 from lodestar.generators.unclip import EMBEDDING, UnClip
 from lodestar.nets.clip import unit
@@ -43,22 +43,35 @@ def vary(model: UnClip, material: Material, count: int | None = None, seed: int 
     return _request(how, material, asks, embeddings[[ask.source for ask in asks]], embeddings)
 
 
-def varied(
+def asked(
     model: UnClip,
     pictures: Any,
-    count: int | None = None,
-    *,
-    eta: float = 1.0,
-    seed: int = 0,
-    callback: Callable[[Frame], None] | None = None,
-    **how: Unpack[Asked],
-) -> Samples:
-    """Variations of pictures, as `vary` asks for them; pictures and the rest are as in `Editor.edit`. Raises Problem."""
+    request: Callable[[UnClip, Material], EditRequest],
+    guides: Guides | None = None,
+    **how: Unpack[Wanted],
+) -> tuple[EditRequest, Material, dict[str, Guide]]:
+    """A request for pictures in the CLIP's space, its pictures, and the guides of its guidance. Raises Problem.
+
+    request: `vary`, `blend`, `textdiff` or `components`, with their settings. The rest is as in `Editor.edit`.
+    """
+    _, chosen_settings, guiding, _ = model.guided(guides, how)
     material = gather(model.shape, model.shape[1:], pictures)
-    chosen_settings = settings(**how)
-    guides = chosen(chosen_settings.guidance, {}, model.companions)
-    asked = vary(model, material, count, seed, eta).replace(settings=model.resolved(chosen_settings))
-    return model.edited(asked, material, guides, callback=callback)
+    return request(model, material).replace(settings=model.resolved(chosen_settings)), material, guiding
+
+
+def edited(
+    model: UnClip,
+    pictures: Any,
+    request: Callable[[UnClip, Material], EditRequest],
+    *,
+    callback: Callable[[Frame], None] | None = None,
+    **how: Any,
+) -> Samples:
+    """Pictures made of pictures in the CLIP's space: ``edited(model, ["a.png", "b.png"], partial(blend, points=8))``.
+
+    callback: called with each `Frame`. The rest is as in `asked`. Raises Problem.
+    """
+    return model.edited(*asked(model, pictures, request, **how), callback=callback)
 
 
 def blend(model: UnClip, material: Material, points: int = 8) -> EditRequest:

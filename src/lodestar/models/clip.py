@@ -210,12 +210,13 @@ class PictureClip(Model):
     def _embedded(self, texts: Sequence[str]) -> Tensor:
         """Embeddings [B, E] of length 1; each text is encoded once."""
         if len(self._kept) > _KEPT:
-            self._kept.clear()
-        new = [text for text in dict.fromkeys(texts) if text not in self._kept]
+            self._kept = {}
+        kept = self._kept  # of this call, whatever other threads begin anew
+        new = [text for text in dict.fromkeys(texts) if text not in kept]
         if new:
             with torch.inference_mode(False), torch.no_grad():
-                self._kept |= dict(zip(new, unit(self.text_features(new)), strict=True))
-        return torch.stack([self._kept[text] for text in texts])
+                kept |= dict(zip(new, unit(self.text_features(new)), strict=True))
+        return torch.stack([kept[text] for text in texts])
 
     def observe(self, x: Tensor, level: Level) -> Observed:
         """The embedding and the maps of the image tower, differentiable in x."""

@@ -72,11 +72,12 @@ class BytePairs:
 
     def __call__(self, piece: str) -> list[int]:
         """The tokens of a piece."""
-        if piece not in self._known:
+        found = self._known.get(piece)
+        if found is None:
             if len(self._known) >= _CACHED:
                 self._known.clear()
-            self._known[piece] = [self._tokens[symbol] for symbol in self._merged(piece)]
-        return self._known[piece]
+            self._known[piece] = found = [self._tokens[symbol] for symbol in self._merged(piece)]
+        return found
 
     def _merged(self, piece: str) -> list[str]:
         symbols = [ALPHABET[byte] for byte in piece.encode()]

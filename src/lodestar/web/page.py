@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import os
+import re
 import tempfile
+import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from lodestar.config import Problem, choose, decode, first_line
+from lodestar.config import Note, Problem, choose, decode, first_line
 from lodestar.extras import need
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.editor import Editor
@@ -24,6 +26,7 @@ from lodestar.generators.unclip import UnClip
 from lodestar.guidance import AnyGuidance
 from lodestar.samplers import AnySampler
 from lodestar.web import forms, views
+from lodestar.web.calls import Call
 from lodestar.web.desk import Desk, Made, Preview, Waiting, bare, commands, out_of
 from lodestar.web.requests import (
     MORE,
@@ -197,7 +200,8 @@ class Page:
         fields = {field: {**self.common, **own}[field] for field in order.model_fields}
         answer = self._handler(order)
         event = start.click(answer, list(fields.values()), [made, archive, shell, python], api_name=name,
-            api_description=order.__doc__, concurrency_limit=None, show_progress="hidden")  # fmt: skip
+            api_description=order.__doc__, concurrency_limit=None, show_progress="hidden",
+            validator=self._validator(list(fields), lambda *given: self._check(order, given)))  # fmt: skip
         stop.click(None, cancels=[event], **forms.QUIET)
 
     def _handler(self, order: type[Order]) -> Callable[..., AsyncIterator[Any]]:
@@ -206,22 +210,51 @@ class Page:
 
         async def answer(*given: Any) -> AsyncIterator[Any]:
             *values, client = given
-            with (
-                tempfile.TemporaryDirectory(prefix="lodestar-", ignore_cleanup_errors=True) as folder,
-                _told(Path(folder) / "all"),
-            ):
-                asked = decode(order, {k: v for k, v in zip(names, values, strict=True) if v is not None}, "")
-                choose("model", asked.model, dict.fromkeys(self.shelf.models()))
-                (place := Path(folder) / "all").mkdir()
-                calls = asked.calls(place, self.limits)
-                async for news in self.desk.answer(calls, client.session_hash or "", place):
-                    yield self._shown(news)
+            with tempfile.TemporaryDirectory(prefix="lodestar-", ignore_cleanup_errors=True) as folder:
+                place = Path(folder) / "all"
+                with _told(place):
+                    calls = self._calls(order, values, place)
+                    async for news in self.desk.answer(calls, client.session_hash or "", place):
+                        yield self._shown(news)
 
         # None is what is left out: the request has its own defaults.
         every = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=None) for name in [*names, "client"]]
         answer.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
         answer.__annotations__ = {"client": gr.Request}
         return answer
+
+    def _calls(self, order: type[Order], values: Sequence[Any], folder: Path) -> list[Call]:
+        """The calls that answer a request; None is what is left out. folder: for its pictures. Raises Problem."""
+        given = zip(order.model_fields, values, strict=True)
+        asked = decode(order, {name: value for name, value in given if value is not None}, "")
+        choose("model", asked.model, dict.fromkeys(self.shelf.models()))
+        folder.mkdir()
+        return asked.calls(folder, self.limits)
+
+    def _check(self, order: type[Order], values: Sequence[Any]) -> None:
+        """Raise what a client is told of a request that cannot be answered."""
+        with tempfile.TemporaryDirectory(prefix="lodestar-", ignore_cleanup_errors=True) as folder:
+            place = Path(folder) / "all"
+            with _told(place):
+                self.desk.check(self._calls(order, values, place))
+
+    def _validator(self, names: Sequence[str], check: Callable[..., Any]) -> Callable[..., Any]:
+        """The function that Gradio calls before it queues a request: what it tells of the parameters has status 422."""
+
+        def validated(*given: Any) -> Any:
+            said, at = "", 0
+            try:
+                for value in given:
+                    if isinstance(value, Problem):  # of `_guard`
+                        raise value
+                check(*given)
+            except (Problem, self.gr.Error) as error:
+                said = getattr(error, "message", str(error))
+                at = next((names.index(word) for word in re.findall(r"\w+", said) if word in names), 0)
+            told = [self.gr.validate(not said or k != at, said if k == at else "") for k in range(len(names))]
+            return told if len(told) > 1 else told[0]
+
+        return validated
 
     def _shown(self, news: Waiting | Preview | Made | None) -> tuple[Any, ...]:
         """The outputs of an endpoint."""
@@ -245,8 +278,10 @@ class Page:
         drawn = gr.HTML(elem_classes="pictures", label="Curves", js_on_load=_PRESS)
         number = gr.Number(0, precision=0, label="Point, by its number: press one in a curve")
         pictures = gr.HTML(elem_classes="pictures", label="Pictures at the point")
-        chosen.change(self._sweep, chosen, drawn, api_name="sweep", concurrency_limit=None)
-        gr.on([chosen.change, number.change], self._point, [chosen, number], pictures, api_name="point", concurrency_limit=None)
+        chosen.change(self._sweep, chosen, drawn, api_name="sweep", concurrency_limit=None,
+            validator=self._validator(["sweep"], self._sweep))  # fmt: skip
+        gr.on([chosen.change, number.change], self._point, [chosen, number], pictures, api_name="point", concurrency_limit=None,
+            validator=self._validator(["sweep", "number"], self._point))  # fmt: skip
         drawn.select(_pressed(gr.EventData), None, number, **forms.QUIET)
 
     def _sweep(self, sweep: str) -> str:
@@ -265,7 +300,8 @@ class Page:
             info="Folders of training runs, among those that were given.")  # fmt: skip
         drawn = gr.HTML(elem_classes="pictures", label="Numbers and samples")
         timer = gr.Timer(_LIVE, active=False)
-        chosen.change(self._run, chosen, drawn, api_name="run", concurrency_limit=None)
+        chosen.change(self._run, chosen, drawn, api_name="run", concurrency_limit=None,
+            validator=self._validator(["run"], self._run))  # fmt: skip
         chosen.change(lambda: gr.Timer(active=True), None, timer, **forms.QUIET)
         timer.tick(self._run, chosen, drawn, **forms.QUIET)
 
@@ -321,10 +357,13 @@ def _guard(page: Any) -> None:
                 raise Problem("a picture is uploaded, and not fetched from an address")
             return await plain(endpoint, given, *others, **more)
         except (gr.Error, Problem) as error:
-            raise gr.Error(str(error), print_exception=False) from None
+            said = str(error)
         except Exception as error:  # whatever a component says of what it does not know
-            said = " ".join(str(error).partition("Original error: ")[2].split()) or first_line(error)
-            raise gr.Error(f"the parameters cannot be read: {said}", print_exception=False) from None
+            reason = " ".join(str(error).partition("Original error: ")[2].split()) or first_line(error)
+            said = f"the parameters cannot be read: {reason}"
+        if endpoint.is_validator_function:
+            return [Problem(said)] * len(endpoint.inputs)  # `_validator` tells it
+        raise gr.Error(said, print_exception=False)
 
     page.preprocess_data = preprocess
 
@@ -335,6 +374,11 @@ def _paths(given: Any) -> Iterator[str]:
         yield str(given.get("path", ""))
     for each in given.values() if isinstance(given, Mapping) else given if isinstance(given, list | tuple) else ():
         yield from _paths(each)
+
+
+async def _unknown(request: Any, error: Exception) -> Any:
+    """The answer to a request that is none of the page's: of an unknown endpoint, or with an unknown parameter."""
+    return need("fastapi.responses").JSONResponse({"detail": first_line(error)}, 422 if isinstance(error, TypeError) else 404)
 
 
 def _theme() -> Any:
@@ -355,12 +399,15 @@ def serve(shelf: Shelf, limits: Limits, host: str, port: int, started: Callable[
     os.environ.update(GRADIO_ANALYTICS_MAX_EVENTS="1", GRADIO_ANALYTICS_CACHE_FREQUENCY=str(10**9))
     Image.MAX_IMAGE_PIXELS = int(limits.megapixels * 1e6)  # of whatever is decoded before it comes here
     page = Page(shelf, limits).build()
-    page.queue(max_size=limits.waiting, default_concurrency_limit=None)
+    warnings.simplefilter("ignore", Note)  # of requests that are checked; the desk has those of its work
+    page.queue(max_size=limits.waiting, default_concurrency_limit=None, api_open=False)
+    unknown = dict.fromkeys((KeyError, TypeError, need("gradio.route_utils").FnIndexInferError), _unknown)
     try:
         page.launch(
             server_name=host, server_port=port, share=False, quiet=True, show_error=True, css=CSS, theme=_theme(),
             max_file_size=f"{limits.megabytes}mb", enable_monitoring=False, run_history=False, ssr_mode=False, mcp_server=False,
             pwa=False, footer_links=["api"], state_session_capacity=_SESSIONS, prevent_thread_lock=True,
+            app_kwargs={"exception_handlers": unknown},
         )  # fmt: skip
     except OSError as error:
         raise Problem(f"port {port} of {host}: {first_line(error)}") from None
