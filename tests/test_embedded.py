@@ -117,6 +117,14 @@ def test_the_model_of_shapes_draws_single_things_that_no_training_caption_has() 
     assert right >= 12, f"{right} of {len(prompts)}; one in thirty would be by chance"
 
 
+def test_the_model_of_shapes_tells_whose_colour_and_place_is_meant() -> None:
+    pairs = [("red circle", "blue square"), ("yellow star", "purple cross"), ("orange cross", "green circle")]
+    told = [f"a {a} {how} a {b}" for a, b in pairs for how in ("left of", "right of", "above", "below")]
+    pictures = lodestar.load("shapes", "cpu").sample(prompt=told, guidance="cfg:4", steps="trailing:10", seed=3)
+    right = sum(judge(picture.numpy(), prompt).right for picture, prompt in zip(pictures.images, told, strict=True))
+    assert right >= 9, f"{right} of {len(told)}; an order by chance has half"
+
+
 def test_the_classifier_knows_the_classes_of_the_models_samples() -> None:
     """Guided pictures of a class are taken for that class by a classifier that never saw noise."""
     model = library.load("cifar10", "cpu")

@@ -48,7 +48,7 @@ class TextDiff(Config):
     origin: str = Field(max_length=4_000)
     """Text that tells the picture as it is."""
     to: str = Field(max_length=4_000)
-    """Text that tells it as it is to be."""
+    """Text that tells the changed picture."""
     strength: float = Field(default=0.4, ge=0, le=1)
     """Part of the way: 0 is the picture, 1 the difference of the texts alone."""
 
