@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -35,6 +36,7 @@ class Faults:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        (folder / "native").mkdir()
         write_pictures(folder / "pictures")
         tiny.folder(folder / "reference", 12)
         for name, kind, made in (
@@ -120,7 +122,11 @@ def _work(kind: str, folder: Path, out: Path, at: int | None, told: Connection) 
     with open(os.devnull, "w", encoding="utf-8") as nothing:
         os.dup2(nothing.fileno(), 1)
         os.dup2(nothing.fileno(), 2)
-    os.environ |= {"LODESTAR_CACHE": str(out.with_name(f"{out.name}-cache")), "LODESTAR_PRECISION": "float32"}
+    cache = out.with_name(f"{out.name}-cache")
+    cache.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(FileExistsError):
+        (cache / "native").symlink_to(folder / "native")  # the kernels are built once
+    os.environ |= {"LODESTAR_CACHE": str(cache), "LODESTAR_PRECISION": "float32"}
     made = 0
 
     def counted(call: Callable[..., Any]) -> Callable[..., Any]:
