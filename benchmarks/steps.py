@@ -195,9 +195,10 @@ def draw(path: Path, title: str, rows: list[tuple[Point, float, float]]) -> None
 
 def page(options: argparse.Namespace, rows: list[tuple[Point, float, float]], picture: str) -> str:
     """The text of the page."""
-    slowest = max((time for point, time, _ in rows if point.theirs), default=None)
+    slowest, steps = max(((time, point.steps) for point, time, _ in rows if point.theirs), default=(None, 0))
+    faster = f" times as fast as {steps} steps of diffusers |" if slowest else ""
     lines = [
-        f"| | steps | seconds a picture | Fréchet distance |{' times as fast as 1000 steps of diffusers |' if slowest else ''}",
+        f"| | steps | seconds a picture | Fréchet distance |{faster}",
         f"|---|---|---|---|{'---|' if slowest else ''}",
     ]
     for point, time, value in rows:
