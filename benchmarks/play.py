@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-FIELDS = ("model", "label", "prompt", "sampler", "steps", "guidance", "guides", "more", "reference", "seed", "count")
+FIELDS = ("model", "label", "prompt", "sampler", "steps", "guidance", "guides", "more", "reference", "seed", "count", "then")
 WRONG: tuple[dict[str, Any], ...] = (
     {"steps": "many"},
     {"seed": -1},

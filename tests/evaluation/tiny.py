@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-from lodestar.conditions import TextCondition
+from lodestar.conditions import Embedding, TextCondition
 from lodestar.core.schedule import Linear
 from lodestar.data import Source
 from lodestar.data.arrays import ArrayRows
@@ -17,10 +17,14 @@ from lodestar.evaluation.extractors import ClassifierExtractor
 from lodestar.generators.diffusion import Diffusion
 from lodestar.images import save_png
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
+from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.classifier import ClassifierConfig
+from lodestar.nets.clip import ClipConfig, TextTowerConfig
+from lodestar.nets.clip_image import ViTConfig
 from lodestar.nets.text import TextTransformerConfig
 from lodestar.nets.unet import UNetConfig
+from lodestar.text import OwnTokenizer
 
 M = TypeVar("M", bound=torch.nn.Module)
 SCHEDULE = Linear(timesteps=50)
@@ -34,12 +38,13 @@ def diffusion(
     droppable: bool = True,
     classes: int | None = len(NAMES),
     low_res: tuple[int, int] | None = None,
+    size: tuple[int, int] = (8, 8),
 ) -> Diffusion:
     network = UNetConfig(**BACKBONE, in_channels=channels if low_res is None else 2 * channels, out_channels=channels)
     config = DiffusionConfig(
         denoiser=DenoiserConfig(network=network, conditions=conditions(classes, low_res)),
         schedule=Linear(timesteps=50),
-        size=(8, 8),
+        size=size,
         names=None if classes is None else NAMES,
         droppable=droppable and classes is not None,
         steps="2",
@@ -52,6 +57,20 @@ def told(seed: int = 0) -> Diffusion:
     words = TextCondition(network=TextTransformerConfig(context=24, width=8, layers=1, heads=2))
     network = UNetConfig(**{**BACKBONE, "attention": (2,)})
     denoiser = DenoiserConfig(network=network, channels=3, conditions=(words,))
+    config = DiffusionConfig(denoiser=denoiser, schedule=SCHEDULE, size=(8, 8), droppable=True, steps="2")
+    return randomized(Diffusion(config), seed)
+
+
+def clip(seed: int = 3) -> PictureClip:
+    image = ViTConfig(size=(8, 8), embed=12, patch=4, width=16, layers=1, heads=2)
+    network = ClipConfig(image=image, text=TextTowerConfig(vocabulary=300, context=24, width=16, layers=1, heads=2))
+    return randomized(PictureClip(ClipModelConfig(network=network, tokenizer=OwnTokenizer(size=300, merges=""))), seed)
+
+
+def decoder(seed: int = 4) -> Diffusion:
+    """A decoder of such a CLIP's embeddings."""
+    network = UNetConfig(**{**BACKBONE, "attention": (2,)})
+    denoiser = DenoiserConfig(network=network, channels=3, conditions=(Embedding(embed=12, width=8, tokens=2),))
     config = DiffusionConfig(denoiser=denoiser, schedule=SCHEDULE, size=(8, 8), droppable=True, steps="2")
     return randomized(Diffusion(config), seed)
 

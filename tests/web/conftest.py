@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from lodestar import bundle
 from lodestar.files import write_csv
 from lodestar.images import save_png
 from lodestar.web.page import serve
@@ -23,12 +24,19 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Models: "plain", which makes pictures of three classes, "up", an upsampler, "told", of texts, and a classifier."""
+    """Models: "plain", which makes pictures of three classes, "small", whose pictures "up" enlarges, "told", of texts, a critic,
+    and "unclip", a bundle of a decoder with its CLIP.
+    """
     place = tmp_path_factory.mktemp("runs")
     tiny.diffusion().save(place / "plain.safetensors")
     tiny.diffusion(low_res=(4, 4), seed=1).save(place / "up.safetensors")
+    tiny.diffusion(size=(4, 4), seed=2).save(place / "small.safetensors")
     tiny.told().save(place / "told.safetensors")
     tiny.classifier().save(place / "critic.safetensors")
+    parts = {"model": place / "decoder.safetensors", "clip": place / "clip.safetensors"}
+    tiny.decoder().save(parts["model"])
+    tiny.clip().save(parts["clip"])
+    bundle.save(place / "unclip.bundle.json", parts)
     Image.effect_noise((11, 9), 90).convert("RGB").save(place / "dog.png")
     mask = Image.new("L", (11, 9))
     mask.paste(255, (2, 2, 6, 6))

@@ -15,15 +15,18 @@ from lodestar.config import Problem, decode
 from lodestar.generators.request import Frame
 from lodestar.images import load_png
 from lodestar.web.calls import make
-from lodestar.web.desk import out_of
+from lodestar.web.desk import Desk, out_of
 from lodestar.web.requests import (
+    BlendOrder,
     CompareOrder,
     EditOrder,
     Limits,
     Order,
     SampleOrder,
     ScalesOrder,
+    TextDiffOrder,
     UpsampleOrder,
+    VaryOrder,
 )
 from lodestar.web.shelf import Loading, Shelf
 
@@ -39,6 +42,13 @@ ORDERS: list[tuple[type[Order], dict[str, Any]]] = [
     (EditOrder, {"how": "interpolate:3", "picture": "dog.png", "second": "dog.png", "origin": ["dog"], "label": ["cat"],
                  "sampler": "ddim"}),
     (EditOrder, {"how": "inpaint:resamples=2,jump=1", "picture": "dog.png", "mask": "mask.png", "steps": "4"}),
+    (SampleOrder, {"model": "small.safetensors", "then": "up.safetensors,steps=3,guidance=cfg:2,temperature=0.9", "count": 2}),
+    (ScalesOrder, {"model": "small.safetensors", "then": "up.safetensors,guidance=classifier:2,classifier=critic.safetensors",
+                   "scales": "1,3", "count": 2}),
+    (VaryOrder, {"model": "unclip.bundle.json", "picture": "dog.png", "count": 2, "seed": 3, "eta": 0.5, "steps": "4"}),
+    (BlendOrder, {"model": "unclip.bundle.json", "picture": "dog.png", "second": "mask.png", "points": 3}),
+    (TextDiffOrder, {"model": "unclip.bundle.json", "picture": "dog.png", "origin": "a dog", "to": "a star", "strength": 0.9,
+                     "steps": "4"}),
     (UpsampleOrder, {"model": "up.safetensors", "picture": "dog.png", "label": ["dog"]}),
     (UpsampleOrder, {"model": "up.safetensors", "picture": "dog.png", "label": ["dog"], "fit": True}),
 ]  # fmt: skip
@@ -62,8 +72,8 @@ def test_the_line_and_python_make_the_same_pictures(
     assert {frame.steps for frame in seen} == {call.prepared(shelf).length for call in calls}
     assert [call.count for call in calls] == [len(each) for each in made]
     monkeypatch.chdir(place)
-    for name in ("plain", "told", "up", "critic"):
-        shutil.copy(tmp_path / f"{name}.safetensors", place)
+    for model in (*tmp_path.glob("*.safetensors"), *tmp_path.glob("*.json")):
+        shutil.copy(model, place)
     for k, (call, samples) in enumerate(zip(calls, made, strict=True)):
         with pytest.raises(SystemExit) as ended:
             main(shlex.split(call.command(shelf.loading, out_of(calls, k)))[1:])
@@ -82,6 +92,7 @@ def test_models_runs_and_sweeps_are_listed(folder: Path, tmp_path: Path) -> None
     (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 20)
     shelf = Shelf([folder, tmp_path])
     models, guides = shelf.models(), shelf.guides()
+    assert shelf.upsamplers() == [str(folder / "up.safetensors")]
     assert str(folder / "up.safetensors") in models and "cifar10" in models and "cifar10_classifier" not in models
     assert str(tmp_path / "c10") in models, "a folder with a model.safetensors is a run"
     assert str(folder / "critic.safetensors") in guides and "cifar10_classifier" in guides
@@ -122,6 +133,14 @@ def test_the_way_of_loading_is_told(folder: Path) -> None:
         (ScalesOrder, {"guidance": "cgf:3"}, "did you mean 'cfg'?"),
         (ScalesOrder, {"scales": "much"}, "scale"),
         (ScalesOrder, {"scales": " , "}, "numbers, such as 0,1,3,10"),
+        (SampleOrder, {"then": "up.safetensors,stops=3"}, "then up.safetensors,stops=3: unknown setting 'stops'"),
+        (SampleOrder, {"then": "/etc/passwd"}, "unknown model '/etc/passwd'"),
+        (SampleOrder, {"then": "cifar10"}, "enlarges none"),
+        (BlendOrder, {"points": 1}, "points is 1: input should be greater than or equal to 2"),
+        (BlendOrder, {"picture": "dog.png"}, "cifar10 is no bundle of a decoder and its CLIP, which blend needs"),
+        (BlendOrder, {"model": "unclip.bundle.json", "picture": "dog.png"}, "between two pictures, and the number given is 1"),
+        (TextDiffOrder, {"model": "unclip.bundle.json", "picture": "dog.png"}, "have the same embedding: give two texts"),
+        (TextDiffOrder, {"strength": 2}, "strength is 2: input should be less than or equal to 1"),
         (EditOrder, {"how": "vary"}, "vary is a tab and an endpoint of its own"),
         (EditOrder, {"picture": "critic.safetensors"}, "picture cannot be decoded: it is not a picture in a known format"),
         (EditOrder, {"picture": "dog.png", "megapixels": 9e-5}, "picture is 11×9 pixels: 9e-05 million are the most"),
@@ -135,5 +154,6 @@ def test_bad_values_are_refused_in_one_line(
     if "megapixels" in given:
         limits = Limits(megapixels=given.pop("megapixels"))
     with pytest.raises(Problem) as refused:
-        decode(kind, {"model": "cifar10", **given}).calls(tmp_path, limits)
+        calls = decode(kind, {"model": "cifar10", **given}).calls(tmp_path, limits)
+        Desk(Shelf([Path(".")]), limits).check(calls)
     assert said in str(refused.value) and "\n" not in str(refused.value)

@@ -48,9 +48,13 @@ class TextDiff(Config):
     origin: str = Field(max_length=4_000)
     """Text that tells the picture as it is."""
     to: str = Field(max_length=4_000)
-    """Text that tells the changed picture."""
+    """Text that tells the result."""
     strength: float = Field(default=0.4, ge=0, le=1)
     """Part of the way: 0 is the picture, 1 the difference of the texts alone."""
+
+
+ClipEdit = Vary | Blend | TextDiff
+Edits = AnyEdit | ClipEdit
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,7 @@ class Call:
     model: str
     given: Mapping[str, Any]
     """Keywords, as Python and the command line both have them."""
-    how: AnyEdit | Blend | TextDiff | None = None
+    how: Edits | None = None
     pictures: tuple[Path, ...] = ()
     """Pictures that are edited, in a folder with the mask and the reference picture."""
     files: Mapping[str, Path] = field(default_factory=dict)
@@ -109,7 +113,7 @@ class Call:
         """The model of an edit, and its request, pictures and guides. Raises Problem."""
         model, given = shelf.generator(self.model), self._given(shelf)
         pictures = [read(path) for path in self.pictures]
-        if isinstance(self.how, Vary | Blend | TextDiff):
+        if isinstance(self.how, ClipEdit):
             if not isinstance(model, UnClip):
                 raise Problem(f"{self.model} is no bundle of a decoder and its CLIP, which {self.how.kind} needs")
             settings, others = self._in_clip(given)
@@ -153,7 +157,7 @@ class Call:
         """The lines of Python. out: the folder."""
         given = {**self.given, **{name: path.name for name, path in self.files.items()}}
         lines, pictures = ["import lodestar"], [repr([path.name for path in self.pictures])]
-        if isinstance(self.how, Vary | Blend | TextDiff):
+        if isinstance(self.how, ClipEdit):
             lines = ["from functools import partial", "", *lines]
             lines.append(f"from lodestar.generators.unclip_edits import edited, {self.how.kind}")
             settings, given = self._in_clip(given)

@@ -30,12 +30,14 @@ from lodestar.web.calls import Call
 from lodestar.web.desk import Desk, Made, Preview, Waiting, bare, commands, out_of
 from lodestar.web.requests import (
     MORE,
+    BlendOrder,
     CompareOrder,
     EditOrder,
     Limits,
     Order,
     SampleOrder,
     ScalesOrder,
+    TextDiffOrder,
     UpsampleOrder,
     VaryOrder,
 )
@@ -88,8 +90,8 @@ class _Facts:
 
     classes: list[str]
     reads: bool
-    tabs: tuple[bool, bool, bool]
-    """Edits, enlarges, varies."""
+    tabs: tuple[bool, ...]
+    """Edits, enlarges, and works in a CLIP's space: varies, blends, and goes by the difference of texts."""
 
 
 class Page:
@@ -134,6 +136,12 @@ class Page:
         with gr.Accordion("Sampler", open=False):
             common["sampler"] = sampler = gr.Textbox(label="Sampler", placeholder="the model's own")
             forms.form("Kind of sampler", AnySampler, sampler, omit=("own",))
+        upsamplers = self.shelf.upsamplers()
+        with gr.Accordion("Cascade", open=False, visible=bool(upsamplers)):
+            common["then"] = then = gr.Textbox(label="Further stages, one a line", lines=2,
+                info="Each enlarges the pictures. Its settings stand after commas: MODEL,steps=20,guidance=cfg:3.")  # fmt: skip
+            chosen = gr.Dropdown(upsamplers, value=[], multiselect=True, label="Upsamplers")
+            chosen.change(None, chosen, then, js='names => names.join("\\n")', **forms.QUIET)
         with gr.Accordion("More", open=False):
             common["more"] = more = gr.Textbox(label="Further settings")
             forms.settings(Settings, MORE, more)
@@ -150,24 +158,41 @@ class Page:
         with gr.Tab("Side by side"):
             scales = gr.Textbox("0,1,3,10", label="Scales of the first guidance, on the same seeds")
             self._endpoint("side_by_side", ScalesOrder, {"scales": scales})
-        edit, enlarge, vary = self._facts(models[0]).tabs
+        edit, enlarge, *in_clip = self._facts(models[0]).tabs
         with gr.Tab("Edit", visible=edit) as editing:
             self._edit()
         with gr.Tab("Upsample", visible=enlarge) as enlarging:
             own = {"picture": self._upload("Picture to enlarge"), "fit": gr.Checkbox(label="Bring it to the model's input size")}
             self._endpoint("upsample", UpsampleOrder, own)
-        with gr.Tab("Variations", visible=vary) as varying:
-            own = {"picture": self._upload("Picture to vary"), "eta": gr.Slider(0, 1, 1, label="Noise on the way (η)")}
-            self._endpoint("vary", VaryOrder, own)
+        clip_tabs = self._clip_tabs(in_clip)
         with gr.Tab("Compare"):
             other = gr.Dropdown(models, value=models[:2][-1], label="Other model, on the same seeds", allow_custom_value=True)
             self._endpoint("compare", CompareOrder, {"other": other})
-        told = [common["label"], common["prompt"], editing, enlarging, varying]
+        told = [common["label"], common["prompt"], editing, enlarging, *clip_tabs]
         common["model"].change(self._chosen, common["model"], told, **forms.QUIET)
         with gr.Tab("Sweeps"):
             self._sweeps()
         with gr.Tab("Training"):
             self._runs()
+
+    def _clip_tabs(self, visible: Sequence[bool]) -> list[Any]:
+        """The tabs of what is done in a CLIP's space."""
+        gr = self.gr
+        with gr.Tab("Variations", visible=visible[0]) as vary:
+            own = {"picture": self._upload("Picture to vary"), "eta": gr.Slider(0, 1, 1, label="Noise on the way (η)")}
+            self._endpoint("vary", VaryOrder, own)
+        with gr.Tab("Blend", visible=visible[1]) as blend:
+            with gr.Row():
+                own = {"picture": self._upload("Picture"), "second": self._upload("Picture at the other end")}
+            own["points"] = gr.Number(8, precision=0, minimum=2, label="Pictures, the two ends included")
+            self._endpoint("blend", BlendOrder, own)
+        with gr.Tab("Text difference", visible=visible[2]) as textdiff:
+            own = {"picture": self._upload("Picture to change")}
+            own["origin"] = gr.Textbox(label="Text that tells the picture as it is")
+            own["to"] = gr.Textbox(label="Text that tells the result")
+            own["strength"] = gr.Slider(0, 1, 0.4, label="Part of the way: 0 is the picture, 1 the difference of the texts alone")
+            self._endpoint("textdiff", TextDiffOrder, own)
+        return [vary, blend, textdiff]
 
     def _edit(self) -> None:
         gr = self.gr
@@ -192,7 +217,8 @@ class Page:
         """A button, its results, and the endpoint of this name, whose parameters are the fields of the request."""
         gr = self.gr
         with gr.Row():
-            start, stop = gr.Button(name.replace("_", " ").capitalize(), variant="primary"), gr.Button("Cancel")
+            words = {"textdiff": "Change"}.get(name, name.replace("_", " ").capitalize())
+            start, stop = gr.Button(words, variant="primary"), gr.Button("Cancel")
         made = gr.HTML(elem_classes="pictures", label="Pictures", min_height=60)
         archive = gr.DownloadButton("Download PNG and manifest")
         shell = gr.Textbox(label="Command line", interactive=False, buttons=["copy"], elem_classes="command")
@@ -324,7 +350,7 @@ class Page:
         model = self.shelf.generator(name)
         names, count = model.known
         enlarges = isinstance(model, Diffusion) and model.config.denoiser.low_res is not None
-        tabs = (isinstance(model, Editor) and not enlarges, enlarges, isinstance(model, UnClip))
+        tabs = (isinstance(model, Editor) and not enlarges, enlarges, *[isinstance(model, UnClip)] * 3)
         return _Facts(list(names) or list(map(str, range(count or 0))), model.reads, tabs)
 
 

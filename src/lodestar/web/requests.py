@@ -15,7 +15,7 @@ from lodestar.files import reading
 from lodestar.generators.edits import AnyEdit, Edit, Inpaint, Interpolate, Upsample, Vary
 from lodestar.generators.request import Settings
 from lodestar.guidance import AnyGuidance, Guidance
-from lodestar.web.calls import Call
+from lodestar.web.calls import Blend, Call, ClipEdit, Edits, TextDiff
 
 Line = Annotated[str, Field(max_length=4_000)]
 Text = Annotated[str, Field(max_length=100_000)]
@@ -74,7 +74,7 @@ class Order(Config):
         """The calls that make the pictures. folder: a place for the uploaded files. Raises Problem."""
         raise NotImplementedError
 
-    def call(self, folder: Path, limits: Limits, edits: AnyEdit | None = None, **pictures: str | None) -> Call:
+    def call(self, folder: Path, limits: Limits, edits: Edits | None = None, **pictures: str | None) -> Call:
         """The call of this request; pictures: paths of uploaded files by name."""
         given: dict[str, Any] = {"label": list(self.label), "prompt": _lines(self.prompt)}
         given |= {"sampler": self.sampler.strip(), "steps": self.steps.strip(), "guidance": _lines(self.guidance)}
@@ -101,9 +101,14 @@ class Order(Config):
 
 
 class SampleOrder(Order):
-    """Pictures of a model."""
+    """Pictures of a model, or of a cascade that begins with it."""
 
     count: Count | None = 8
+    then: Text = ""
+    """Upsamplers of a cascade, one a line, each with settings of its own: MODEL,steps=20,guidance=cfg:3."""
+
+    def call(self, folder: Path, limits: Limits, edits: Edits | None = None, **pictures: str | None) -> Call:
+        return replace(super().call(folder, limits, edits, **pictures), then=tuple(_lines(self.then)))
 
     def calls(self, folder: Path, limits: Limits) -> list[Call]:
         return [self.call(folder, limits)]
@@ -176,18 +181,53 @@ class UpsampleOrder(Order):
         return [self.call(folder, limits, Upsample(fit=self.fit), picture=self.picture)]
 
 
-class VaryOrder(Order):
+class ClipOrder(Order):
+    """Pictures made of pictures in a CLIP's space, by a bundle of a decoder and its CLIP."""
+
+    picture: Line | None = None
+    """Picture that is changed."""
+
+    def clip_calls(self, folder: Path, limits: Limits, how: ClipEdit, **pictures: str | None) -> list[Call]:
+        """The call of such an edit, which knows neither classes nor prompts. pictures: further ones, by name."""
+        return [self.replace(label=(), prompt="").call(folder, limits, how, picture=self.picture, **pictures)]
+
+
+class BlendOrder(ClipOrder):
+    """Pictures on the way from one to another."""
+
+    second: Line | None = None
+    """Picture at the other end."""
+    points: int = Field(default=8, ge=2, le=100_000)
+    """Number of pictures, the two ends included."""
+
+    def calls(self, folder: Path, limits: Limits) -> list[Call]:
+        return self.replace(seed=0, count=None).clip_calls(folder, limits, Blend(points=self.points), second=self.second)
+
+
+class TextDiffOrder(ClipOrder):
+    """A picture changed by the difference of two texts."""
+
+    origin: Line = ""
+    """Text that tells the picture as it is."""
+    to: Line = ""
+    """Text that tells the result."""
+    strength: float = Field(default=0.4, ge=0, le=1)
+    """Part of the way: 0 is the picture, 1 the difference of the texts alone."""
+
+    def calls(self, folder: Path, limits: Limits) -> list[Call]:
+        how = TextDiff(origin=self.origin, to=self.to, strength=self.strength)
+        return self.replace(seed=0, count=None).clip_calls(folder, limits, how)
+
+
+class VaryOrder(ClipOrder):
     """Variations of a picture, by a bundle of a decoder and its CLIP."""
 
     count: Count | None = 8
-    picture: Line | None = None
-    """Picture to vary."""
     eta: float = Field(default=1.0, ge=0, le=1)
     """Noise on the way: 0 gives the picture back, 1 varies most."""
 
     def calls(self, folder: Path, limits: Limits) -> list[Call]:
-        whole = self.replace(label=(), prompt="")
-        return [whole.call(folder, limits, Vary(eta=self.eta), picture=self.picture)]
+        return self.clip_calls(folder, limits, Vary(eta=self.eta))
 
 
 def _lines(text: str) -> list[str]:

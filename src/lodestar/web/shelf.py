@@ -14,6 +14,7 @@ from lodestar import bundle, checkpoint, library
 from lodestar.config import Problem, choose
 from lodestar.evaluation.sweep import CSV
 from lodestar.generators.base import Generator
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.training.names import LOG
 
 KEPT = 4
@@ -47,6 +48,10 @@ class Shelf:
     def guides(self) -> list[str]:
         """Names of all models."""
         return [name for name, file in self._files() if _kind(*_stamped(file)) in library.KINDS]
+
+    def upsamplers(self) -> list[str]:
+        """Names of the models that enlarge pictures."""
+        return [name for name, file in self._files() if _kind(*_stamped(file)) == "diffusion" and _enlarges(*_stamped(file))]
 
     def runs(self) -> dict[str, Path]:
         """The folders of training runs, by name."""
@@ -103,6 +108,16 @@ def _kind(file: Path, stamp: int) -> str | None:
         return checkpoint.peek(part).kind
     except (Problem, KeyError):
         return None
+
+
+@lru_cache(maxsize=10_000)
+def _enlarges(file: Path, stamp: int) -> bool:
+    """True for the file of an upsampler, or its bundle."""
+    try:
+        config = library.config(file)
+    except Problem:
+        return False
+    return isinstance(config, DiffusionConfig) and config.denoiser.low_res is not None
 
 
 def _makes_pictures(file: Path, stamp: int) -> bool:
