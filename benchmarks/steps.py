@@ -201,6 +201,10 @@ def page(options: argparse.Namespace, rows: list[tuple[Point, float, float]], pi
         f"| | steps | seconds a picture | Fréchet distance |{faster}",
         f"|---|---|---|---|{'---|' if slowest else ''}",
     ]
+    theirs_told = [
+        f"The network in the rows of diffusers is the same one, exported; {FEW} of their steps were timed, and their distances,",
+        f"of {options.slow or options.count} pictures, are those of our samplers of the same equations.",
+    ]
     for point, time, value in rows:
         faster = f" {slowest / time:.0f} |" if slowest else ""
         lines.append(f"| {point.curve} | {point.steps} | {time:.3g} | {value:.2f} |{faster}")
@@ -209,11 +213,10 @@ def page(options: argparse.Namespace, rows: list[tuple[Point, float, float]], pi
             "# Fewer steps",
             "",
             f"Made by `python benchmarks/steps.py --count {options.count}`: Fréchet distance of {options.count} pictures of",
-            f"`{options.model}` (of {options.slow or options.count} for the rows of diffusers), without guidance, the same seeds",
-            f"for all, and the seconds that a picture takes on one thread of {processor().name}, in batches of",
-            f"{options.batch_size}. Our rows are in {loaded(options.model, None).precision} unless they say float32. The network",
-            f"in the rows of diffusers is the same one, exported; {FEW} of their steps were timed, and their distances are those",
-            "of our samplers of the same equations.",
+            f"`{options.model}`, without guidance, the same seeds for all, and the seconds that a picture takes on one thread of",
+            f"{processor().name}, in batches of {options.batch_size}. Our rows are in {loaded(options.model, None).precision}",
+            "unless they say float32.",
+            *([] if slowest is None else theirs_told),
             "",
             f"![Fréchet distance against seconds a picture; the numbers are steps]({picture})",
             "",
