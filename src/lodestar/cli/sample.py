@@ -53,7 +53,6 @@ def sample(
 ) -> None:
     """Sample pictures: numbered PNG files, a grid, and a manifest. The same command again resumes."""
     from functools import partial
-    from shutil import rmtree
 
     from lodestar.generators.album import Album, Manifest, free_folder
     from lodestar.generators.guide import referring
@@ -86,11 +85,12 @@ def sample(
         return
     if best_of > 1:
         images, kept = network.surest(drawn.frames(), asked, best_of, judging)
-        drawn = album(folder, Manifest.of(kept, origin), packed=npz)
-        drawn.write(missing := drawn.missing(), images[missing])
-    print(spelled(drawn.finish()))
-    if best_of > 1:
-        rmtree(apart)
+        chosen = album(folder, Manifest.of(kept, origin), packed=npz)
+        chosen.write(missing := chosen.missing(), images[missing])
+        print(spelled(chosen.finish()))
+        drawn.discard()
+    else:
+        print(spelled(drawn.finish()))
 
 
 def _make(album: Album, missing: Sequence[int], network: Generator, guides: Guides, batch_size: int, world: World) -> None:

@@ -180,6 +180,12 @@ class Album:
         for number in range(len(self.manifest.request.asks)):
             yield Frame(number, 1, 1, pixels.encode(load_png(self.path(number))[None]))
 
+    def discard(self) -> None:
+        """Remove the folder, the manifest last: a removal that is killed leaves an album, which goes on."""
+        for entry in sorted(self.folder.iterdir(), key=lambda entry: entry.name == MANIFEST):
+            remove(entry)
+        remove(self.folder)
+
     def finish(self) -> Path:
         """Write the grid of the pictures, of the first where there are many, or the one file of all; returns its path."""
         if self.npz is not None:
