@@ -176,7 +176,7 @@ def _noted() -> Iterator[list[str]]:
 
 
 class Desk:
-    """A queue of requests, and a thread that answers one after another, or several of one kind in the same batches."""
+    """A queue of requests, and a thread that makes their pictures, request by request or in shared batches."""
 
     def __init__(self, shelf: Shelf, limits: Limits) -> None:
         self.shelf, self.limits = shelf, limits
