@@ -148,6 +148,35 @@ def test_a_picture_is_enlarged(page: Any, folder: Path) -> None:
     assert "lodestar upsample" in made(panel, "Upsample")
 
 
+def test_what_needs_a_clip_is_shown_for_models_that_have_one(page: Any, folder: Path) -> None:
+    names = ("Variations", "Blend", "Text difference")
+    assert not any(page.get_by_role("tab", name=name, exact=True).is_visible() for name in names)
+    choose(page, page.get_by_label("Model", exact=True), str(folder / "unclip.bundle.json"))
+    panel = tab(page, "Blend")
+    for number, name in enumerate(("dog", "mask")):
+        panel.locator("input[type=file]").first.set_input_files(str(folder / f"{name}.png"))
+        panel.locator("img").nth(number).wait_for()
+    panel.get_by_label("Pictures, the two ends included").fill("3")
+    assert "edit blend" in (line := made(panel, "Blend")) and "picture.png second.png --points 3" in line
+    check(page)
+    panel = tab(page, "Text difference")
+    panel.locator("input[type=file]").first.set_input_files(str(folder / "dog.png"))
+    panel.locator("img").first.wait_for()
+    panel.get_by_label("Text that tells the picture as it is").fill("a dog")
+    panel.get_by_label("Text that tells the result").fill("a star")
+    assert "--from 'a dog' --to 'a star'" in made(panel, "Change")
+    check(page)
+
+
+def test_a_cascade_is_sampled(page: Any, folder: Path) -> None:
+    choose(page, page.get_by_label("Model", exact=True), str(folder / "small.safetensors"))
+    page.get_by_role("button", name="Cascade").click()
+    choose(page, page.get_by_label("Upsamplers"), str(folder / "up.safetensors"))
+    page.keyboard.press("Escape")
+    assert f"--then {folder / 'up.safetensors'} " in made(tab(page, "Sample"), "Sample")
+    check(page)
+
+
 def test_points_of_a_sweep_are_pressed_and_a_run_is_watched(page: Any, folder: Path) -> None:
     panel = tab(page, "Sweeps")
     choose(page, panel.get_by_label("Sweep", exact=True), str(folder / "sweep"))
