@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import os
 import re
@@ -225,8 +226,11 @@ class Page:
         python = gr.Textbox(label="Python", interactive=False, buttons=["copy"])
         fields = {field: {**self.common, **own}[field] for field in order.model_fields}
         answer = self._handler(order)
-        event = start.click(answer, list(fields.values()), [made, archive, shell, python], api_name=name,
-            api_description=order.__doc__, concurrency_limit=None, show_progress="hidden",
+        asked = {"fn": answer, "inputs": list(fields.values()), "outputs": [made, archive, shell, python]}
+        asked |= {"concurrency_limit": None, "show_progress": "hidden"}
+        event = start.click(**asked, api_visibility="private")
+        # Clients are refused before the queue. The page has mistakes told above it: fields beside which they stood may be folded.
+        gr.Button(visible=False).click(**asked, api_name=name, api_description=order.__doc__,
             validator=self._validator(list(fields), lambda *given: self._check(order, given)))  # fmt: skip
         stop.click(None, cancels=[event], **forms.QUIET)
 
@@ -240,6 +244,7 @@ class Page:
                 place = Path(folder) / "all"
                 with _told(place):
                     calls = self._calls(order, values, place)
+                    await asyncio.to_thread(self.desk.check, calls)
                     async for news in self.desk.answer(calls, client.session_hash or "", place):
                         yield self._shown(news)
 
