@@ -119,7 +119,7 @@ def test_the_pace_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         (["digits"], {"images": 9, "seconds": 9}, "both are given"),
         (["cifar10_weak"], {"images": 9}, "images has no effect"),
         (["digits", "cifar10_weak"], {"images": 9}, "1×8×8.*3×32×32"),
-        (["digits", "digits_classifier"], {"images": 9}, "makes no pictures of its own"),
+        (["digits", "digits_classifier"], {"images": 9}, "a model that makes pictures is needed"),
         (["shapes.prior"], {"images": 9}, "makes no pictures of its own"),
         (["digits", "cifar10.gan"], {"images": 9}, "cifar10.gan: no data 'cifar10-train.parquet'"),
         (["digits,stps=3"], {"images": 9}, "unknown setting 'stps'.*did you mean 'steps'"),
