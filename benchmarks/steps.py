@@ -196,12 +196,12 @@ def draw(path: Path, title: str, rows: list[tuple[Point, float, float]]) -> None
 def page(options: argparse.Namespace, rows: list[tuple[Point, float, float]], picture: str) -> str:
     """The text of the page."""
     slowest, steps = max(((time, point.steps) for point, time, _ in rows if point.theirs), default=(None, 0))
-    faster = f" times as fast as {steps} steps of diffusers |" if slowest else ""
+    column = f" times as fast as {steps} steps of diffusers |" if slowest else ""
     lines = [
-        f"| | steps | seconds a picture | Fréchet distance |{faster}",
+        f"| | steps | seconds a picture | Fréchet distance |{column}",
         f"|---|---|---|---|{'---|' if slowest else ''}",
     ]
-    theirs_told = [
+    about_theirs = [
         f"The network in the rows of diffusers is the same one, exported; {FEW} of their steps were timed, and their distances,",
         f"of {options.slow or options.count} pictures, are those of our samplers of the same equations.",
     ]
@@ -216,7 +216,7 @@ def page(options: argparse.Namespace, rows: list[tuple[Point, float, float]], pi
             f"`{options.model}`, without guidance, the same seeds for all, and the seconds that a picture takes on one thread of",
             f"{processor().name}, in batches of {options.batch_size}. Our rows are in {loaded(options.model, None).precision}",
             "unless they say float32.",
-            *([] if slowest is None else theirs_told),
+            *([] if slowest is None else about_theirs),
             "",
             f"![Fréchet distance against seconds a picture; the numbers are steps]({picture})",
             "",

@@ -1,4 +1,4 @@
-"""The run that made the embedded `emoji`: text-to-image, in six languages and the hands of several artists."""
+"""The run of a model of emoji: text-to-image, in six languages and the hands of several artists."""
 
 from __future__ import annotations
 
