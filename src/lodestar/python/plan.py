@@ -19,9 +19,8 @@ from lodestar.evaluation.optimize import FINE, SEED, Search
 from lodestar.evaluation.report import Tabular
 from lodestar.files import check_writable
 from lodestar.generators.diffusion import Diffusion
-from lodestar.generators.guide import Guides, check_given, chosen, given_guides
+from lodestar.generators.guide import Guides
 from lodestar.generators.optima import Optimum, noted
-from lodestar.generators.request import Prompts, settings
 from lodestar.nets.int8 import between
 from lodestar.progress import error_console
 from lodestar.training.table import Row, laid_out
@@ -100,11 +99,9 @@ def plan(
     model in int8 is searched in the format of what is between. Raises Problem.
     """
     wanted = [checked("steps", each, int) for each in ([steps] if isinstance(steps, int) else steps)]
-    prompts, reference = Prompts.of(how.pop("prompt", None), how.pop("cut_prompt", False)), how.pop("reference", None)
-    asked = settings(**how, steps=fine)
     network = model if isinstance(model, Diffusion) else library.load_diffusion(model)
-    given = given_guides(guides, None if reference is None else network.reference(reference))
-    check_given(given, asked.guidance)
+    given: Any = {**how, "steps": fine}
+    prompts, asked, guiding, _ = network.guided(guides, given)
     if network.config.denoiser.text is not None and not prompts.texts:
         warnings.warn(Note("this model knows texts: without prompts, plans are optimised for pictures of none"), stacklevel=2)
     if out is not None:
@@ -112,8 +109,7 @@ def plan(
     console = error_console()
     search = Search(
         network, asked, lambda line: console.print(line, markup=False, highlight=False),
-        chosen(asked.guidance, given, network.companions), prompts, checked("count", count, Count), seed,
-        checked("batch size", batch_size, BatchSize),
+        guiding, prompts, checked("count", count, Count), seed, checked("batch size", batch_size, BatchSize),
     )  # fmt: skip
     with _smooth(network):
         found = tuple(search.run(sorted(set(wanted))))
