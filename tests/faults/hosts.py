@@ -22,8 +22,8 @@ from lodestar.training.names import STATE
 from tests.training.runs import assert_same, write_pictures
 
 FAULTS = ("killed", "cut", "clock")
-TIMEOUT = 10
-"""Seconds that a process waits for the others."""
+TIMEOUT = 20
+"""Seconds that a process waits for the others in a training that is disturbed: on a busy machine a step takes some of them."""
 IMAGES = 98
 LOST = "another process of this run has ended, or cannot be reached"
 _CLOCK = """
@@ -58,19 +58,8 @@ class Hosts:
         try:
             for name in self.names:
                 ip("netns", "add", name)
-            ip(
-                "link",
-                "add",
-                self.links[0],
-                "netns",
-                self.names[0],
-                "type",
-                "veth",
-                "peer",
-                self.links[1],
-                "netns",
-                self.names[1],
-            )
+            ends = ((link, "netns", name) for link, name in zip(self.links, self.names, strict=True))
+            ip("link", "add", *next(ends), "type", "veth", "peer", *next(ends))
             for name, link, address in zip(self.names, self.links, self.addresses, strict=True):
                 ip("-n", name, "address", "add", f"{address}/24", "dev", link)
                 ip("-n", name, "link", "set", "lo", "up")
@@ -97,19 +86,20 @@ class Hosts:
         """Set the link "up" or "down"."""
         ip("-n", self.names[0], "link", "set", self.links[0], state)
 
-    def train(self, number: int, pictures: Path, folder: Path, told: Path, preload: str = "") -> subprocess.Popen[bytes]:
-        """A host's part of a training; what it tells is in the file `told`."""
+    def train(self, number: int, pictures: Path, folder: Path, told: Path, **settings: str) -> subprocess.Popen[bytes]:
+        """A host's part of a training, with settings of its environment; what it tells is in the file `told`."""
         launch = (
             sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
-            "--rdzv-backend", "c10d", "--rdzv-endpoint", f"{self.addresses[0]}:29511", "--rdzv-id", folder.name,
-            "--rdzv-conf", f"is_host={int(number == 0)}", "--local-addr", self.addresses[number],
+            # Not "c10d", whose hosts compare heartbeats with their own clocks.
+            "--rdzv-backend", "static", "--node-rank", str(number), "--master-addr", self.addresses[0], "--master-port", "29511",
+            "--local-addr", self.addresses[number],
         )  # fmt: skip
         part = ("-m", "tests.training.test_processes", pictures, folder, IMAGES, "slowly")
-        settings = {"GLOO_SOCKET_IFNAME": self.links[number], "OMP_NUM_THREADS": "1", "LODESTAR_TIMEOUT": str(TIMEOUT)}
+        own = {"GLOO_SOCKET_IFNAME": self.links[number], "OMP_NUM_THREADS": "1"}
         with open(told, "wb") as file:
             return subprocess.Popen(
                 ["ip", "netns", "exec", self.names[number], *map(str, (*launch, *part))],
-                env=os.environ | settings | ({"LD_PRELOAD": preload} if preload else {}),
+                env=os.environ | own | settings,
                 stdout=file,
                 stderr=file,
                 start_new_session=True,
@@ -139,9 +129,10 @@ class Trainings:
     def __call__(self, fault: str) -> None:
         """Disturb a training, give it again and compare. Raises AssertionError."""
         if fault == "clock":
-            self._all(fault, self._clock())
+            self._all(fault, LD_PRELOAD=self._clock())
         else:
-            with Hosts() as hosts, self._begun(hosts, fault) as running:
+            short = {"LODESTAR_TIMEOUT": str(TIMEOUT)}
+            with Hosts() as hosts, self._begun(hosts, fault, short, short) as running:
                 while not (self.folder / fault / STATE).exists():
                     assert all(each.poll() is None for each in running), self._told(fault, 0)
                     time.sleep(0.1)
@@ -152,16 +143,16 @@ class Trainings:
             self._all(fault)
         assert_same(self.folder / "whole", self.folder / fault)
 
-    def _all(self, name: str, preload: str = "") -> None:
-        """A training to its end."""
-        with Hosts() as hosts, self._begun(hosts, name, preload) as running:
+    def _all(self, name: str, **second: str) -> None:
+        """A training to its end; second: settings of the second host's environment."""
+        with Hosts() as hosts, self._begun(hosts, name, {}, second) as running:
             for number, each in enumerate(running):
                 assert each.wait(300) == 0, self._told(name, number)
 
     @contextlib.contextmanager
-    def _begun(self, hosts: Hosts, name: str, preload: str = "") -> Iterator[list[subprocess.Popen[bytes]]]:
+    def _begun(self, hosts: Hosts, name: str, *settings: dict[str, str]) -> Iterator[list[subprocess.Popen[bytes]]]:
         given = (self.pictures, self.folder / name)
-        yield [hosts.train(k, *given, self.folder / f"{name}-{k}", preload if k else "") for k in (0, 1)]
+        yield [hosts.train(k, *given, self.folder / f"{name}-{k}", **each) for k, each in enumerate(settings)]
 
     def _told(self, name: str, number: int) -> str:
         return (self.folder / f"{name}-{number}").read_text()
