@@ -370,7 +370,11 @@ def test_the_best_of_several_is_kept_with_its_own_seed(models: Path, tmp_path: P
     arguments = ("sample", models / "model.safetensors", "--label", "dog=2", "--steps", 2)
     judged = (*arguments, "--best-of", 3, "--judge", models / "guide.safetensors", "--out", tmp_path / "a")
     assert run(*judged) == 0
-    assert "choose another --out" in refusal(capsys, *judged), "before the candidates are made again"
+    made = {path: path.stat().st_mtime_ns for path in (tmp_path / "a").glob("0*.png")}
+    assert run(*judged) == 0 and not (tmp_path / "a-candidates").exists(), "all is there"
+    assert made == {path: path.stat().st_mtime_ns for path in (tmp_path / "a").glob("0*.png")}
+    assert "choose another --out" in refusal(capsys, *judged, "--seed", 1), "before the candidates are made"
+    assert "choose another --out" in refusal(capsys, *arguments, "--out", tmp_path / "a")
     first, second = json.loads((tmp_path / "a" / "manifest.json").read_text())["pictures"]
     assert first["seed"] in range(3)
     assert second["seed"] in range(3, 6)

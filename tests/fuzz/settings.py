@@ -37,7 +37,8 @@ INSIDE = ("lodestar.conversion.", "lodestar.presets.", "lodestar.evaluation.metr
 OWN: dict[str, dict[str, Any]] = {"AtSteps": {"kept": [39, 17]}, "Respaced": {"timesteps": 2}, "Composed": {"wanted": [1]},
                                   "Distill": {"model": {"droppable": True}}, "Part": {"file": "x"},
                                   "Sigmas": {"ratios": [80.0, 9.0, 0.5]}, "Ramp": {"start": 0.0, "end": 1.0},
-                                  "MatchClip": {"model": {}},
+                                  "MatchClip": {"model": {}}, "TextDiff": {"origin": "x", "to": "y"},
+                                  "Chosen": {"by": {"name": "x", "digest": "x"}, "candidates": "x"},
                                   "Optimum": {"plan": "sigmas:80,1", "usual": "trailing:2", "fine": "trailing:9", "error": 0.1,
                                               "usual_error": 0.2, "pictures": 4, "sampler": {"kind": "dpmpp"}},
                                   "Probe": {"purpose": "sampling", "seconds": {"x": {"float32": 1.0}}}}  # fmt: skip

@@ -54,7 +54,7 @@ def sample(
     """Sample pictures: numbered PNG files, a grid, and a manifest. The same command again resumes."""
     from functools import partial
 
-    from lodestar.generators.album import Album, Manifest, free_folder
+    from lodestar.generators.album import Album, Chosen, Manifest, chosen_before, free_folder
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
     from lodestar.library import load_generator
@@ -69,28 +69,28 @@ def sample(
     wanted = candidates(network.wanted(ask(label, count), prompting.prompts(), count, guides), best_of)
     asked = referring(network.request(wanted, sampling.seed, how), guides, best_of)
     origin = network.origin(guides)
-    album = partial(Album, names=origin.names, reference=reference)
+    album, whole = partial(Album, names=origin.names, reference=reference), Manifest.of(asked, origin)
     with world.in_turn():  # nobody writes before all know the folder, and what is missing there
         folder = sampling.out or free_folder("out", Path(model).stem)
         # Candidates are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
         apart = folder.with_name(f"{folder.name}-candidates")
-        if best_of > 1 and not apart.exists():
-            album(folder, Manifest.of(asked, origin))
-        drawn = album(folder if best_of == 1 else apart, Manifest.of(asked, origin), packed=npz and best_of == 1)
+        choice = None if best_of == 1 else Chosen.of(network.check_judge(judging, asked, best_of), asked)
+        before = None if choice is None else chosen_before(folder, origin, choice)
+        drawn = album(folder, before or whole, packed=npz and (choice is None or before is not None))
+        choosing = choice is not None and (before is None or apart.exists() or drawn.missing() != [])
+        if choosing:
+            drawn = album(apart, whole)
         missing = drawn.missing()
-        if best_of > 1:
-            network.check_judge(judging, asked, best_of)
     _make(drawn, missing, network, guides, sampling.batch_size, world)
     if world.rank > 0:
         return
-    if best_of > 1:
+    if choosing:
         images, kept = network.surest(drawn.frames(), asked, best_of, judging)
-        chosen = album(folder, Manifest.of(kept, origin), packed=npz)
+        chosen = album(folder, Manifest.of(kept, origin, choice), packed=npz)
         chosen.write(missing := chosen.missing(), images[missing])
-        print(spelled(chosen.finish()))
         drawn.discard()
-    else:
-        print(spelled(drawn.finish()))
+        drawn = chosen
+    print(spelled(drawn.finish()))
 
 
 def _make(album: Album, missing: Sequence[int], network: Generator, guides: Guides, batch_size: int, world: World) -> None:

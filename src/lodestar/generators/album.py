@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -64,6 +65,21 @@ class Later(Config):
     """The guides of its guidance, by role."""
 
 
+class Chosen(Config):
+    """The choice of pictures among candidates."""
+
+    by: Guided
+    """Guide that chose."""
+    candidates: str
+    """SHA-256 of the candidates' request."""
+
+    @classmethod
+    def of(cls, by: Guide, asked: Request) -> Self:
+        """The choice by a guide among the answers to a request."""
+        digest = hashlib.sha256(asked.to_json().encode()).hexdigest()
+        return cls(by=Guided(name=by.name, digest=by.digest), candidates=digest)
+
+
 def _guides(origin: Origin, how: Settings) -> dict[str, Guided]:
     """The guides of the guidance in these settings."""
     asked = roles(how.guidance)
@@ -89,10 +105,12 @@ class Manifest(Config):
     """The guides, by role."""
     later: tuple[Later, ...] = Field(default=(), max_length=STAGES)
     """Further stages of a cascade; `model` is its first."""
+    chosen: Chosen | None = None
+    """The choice of the pictures, where they are the best of several."""
     request: Annotated[Annotated[EditRequest, Tag("EditRequest")] | Annotated[Request, Tag("Request")], Discriminator(_sort)]
 
     @classmethod
-    def of(cls, request: Request, origin: Origin) -> Self:
+    def of(cls, request: Request, origin: Origin, chosen: Chosen | None = None) -> Self:
         """The manifest of a request to a generator, with the guides of its guidance."""
         later = [
             Later(model=each.name, model_digest=each.digest, dtype=each.dtype, guides=_guides(each, how))
@@ -105,6 +123,7 @@ class Manifest(Config):
             dtype=origin.dtype,
             guides=_guides(origin, request.settings),
             later=tuple(later),
+            chosen=chosen,
             request=request,
         )
 
@@ -122,6 +141,12 @@ class Manifest(Config):
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Problem(f"{path} is not a manifest of pictures") from None
         return decode(cls, manifest, str(path))
+
+
+def chosen_before(folder: Path, origin: Origin, chosen: Chosen) -> Manifest | None:
+    """The manifest of a folder whose pictures an earlier command has chosen in this way, else None. Raises Problem."""
+    there = Manifest.read(folder) if (folder / MANIFEST).exists() else None
+    return there if there is not None and there == Manifest.of(there.request, origin, chosen) else None
 
 
 class Album:
@@ -223,6 +248,8 @@ class Album:
             for k, ask in enumerate(self.manifest.request.asks)
         ]
         del manifest["request"]["asks"]
+        if manifest["chosen"] is None:
+            del manifest["chosen"]
         whole: dict[str, Any] = {"manifest": manifest, "pictures": pictures}
         if self.material is not None:
             whole["sources"] = [{"file": _source(k), "from": name} for k, name in enumerate(self.material.names)]

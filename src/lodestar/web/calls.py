@@ -45,9 +45,9 @@ class TextDiff(Config):
     """A change of pictures by the difference of two texts, in a CLIP's space."""
 
     kind: Literal["textdiff"] = "textdiff"
-    origin: str = Field(default="", max_length=4_000)
+    origin: str = Field(max_length=4_000)
     """Text that tells the picture as it is."""
-    to: str = Field(default="", max_length=4_000)
+    to: str = Field(max_length=4_000)
     """Text that tells the result."""
     strength: float = Field(default=0.4, ge=0, le=1)
     """Part of the way: 0 is the picture, 1 the difference of the texts alone."""
