@@ -25,7 +25,16 @@ FAULTS = ("killed", "cut", "clock")
 TIMEOUT = 20
 """Seconds that a process waits for the others in a training that is disturbed: on a busy machine a step takes some of them."""
 IMAGES = 98
+MEETING = 60
+"""Seconds in which two processes have to meet, for hosts to be used at all."""
 LOST = "another process of this run has ended, or cannot be reached"
+_MEET = """
+import torch
+
+torch.distributed.init_process_group("gloo")
+torch.distributed.all_reduce(torch.ones(1))
+torch.distributed.destroy_process_group()
+"""
 _CLOCK = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -86,15 +95,14 @@ class Hosts:
         """Set the link "up" or "down"."""
         ip("-n", self.names[0], "link", "set", self.links[0], state)
 
-    def train(self, number: int, pictures: Path, folder: Path, told: Path, **settings: str) -> subprocess.Popen[bytes]:
-        """A host's part of a training, with settings of its environment; what it tells is in the file `told`."""
+    def launch(self, number: int, told: Path, *part: object, **settings: str) -> subprocess.Popen[bytes]:
+        """A host's part of a program of torchrun, with settings of its environment; what it tells is in the file `told`."""
         launch = (
             sys.executable, "-m", "torch.distributed.run", "--nnodes", "2", "--nproc-per-node", "1",
             # Not "c10d", whose hosts compare heartbeats with their own clocks.
             "--rdzv-backend", "static", "--node-rank", str(number), "--master-addr", self.addresses[0], "--master-port", "29511",
             "--local-addr", self.addresses[number],
         )  # fmt: skip
-        part = ("-m", "tests.training.test_processes", pictures, folder, IMAGES, "slowly")
         own = {"GLOO_SOCKET_IFNAME": self.links[number], "OMP_NUM_THREADS": "1"}
         with open(told, "wb") as file:
             return subprocess.Popen(
@@ -107,14 +115,22 @@ class Hosts:
 
 
 def refused() -> str | None:
-    """Why there can be no hosts here; None where they can."""
+    """Why there can be no hosts here, where a program of PyTorch's alone has to reach one from the other; None where they can."""
     if shutil.which("ip") is None:
         return "no hosts without the command ip (iproute2)"
-    try:
-        with Hosts():
-            return None
-    except subprocess.CalledProcessError as error:
-        return f"no hosts: {' '.join(map(str, error.cmd))}: {error.stderr.strip()}"
+    with tempfile.TemporaryDirectory() as place:
+        program, told = Path(place, "meet.py"), Path(place, "told")
+        program.write_text(_MEET)
+        try:
+            with Hosts() as hosts:
+                for each in [hosts.launch(number, told, program) for number in (0, 1)]:
+                    if each.wait(MEETING):
+                        return f"no hosts: {told.read_text().strip()[-200:]}"
+        except subprocess.CalledProcessError as error:
+            return f"no hosts: {' '.join(map(str, error.cmd))}: {error.stderr.strip()}"
+        except subprocess.TimeoutExpired:
+            return f"no hosts: over their link two processes of PyTorch have not met in {MEETING} seconds"
+    return None
 
 
 class Trainings:
@@ -147,12 +163,12 @@ class Trainings:
         """A training to its end; second: settings of the second host's environment."""
         with Hosts() as hosts, self._begun(hosts, name, {}, second) as running:
             for number, each in enumerate(running):
-                assert each.wait(300) == 0, self._told(name, number)
+                assert each.wait(TIMEOUT + 120) == 0, self._told(name, number)
 
     @contextlib.contextmanager
     def _begun(self, hosts: Hosts, name: str, *settings: dict[str, str]) -> Iterator[list[subprocess.Popen[bytes]]]:
-        given = (self.pictures, self.folder / name)
-        yield [hosts.train(k, *given, self.folder / f"{name}-{k}", **each) for k, each in enumerate(settings)]
+        part = ("-m", "tests.training.test_processes", self.pictures, self.folder / name, IMAGES, "slowly")
+        yield [hosts.launch(k, self.folder / f"{name}-{k}", *part, **each) for k, each in enumerate(settings)]
 
     def _told(self, name: str, number: int) -> str:
         return (self.folder / f"{name}-{number}").read_text()
