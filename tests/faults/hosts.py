@@ -123,14 +123,12 @@ def refused() -> str | None:
         program.write_text(_MEET)
         try:
             with Hosts() as hosts:
-                for each in [hosts.launch(number, told, program) for number in (0, 1)]:
-                    if each.wait(MEETING):
-                        return f"no hosts: {told.read_text().strip()[-200:]}"
+                met = all(each.wait(MEETING) == 0 for each in [hosts.launch(number, told, program) for number in (0, 1)])
         except subprocess.CalledProcessError as error:
             return f"no hosts: {' '.join(map(str, error.cmd))}: {error.stderr.strip()}"
         except subprocess.TimeoutExpired:
-            return f"no hosts: over their link two processes of PyTorch have not met in {MEETING} seconds"
-    return None
+            met = False
+    return None if met else f"no hosts: two processes of PyTorch do not meet over their link in {MEETING} seconds"
 
 
 class Trainings:
