@@ -74,7 +74,7 @@ def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve
             axes.set_xlabel(own)
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.grid(alpha=0.3)
-        if named:
+        if named and any(curve.name for curve in panel):
             axes.legend(fontsize=8)
 
     def mark(axes: Axes) -> None:
