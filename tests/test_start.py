@@ -16,7 +16,8 @@ NEEDLESS = (
 
 def test_a_sampling_loads_what_it_needs_alone(tmp_path: Path) -> None:
     code = f"""
-import gc, sys
+import atexit, gc, sys
+atexit.register(lambda: print("collected at the end" if any(each is later for each in gc.get_objects()) else "kept"))
 from lodestar.__main__ import main
 try:
     main(["sample", "cifar10_weak", "--count", "1", "--steps", "2", "--out", {str(tmp_path / "out")!r}])
@@ -24,8 +25,10 @@ except SystemExit as end:
     assert not end.code
 assert not (loaded := [name for name in {NEEDLESS!r} if name in sys.modules]), loaded
 assert gc.isenabled() and gc.get_freeze_count() > 100_000, "garbage is looked for again, but not among what was loaded"
+later = [object()]
 """
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=300)
+    done = subprocess.run([sys.executable, "-c", code], check=True, timeout=300, capture_output=True, text=True)
+    assert "collected at the end" in done.stdout, "what stays at Python's end, bindings of nanobind tell of as leaked"
     assert (tmp_path / "out" / "00000.png").exists()
 
 

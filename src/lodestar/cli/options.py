@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import gc
 import inspect
 from collections.abc import Callable, Sequence
@@ -316,7 +315,8 @@ def flattened(command: Callable[..., None]) -> Callable[..., None]:
 def ready(command: Callable[..., None]) -> Callable[..., None]:
     """The command, with the libraries that it needs loaded first, and without looks for garbage among their million objects.
 
-    They live as long as the process: neither the collections of the work nor those of Python's end go through them.
+    They live as long as the process, so that no collection of the work goes through them. What is loaded later is collected at
+    Python's end, or bindings made by nanobind (Triton's) tell of it as leaked.
     """
 
     @wraps(command)
@@ -327,7 +327,6 @@ def ready(command: Callable[..., None]) -> Callable[..., None]:
         finally:
             gc.freeze()
             gc.enable()
-        atexit.register(gc.freeze)
         command(**given)
 
     return run
