@@ -52,7 +52,9 @@ def muon(module: nn.Module, parameters: Sequence[nn.Parameter], settings: Optimi
     known = {id(parameter) for part in parts for parameter in part.parameters() if parameter.ndim > 1}
     hidden = [parameter for parameter in parameters if id(parameter) in known]
     if not hidden:
-        raise Problem("optimizer 'muon' is for matrices of hidden layers, and this network names none: set train.optimizer.method=adamw")
+        raise Problem(
+            "optimizer 'muon' is for matrices of hidden layers, and this network names none: set train.optimizer.method=adamw"
+        )
     return Muon(hidden, [parameter for parameter in parameters if id(parameter) not in known], settings)
 
 
