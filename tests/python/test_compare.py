@@ -11,6 +11,7 @@ import pytest
 import lodestar
 from lodestar.__main__ import main
 from lodestar.evaluation import trilemma
+from lodestar.evaluation.plot import _brief
 from lodestar.evaluation.trilemma import Row, Trilemma
 from lodestar.presets import RUNS
 from lodestar.python import compare as module
@@ -171,3 +172,9 @@ def test_rows_of_other_weights_differ() -> None:
     row = Row("a", "GAN", "1", "float32", {}, 1, None, None, "", {"frechet": 1.0})
     assert row.same(Row("a", "GAN", "1", "float32", {}, 1, 9, 1.0, "", {}))
     assert not row.same(Row("a", "GAN", "2", "float32", {}, 1, None, None, "", {}))
+
+
+def test_a_long_name_in_the_picture_loses_its_settings_unless_they_tell_it_from_another() -> None:
+    prior, long = "digits.vqvae_prior,codes=digits.vqvae", "digits,steps=trailing:4,sampler=ancestral"
+    names = [prior, "digits", long]
+    assert [_brief(name, names) for name in names] == ["digits.vqvae_prior", "digits", f"…{long[-27:]}"]

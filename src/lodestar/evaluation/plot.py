@@ -162,12 +162,13 @@ def marked(path: Path, title: str, names: Sequence[str], panels: Mapping[str, Sc
     from matplotlib.lines import Line2D
 
     looks: Mapping[str, Any] = {
-        name: {"color": f"C{k % 10}", "marker": _MARKERS[k % len(_MARKERS)]} for k, name in enumerate(names)
+        name: {"color": f"C{k % 10}", "marker": _MARKERS[k % len(_MARKERS)], "label": _brief(name, names)}
+        for k, name in enumerate(names)
     }
 
     def draw(axes: Axes, panel: Scatter | Bars) -> None:
         if isinstance(panel, Bars):
-            return _draw_bars(axes, panel, {name: look["color"] for name, look in looks.items()})
+            return _draw_bars(axes, panel, looks)
         for name, (x, y) in panel.points.items():
             axes.plot([x], [y], linestyle="none", markersize=10, alpha=0.75, **looks[name])
         if _wide([x for x, _ in panel.points.values()]):
@@ -179,16 +180,16 @@ def marked(path: Path, title: str, names: Sequence[str], panels: Mapping[str, Sc
         axes.set_ylabel(panel.y)
         axes.grid(alpha=0.3)
 
-    legend = [Line2D([], [], linestyle="none", markersize=8, label=_brief(name), **look) for name, look in looks.items()]
+    legend = [Line2D([], [], linestyle="none", markersize=8, **look) for look in looks.values()]
     _save(path, title, {name: partial(draw, panel=panel) for name, panel in panels.items()}, legend)
 
 
-def _draw_bars(axes: Axes, panel: Bars, colours: Mapping[str, str]) -> None:
+def _draw_bars(axes: Axes, panel: Bars, looks: Mapping[str, Any]) -> None:
     values = panel.values
     names = list(values)[::-1]  # the first on top
-    bars = axes.barh(range(len(names)), [values[name] for name in names], color=[colours[name] for name in names])
+    bars = axes.barh(range(len(names)), [values[name] for name in names], color=[looks[name]["color"] for name in names])
     axes.bar_label(bars, fmt="%.3g", padding=3, fontsize=8)
-    axes.set_yticks(range(len(names)), [_brief(name) for name in names], fontsize=8)
+    axes.set_yticks(range(len(names)), [looks[name]["label"] for name in names], fontsize=8)
     if panel.wide and _wide(list(values.values())):
         axes.set_xscale("log")
         axes.set_xlim(min(values.values()) / 2, max(values.values()) * 4)
@@ -197,9 +198,13 @@ def _draw_bars(axes: Axes, panel: Bars, colours: Mapping[str, str]) -> None:
     axes.grid(alpha=0.3, axis="x")
 
 
-def _brief(name: str) -> str:
-    """A model's name as it has room; of a long one the end, where settings are."""
-    return name if len(name) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
+def _brief(name: str, names: Sequence[str]) -> str:
+    """A model's name as it has room: a long one without its settings, where no other begins so; else its end, where they are."""
+    if len(name) <= _LONGEST:
+        return name
+    plain = name.partition(",")[0]
+    alone = sum(each.partition(",")[0] == plain for each in names) == 1
+    return plain if alone and len(plain) <= _LONGEST else f"…{name[1 - _LONGEST :]}"
 
 
 def _wide(values: Sequence[float]) -> bool:
