@@ -201,9 +201,10 @@ def page(options: argparse.Namespace, rows: list[tuple[Point, float, float]], pi
         f"| | steps | seconds a picture | Fréchet distance |{column}",
         f"|---|---|---|---|{'---|' if slowest else ''}",
     ]
+    larger = ", of which distances are larger" if options.slow else ""
     about_theirs = [
         f"The network in the rows of diffusers is the same one, exported; {FEW} of their steps were timed, and their distances,",
-        f"of {options.slow or options.count} pictures, are those of our samplers of the same equations.",
+        f"of {options.slow or options.count} pictures{larger}, are those of our samplers of the same equations.",
     ]
     for point, time, value in rows:
         faster = f" {slowest / time:.0f} |" if slowest else ""
