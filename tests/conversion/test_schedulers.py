@@ -148,6 +148,10 @@ REFUSALS: list[tuple[str, dict[str, Any], str]] = [
     ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True}, "use_flow_sigmas is True"),
     ("DPMSolverMultistepScheduler", {"euler_at_final": True, "solver_order": 3, **record.MINIMUM}, "euler_at_final is true"),
     ("DPMSolverMultistepScheduler", {"lambda_min_clipped": 2.0, **record.MINIMUM}, "cuts the chain"),
+    ("DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "has a wrong sign.*--sampler"),
+    ("EDMDPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++", "solver_order": 3}, "no such step on EDM's levels"),
+    ("UniPCMultistepScheduler", {"solver_type": "bh1"}, "solver_type is 'bh1' and final_sigmas_type 'zero'.*gives no number"),
+    ("UniPCMultistepScheduler", {"predict_x0": False}, "predict_x0 is False and final_sigmas_type 'zero'"),
     ("DPMSolverMultistepScheduler", {"solver_order": 4}, "solver_order is 4: choose from 1, 2 or 3"),
     ("DPMSolverSinglestepScheduler", {"solver_order": 1}, "solver_order is 1"),
     ("UniPCMultistepScheduler", {"disable_corrector": [3]}, r"disable_corrector is \[3\]"),
@@ -226,7 +230,7 @@ WRITTEN = [
     model(DPMpp(eta=1.0, solver="heun"), "linspace:20,whole=true,skip_zero=true"),
     model(DPMpp(target="epsilon"), "karras:20,clean=false,whole=true"),
     model(DPMppSingle(order=3), "linspace:20,whole=true,skip_zero=true", CLIP),
-    model(UniPC(order=3, solver="bh1", uncorrected=2, target="epsilon"), "trailing:20"),
+    model(UniPC(order=3, solver="bh1", uncorrected=2, target="epsilon", taper=1), "trailing:20,clean=false"),
     model(Euler(), "karras:20", schedule=EDM_CHAIN, prediction=EDM(sigma_data=1.0)),
     model(DPMpp(eta=1.0), "karras:20,clean=false", CLIP, schedule=EDM_CHAIN, prediction=EDM()),
     model(Jump(), "trailing:1", CLIP, schedule=EDMSigma(timesteps=40), prediction=Consistency()),
@@ -250,6 +254,8 @@ def test_what_is_written_is_read_as_the_same(config: DiffusionConfig) -> None:
     [
         (model(DPMpp(eta=0.5), "trailing:20"), "has no sampler 'dpmpp:eta=0.5,.*give another one of ancestral, ddim"),
         (model(UniPC(), "trailing:20", variance="learned_range"), "UniPCMultistepScheduler takes no learned variance"),
+        (model(UniPC(solver="bh1"), "trailing:20"), "solver_type is 'bh1' and final_sigmas_type 'zero'"),
+        (model(DPMpp(eta=1.0, order=3, taper=4), "trailing:20"), "solver_order 3: diffusers has a wrong sign in it"),
         (model(Euler(), "trailing:20", CLIP), "cannot sample this model, whose x̂₀ is limited by"),
         (
             model(Ancestral(variance="small"), "leading:1000", variance="learned_range"),

@@ -108,7 +108,14 @@ class DPMSolverMultistepScheduler(_Cut, Thresholded, Spaced):
 
 
 def multistep(scheduler: Any) -> AnySampler:
-    """The sampler of DPM-Solver's two multistep classes. Raises Problem for an order reduction without an equivalent."""
+    """The sampler of DPM-Solver's two multistep classes. Raises Problem for an order reduction without an equivalent, and for
+    the third order of the SDE, where diffusers is wrong.
+    """
+    if scheduler.algorithm_type == "sde-dpmsolver++" and scheduler.solver_order == 3:
+        raise Problem(
+            "algorithm_type is 'sde-dpmsolver++' and solver_order 3: diffusers has a wrong sign in it on chains, and no such "
+            "step on EDM's levels; name a sampler with --sampler"
+        )
     fields: dict[str, Any] = {**scheduler.solver(), "eta": 1.0 if scheduler.algorithm_type == "sde-dpmsolver++" else 0.0}
     if scheduler.solver_order == 3:
         fields["taper"] = 4
@@ -152,6 +159,11 @@ class UniPCMultistepScheduler(Thresholded, Flow, Sigmas, Spaced, Chained):
         if skipped != list(range(len(skipped))):
             raise Problem(
                 f"disable_corrector is {list(self.disable_corrector)}: only the first steps can be left uncorrected here"
+            )
+        if self.final_sigmas_type == "zero" and (self.solver_type == "bh1" or not self.predict_x0):
+            what = "solver_type is 'bh1'" if self.predict_x0 else "predict_x0 is False"
+            raise Problem(
+                f"{what} and final_sigmas_type 'zero': diffusers' last step gives no number then; name a sampler with --sampler"
             )
         # Counted from the last step, included in diffusers' order reduction, to clean data or not.
         taper = 4 if not self.lower_order_final else 2 if self.final_sigmas_type == "zero" else 1
