@@ -360,15 +360,18 @@ def test_shapes_are_a_source_of_any_size() -> None:
 
 def test_the_splits_of_shapes() -> None:
     prints = set()
-    for split in ("train", "pairs", "test", "held_out"):
+    for split in ("train", "pairs", "partial", "test", "held_out"):
         source = open_source(f"shapes@{split}", captions=True)
         prints.add(source.rows.fingerprint())
         for index, batch in enumerate(islice(sequential(source, 1), 20)):
             verdict = shapes.judge(batch.image[0].numpy(), str(batch.fields["caption"][0]))
             assert verdict.right and bool(combinations(shapes.scene(0, index, split))) == (split == "held_out")  # type: ignore[arg-type]
-    assert len(prints) == 4
+    assert len(prints) == 5
     counts = [len(shapes.scene(0, index, "pairs").things) for index in range(80)]
     assert set(counts) == {1, 2} and 60 < counts.count(2) < 80
+    captions = [shapes.parse(str(open_source("shapes@partial", captions=True).row(number)["caption"])) for number in range(80)]  # type: ignore[index]
+    colourless = [{thing.colour is None for thing in meaning.things} for meaning in captions]
+    assert all(len(each) == 1 for each in colourless) and 20 < colourless.count({True}) < 60, "all colours of a scene, or none"
     for data, options, message in (
         ("shapes@helt_out", {}, "did you mean 'shapes@held_out'"),
         ("shapes", {"size": (32, 64)}, "shapes are square pictures: size 32×64"),

@@ -309,7 +309,7 @@ def test_a_blend_begins_and_ends_with_its_pictures(parts: Path) -> None:
     model, there = load(parts), material(0, 1)
     asked = edits.blend(model, there, points=3)
     ends = [asked.asks[place].others["embedding"] for place in (0, 2)]
-    assert np.allclose(ends, edits.seen(model, there).numpy(), atol=1e-6)
+    assert np.allclose(ends, model.seen(there.pictures).numpy(), atol=1e-6)
     path = made(model, asked, there, "100")
     assert (path[[0, 2]] - there.pictures.int()).abs().float().mean() < 4
     with pytest.raises(Problem, match="the number given is 1"):
@@ -319,7 +319,7 @@ def test_a_blend_begins_and_ends_with_its_pictures(parts: Path) -> None:
 def test_a_difference_of_texts_turns_the_embedding_toward_it(parts: Path) -> None:
     model, there = load(parts), material(0)
     before, after = torch.nn.functional.normalize(model.clip.text_features(["a red circle", "a blue circle"]))
-    seen = edits.seen(model, there)[0]
+    seen = model.seen(there.pictures)[0]
 
     def turned(strength: float) -> torch.Tensor:
         asked = edits.textdiff(model, there, "a red circle", "a blue circle", strength)
@@ -340,7 +340,7 @@ def test_more_components_tell_more_of_an_embedding(parts: Path) -> None:
     asked = edits.components(model, there, [1, 3, 6], seed=4)
     assert [(ask.source, ask.seed) for ask in asked.asks] == [(0, 4)] * 3 + [(1, 5)] * 3
     told = torch.tensor([ask.others["embedding"] for ask in asked.asks]).unflatten(0, (2, 3))
-    seen, prior = edits.seen(model, there), model.model_of(Autoregressive())
+    seen, prior = model.seen(there.pictures), model.model_of(Autoregressive())
     errors = (told - seen[:, None]).norm(dim=2)
     assert (errors[:, 0] > errors[:, 1]).all() and (errors[:, 1] > errors[:, 2]).all()
     scores = (told - prior.mean) @ prior.components.T
@@ -435,3 +435,12 @@ def test_karlo_s_upsampler_enlarges_what_the_decoder_makes(parts: Path, tmp_path
     assert load_png(out / "00000.png").shape == (3, 32, 32)
     assert run(["remake", str(out), "--picture", "0", "--out", str(tmp_path / "again")]) == 0
     assert (tmp_path / "again" / "00000.png").read_bytes() == (out / "00000.png").read_bytes()
+
+
+def test_a_decoder_is_quantized_with_its_clip(parts: Path, tmp_path: Path) -> None:
+    out = lodestar.quantize(lively(parts), "shapes", tmp_path / "eight.safetensors", count=6, steps="linspace:3", device="cpu")
+    bundle.save(tmp_path / "eight.bundle.json", files(parts, model=out))
+    made = lodestar.load(tmp_path / "eight.bundle.json", "cpu", dtype="int8").sample(prompt=["a red circle"], steps=2, count=1)
+    assert len(made) == 1 and made.images.float().std() > 0
+    with pytest.raises(Problem, match="decodes embeddings of a CLIP: quantize the bundle that it is in"):
+        lodestar.quantize(parts / "lively.safetensors", "shapes", tmp_path / "alone.safetensors")

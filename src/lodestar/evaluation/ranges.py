@@ -19,6 +19,7 @@ from lodestar.core.noise import SeededNoise, generator
 from lodestar.core.plan import parse_plan
 from lodestar.data import Batch, Shuffled, Source
 from lodestar.generators.diffusion import Diffusion
+from lodestar.generators.unclip import UnClip, is_unclip
 from lodestar.nets.int8 import LOW
 from lodestar.nets.unet import UNet
 
@@ -86,7 +87,9 @@ def find_errors(
 
 
 def network_of(model: Diffusion) -> UNet:
-    """The network of a model. Raises Problem if it is one without residual blocks in 8 bits, or its ranges are known."""
+    """The network of a model. Raises Problem if it is one without residual blocks in 8 bits, or its ranges are known, or pictures
+    cannot be told to it.
+    """
     network, name = model.denoiser.network, model.name or "this model"
     if not isinstance(network, UNet):
         raise Problem(f"{name} has a network of kind {model.config.denoiser.network.kind!r}: ranges are of a 'unet'")
@@ -94,14 +97,17 @@ def network_of(model: Diffusion) -> UNet:
         raise Problem(
             f"{name} has its ranges already, at {len(network.config.ranges)} times: quantize the model that it was made of"
         )
+    if model.config.denoiser.embedding is not None and not is_unclip(model):
+        raise Problem(f"{name} decodes embeddings of a CLIP: quantize the bundle that it is in with its CLIP")
     return network
 
 
 def batches(model: Diffusion, source: Source, count: int, seed: int, batch_size: int) -> Iterator[Batch]:
     """Batches of `count` pictures; their classes are the data's where it has the model's, else drawn.
 
-    To a model that inpaints all of them are masked.
+    To a model that inpaints all of them are masked; a decoder is told their embeddings.
     """
+    seen = None if model.config.denoiser.embedding is None else UnClip(model).seen
     stream = Shuffled(source, batch_size, workers=0).batches(seed)
     classes = model.config.denoiser.classes
     drawn = torch.randint(classes or 1, (count,), generator=generator(seed))
@@ -109,7 +115,8 @@ def batches(model: Diffusion, source: Source, count: int, seed: int, batch_size:
         batch = next(stream)[: count - first]
         if classes is not None and source.names != model.config.names:
             batch = Batch({**batch.fields, "label": drawn[first : first + len(batch)]})
-        yield Batch({"mask": torch.ones(len(batch), 1, 1, 1, dtype=torch.bool), **batch.fields})
+        told = {} if seen is None else {"embedding": seen(batch.image)}
+        yield Batch({"mask": torch.ones(len(batch), 1, 1, 1, dtype=torch.bool), **batch.fields, **told})
 
 
 @torch.inference_mode()

@@ -12,6 +12,7 @@ import torch
 from pydantic import InstanceOf
 from torch import Tensor
 
+from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Label
 from lodestar.config import Problem, checked, decode, parse
 from lodestar.display import caption
@@ -87,6 +88,12 @@ class UnClip(Editor):
             raise Problem(f"{clip.name} is no CLIP: the part {CLIP!r} of a bundle has to be one")
         clip.join(self.decoder)
         return clip
+
+    def seen(self, pictures: Tensor) -> Tensor:
+        """Embeddings float32 [P, E] of pictures uint8 [P, C, H, W], by the CLIP."""
+        with torch.no_grad():
+            found: Tensor = self.clip.image_features(pixels.encode(pictures.to(self.clip.device)))
+        return found
 
     @cached_property
     def _models(self) -> dict[str, Any]:

@@ -13,7 +13,6 @@ from typing import Any, Unpack
 import torch
 from torch import Tensor
 
-from lodestar.codecs import pixels
 from lodestar.conditions import Ask
 from lodestar.config import Problem
 from lodestar.core.noise import seeds_from
@@ -29,16 +28,9 @@ from lodestar.generators.unclip import EMBEDDING, UnClip
 from lodestar.nets.clip import unit
 
 
-def seen(model: UnClip, material: Material) -> Tensor:
-    """Embeddings float32 [P, E] of pictures, by the model's CLIP."""
-    with torch.no_grad():
-        found: Tensor = model.clip.image_features(pixels.encode(material.pictures.to(model.clip.device)))
-    return found
-
-
 def vary(model: UnClip, material: Material, count: int | None = None, seed: int = 0, eta: float = 1.0) -> EditRequest:
     """Variations of pictures, in turn: the same embedding, other details."""
-    how, embeddings = Vary(eta=eta), seen(model, material)
+    how, embeddings = Vary(eta=eta), model.seen(material.pictures)
     asks = how.asks(len(embeddings), [Ask()], count, seed)
     return _request(how, material, asks, embeddings[[ask.source for ask in asks]], embeddings)
 
@@ -78,7 +70,7 @@ def blend(model: UnClip, material: Material, points: int = 8) -> EditRequest:
     """From one picture to another, on the sphere: between their embeddings, and between their noises. Raises Problem."""
     if len(material.pictures) != 2:
         raise Problem(f"blend goes between two pictures, and the number given is {len(material.pictures)}")
-    how, embeddings = Interpolate(points=points), seen(model, material)
+    how, embeddings = Interpolate(points=points), model.seen(material.pictures)
     asks = how.asks(2, [Ask(), Ask()], None, 0)
     weights = torch.tensor([ask.weight for ask in asks], dtype=torch.float64, device=embeddings.device)
     first, second = (each.expand(points, -1) for each in embeddings.split(1))
@@ -92,7 +84,7 @@ def textdiff(model: UnClip, material: Material, origin: str, to: str, strength: 
     """
     if not 0 <= strength <= 1:
         raise Problem(f"strength is {strength:g}: from 0, the picture itself, to 1, the difference of the texts alone")
-    how, embeddings = Invert(), seen(model, material)
+    how, embeddings = Invert(), model.seen(material.pictures)
     with torch.no_grad():
         before, after = unit(model.clip.text_features([origin, to]))
     if torch.equal(before, after):
@@ -109,7 +101,7 @@ def components(model: UnClip, material: Material, counts: Sequence[int], seed: i
     Noise is drawn, the same for all pictures of a source. Components are the autoregressive prior's. Raises Problem without it,
     and for more components than it has.
     """
-    prior, embeddings = model.model_of(Autoregressive()), seen(model, material)
+    prior, embeddings = model.model_of(Autoregressive()), model.seen(material.pictures)
     told = torch.stack([prior.projected(embeddings, count) for count in counts], dim=1).flatten(0, 1)
     seeds = seeds_from(seed, len(embeddings))
     asks = [Ask(seed=own, source=source) for source, own in enumerate(seeds) for _ in counts]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lodestar.config import Problem, nearest, shown
-from lodestar.data.shapes.scene import COLOURS, Scene, Thing, clear_place, clear_relation, is_held_out
+from lodestar.data.shapes.scene import COLOURS, Scene, Split, Thing, clear_place, clear_relation, is_held_out
 
 Told = tuple[int, str, int]
 """The number of a thing, its relation to another, and that one's number."""
@@ -58,10 +59,17 @@ class Shares:
     """Without places, of those that have room for them."""
     related: float = 0.5
     """With a relation, of those of several things."""
+    colourless: float = 0.0
+    """Without colours."""
 
 
-USUAL, PAIRED = Shares(), Shares(silent=0.8, unplaced=0.1, related=0.4)
-"""Shares of the captions of most splits; of `pairs`, which tell where things stand and little else."""
+USUAL = Shares()
+SHARES: Mapping[Split, Shares] = {
+    "pairs": Shares(silent=0.8, unplaced=0.1, related=0.4),
+    "partial": Shares(colourless=0.5),
+}
+"""Shares of the captions of splits that have others than the usual: `pairs` tell where things stand and little else, `partial`
+name shapes of whatever colour, so that who learns from them tells the one from the other."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +136,7 @@ def parse(caption: str) -> Meaning:
 def caption(scene: Scene, rng: np.random.Generator, shares: Shares = USUAL) -> str:
     """A true caption of a scene, drawn from all sentences and words. It tells a held-out relation if there is one.
 
-    Colours and shapes are told of all things, sizes of all or none, relations and places only where they are clear, and places
+    Shapes are told of all things, colours and sizes of all or none, relations and places only where they are clear, and places
     only without a relation.
     """
     things = list(scene.things)
@@ -146,7 +154,9 @@ def caption(scene: Scene, rng: np.random.Generator, shares: Shares = USUAL) -> s
     sentence = _drawn(things, 1.0 if held is not None else shares.related, rng)
     sized = rng.random() >= shares.silent
     placed = sentence in (*_ONE, *_LISTS[2], *_LISTS[3]) and rng.random() >= shares.unplaced
-    return sentence.format(*(_words(thing, sized, rng) + (_standing(thing, rng) if placed else "") for thing in things))
+    coloured = shares.colourless == 0 or rng.random() >= shares.colourless
+    told = (_words(thing, sized, coloured, rng) + (_standing(thing, rng) if placed else "") for thing in things)
+    return sentence.format(*told)
 
 
 def _drawn(things: list[Thing], related: float, rng: np.random.Generator) -> str:
@@ -180,12 +190,12 @@ def _one_of(words: dict[str, str], meant: str, rng: np.random.Generator) -> str:
     return found[int(rng.random() * len(found))]
 
 
-def _words(thing: Thing, sized: bool, rng: np.random.Generator) -> str:
+def _words(thing: Thing, sized: bool, coloured: bool, rng: np.random.Generator) -> str:
     """A thing in words, the usual ones in half of the cases."""
 
     def word(words: dict[str, str], meant: str) -> str:
         return meant if rng.random() < 0.5 else _one_of(words, meant, rng)
 
     parts = [word(_SIZE_WORDS, thing.size)] if sized else []
-    parts += [thing.colour, word(_SHAPE_WORDS, thing.shape)]
+    parts += [*([thing.colour] if coloured else []), word(_SHAPE_WORDS, thing.shape)]
     return f"{'an' if parts[0][0] in 'aeiou' else 'a'} {' '.join(parts)}"

@@ -11,12 +11,12 @@ from PIL import Image
 
 from lodestar.config import Problem
 from lodestar.data.captions import CAPTION, Reader, Texts
-from lodestar.data.shapes.grammar import PAIRED, USUAL, caption
+from lodestar.data.shapes.grammar import SHARES, USUAL, caption
 from lodestar.data.shapes.render import render
 from lodestar.data.shapes.scene import Scene, Split, scene
 from lodestar.data.transforms import Size, pair, show, to_png
 
-_COUNTS: dict[Split, int] = {"train": 1_000_000, "pairs": 1_000_000, "test": 10_000, "held_out": 10_000}
+_COUNTS: dict[Split, int] = {"train": 1_000_000, "pairs": 1_000_000, "partial": 1_000_000, "test": 10_000, "held_out": 10_000}
 SPLITS: dict[str, Split] = {"shapes": "train", **{f"shapes@{split}": split for split in _COUNTS}}
 """Names of the data sets."""
 _SIZE = 32
@@ -67,5 +67,5 @@ class ShapeRows:
         return scene(0, index, self._split)
 
     def _texts(self, index: int) -> Texts:
-        shares = PAIRED if self._split == "pairs" else USUAL
+        shares = SHARES.get(self._split, USUAL)
         return {CAPTION: caption(self._scene(index), np.random.default_rng((0, index, _WORDS)), shares)}

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-Split = Literal["train", "pairs", "test", "held_out"]
+Split = Literal["train", "pairs", "partial", "test", "held_out"]
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
 COLOURS = {
@@ -69,7 +69,7 @@ _ORDERED = tuple(sorted(HELD_OUT_PAIRS)), tuple(sorted(HELD_OUT_RELATIONS))
 """Sets in an order that every process has."""
 _AT_ONCE = 64
 """Random numbers drawn at once, of which a scene takes about as many."""
-_STREAMS: dict[Split, int] = {"train": 0, "held_out": 1, "test": 2, "pairs": 3}
+_STREAMS: dict[Split, int] = {"train": 0, "held_out": 1, "test": 2, "pairs": 3, "partial": 4}
 T = TypeVar("T")
 
 
@@ -104,8 +104,8 @@ class Scene:
 def scene(seed: int, number: int, split: Split = "train") -> Scene:
     """The scene of a number, 0 and up without end: a function of seed, number and split alone.
 
-    train, test: without the held-out combinations, from different draws; pairs: the same, seven of eight with two things;
-    held_out: each has a held-out combination.
+    train, partial, test: without the held-out combinations, from different draws; pairs: the same, seven of eight with two
+    things; held_out: each has a held-out combination.
     """
     draw = _Draw((seed, _STREAMS[split], number))
     count = draw.one(_PAIRED if split == "pairs" else _COUNTS)
