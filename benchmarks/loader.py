@@ -45,7 +45,7 @@ def loader(setting: Setting) -> Iterator[Table | Goal]:
     for name, each in took.items():
         table.add_row(f"{name}, {chosen(True)}" if name == "training" else f"{name}, PNG files in tars", f"{batch / each:,.0f}")
     yield table
-    yield Goal("pictures a second of the loader, a thread, against training", took["training"] / took["loader"], 3.0, 3.0)
+    yield Goal("the loader against training", took["training"] / took["loader"], 3.0, 3.0)
 
 
 def _picture(number: int) -> np.ndarray:

@@ -54,10 +54,11 @@ def sample(
     """Sample pictures: numbered PNG files, a grid, and a manifest. The same command again resumes."""
     from functools import partial
 
-    from lodestar.generators.album import Album, Chosen, Manifest, chosen_before, free_folder
+    from lodestar.generators.album import MANIFEST, Album, Chosen, Manifest, chosen_before, free_folder
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
     from lodestar.library import load_generator
+    from lodestar.results import beside
     from lodestar.world import here
 
     model, cascading, sampling = _published(model, models, cascading, sampling)
@@ -70,14 +71,15 @@ def sample(
     asked = referring(network.request(wanted, sampling.seed, how), guides, best_of)
     origin = network.origin(guides)
     album, whole = partial(Album, names=origin.names, reference=reference), Manifest.of(asked, origin)
-    with world.in_turn():  # nobody writes before all know the folder, and what is missing there
+    with world.in_turn():  # nobody writes before all know the folder
         folder = sampling.out or free_folder("out", Path(model).stem)
-        # Candidates are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
-        apart = folder.with_name(f"{folder.name}-candidates")
+    # Candidates are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
+    apart = folder if best_of == 1 else beside(folder, "-candidates")
+    with world.in_turn():  # … and what is missing there
         choice = None if best_of == 1 else Chosen.of(network.check_judge(judging, asked, best_of), asked)
         before = None if choice is None else chosen_before(folder, origin, choice)
         drawn = album(folder, before or whole, packed=npz and (choice is None or before is not None))
-        choosing = choice is not None and (before is None or apart.exists() or drawn.missing() != [])
+        choosing = choice is not None and (before is None or (apart / MANIFEST).exists() or drawn.missing() != [])
         if choosing:
             drawn = album(apart, whole)
         missing = drawn.missing()
