@@ -35,9 +35,10 @@ MEMORY_SHARE = 0.9
 """Share of the device's memory that a run may take: allocators do not fill all of it."""
 _TIMED = 0.5
 """Seconds of steps that are timed, at least, on each size of pieces."""
-_SIZES = 3
-"""Sizes of pieces that are measured, at least, unless a step is far too long: of the first ones, gradients take the most."""
-_FAR_TOO_LONG = 60.0
+_SIZES = 5
+"""Sizes of pieces that are measured, at least, unless a step is far too long: of the first ones, gradients take the most, and a
+line through them would go far astray."""
+_FAR_TOO_LONG = 20.0
 """Seconds of a step after which no larger piece is measured in any case."""
 _EACH = 100
 """Random pictures of a class: enough to hold some out."""
