@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import torch
 from common import Goal, head, summary
@@ -78,11 +79,11 @@ def steps(cores: list[int], batch: int) -> None:
     step(next(batches))
     spent, total = 0.0, world.sum
 
-    def timed(tensors: list[torch.Tensor]) -> None:
+    def timed(*summed: Any) -> None:
         nonlocal spent
         world.any(False)  # who is ready first waits here, which is no cost of the sum
         began = time.perf_counter()
-        total(tensors)
+        total(*summed)
         spent += time.perf_counter() - began
 
     step.world.sum = timed  # type: ignore[method-assign, assignment]

@@ -19,6 +19,7 @@ from codes import codes, walks
 from common import Goal, Setting, head, summary
 from family import family
 from gan import gan
+from loader import loader
 from memory import memory
 from rich.console import Console
 from shapes import shapes
@@ -35,6 +36,7 @@ PARTS = {
     "codes": codes,
     "walks": walks,
     "train": train,
+    "loader": loader,
     "gan": gan,
     "family": family,
     "loop": loop,
@@ -59,7 +61,7 @@ def main() -> None:
     parser.add_argument("--guided-diffusion", type=Path, metavar="PATH", help="a checkout of openai/guided-diffusion")
     parser.add_argument("--bsrgan", type=Path, metavar="PATH", help="a checkout of cszn/BSRGAN")
     parser.add_argument("--glide", type=Path, metavar="PATH", help="a checkout of openai/glide-text2im")
-    parser.add_argument("--tiny", action="store_true", help="texts, walks and family in small alone, to see that they run")
+    parser.add_argument("--tiny", action="store_true", help="texts, walks, family and loader in small, to see that they run")
     options = parser.parse_args()
     if unknown := [name for name in options.parts if name not in PARTS]:
         parser.error(f"unknown part {unknown[0]!r}: choose from {', '.join(PARTS)}")

@@ -56,6 +56,12 @@ def test_degradations_are_timed_without_the_published_code_too() -> None:
     assert "BSR degradation" in done.stdout and "64×64 by 2" in done.stdout and "skipped" not in done.stdout
 
 
+def test_the_loader_is_timed_against_training() -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), "loader", "--repeats", "1", "--tiny"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+    assert "PNG files in tars" in done.stdout and "the loader against training" in done.stdout and "skipped" not in done.stdout
+
+
 def test_what_texts_cost_is_measured_against_going_without() -> None:
     command = [sys.executable, str(FOLDER / "run.py"), "text", "guided", "glide", "--repeats", "1", "--tiny"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from lodestar import checkpoint, results
 from lodestar.__main__ import main
 from lodestar.config import Problem
-from lodestar.files import STORES, remove, write_text
+from lodestar.files import STORES, changed, remove, write_text
 from lodestar.results import Results, results_folder
 from lodestar.tasks.denoise import DenoiseLearner
 from lodestar.training.loop import train
@@ -170,11 +171,52 @@ def test_sampling_goes_on_from_the_store_alone_and_makes_no_picture_twice(
     assert capsys.readouterr().out.splitlines()[-1] == f"{url}/{'samples.npz' if more else 'grid.png'}"
 
 
-def test_candidates_are_refused_at_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_of_several_are_chosen_at_an_address_from_candidates_beside_it(
+    bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judge = tiny.classifier()
+    checkpoint.save(tmp_path / "judge.safetensors", "classifier", judge.config.to_json(), judge.state_dict(), {})
+    given = ("--label", "dog=2", "--best-of", 3, "--judge", tmp_path / "judge.safetensors", "--steps", 2, "--batch-size", 2)
+    asked = ("sample", saved(tmp_path / "model.safetensors"), *given)
+    command(*asked, "--out", tmp_path / "out")
+    url, puts = f"{bucket}/out", list[str]()
+    with monkeypatch.context() as patched:
+        at_put(patched, 5, killed)  # the check of both places, the manifest, two candidates
+        with pytest.raises(_KilledError):
+            main([str(word) for word in (*asked, "--out", url)])
+    ended()
+    put = Results.__call__
+    monkeypatch.setattr(Results, "__call__", lambda self, path: (puts.append(f"{self.url}/{path.name}"), put(self, path)))
+    command(*asked, "--out", url)
+    told = Counter(name.removeprefix(f"{url}-candidates/") for name in puts if "-candidates/0" in name)
+    assert told == {f"0000{number}.png": 1 + (number >= 2) for number in range(6)}, "four are made, and all six are removed"
+    assert held(url) == {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    assert held(f"{url}-candidates") == {}
+    puts.clear()
+    command(*asked, "--out", url)
+    assert {name.rpartition("/")[2] for name in puts if not name.endswith(".tmp")} == {"grid.png"}
+
+
+@pytest.mark.parametrize("place", ["run/model.safetensors", "run", "run/"])
+def test_a_model_is_read_from_an_address(bucket: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = saved(tmp_path / "model.safetensors")
-    with pytest.raises(SystemExit):
-        main(["sample", str(model), "--best-of", "2", "--out", f"file://{tmp_path}/out"])
-    assert "--best-of 2 keeps its candidates beside the pictures" in capsys.readouterr().err
+    (results_folder(f"{bucket}/run") / "model.safetensors").write_bytes(model.read_bytes())
+    changed(results_folder(f"{bucket}/run") / "model.safetensors")
+    ended()
+    asked = ("--label", "dog=2", "--steps", 2, "--out")
+    command("sample", model, *asked, tmp_path / "out")
+    command("sample", f"{bucket}/{place}", *asked, tmp_path / "there")
+    command("remake", tmp_path / "there", "--picture", 1, "--out", tmp_path / "again")
+    one, two = ((tmp_path / name / "00001.png").read_bytes() for name in ("out", "there"))
+    assert one == two == (tmp_path / "again" / "00001.png").read_bytes()
+    for other, told in (
+        ("none.safetensors", f"{bucket}/none.safetensors cannot be read: "),
+        ("a.bundle.json", f"{bucket}/a.bundle.json is a bundle, and its parts are files beside it"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(["sample", f"{bucket}/{other}", "--count", "1"])
+        assert end.value.code == 2
+        assert capsys.readouterr().err.splitlines()[-1].startswith(f"lodestar: {told}")
 
 
 def test_a_problem_of_a_store_is_one_line_of_the_command(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

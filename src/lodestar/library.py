@@ -17,6 +17,7 @@ from lodestar import bundle, checkpoint
 from lodestar.bundle import MAIN, SUFFIX, Found, embedded, packaged
 from lodestar.codecs import AutoencoderCodec, Embeddings, VQVAECodec
 from lodestar.config import Config, Problem, decode, first_line, nearest
+from lodestar.data.remote import copied, is_address
 from lodestar.extras import need
 from lodestar.generators.album import Later, Manifest
 from lodestar.generators.autoencoder import VQVAE, Autoencoder
@@ -67,8 +68,8 @@ KINDS: dict[str, Kind] = {
 
 
 def find(name: str | Path) -> Path:
-    """The checkpoint of a model: an embedded one's name, a run's folder, a file, or ``hf:owner/repository``; of a bundle, its
-    part "model". Raises Problem.
+    """The checkpoint of a model: an embedded one's name, a run's folder, a file, the address of either, or
+    ``hf:owner/repository``; of a bundle, its part "model". Raises Problem.
     """
     path = Path(name)
     if bundled(name) is not None:
@@ -83,6 +84,8 @@ def find(name: str | Path) -> Path:
         raise Problem(f"{path} holds no {MODEL}: a run writes it at its first checkpoint")
     if str(name).startswith("hf:"):
         return _download(str(name)[3:])
+    if is_address(str(name)):
+        return _copied(str(name))
     beside = path.parent.glob("[!.]*") if os.path.isdir(path.parent) else ()
     near = nearest(str(name), [*embedded(), *map(str, beside)])
     if path.suffix == ".safetensors" or len(path.parts) > 1:
@@ -292,6 +295,13 @@ def _config(path: Path, header: checkpoint.Header) -> Any:
     if header.kind not in KINDS:
         raise Problem(f"{path} holds a {header.kind}, not a model: choose from {', '.join(KINDS)}")
     return decode(KINDS[header.kind].config, upgraded(header.config), str(path))
+
+
+def _copied(url: str) -> Path:
+    """The copy of a model at an address, its own or that of a run's folder; made again where the file has changed."""
+    if url.endswith(SUFFIX):
+        raise Problem(f"{url} is a bundle, and its parts are files beside it: bring them here, or give the address of one part")
+    return copied(url if url.endswith(Path(MODEL).suffix) else f"{url.rstrip('/')}/{MODEL}")
 
 
 def _download(repository: str) -> Path:

@@ -37,7 +37,7 @@ class Results:
         """Put a file that has appeared, or remove from the store what has gone. Raises Problem."""
         name = path.relative_to(self.folder).as_posix()
         with self._turn, reading(f"{self.url}/{name}", "cannot be written"):
-            at = f"{self.root}/{name}"
+            at = self.root if path == self.folder else f"{self.root}/{name}"
             if not path.exists():
                 if self.store.exists(at):
                     self.store.rm(at, recursive=True)
@@ -98,6 +98,12 @@ def results_folder(out: str | Path) -> Path:
     STORES[folder] = results
     _held.callback(STORES.pop, folder)
     return folder
+
+
+def beside(folder: Path, suffix: str) -> Path:
+    """The folder whose name has this suffix, beside one of results; of an address, its working folder. Raises Problem."""
+    store = STORES.get(folder)
+    return folder.with_name(f"{folder.name}{suffix}") if store is None else results_folder(f"{store.url}{suffix}")
 
 
 def bring(folder: Path) -> None:

@@ -46,8 +46,8 @@ class World:
             raise Problem(f"{count} pictures for {self.size} processes: each needs one, start fewer")
         return range(count)[self.share(count)]
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
-        """Replace every tensor by its sum over the processes."""
+    def sum(self, tensors: Sequence[Tensor], sent: torch.dtype | None = None) -> None:
+        """Replace every tensor by its sum over the processes, computed in the number format `sent`, or each in its own."""
         return
 
     def gather(self, tensor: Tensor) -> Tensor:
@@ -78,9 +78,9 @@ class Processes(World):
     def __init__(self) -> None:
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
-    def sum(self, tensors: Sequence[Tensor]) -> None:
+    def sum(self, tensors: Sequence[Tensor], sent: torch.dtype | None = None) -> None:
         for bucket in _buckets(tensors):
-            flat = torch.cat([each.detach().reshape(-1) for each in bucket])
+            flat = torch.cat([each.detach().reshape(-1).to(sent or each.dtype) for each in bucket])
             with _reached():
                 torch.distributed.all_reduce(flat)
             for each, total in zip(bucket, flat.split([each.numel() for each in bucket]), strict=True):

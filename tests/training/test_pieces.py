@@ -95,7 +95,7 @@ class Together(World):
         self.meeting.wait(30)
         return all_of_them
 
-    def sum(self, tensors: Any) -> None:
+    def sum(self, tensors: Any, sent: Any = None) -> None:
         for tensor, *parts in zip(tensors, *self._exchange([tensor.clone() for tensor in tensors]), strict=True):
             tensor.copy_(sum(parts))
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +52,9 @@ def command(pictures: str, folder: Path, images: int, processes: int, *how: str)
 def trained(pictures: str, folder: Path, *stages: tuple[int, int], how: str = "whole") -> Path:
     """The folder of a run that was trained to so many images on so many processes, one stage after the other."""
     for images, processes in stages:
-        done = subprocess.run(command(pictures, folder, images, processes, how), env=ENVIRONMENT, capture_output=True, text=True)
+        done = subprocess.run(
+            command(pictures, folder, images, processes, *how.split()), env=ENVIRONMENT, capture_output=True, text=True
+        )
         assert done.returncode == 0, done.stderr
         assert done.stderr.count("to images seen") <= 1
         assert done.stderr.count(f"done: {images} images seen") == 1, "the first process alone tells"
@@ -86,9 +91,28 @@ def test_a_state_in_shards_is_that_of_one_process_and_goes_on_on_any_number(pict
     assert len(shares) == 4 and all(0.4 < share < 0.6 for share in shares)
 
 
+@pytest.mark.parametrize("how", ["whole", "sharded"])
+def test_gradients_summed_in_bfloat16_are_half_the_bytes_and_are_rounded_alone(pictures: str, tmp_path: Path, how: str) -> None:
+    """The means of the gradients after one step: two processes against one, each rounded by at most 2⁻⁸ of itself."""
+    images = 14 if how == "sharded" else 7
+    sent, means = [], []
+    for processes, reduce in ((1, "float32"), (2, "float32"), (2, "bfloat16")):
+        folder = trained(pictures, tmp_path / f"{reduce}{processes}", (images, processes), how=f"{how} counted {reduce}")
+        means.append(torch.cat([each.flatten() for name, each in saved(folder)[1].items() if name.endswith("/exp_avg")]))
+        sent.append([json.loads(line) for line in (folder / "sent").read_text().splitlines()])
+    _, full, half = sent
+    assert len(full) == len(half) == 2
+    for each, other in zip(full, half, strict=True):
+        assert set(each) == {"torch.float32"} and other["torch.bfloat16"] >= 2 * len(means[0])
+        assert 2 * other["torch.bfloat16"] + other.get("torch.float32", 0) == each["torch.float32"]
+    one, rounding, rounded = means[0], *((each - means[0]).norm() / means[0].norm() for each in means[1:])
+    assert one.norm() > 0 and rounding < 1e-5 < 2**-12 < rounded < 2**-7
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
+        ({"batch_size": 8, "reduce": "bfloat16", "microbatch": 3}, "would add up pieces in it too"),
         ({"batch_size": 7}, "a batch of 7 cannot be shared evenly by 2 processes"),
         ({"batch_size": 8, "compile": True}, "train.compile is for whole weights"),
         ({"batch_size": 8, "optimizer": OptimizerConfig(method="muon")}, "'muon' needs whole matrices"),
@@ -156,6 +180,31 @@ if __name__ == "__main__":
 
         Step.__call__ = slowly  # type: ignore[method-assign]
     run = learning(sys.argv[1], int(sys.argv[3]))
+    if "counted" in sys.argv:
+        run = run.replace(train=run.train.replace(reduce=sys.argv[-1], microbatch=None))
+        sent: dict[str, int] = {}
+
+        def sending(call: Callable[..., Any], tensor: torch.Tensor, *how: Any, **named: Any) -> Any:
+            """Count the bytes of a tensor that is summed over processes."""
+            sent[str(tensor.dtype)] = sent.get(str(tensor.dtype), 0) + tensor.nbytes
+            return call(tensor, *how, **named)
+
+        torch.distributed.all_reduce = partial(sending, torch.distributed.all_reduce)
+        scatter = torch.distributed.reduce_scatter_single
+        torch.distributed.reduce_scatter_single = lambda input, **named: sending(
+            lambda tensor, **others: scatter(input=tensor, **others), input, **named
+        )
+        taken = Step.__call__
+
+        def told(self: Step, batch: Batch) -> dict[str, torch.Tensor]:
+            """Take a step, and write what it sent."""
+            sent.clear()
+            logged = taken(self, batch)
+            with open(Path(sys.argv[2]) / "sent", "a", encoding="utf-8") as file:
+                file.write(json.dumps(sent) + "\n")
+            return logged
+
+        Step.__call__ = told  # type: ignore[method-assign]
     if "sharded" in sys.argv:
         run = run.replace(train=run.train.replace(batch_size=14, shard="full"))
         divide = loop.divide

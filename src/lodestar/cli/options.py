@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from lodestar.config import BATCH, COUNT, SEEDS, Problem
-from lodestar.files import STORES
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from lodestar.generators.request import Asked, Prompts, Settings
     from lodestar.guidance import Guidance
 
-Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder, a file, or hf:owner/repository.")]
+Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder or file, its address, or hf:owner/name.")]
 PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, digits or shapes."
 DataSource = Annotated[str, typer.Argument(help=PICTURES)]
 
@@ -360,8 +359,6 @@ def load_judge(model: str, judge: str | None, best_of: int, sampling: Solving) -
         if judge is not None:
             raise Problem(f"--judge {judge} has no effect without --best-of")
         return None
-    if sampling.out in STORES:
-        raise Problem(f"--best-of {best_of} keeps its candidates beside the pictures: give --out a folder, and no address")
     own = library.companions(model)
     name = judge or next((own[role] for role in JUDGES if role in own), None)
     if name is None:

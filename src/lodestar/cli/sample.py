@@ -54,7 +54,7 @@ def sample(
     """Sample pictures: numbered PNG files, a grid, and a manifest. The same command again resumes."""
     from functools import partial
 
-    from lodestar.generators.album import Album, Chosen, Manifest, chosen_before, free_folder
+    from lodestar.generators.album import MANIFEST, Album, Chosen, Manifest, chosen_before
     from lodestar.generators.guide import referring
     from lodestar.generators.rejection import candidates
     from lodestar.library import load_generator
@@ -70,14 +70,12 @@ def sample(
     asked = referring(network.request(wanted, sampling.seed, how), guides, best_of)
     origin = network.origin(guides)
     album, whole = partial(Album, names=origin.names, reference=reference), Manifest.of(asked, origin)
-    with world.in_turn():  # nobody writes before all know the folder, and what is missing there
-        folder = sampling.out or free_folder("out", Path(model).stem)
-        # Candidates are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
-        apart = folder.with_name(f"{folder.name}-candidates")
+    folder, apart = _folders(sampling.out, model, best_of, world)
+    with world.in_turn():  # nobody writes before all know what is missing
         choice = None if best_of == 1 else Chosen.of(network.check_judge(judging, asked, best_of), asked)
         before = None if choice is None else chosen_before(folder, origin, choice)
         drawn = album(folder, before or whole, packed=npz and (choice is None or before is not None))
-        choosing = choice is not None and (before is None or apart.exists() or drawn.missing() != [])
+        choosing = choice is not None and (before is None or (apart / MANIFEST).exists() or drawn.missing() != [])
         if choosing:
             drawn = album(apart, whole)
         missing = drawn.missing()
@@ -91,6 +89,19 @@ def sample(
         drawn.discard()
         drawn = chosen
     print(spelled(drawn.finish()))
+
+
+def _folders(given: Path | None, model: str, best_of: int, world: World) -> tuple[Path, Path]:
+    """The folder of the pictures, the same on all processes, and that of their candidates.
+
+    These are kept until the judge has seen all of them, in an album of their own, so that none is made twice.
+    """
+    from lodestar.generators.album import free_folder
+    from lodestar.results import beside
+
+    with world.in_turn():  # nobody writes before all know the folder
+        folder = given or free_folder("out", Path(model).stem)
+    return folder, folder if best_of == 1 else beside(folder, "-candidates")
 
 
 def _make(album: Album, missing: Sequence[int], network: Generator, guides: Guides, batch_size: int, world: World) -> None:

@@ -1,19 +1,16 @@
 """Forecasts of a run on this device: memory by part, the largest piece of a batch that fits, and the time to the end.
 
-A few real steps on small pieces are taken and thrown away. State and gradients are counted; the memory of activations is measured
-for pieces of 1, 2, 4 … pictures, and grows evenly beyond the last of them, as the time does.
+A few real steps on small pieces are taken and thrown away. State and gradients are counted; the memory that a step takes beside
+them is measured for pieces of 1, 2, 4 … pictures, and grows evenly beyond the last of them, as the time does.
 """
 
 from __future__ import annotations
 
-import gc
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +24,7 @@ from lodestar.data import Batch, Shuffled, Source
 from lodestar.nets.precision import choose_device
 from lodestar.progress import span
 from lodestar.training.inputs import Given
+from lodestar.training.memory import beside, held, whole
 from lodestar.training.pace import prepared
 from lodestar.training.run import Run
 from lodestar.training.start import start
@@ -35,14 +33,12 @@ from lodestar.training.step import Step
 
 MEMORY_SHARE = 0.9
 """Share of the device's memory that a run may take: allocators do not fill all of it."""
-HEAP = 1.3
-"""Memory of a CPU's process for each byte of a step's tensors: the C library's heap has holes, of up to so much where tensors are
-below 32 MiB."""
 _TIMED = 0.5
 """Seconds of steps that are timed, at least, on each size of pieces."""
-_SIZES = 3
-"""Sizes of pieces that are measured, at least, unless a step is far too long: of the first ones, gradients take the most."""
-_FAR_TOO_LONG = 60.0
+_SIZES = 5
+"""Sizes of pieces that are measured, at least, unless a step is far too long: of the first ones, gradients take the most, and a
+line through them would go far astray."""
+_FAR_TOO_LONG = 20.0
 """Seconds of a step after which no larger piece is measured in any case."""
 _EACH = 100
 """Random pictures of a class: enough to hold some out."""
@@ -57,7 +53,7 @@ class Measured:
 
     pictures: int
     working: int
-    """Most bytes that live during the step, beside the state: gradients, activations, temporary values."""
+    """Most bytes that the step takes, beside the state: gradients, activations, temporary values."""
     seconds: float
 
 
@@ -97,8 +93,7 @@ class Forecast:
         # Several pieces add up their gradients, so all gradients are there beside the activations.
         pieced = pictures < self.share and self.piece == self.share
         working = self._along(pictures, lambda each: each.working) + pieced * self.gradients
-        activations = max(working - self.gradients, 0) * (HEAP if self.device == "cpu" else 1)
-        return self.state + self.gradients + int(activations)
+        return self.state + max(working, self.gradients)
 
     @property
     def largest(self) -> int:
@@ -195,12 +190,12 @@ def forecast(
         raise Problem(f"batch size {run.train.batch_size} for {processes} processes: each needs a picture, at least {processes}")
     place = choose_device(device)
     run, source, facts = prepared(run, device, Given(Noise(run)) if noise else Given())
-    before = _program(place)
+    before = held(place)
     state = start(run, Path(os.devnull), device, facts=facts)
     module, counters = state.learner.module, state.counters
     frozen = [each.module for each in state.learner.frozen.values()]
     trained = {id(each): each for phase in state.learner.phases() for each in phase.parameters}
-    memory = memory or _memory(place)
+    memory = memory or whole(place)
     found = Forecast(
         run, str(place), str(counters.precision), sum(each.numel() for each in module.parameters()),
         weights=_bytes([value for each in (module, *frozen) for value in (*each.parameters(), *each.buffers())]),
@@ -210,7 +205,8 @@ def forecast(
     if place.type == "cpu":
         # What libraries load and keep in their first step counts too; of one picture, little else is kept.
         _step(run, state, source, 1, 1)
-        found = replace(found, program=max(before, _program(place) - found.state - found.gradients + before - _slots(state)))
+        kept = found.weights + found.averages + found.gradients + _slots(state)
+        found = replace(found, program=max(before, held(place) - kept))
     steps: list[Measured] = []
     for pictures in _sizes(min(found.piece, most or found.piece)):
         steps.append(_measured(run, state, source, pictures, pieced=found.piece < found.share))
@@ -236,7 +232,12 @@ def _measured(run: Run, state: TrainState, source: Source, pictures: int, pieced
     for optimizer in state.optimizers.values():
         optimizer.zero_grad(set_to_none=True)
     step.last = None
-    working, seconds = _most_live(step, batch), list[float]()
+    # As a run's first step, which does all that is done at times.
+    state.counters.steps = 0
+    for value in state.learner.memory().values():
+        value.zero_()
+    # The heap of a second step has the holes that the first has left.
+    working, seconds = beside(lambda: (step(batch), step(batch)), step.device), list[float]()
     while not seconds or sum(seconds) < _TIMED:
         began = time.perf_counter()
         step(batch)
@@ -255,24 +256,6 @@ def _step(run: Run, state: TrainState, source: Source, count: int, pictures: int
     return step, batch
 
 
-def _most_live(step: Step, batch: Batch) -> int:
-    """The most bytes of tensors that live at one moment of a step, and did not before it."""
-    if step.device.type == "cuda":
-        before: int = torch.cuda.memory_allocated(step.device)
-        torch.cuda.reset_peak_memory_stats(step.device)
-        step(batch)
-        most: int = torch.cuda.max_memory_allocated(step.device)
-        return most - before
-    gc.collect()  # of earlier steps, whose end here would be told as an oddity
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler tells of its start and end
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
-        step(batch)
-    assert profile.profiler is not None and profile.profiler.kineto_results is not None
-    changes = [each for each in profile.profiler.kineto_results.events() if each.name() == "[memory]"]
-    sizes = (int(each.nbytes()) for each in sorted(changes, key=lambda each: each.start_ns()))
-    return max(accumulate(sizes, initial=0))
-
-
 def _slots(state: TrainState) -> int:
     """Bytes of the optimizers' own tensors."""
     slots = [slot for each in state.optimizers.values() for slots in each.state.values() for slot in slots.values()]
@@ -281,25 +264,3 @@ def _slots(state: TrainState) -> int:
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
     return sum(each.numel() * each.element_size() for each in tensors)
-
-
-def _program(device: torch.device) -> int:
-    """Bytes of the device that are taken before there is a model; on GPUs by others too."""
-    if device.type == "cuda":
-        free, whole = torch.cuda.mem_get_info(device)
-        return whole - free
-    if sys.platform == "linux":
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    import resource  # not on Windows
-
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
-
-
-def _memory(device: torch.device) -> int:
-    """Bytes of the device; of the machine, or of the group of processes that the system limits, for a CPU."""
-    if device.type == "cuda":
-        whole: int = torch.cuda.mem_get_info(device)[1]
-        return whole
-    whole, limit = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), Path("/sys/fs/cgroup/memory.max")
-    told = limit.read_text().strip() if limit.exists() else ""
-    return min(whole, int(told)) if told.isdecimal() else whole

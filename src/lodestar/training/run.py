@@ -71,6 +71,9 @@ class TrainConfig(Config):
     """Compile the training step with torch.compile."""
     shard: Literal["none", "full"] = "none"
     """Division of weights, gradients, optimizer and averages among processes (FSDP), or a copy on each."""
+    reduce: Literal["float32", "bfloat16"] = "float32"
+    """Number format in which gradients are sent and summed over processes; bfloat16 halves what is sent, and rounds each gradient
+    to 8 bits, as the torsos' are in training in bfloat16."""
     seed: Seed = 0
     init: str | None = None
     """Name of a model (embedded, a run's folder, a file) whose weights, as far as they fit, initialize the run."""

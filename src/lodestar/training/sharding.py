@@ -39,21 +39,24 @@ class _Whole(nn.Module):
 
 
 class Shards:
-    """The shards of a module's weights on a device, of which this process has its own."""
+    """The shards of a module's weights on a device, of which this process has its own.
 
-    def __init__(self, module: nn.Module, world: World, device: torch.device) -> None:
+    reduce: number format in which gradients are summed.
+    """
+
+    def __init__(self, module: nn.Module, world: World, device: torch.device, reduce: torch.dtype) -> None:
         from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import FSDPModule, fully_shard
+        from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
         self.mesh = init_device_mesh(device.type, (world.size,))
         for parameter in module.parameters():
             parameter.data = parameter.data.contiguous()  # rows are divided in the order of memory
-        whole = _Whole(module)
+        whole, policy = _Whole(module), MixedPrecisionPolicy(reduce_dtype=reduce)
         for block in module.modules():
             if isinstance(block, _BLOCKS):
-                fully_shard(block, mesh=self.mesh)
+                fully_shard(block, mesh=self.mesh, mp_policy=policy)
         # Losses are weighted by the whole batch, so gradients are summed, not averaged.
-        self.whole: Any = fully_shard(whole, mesh=self.mesh)
+        self.whole: Any = fully_shard(whole, mesh=self.mesh, mp_policy=policy)
         for each in whole.modules():
             if isinstance(each, FSDPModule):
                 each.set_gradient_divide_factor(1.0)
@@ -95,5 +98,7 @@ def check_shards(run: Run, learner: Learner, world: World) -> None:
         raise Problem(f"--shard full: task {run.task.kind!r} has {len(phases)} phases, and one alone can be sharded")
     if (phases[0].optimizer or run.train.optimizer).method == "muon":
         raise Problem("--shard full: train.optimizer.method 'muon' needs whole matrices, take 'adamw'")
+    if run.train.reduce != "float32" and run.train.microbatch is not None:
+        raise Problem("--shard full: train.reduce 'bfloat16' would add up pieces in it too, leave train.microbatch out")
     if run.train.compile:
         raise Problem("--shard full: train.compile is for whole weights, leave one of them out")

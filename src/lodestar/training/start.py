@@ -13,7 +13,7 @@ from lodestar import checkpoint, library
 from lodestar.config import Problem
 from lodestar.core.noise import generator
 from lodestar.data import DataFacts
-from lodestar.nets.precision import choose_device, choose_dtype, name_of
+from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, name_of
 from lodestar.tasks import Frozen, Learner, Phase
 from lodestar.training.ema import Average
 from lodestar.training.init import initialize
@@ -68,7 +68,7 @@ def divide(state: TrainState, run: Run, world: World) -> None:
     learner = state.learner
     slots = {name: optimizer.state_dict()["state"] for name, optimizer in state.optimizers.items()}
     device = next(learner.module.parameters()).device
-    state.shards = shards = Shards(learner.module, world, device)
+    state.shards = shards = Shards(learner.module, world, device, PRECISIONS[run.train.reduce])
     for average in state.averages:
         average.values = [shards.part(value) for value in average.values]
     state.optimizers = {phase.name: _optimizer(run, learner, phase) for phase in learner.phases()}

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lodestar.data import Batch
 from lodestar.nets import dropout
+from lodestar.nets.precision import PRECISIONS
 from lodestar.objectives import Losses
 from lodestar.tasks import Coupled, OptimizerConfig, Phase, Rng
 from lodestar.training.run import Run
@@ -123,7 +124,7 @@ class Step:
                 losses.append(replace(part, total=part.total.detach()))
             graded = self._joined(losses)
         if self.state.shards is None:  # else they are summed as they come
-            self.world.sum(self._gradients(phase))
+            self.world.sum(self._gradients(phase), PRECISIONS[config.reduce])
         return graded
 
     def _gradients(self, phase: Phase) -> list[Tensor]:
