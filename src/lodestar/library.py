@@ -38,6 +38,7 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.discriminator import DiscriminatorModelConfig, PictureDiscriminator
 from lodestar.models.first import upgraded
 from lodestar.models.gan import GanConfig
+from lodestar.nets.int8 import between
 from lodestar.nets.precision import PRECISIONS, choose_device, choose_dtype, place
 
 MODEL = "model.safetensors"
@@ -156,10 +157,15 @@ def load_generator(name: str | Path, device: str | torch.device | None = None, d
 
 
 def _chosen(name: str | Path, asked: Dtype, device: torch.device, settings: Any) -> torch.dtype:
-    """The number format of a model. Raises Problem where it is asked for 8 bits and has no ranges."""
+    """The number format of a model; of a network that can have no ranges (a prior's), for 8 bits the one beside them.
+
+    Raises Problem where it is asked for 8 bits and its ranges are not known.
+    """
     ranged = isinstance(settings, DiffusionConfig) and settings.denoiser.network.ranged
     dtype = choose_dtype(asked, device, ranged=ranged)
     if dtype == torch.int8 and isinstance(settings, DiffusionConfig) and not ranged:
+        if settings.denoiser.network.kind != "unet":
+            return between()
         raise Problem(
             f"precision int8: {name} has no ranges of its activations; lodestar quantize {name} --data … --out … finds them, "
             "or choose from float32, bfloat16"

@@ -437,10 +437,10 @@ def test_karlo_s_upsampler_enlarges_what_the_decoder_makes(parts: Path, tmp_path
     assert (tmp_path / "again" / "00000.png").read_bytes() == (out / "00000.png").read_bytes()
 
 
-def test_a_decoder_is_quantized_with_its_clip(parts: Path, tmp_path: Path) -> None:
-    out = lodestar.quantize(lively(parts), "shapes", tmp_path / "eight.safetensors", count=6, steps="linspace:3", device="cpu")
-    bundle.save(tmp_path / "eight.bundle.json", files(parts, model=out))
-    made = lodestar.load(tmp_path / "eight.bundle.json", "cpu", dtype="int8").sample(prompt=["a red circle"], steps=2, count=1)
+def test_a_decoder_is_quantized_with_its_clip(parts: Path) -> None:
+    out = lodestar.quantize(lively(parts), "shapes", parts / "eight.safetensors", count=6, steps="linspace:3", device="cpu")
+    bundle.save(parts / "eight.bundle.json", files(parts, model=out))
+    made = lodestar.load(parts / "eight.bundle.json", "cpu", dtype="int8").sample(prompt=["a red circle"], steps=2, count=1)
     assert len(made) == 1 and made.images.float().std() > 0
     with pytest.raises(Problem, match="decodes embeddings of a CLIP: quantize the bundle that it is in"):
-        lodestar.quantize(parts / "lively.safetensors", "shapes", tmp_path / "alone.safetensors")
+        lodestar.quantize(parts / "lively.safetensors", "shapes", parts / "alone.safetensors")

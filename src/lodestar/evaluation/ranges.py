@@ -87,9 +87,7 @@ def find_errors(
 
 
 def network_of(model: Diffusion) -> UNet:
-    """The network of a model. Raises Problem if it is one without residual blocks in 8 bits, or its ranges are known, or pictures
-    cannot be told to it.
-    """
+    """The network of a model. Raises Problem: no residual blocks in 8 bits, ranges that are known, a decoder without CLIP."""
     network, name = model.denoiser.network, model.name or "this model"
     if not isinstance(network, UNet):
         raise Problem(f"{name} has a network of kind {model.config.denoiser.network.kind!r}: ranges are of a 'unet'")

@@ -68,8 +68,8 @@ SHARES: Mapping[Split, Shares] = {
     "pairs": Shares(silent=0.8, unplaced=0.1, related=0.4),
     "partial": Shares(colourless=0.5),
 }
-"""Shares of the captions of splits that have others than the usual: `pairs` tell where things stand and little else, `partial`
-name shapes of whatever colour, so that who learns from them tells the one from the other."""
+"""Shares of the captions of splits with other than the usual ones: `pairs` tell where things stand and little else, and `partial`
+shapes of any colour, to be told from colours in learning."""
 
 
 @dataclass(frozen=True)
