@@ -150,6 +150,7 @@ def here() -> World:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
         return World()
     import torch.distributed
+    import torch.distributed.nn.functional  # before there is a group, or it keeps that in its defaults
 
     if not torch.distributed.is_initialized():
         local, devices = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
