@@ -201,6 +201,8 @@ def page(options: argparse.Namespace, rows: list[tuple[Point, float, float]], pi
         f"| | steps | seconds a picture | Fréchet distance |{column}",
         f"|---|---|---|---|{'---|' if slowest else ''}",
     ]
+    given = {"slow": options.slow, "fast": options.fast}
+    how = "".join(f" --{name} {value}" for name, value in given.items() if value is not None)
     larger = ", of which distances are larger" if options.slow else ""
     about_theirs = [
         f"The network in the rows of diffusers is the same one, exported; {FEW} of their steps were timed, and their distances,",
@@ -213,7 +215,7 @@ def page(options: argparse.Namespace, rows: list[tuple[Point, float, float]], pi
         [
             "# Fewer steps",
             "",
-            f"Made by `python benchmarks/steps.py --count {options.count}`: Fréchet distance of {options.count} pictures of",
+            f"Made by `python benchmarks/steps.py --count {options.count}{how}`: Fréchet distance of {options.count} pictures of",
             f"`{options.model}`, without guidance, the same seeds for all, and the seconds that a picture takes on one thread of",
             f"{processor().name}, in batches of {options.batch_size}. Our rows are in {loaded(options.model, None).precision}",
             "unless they say float32.",

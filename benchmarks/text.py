@@ -88,7 +88,8 @@ def scorer(options: argparse.Namespace, model: Diffusion) -> str:
     """The CLIP that measures, in words."""
     by = options.clip_score or options.clip
     guides = by == options.clip if by else "clip_score" not in model.companions
-    name = f"`{Path(by).stem}`" if by else "the model's own CLIP"
+    own = library.companions(options.model)
+    name = f"`{Path(by or own.get('clip_score') or own['clip']).stem}`"
     return name + (", the one that guides, which flatters its own pictures" if guides else "")
 
 

@@ -121,7 +121,7 @@ def test_an_undone_step_leaves_no_trace(steps: int) -> None:
 
 def test_networks_without_hidden_matrices_are_refused() -> None:
     layer = Conv2d(3, 3, 3)
-    with pytest.raises(Problem, match=r"this network names none: set train.optimizer.method=adamw"):
+    with pytest.raises(Problem, match=r"this network names none: take method 'adamw' \(train\.optimizer\.method=adamw\)"):
         muon(layer, list(layer.parameters()), MUON)
     with pytest.raises(Problem, match=r"method is 'soap'"):
         OptimizerConfig(method="soap")  # type: ignore[arg-type]

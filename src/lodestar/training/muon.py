@@ -47,13 +47,17 @@ class Muon(torch.optim.Optimizer):
 def muon(module: nn.Module, parameters: Sequence[nn.Parameter], settings: OptimizerConfig) -> Muon:
     """The optimizer of some parameters of a module, the hidden layers being its networks'. Raises Problem if there are none."""
     if not hasattr(torch.optim, "Muon"):
-        raise Problem(f"optimizer 'muon' needs torch 2.9 or newer, this is {torch.__version__}: set train.optimizer.method=adamw")
+        raise Problem(
+            f"optimizer 'muon' needs torch 2.9 or newer, this is {torch.__version__}: "
+            "take method 'adamw' (train.optimizer.method=adamw)"
+        )
     parts = [part for network in module.modules() if isinstance(network, Network) for part in network.hidden]
     known = {id(parameter) for part in parts for parameter in part.parameters() if parameter.ndim > 1}
     hidden = [parameter for parameter in parameters if id(parameter) in known]
     if not hidden:
         raise Problem(
-            "optimizer 'muon' is for matrices of hidden layers, and this network names none: set train.optimizer.method=adamw"
+            "optimizer 'muon' is for matrices of hidden layers, and this network names none: "
+            "take method 'adamw' (train.optimizer.method=adamw)"
         )
     return Muon(hidden, [parameter for parameter in parameters if id(parameter) not in known], settings)
 

@@ -154,6 +154,7 @@ def caption(scene: Scene, rng: np.random.Generator, shares: Shares = USUAL) -> s
     sentence = _drawn(things, 1.0 if held is not None else shares.related, rng)
     sized = rng.random() >= shares.silent
     placed = sentence in (*_ONE, *_LISTS[2], *_LISTS[3]) and rng.random() >= shares.unplaced
+    # No number is drawn for a share of none, so captions of the other splits stay as they were.
     coloured = shares.colourless == 0 or rng.random() >= shares.colourless
     told = (_words(thing, sized, coloured, rng) + (_standing(thing, rng) if placed else "") for thing in things)
     return sentence.format(*told)
