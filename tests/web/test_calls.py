@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from lodestar.__main__ import main
+from lodestar.bundle import embedded
 from lodestar.config import Problem, decode
 from lodestar.generators.request import Frame
 from lodestar.images import load_png
@@ -92,7 +93,8 @@ def test_models_runs_and_sweeps_are_listed(folder: Path, tmp_path: Path) -> None
     (tmp_path / "damaged.safetensors").write_bytes(b"\x00" * 20)
     shelf = Shelf([folder, tmp_path])
     models, guides = shelf.models(), shelf.guides()
-    assert shelf.upsamplers() == [str(folder / "up.safetensors")]
+    assert set(shelf.upsamplers()) - set(embedded()) == {str(folder / "up.safetensors")}
+    assert "dalle2_shapes_up2" in shelf.upsamplers() and "dalle2_shapes" not in shelf.upsamplers()
     assert str(folder / "up.safetensors") in models and "cifar10" in models and "cifar10_classifier" not in models
     assert str(tmp_path / "c10") in models, "a folder with a model.safetensors is a run"
     assert str(folder / "critic.safetensors") in guides and "cifar10_classifier" in guides

@@ -17,9 +17,9 @@ from lodestar.denoiser import DenoiserConfig
 from lodestar.guidance import Threshold
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.text import TextTransformerConfig
-from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
 from lodestar.presets import emoji, shapes
+from lodestar.presets.parts import small_unet
 from lodestar.tasks import OptimizerConfig, TrainDenoiser
 from lodestar.text import LanguageModel
 from lodestar.training.ema import HalfLife
@@ -35,17 +35,9 @@ _BASES: Mapping[str, Callable[[], Run]] = {"shapes": shapes.text, "emoji": emoji
 def imagen(data: str, enlarging: bool = False) -> Run:
     """The first stage, pictures of 32×32, or the one that enlarges them to 64×64."""
     side = 2 * _SMALL if enlarging else _SMALL
-    network = UNetConfig(
-        width=32,
-        multipliers=(1, 2, 3) if enlarging else (1, 2, 4),
-        blocks=1 if enlarging else (1, 2, 2),
-        attention=(4,) if enlarging else (2, 4),
-        head_channels=32,
-        norm_groups=8,
-        resample="plain",
-        in_channels=6 if enlarging else 3,
-        out_channels=3,
-    )
+    network = small_unet()
+    if enlarging:
+        network = network.replace(multipliers=(1, 2, 3), blocks=1, attention=(4,), coordinates=False, in_channels=6)
     words = TextCondition(
         tokenizer=LanguageModel(model=ENCODERS[data]),
         network=TextTransformerConfig(context=40, width=128, layers=1, heads=4, pooled="mean"),

@@ -26,6 +26,22 @@ def attention(size: int, sides: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(sorted(size // side for side in sides))
 
 
+def small_unet() -> UNetConfig:
+    """The U-Net of the small models of captioned pictures of 32×32, told where it is, as captions tell left and right."""
+    return UNetConfig(
+        width=32,
+        multipliers=(1, 2, 4),
+        blocks=(1, 2, 2),
+        attention=(2, 4),
+        head_channels=32,
+        norm_groups=8,
+        resample="plain",
+        coordinates=True,
+        in_channels=3,
+        out_channels=3,
+    )
+
+
 def openai(
     network: UNetConfig,
     size: int,

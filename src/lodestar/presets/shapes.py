@@ -29,6 +29,7 @@ from lodestar.nets.pyramid import PyramidConfig
 from lodestar.nets.text import TextTransformerConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import Simple
+from lodestar.presets.parts import small_unet
 from lodestar.tasks import OptimizerConfig, TrainAutoregressive, TrainClip, TrainCodePrior, TrainDenoiser, TrainUnclip, TrainVQVAE
 from lodestar.text import OwnTokenizer
 from lodestar.training.ema import HalfLife
@@ -66,27 +67,11 @@ def inpaint() -> Run:
     return _denoise(120_000, Masked())
 
 
-def _network() -> UNetConfig:
-    return UNetConfig(
-        width=32,
-        multipliers=(1, 2, 4),
-        blocks=(1, 2, 2),
-        attention=(2, 4),
-        head_channels=32,
-        norm_groups=8,
-        resample="plain",
-        coordinates=True,
-        in_channels=3,
-        out_channels=3,
-    )
-
-
 def _denoise(images: int, *pictures: Condition) -> Run:
     """pictures: the conditions beside the text."""
-    network = _network()
     blocks = TextTransformerConfig(context=_CONTEXT, width=128, layers=3, heads=4, neighbours=3)
     words = TextCondition(tokenizer=_WORDS, network=blocks)
-    denoiser = DenoiserConfig(network=network, prediction=Velocity(), channels=3, conditions=(words, *pictures))
+    denoiser = DenoiserConfig(network=small_unet(), prediction=Velocity(), channels=3, conditions=(words, *pictures))
     model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(_SIZE, _SIZE), droppable=True)
     return Run(
         task=TrainDenoiser(model=model, objective=Simple(), levels=_LEVELS, conditional=False, label_drop=0.0, caption_drop=0.1),
@@ -192,9 +177,8 @@ def prior_ar() -> Run:
 
 def decoder() -> Run:
     """The decoder of those embeddings: 32×32 pictures; embeddings are dropped from one picture in ten."""
-    network = _network()
     told = Embedding(width=128, tokens=4)
-    denoiser = DenoiserConfig(network=network, prediction=Velocity(), channels=3, conditions=(told,))
+    denoiser = DenoiserConfig(network=small_unet(), prediction=Velocity(), channels=3, conditions=(told,))
     model = DiffusionConfig(denoiser=denoiser, schedule=Cosine(), size=(_SIZE, _SIZE), droppable=True)
     return _unclip(model, 330_000, 32)
 
