@@ -168,7 +168,9 @@ def from_json(text: str | bytes) -> Any:
 
 
 def shown(value: object) -> str:
-    """A value for a message: as written in Python, or its kind alone if long."""
+    """A value for a message: as written in Python; of a long text its beginning, and of another long value its kind alone."""
+    if isinstance(value, str) and len(value) >= _SHOWN:
+        return repr(f"{value[: _SHOWN - 10]}…")
     try:
         text = repr(value)
     except (ValueError, RecursionError):  # a number of thousands of digits; what is nested too deep
