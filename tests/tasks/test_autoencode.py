@@ -153,12 +153,18 @@ def test_samples_depend_on_their_seeds_alone(folder: Path) -> None:
     assert model.sample(count=8, temperature=1e-3).images.float().std(0).max() < model.sample(count=8).images.float().std(0).max()
 
 
-def test_it_is_evaluated_as_other_generators_are_and_not_swept(folder: Path, source: str) -> None:
+def test_it_is_evaluated_and_swept_as_other_generators_are(folder: Path, source: str, tmp_path: Path) -> None:
     model = lodestar.load(folder, "cpu", dtype="float32")
     report = lodestar.evaluate(model, source, count=12, metrics="frechet", extractor="cifar10_features")
     assert report.sampler is None and report.numbers["frechet"] > 0
-    with pytest.raises(Problem, match=r"a sweep varies sampling, and .* makes a picture at once"):
-        lodestar.sweep(model, source, over={"steps": [1, 2]}, count=4)
+    over = {"temperature": [0.5, 1]}
+    found = lodestar.sweep(
+        model, source, over=over, count=12, metrics="frechet", extractor="cifar10_features", out=tmp_path / "s"
+    )
+    assert [row.name for row in found.rows] == ["0.5", "1"] and {row.step_count for row in found.rows} == {1}
+    assert found.rows[1].numbers["frechet"] == report.numbers["frechet"] != found.rows[0].numbers["frechet"]
+    with pytest.raises(Problem, match="steps has no effect on"):
+        lodestar.sweep(model, source, over={"steps": [1, 2]}, count=4, out=tmp_path / "t")
 
 
 def test_commands_sample_edit_measure_and_remake(

@@ -216,6 +216,17 @@ def test_a_gan_is_evaluated(trained: Path, source: str) -> None:
     assert {"precision", "recall", "coverage"} <= report.numbers.keys()
 
 
+def test_truncation_is_swept_up_to_no_bound(trained: Path, source: str, tmp_path: Path) -> None:
+    asked = {"metrics": "precision_recall", "extractor": tiny.extractor(), "count": 12, "out": tmp_path / "sweep"}
+    found = lodestar.sweep(trained, source, over="truncation=0.3,none", **asked)
+    plain = lodestar.evaluate(trained, source, count=12, metrics="precision_recall", extractor=tiny.extractor())
+    assert [row.name for row in found.rows] == ["0.3", "none"] and {row.steps for row in found.rows} == {""}
+    assert {name: found.rows[1].numbers[name] for name in ("precision", "recall")} == {
+        name: plain.numbers[name] for name in ("precision", "recall")
+    }
+    assert lodestar.sweep(trained, source, over="truncation=0.3,1,none", **asked).rows[::2] == found.rows, "it goes on"
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [

@@ -259,8 +259,8 @@ def sweep(
         typer.Option(
             "--over",
             help="A setting to go through, or two: scale=0,1,5; steps=5,10,20; sampler=ddim,heun; guidance='cfg:2 "
-            "cfg:2+interval:0.3,5'; clamp; temperature; reuse=1,2,3; a field such as interval.low=0.1,0.3 or sampler.eta=0,1; "
-            "prior=diffusion,autoregressive,text; model=A,B.",
+            "cfg:2+interval:0.3,5'; clamp; temperature; reuse=1,2,3; truncation=0.5,1,none; top_k; top_p; a field such as "
+            "interval.low=0.1,0.3 or sampler.eta=0,1; prior=diffusion,autoregressive,text; model=A,B.",
         ),
     ] = None,
     scales: Annotated[str | None, typer.Option("--scales", help="Short for --over scale=…: 0,1,5,10,30.")] = None,

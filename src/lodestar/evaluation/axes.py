@@ -1,7 +1,7 @@
 """Axes of a sweep: a setting by name, and its values as text.
 
 ``scale=0,1,5``, ``steps=5,10,20``, ``sampler=ddim,heun``, ``sampler.eta=0,0.5,1``, ``guidance=cfg:2 cfg:2+interval:0.3,5``,
-``interval.low=0.1,0.3``, ``clamp=true,false``, ``prior=diffusion,text``,
+``interval.low=0.1,0.3``, ``clamp=true,false``, ``truncation=0.5,1,none``, ``prior=diffusion,text``,
 ``model=runs/a,runs/b``. Values are separated by commas, or by spaces if any; commas may then be part of values.
 """
 
@@ -22,7 +22,9 @@ C = TypeVar("C", bound=Config)
 
 WHO = ("model", "prior")
 """Settings of who makes the pictures: a model by name, and the prior of a bundle (`lodestar.generators.priors`)."""
-_WHOLE = (*WHO, "guidance", "sampler", "steps", "clamp", "temperature", "reuse")
+EDITED = ("clamp", "temperature", "reuse", "truncation", "top_k", "top_p")
+"""Settings of sampling that are a number or a truth value, or none."""
+_WHOLE = (*WHO, "guidance", "sampler", "steps", *EDITED)
 """Whole settings, in the order of effect: fields of guidance and sampler are set afterwards."""
 
 
@@ -65,8 +67,8 @@ class Axis:
                 return how.replace(sampler=parse("sampler", value, AnySampler))
             case "steps":
                 return how.replace(steps=value)
-            case "clamp" | "temperature" | "reuse":
-                return edit(how, [f"{self.name}={value}"])
+        if self.name in EDITED:
+            return edit(how, [f"{self.name}={'null' if value == 'none' else value}"])
         owner, _, field = self.name.rpartition(".")
         if owner == "sampler":
             assert how.sampler is not None, "a sweep names it"

@@ -71,6 +71,7 @@ def curves(path: Path, title: str, x: Ticks, panels: Mapping[str, Sequence[Curve
         if panel[0].places is None:
             mark(axes)
         else:
+            axes.locator_params(axis="x", nbins=5)
             axes.set_xlabel(own)
         axes.ticklabel_format(axis="y", useOffset=False)
         axes.grid(alpha=0.3)

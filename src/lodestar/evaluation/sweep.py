@@ -19,7 +19,7 @@ from lodestar.conditions import Ask
 from lodestar.config import Config, Problem, short
 from lodestar.core.noise import seeds_from
 from lodestar.data import Source
-from lodestar.evaluation.axes import WHO, Axis
+from lodestar.evaluation.axes import EDITED, WHO, Axis
 from lodestar.evaluation.captions import Captions
 from lodestar.evaluation.compare import choose
 from lodestar.evaluation.extractors import Extractor
@@ -61,7 +61,7 @@ PANELS = {
 }
 """Titles of the numbers that are drawn."""
 _TOLD = (
-    *("sampler", "guidance", "clamp", "temperature", "reuse", "model_digest", "model_dtype", "prior", "guide_digests"),
+    *("sampler", "guidance", *EDITED, "model_digest", "model_dtype", "prior", "guide_digests"),
     *("metrics", "captions", "reference_count", "reference_fingerprint"),
 )
 """Columns of the CSV that belong to a model and its settings."""
@@ -80,7 +80,7 @@ class Row:
     values: tuple[str, ...]
     """Values of the swept settings, in their order."""
     steps: str
-    """The sampling plan."""
+    """The sampling plan; empty of a model that makes a picture at once."""
     step_count: int
     """Number of steps of the plan."""
     numbers: Mapping[str, float]
@@ -221,10 +221,9 @@ def _drawn(run: Measurement) -> Measurement:
 def _asked(ready: _Ready, values: tuple[str, ...], count: int, seed: int) -> tuple[Row, Request]:
     """A row without numbers, and what is to be sampled for it. Raises Problem if that cannot be answered."""
     model, guides, how = ready.subject.model, ready.subject.guides, ready.points[values]
-    assert how.steps is not None, "the plain one has the model's"
     asked = requested(model, how, count, seed, guides, ready.run.captions)
     told = {name: ready.told[name] for name in _TOLD if name in ready.told}
-    return Row(values, how.steps, model.prepare(asked, guides).length, {}, {}, of=told), asked
+    return Row(values, how.steps or "", model.prepare(asked, guides).length, {}, {}, of=told), asked
 
 
 def grid_of(out: Path, values: Sequence[str]) -> Path:
@@ -270,14 +269,15 @@ def _kept(plain: Settings, over: Sequence[Axis]) -> dict[str, str]:
     def told(config: Config) -> str:
         return short(config, omit=[field for owner, field in within if owner is config])
 
-    assert plain.sampler is not None and plain.steps is not None
+    edited = {name: getattr(plain, name) for name in EDITED}
     return {
-        "sampler": told(plain.sampler),
+        "sampler": "" if plain.sampler is None else told(plain.sampler),
         "guidance": " ".join(told(each) for each in plain.guidance),
-        "clamp": str(plain.clamp),
-        "temperature": f"{plain.temperature:g}",
-        "reuse": str(plain.reuse),
-        "steps": plain.steps,
+        **{
+            name: "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+            for name, value in edited.items()
+        },
+        "steps": plain.steps or "",
     }
 
 
@@ -366,12 +366,13 @@ def _grid(model: Generator, seed: int, guides: Guides, captions: Captions | None
 def _plot(out: Path, rows: Mapping[tuple[str, ...], Row], over: Sequence[Axis], fixed: Mapping[str, str]) -> None:
     told_of = [row.of for row in rows.values()]
     same = {name: text for name, text in told_of[0].items() if all(each.get(name) == text for each in told_of)}
-    told = [same[name] or f"no {name}" for name in ("guidance", "sampler") if name in same]
     plans = {row.steps for row in rows.values()}
-    plan = [f"steps {plans.pop()}"] if len(plans) == 1 else []
+    at_once = plans == {""}
+    told = [] if at_once else [same[name] or f"no {name}" for name in ("guidance", "sampler") if name in same]
+    plan = [f"steps {plans.pop()}"] if len(plans) == 1 and not at_once else []
     runs = f" in each of {fixed['repeats']} runs" if fixed["repeats"] != "1" else ""
     by = f", extractor {fixed['extractor']}" if fixed["extractor"] else ""
-    title = f"{', '.join([*told, *plan])}\n{fixed['count']} pictures{runs}{by}"
+    title = "\n".join(filter(None, [", ".join([*told, *plan]), f"{fixed['count']} pictures{runs}{by}"]))
     ticks = [_ticks(axis, place, rows.values()) for place, axis in enumerate(over)]
     path = out / PLOT
     panels = {name: text for name, text in PANELS.items() if any(name in row.numbers for row in rows.values())}

@@ -91,8 +91,6 @@ def sweep(
 
     def subject(values: Mapping[str, str]) -> Subject:
         network = fixed or load(values["model"])
-        if network.defaults.sampler is None:
-            raise Problem(f"a sweep varies sampling, and {network.name or 'this model'} makes a picture at once")
         network = network.using(values["prior"]) if "prior" in values else network
         prompted, otherwise = captioned(measured_by, captions, network, count, guides)
         source = compared_with(reference, network, measured_with, prompted, otherwise)
