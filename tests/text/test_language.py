@@ -61,6 +61,14 @@ def test_states_are_those_of_the_model_and_kept(model: LanguageModel, tmp_path: 
         assert kept.execute("SELECT count(*) FROM states").fetchone() == (3,)
 
 
+def test_states_are_kept_as_long_as_there_is_room(model: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = model.states(["a star"], 8)
+    monkeypatch.setattr(language, "KEPT", 1)
+    assert torch.equal(model.states(["a star", "a cross"], 8)[:1], first)
+    with sqlite3.connect(tmp_path / "text" / f"{model.digest}.sqlite") as kept:
+        assert kept.execute("SELECT count(*) FROM states").fetchone() == (1,)
+
+
 def test_another_model_of_the_name_is_refused(model: LanguageModel) -> None:
     assert model.digest is not None and len(model.digest) == 64
     with pytest.raises(Problem, match="is not the one that this model was trained with: its SHA-256 is"):

@@ -22,6 +22,9 @@ from lodestar.extras import need
 from lodestar.files import cache_folder
 from lodestar.text.base import Tokenizer
 
+KEPT = 4 * 2**30
+"""Bytes of a model's states on disk beyond which no more are added: drawn captions, as those of `shapes`, have no end."""
+
 
 class LanguageModel(Tokenizer):
     """A language model with its tokenizer. The states of its last layer, not its tokens, are what a network is told."""
@@ -58,21 +61,23 @@ class LanguageModel(Tokenizer):
     def states(self, texts: Sequence[str], context: int, cut: bool = False) -> Tensor:
         """States of texts float32 [B, L, D + 1], L = `context`: 1 in the last channel at a text's tokens, 0 after them.
 
-        A blank text has no tokens. Any other runs through the model alone, and once: states are kept in the cache folder. Raises
-        Problem.
+        A blank text has no tokens. Any other runs through the model alone, and once: states are kept in the cache folder, up to
+        `KEPT` bytes of them. Raises Problem.
         """
         model = self if self.digest is not None else self.settled()
         assert model.digest is not None and model.width is not None
         out = torch.zeros(len(texts), context, model.width + 1)
-        with closing(_open(cache_folder() / "text" / f"{model.digest}.sqlite")) as kept:
+        path = cache_folder() / "text" / f"{model.digest}.sqlite"
+        with closing(_open(path)) as kept:
+            room = path.stat().st_size < KEPT
             for row, text in enumerate(texts):
                 if text.strip():
-                    state = model._state(kept, text, context, cut)
+                    state = model._state(kept, room, text, context, cut)
                     out[row, : len(state), :-1] = state
                     out[row, : len(state), -1] = 1
         return out
 
-    def _state(self, kept: sqlite3.Connection, text: str, context: int, cut: bool) -> Tensor:
+    def _state(self, kept: sqlite3.Connection, room: bool, text: str, context: int, cut: bool) -> Tensor:
         assert self.width is not None
         key = hashlib.sha256(f"{context} {text}".encode()).digest()
         row = kept.execute("SELECT state FROM states WHERE text = ?", (key,)).fetchone()
@@ -83,8 +88,9 @@ class LanguageModel(Tokenizer):
         tokens = tokens[mask]
         with torch.inference_mode():
             state = _network(self.model).network(tokens[None]).last_hidden_state[0].float()
-        with kept:
-            kept.execute("INSERT OR REPLACE INTO states VALUES (?, ?)", (key, state.numpy().tobytes()))
+        if room:
+            with kept:
+                kept.execute("INSERT OR REPLACE INTO states VALUES (?, ?)", (key, state.numpy().tobytes()))
         return torch.tensor(state.numpy())
 
     @property
