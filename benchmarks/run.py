@@ -21,6 +21,7 @@ from family import family
 from gan import gan
 from loader import loader
 from memory import memory
+from priors import priors
 from rich.console import Console
 from shapes import shapes
 from speed import adm, forward, train
@@ -35,6 +36,7 @@ PARTS = {
     "shapes": shapes,
     "codes": codes,
     "walks": walks,
+    "priors": priors,
     "train": train,
     "loader": loader,
     "gan": gan,
