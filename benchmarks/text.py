@@ -1,11 +1,12 @@
 """Write docs/text.md and docs/text.png, the comparison that GLIDE makes: no guidance, guidance by a CLIP, and without classifier.
 
     python benchmarks/text.py MODEL --clip NOISED --clip-score CLEAN --count 1000 [--cfg 1.5,2,3,5] [--by-clip 1,2,4,8]
-    python benchmarks/text.py MODEL --grid docs/shapes.png [--prompts FILE] [--guidance cfg:3]
+    python benchmarks/text.py MODEL --grid docs/shapes.png [--prompts FILE] [--guidance cfg:3] [--nearest TRAINING_PICTURES]
 
 Each way of guidance makes pictures of the same captions with the same seeds. Numbers are kept in the folder of a sweep, so that
 an interrupted run goes on. The CLIP that measures should not be the one that guides. With --grid a picture of each prompt is
-drawn, with what the judge of `shapes` says below it; prompts are the first twenty captions of the data, or a file's lines.
+drawn, with what the judge of `shapes` says below it, and to its right, with --nearest, the nearest training picture; prompts are
+the first twenty captions of the data, or a file's lines.
 """
 
 from __future__ import annotations
@@ -17,12 +18,16 @@ from pathlib import Path
 
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
 import lodestar
 from lodestar import library
 from lodestar.config import Problem
+from lodestar.core.neighbours import nearest
+from lodestar.data import Source, open_source
 from lodestar.data.shapes import Verdict, judge
 from lodestar.evaluation.captions import HELD_OUT, read_captions
+from lodestar.evaluation.extractors import DEFAULT, load_extractor
 from lodestar.evaluation.repeats import Share
 from lodestar.evaluation.sweep import Row
 from lodestar.files import atomic, write_text
@@ -127,16 +132,28 @@ def wrong(verdict: Verdict) -> list[str]:
     return said
 
 
-def grid(path: Path, samples: Samples, prompts: Sequence[str], columns: int = 5) -> int:
-    """Draw each picture with its prompt below, and the judge's verdict where it understands the prompt; how many are right."""
-    gap, height = 8, CELL + (LINES + VERDICT) * LINE + 10
-    size = columns * (CELL + gap) + gap, -(-len(prompts) // columns) * height + gap
+def neighbours(images: Tensor, source: Source) -> Tensor:
+    """The picture of a source nearest to each of some, both uint8 [N, C, H, W], by the features of the default extractor."""
+    extractor = load_extractor(DEFAULT)
+    known = torch.stack([torch.from_numpy(each.copy()) for k in range(len(source)) if (each := source.image(k)) is not None])
+    theirs = torch.cat([extractor(batch).features for batch in known.split(256)])
+    return known[nearest(extractor(images).features, theirs)[1][:, 0]]
+
+
+def grid(path: Path, samples: Samples, prompts: Sequence[str], beside: Tensor | None = None, columns: int = 5) -> int:
+    """Draw each picture with its prompt below, and the judge's verdict where it understands the prompt; how many are right.
+
+    beside: another picture to the right of each.
+    """
+    gap, wide, height = 8, CELL * (1 if beside is None else 2), CELL + (LINES + VERDICT) * LINE + 10
+    size = columns * (wide + gap) + gap, -(-len(prompts) // columns) * height + gap
     sheet, right = Image.new("RGB", size, "white"), 0
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default(10)
     for number, (picture, prompt) in enumerate(zip(samples.images, prompts, strict=True)):
-        left, top = gap + number % columns * (CELL + gap), gap + number // columns * height
-        large = enlarge(picture.expand(3, -1, -1), max(CELL // picture.shape[-1], 1))
-        sheet.paste(Image.fromarray(large.permute(1, 2, 0).numpy()), (left, top))
+        left, top = gap + number % columns * (wide + gap), gap + number // columns * height
+        for place, each in enumerate([picture] if beside is None else [picture, beside[number]]):
+            large = enlarge(each.expand(3, -1, -1), max(CELL // each.shape[-1], 1))
+            sheet.paste(Image.fromarray(large.permute(1, 2, 0).numpy()), (left + place * CELL, top))
         told = [(line, "black") for line in textwrap.wrap(prompt, _LETTERS, max_lines=LINES)]
         try:
             faults = wrong(judge(picture.numpy(), prompt))
@@ -172,6 +189,7 @@ def main() -> None:
     parser.add_argument("--grid", type=Path, help="draw pictures of prompts with verdicts into this file, and nothing else")
     parser.add_argument("--prompts", type=Path, help="the prompts of --grid, a line each")
     parser.add_argument("--guidance", default="cfg:3", help="the guidance of --grid")
+    parser.add_argument("--nearest", help="data whose nearest picture --grid draws beside each")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     model = library.load_diffusion(options.model)
@@ -183,7 +201,10 @@ def main() -> None:
         )
         prompts = [line for line in lines if line.strip()]
         made = model.sample(prompt=prompts, guidance=options.guidance, steps=options.steps, seed=options.seed)
-        print(f"{options.grid}: {grid(options.grid, made, prompts)} of {len(prompts)} are right, as the judge sees it")
+        beside = (
+            None if options.nearest is None else neighbours(made.images, open_source(options.nearest, size=model.config.size))
+        )
+        print(f"{options.grid}: {grid(options.grid, made, prompts, beside)} of {len(prompts)} are right, as the judge sees it")
         return
     given = {"clip": options.clip, "clip_score": options.clip_score}
     curves = guidances(options.cfg, options.by_clip)

@@ -116,6 +116,9 @@ def test_guidance_of_a_model_of_texts_is_compared_and_its_pictures_are_judged(tm
 
     assert "of 4 are right, as the judge sees it" in text("--grid", "grid.png", "--guidance", "cfg:2")
     assert load_png(tmp_path / "grid.png").shape[0] == 3
+    width = load_png(tmp_path / "grid.png").shape[2]
+    text("--grid", "grid.png", "--nearest", "data")
+    assert load_png(tmp_path / "grid.png").shape[2] > 1.8 * width
     text("--clip", "clip.safetensors", "--cfg", "2", "--by-clip", "1", "--count", "3", "--out", "text.md", "--kept", "kept")
     page = (tmp_path / "text.md").read_text()
     rows = [line.split("|")[1].strip() for line in page.splitlines() if line.startswith("| ")]
