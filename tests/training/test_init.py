@@ -19,12 +19,14 @@ from lodestar.core.schedule import Cosine
 from lodestar.data.shapes import ShapeRows
 from lodestar.denoiser import conditions
 from lodestar.models.clip import ClipModelConfig
+from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.clip import ClipConfig
 from lodestar.nets.clip_image import ViTConfig
 from lodestar.objectives import Simple
 from lodestar.presets import shapes
 from lodestar.tasks import TrainUnclip
-from lodestar.training.init import initialize, match_classes
+from lodestar.text import OwnTokenizer
+from lodestar.training.init import initialize, match_classes, tokenizer_of
 from lodestar.training.loop import train
 from lodestar.training.run import Run
 from tests.training.runs import SMALL, classifying, denoising, write_pictures
@@ -207,6 +209,31 @@ def test_a_run_says_what_it_begins_with(given: Path, tmp_path: Path) -> None:
     assert "tensors, which are 100.0% of the parameters here" in console.export_text()
     assert library.config(tmp_path / "run").names == ("a", "b", "c")
     assert SMALL["width"] == 8
+
+
+def test_rows_of_tokens_are_taken_by_their_text(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    network = shapes.text().task.model  # type: ignore[attr-defined]
+
+    def model(*captions: str) -> DiffusionConfig:
+        (words,) = network.denoiser.conditions
+        learned = words.replace(tokenizer=OwnTokenizer(size=262).learned(captions))
+        found: DiffusionConfig = network.replace(denoiser=network.denoiser.replace(conditions=(learned,)))
+        return found
+
+    there, here = model("a red star, a red star"), model("a blue star, a blue star")
+    before, key = there.build(), "denoiser.text.network.embedding.weight"
+    checkpoint.save(tmp_path / "model.safetensors", "diffusion", there.to_json(), before.state_dict(), {})
+    ours = shapes.text().task.replace(model=here).build(torch.device("cpu"), torch.float32)
+    built = ours.module.state_dict()[key].clone()
+    told = initialize(ours, str(tmp_path / "model.safetensors"))
+    theirs, mine = (tokenizer_of(each) for each in (there, here))
+    assert isinstance(theirs, OwnTokenizer) and isinstance(mine, OwnTokenizer) and theirs.symbols != mine.symbols
+    known = [symbol in theirs.symbols for symbol in mine.symbols]
+    assert f"tokens by text: {sum(known)} of {mine.vocabulary}" in told and not all(known)
+    for token, symbol in enumerate(mine.symbols):
+        row = before.state_dict()[key][theirs.symbols.index(symbol)] if known[token] else built[token]
+        assert torch.equal(ours.module.state_dict()[key][token], row)
 
 
 def test_a_decoder_begins_as_a_text_model_without_a_text(tmp_path: Path) -> None:

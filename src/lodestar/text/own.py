@@ -34,6 +34,11 @@ class OwnTokenizer(Tokenizer):
         return _pairs(self.merges or "")
 
     @property
+    def symbols(self) -> tuple[str, ...]:
+        """Texts of the tokens, in the spelling of bytes of `ALPHABET`; empty for the one that fills up."""
+        return (*self.pairs.symbols, "")
+
+    @property
     def vocabulary(self) -> int:
         return self.pad + 1
 

@@ -65,7 +65,7 @@ class BytePairs:
         symbols = [*ALPHABET.values()]
         symbols += [symbol + end for symbol in symbols] if end else []
         symbols += [first + second for first, second in merges]
-        self.end, self.count = end, len(symbols)
+        self.end, self.count, self.symbols = end, len(symbols), symbols
         self._tokens = {symbol: token for token, symbol in enumerate(symbols)}
         self._ranks = {pair: rank for rank, pair in enumerate(merges)}
         self._known: dict[str, list[int]] = {}

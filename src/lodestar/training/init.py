@@ -14,9 +14,12 @@ from lodestar.conditions import TextCondition
 from lodestar.conditions.embedding import EmbeddingEncoder
 from lodestar.config import Problem, decode
 from lodestar.models.classifier import ClassifierModelConfig
+from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig, DiffusionModel
 from lodestar.models.labels import class_number
 from lodestar.tasks import Learner
+from lodestar.text import OwnTokenizer
+from lodestar.text.base import Tokenizer
 
 _STEM = "denoiser.network.stem.weight"
 
@@ -24,8 +27,9 @@ _STEM = "denoiser.network.stem.weight"
 def initialize(learner: Learner, name: str) -> str:
     """Copy a model's tensors (see `library.find`) with fitting names and shapes into a learner; returns a report of the others.
 
-    Tables with a row for each class are matched by class name, or by number without names, which is reported. Raises Problem if
-    the model is missing or of another kind, if none of its weights fits, or if they have another meaning here.
+    Rows of classes are matched by class name, or by number without names, rows of tokens by the tokens' texts; the report tells
+    how many. Raises Problem if the model is missing or of another kind, if none of its weights fits, or if their meaning is
+    another one here.
     """
     made = learner.exports()["model"]
     path = library.find(name)
@@ -35,12 +39,15 @@ def initialize(learner: Learner, name: str) -> str:
     _check_meaning(name, there, here)
     ours = made.module.state_dict()
     fitting = {key: tensor for key, tensor in tensors.items() if key in ours and tensor.shape == ours[key].shape}
-    tables = [
-        key for key in _class_tables(here) if key in ours and key in tensors and ours[key].shape[1:] == tensors[key].shape[1:]
-    ]
-    pairs, notes = match_classes(there, here) if tables else ({}, [])
+    alike = {key for key in ours if key in tensors and ours[key].shape[1:] == tensors[key].shape[1:]}
+    classes, words = [key for key in _class_tables(here) if key in alike], _token_table(here)
+    pairs, notes = match_classes(there, here) if classes else ({}, [])
+    tables = dict.fromkeys(classes, pairs)
+    if words in alike and (found := match_tokens(tokenizer_of(there), tokenizer_of(here))) is not None:
+        tables[words] = found
+        notes = [*notes, f"tokens by text: {len(found)} of {len(ours[words])}"]
     missing = 0
-    for key in tables:
+    for key, pairs in tables.items():
         fitting.pop(key, None)
         if pairs:
             fitting[key] = _rows(ours[key], tensors[key], pairs)
@@ -120,6 +127,29 @@ def match_classes(there: Any, here: Any) -> tuple[dict[int, int], list[str]]:
     new = [name.split(", ")[0] for number, name in enumerate(names) if number not in pairs]
     notes = f"classes by name: {len(pairs)} of {these}"
     return pairs, [f"{notes}, as built: {_list(new, 5)}" if new else notes]
+
+
+def match_tokens(there: Tokenizer | None, here: Tokenizer | None) -> dict[int, int] | None:
+    """The other tokenizer's token for each token here that stands for the same; None where all tokens are the same."""
+    if there == here or there is None or here is None:
+        return None
+    if not isinstance(there, OwnTokenizer) or not isinstance(here, OwnTokenizer):
+        return None if type(there) is type(here) else {}  # published ones of a kind have one vocabulary
+    theirs = {symbol: token for token, symbol in enumerate(there.symbols)}
+    return {token: theirs[symbol] for token, symbol in enumerate(here.symbols) if symbol in theirs}
+
+
+def tokenizer_of(config: Any) -> Tokenizer | None:
+    """The tokenizer whose tokens a model has a table of; None where it has none."""
+    if isinstance(config, ClipModelConfig):
+        return config.tokenizer
+    text = config.denoiser.text if isinstance(config, DiffusionConfig) else None
+    return text.tokenizer if isinstance(text, TextCondition) else None
+
+
+def _token_table(config: Any) -> str:
+    """The tensor that has a row for each token, if there is one."""
+    return "network.text.token.weight" if isinstance(config, ClipModelConfig) else "denoiser.text.network.embedding.weight"
 
 
 def _classes(config: Any) -> tuple[Sequence[str] | None, int]:
