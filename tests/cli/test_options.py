@@ -21,6 +21,7 @@ from lodestar.generators.album import Manifest
 from lodestar.generators.request import Settings
 from lodestar.guidance import CFG, Clamp
 from lodestar.images import load_png
+from lodestar.presets.recipes import RECIPES
 from lodestar.samplers import DDIM
 from tests.evaluation import tiny
 from tests.test_cli import refusal, run
@@ -141,3 +142,13 @@ def test_guides_that_nobody_asks_for_or_that_are_none_are_refused(
     monkeypatch.chdir(models)
     assert said in refusal(capsys, "sample", "model", *arguments, "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("columns", ["20", "80"])
+def test_no_column_of_a_table_is_lost_where_the_terminal_is_narrow(
+    columns: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    assert run("reproduce") == 0
+    told = capsys.readouterr().out
+    assert "recall" in told and "…" not in told and all(name in told for name in RECIPES)

@@ -138,7 +138,7 @@ def comparison(recipe: Recipe, numbers: Mapping[str, float], count: int) -> Tabl
 def listing() -> Table:
     """All rows: their requirements and the printed numbers."""
     short = {"frechet": "Fréchet", "spatial_frechet": "spatial", "score": "score", "precision": "precision", "recall": "recall"}
-    table = Table(Column("row", min_width=max(map(len, RECIPES))), "guided", "steps", *short.values(), box=box.SIMPLE)
+    table = Table(Column("row", no_wrap=True), "guided", "steps", *short.values(), box=box.SIMPLE)
     for name, recipe in RECIPES.items():
         guided = "" if recipe.guide is None else f"{recipe.scale:g}"
         printed = (f"{recipe.expected[key]:g}" if key in recipe.expected else "" for key in short)
