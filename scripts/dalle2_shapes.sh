@@ -29,7 +29,7 @@ train shapes.up2 --out "$RUNS/up2"
 
 embed "$RUNS/prior" dalle2_shapes_prior --preset shapes.prior
 embed "$RUNS/prior_ar" dalle2_shapes_prior_ar --preset shapes.prior_ar
-embed "$RUNS/up2" dalle2_shapes_up2 --preset shapes.up2
-embed "$RUNS/decoder" dalle2_shapes --preset shapes.decoder --before shapes \
+embed "$RUNS/up2" dalle2_shapes_up2 --preset shapes.up2 --ranges shapes
+embed "$RUNS/decoder" dalle2_shapes --preset shapes.decoder --before shapes --ranges shapes \
     --part clip=dalle2_shapes_clip --part prior=dalle2_shapes_prior --part prior_ar=dalle2_shapes_prior_ar \
     --part upsampler=dalle2_shapes_up2

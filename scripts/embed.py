@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import torch
 
+import lodestar
 from lodestar import bundle, checkpoint, library
 from lodestar.config import decode
 from lodestar.presets.embedded import commands
@@ -40,6 +43,7 @@ def main() -> None:
     parser.add_argument("--preset", help="the preset's name, where it is another than the model's")
     parser.add_argument("--data", help="how the card names the data (default: the source's file name)")
     parser.add_argument("--numbers", type=Path, help="a report of `lodestar evaluate`, as JSON")
+    parser.add_argument("--ranges", metavar="DATA", help="pictures by which the model gets its ranges, to sample in int8")
     parser.add_argument("--part", action="append", default=[], help="what belongs to it: ROLE=NAME or ROLE=FILE; repeat it")
     options = parser.parse_args()
     header, tensors = checkpoint.load(library.find(options.run))
@@ -71,6 +75,9 @@ def main() -> None:
         bundle.save(whole, {bundle.MAIN: path, **parts})
         size = sum(part.file.stat().st_size for part in bundle.find(whole).values())
         assert size <= WHOLE, f"the parts of {whole} have {size} bytes, and {WHOLE} are allowed"
+    if options.ranges:
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.move(lodestar.quantize(options.name, options.ranges, Path(folder) / path.name), path)
     for other in bundle.WEIGHTS.glob(f"*{bundle.SUFFIX}"):
         known = bundle.read(other).parts
         bundle.save(other, {role: part.name or bundle.WEIGHTS / str(part.file) for role, part in known.items()})

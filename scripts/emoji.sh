@@ -1,0 +1,31 @@
+#!/bin/sh
+# Trains the parts of emoji and embeds them. A run that was interrupted goes on.
+#
+#     DATA=emoji-styles.parquet HARDWARE="one CPU core" sh scripts/emoji.sh
+#
+# PYTHON is the interpreter, RUNS the folder of the runs, SETTINGS further settings of all runs (train.images=2000 …), for a trial.
+set -e
+PYTHON="${PYTHON:-.venv/bin/python}"
+RUNS="${RUNS:-runs/emoji}"
+: "${DATA:?names the parquet of captioned emoji}"
+: "${HARDWARE:?names the processor, for the cards}"
+PICTURES="$DATA@train,style!=openmoji"
+
+train() {
+    "$PYTHON" -m lodestar train "$@" --data "$PICTURES" $SETTINGS
+}
+
+embed() {
+    "$PYTHON" scripts/embed.py "$@" --data "noto-emoji, twemoji, fluent-emoji-flat" --hardware "$HARDWARE"
+}
+
+train emoji.words --out "$RUNS/words"
+train emoji.words --init "$RUNS/words" --out "$RUNS/languages" 'data.caption_column=caption*' train.images=110000
+train emoji.text --init "$RUNS/languages" --out "$RUNS/text"
+train emoji.up2 --init dalle2_shapes_up2 --out "$RUNS/up2"
+
+NOTE="Drawings: Noto emoji (Copyright 2013 Google LLC, Apache 2.0 and SIL OFL 1.1), Twemoji (Twitter and contributors, CC BY 4.0), \
+Fluent emoji (Microsoft, MIT), flattened on white and made smaller; names: Unicode CLDR 48 (Unicode-3.0). CC BY asks whoever passes on \
+pictures that show Twemoji's drawings to name their authors."
+embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --ranges "$PICTURES" --note "$NOTE"
+embed "$RUNS/text" emoji --preset emoji.text --before "$RUNS/languages" --ranges "$PICTURES" --part upsampler=emoji_up2 --note "$NOTE"
