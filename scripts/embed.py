@@ -38,7 +38,12 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("name")
     parser.add_argument("--hardware", required=True)
-    parser.add_argument("--before", help="the model that the run began with: its images and seconds are added")
+    parser.add_argument(
+        "--before",
+        action="append",
+        default=[],
+        help="the model that the run began with, whose images and seconds are added; repeatable",
+    )
     parser.add_argument("--note", help="what else a reader of the card should know")
     parser.add_argument("--preset", help="the preset's name, where it is another than the model's")
     parser.add_argument("--data", help="how the card names the data (default: the source's file name)")
@@ -54,8 +59,8 @@ def main() -> None:
         "preset": options.preset or options.name,
         "hardware": options.hardware,
     }
-    if options.before is not None:
-        earlier = checkpoint.peek(library.find(options.before)).provenance
+    for before in options.before:
+        earlier = checkpoint.peek(library.find(before)).provenance
         provenance |= {name: earlier[name] + provenance[name] for name in ("images_seen", "seconds")}
     if options.note is not None:
         provenance["note"] = options.note

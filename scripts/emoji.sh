@@ -28,4 +28,4 @@ NOTE="Drawings: Noto emoji (Copyright 2013 Google LLC, Apache 2.0 and SIL OFL 1.
 Fluent emoji (Microsoft, MIT), flattened on white and made smaller; names: Unicode CLDR 48 (Unicode-3.0). CC BY asks whoever passes on \
 pictures that show Twemoji's drawings to name their authors."
 embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --ranges "$PICTURES" --note "$NOTE"
-embed "$RUNS/text" emoji --preset emoji.text --before "$RUNS/languages" --ranges "$PICTURES" --part upsampler=emoji_up2 --note "$NOTE"
+embed "$RUNS/text" emoji --preset emoji.text --before "$RUNS/languages" --before "$RUNS/words" --ranges "$PICTURES" --part upsampler=emoji_up2 --note "$NOTE"
