@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import os
 import re
 import sys
@@ -161,6 +162,7 @@ def here() -> World:
         with _reached():
             torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if devices and alone else "gloo", timeout=_timeout())
         atexit.register(torch.distributed.destroy_process_group)
+        atexit.register(gc.collect)  # runs before it: modules in shards hold the group, and are in cycles
         if torch.distributed.get_rank() > 0:
             warnings.simplefilter("ignore", Note)
         Processes().agree({"lodestar": __version__, "torch": torch.__version__, **_options(sys.argv[1:])})

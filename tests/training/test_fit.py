@@ -22,7 +22,7 @@ MIB = 2**20
 
 def made(run: object = None, **settings: object) -> Forecast:
     """A forecast of a run of batch 64, whose steps on 1, 2 and 4 pictures were measured."""
-    steps = (Measured(1, 30, 0.1), Measured(2, 40, 0.15), Measured(4, 60, 0.25))
+    steps = (Measured(1, 30, 5, 0.1), Measured(2, 40, 17, 0.15), Measured(4, 60, 41, 0.25))
     run = denoising("pictures", batch_size=64, microbatch=None, images=6400)
     given = {"parameters": 5, "weights": 20, "optimizer": 40, "averages": 20, "gradients": 20, "program": 100, "memory": 1000}
     return replace(Forecast(run, "cuda", "float32", steps=steps, **given), **settings)  # type: ignore[arg-type]
@@ -31,12 +31,15 @@ def made(run: object = None, **settings: object) -> Forecast:
 def test_memory_grows_evenly_with_the_pictures_at_once() -> None:
     found = made()
     assert found.state == 180
-    # All of the batch in one piece; smaller pieces also hold the gradients of those before.
-    assert found.peak(64) == 180 + 60 + 60 * 10
+    # All of the batch in one piece, by the forward pass; smaller pieces also hold the gradients of those before.
+    assert found.peak(64) == 180 + 41 + 60 * 12
     assert [found.peak(count) - found.gradients - found.state for count in (1, 2, 3, 4, 5)] == [30, 40, 50, 60, 70]
+    assert found.peak(13) == 180 + 20 + 60 + 9 * 10 and found.peak(14) == 180 + 20 + 41 + 10 * 12, "where the lines cross"
+    alone = made(steps=(Measured(2, 40, 34, 0.1),))
+    assert alone.peak(64) == 180 + 32 * 34 and made(steps=(Measured(2, 40, 3, 0.1),)).peak(64) == 180 + 20 + 32 * 20
 
 
-@pytest.mark.parametrize("memory", [200, 300, 500, 700, 840 / MEMORY_SHARE, 10_000])
+@pytest.mark.parametrize("memory", [200, 300, 500, 700, 941 / MEMORY_SHARE, 10_000])
 def test_the_largest_piece_fits_and_the_next_one_does_not(memory: float) -> None:
     found = made(memory=int(memory))
     fits = [count for count in range(1, 65) if found.peak(count) <= MEMORY_SHARE * found.memory]
@@ -60,6 +63,8 @@ def test_what_stays_from_step_to_step_is_counted(pictures: str, monkeypatch: pyt
     assert [each.pictures for each in found.steps] == [1, 2, 4, 8]
     working = [each.working for each in found.steps]
     assert working == sorted(working) and working[-1] > found.gradients
+    forward = [each.forward for each in found.steps]
+    assert forward[3] - forward[2] == pytest.approx(2 * (forward[2] - forward[1]), rel=0.1) and forward[-1] < working[-1]
 
 
 def test_pieces_and_processes_are_told(pictures: str) -> None:

@@ -56,6 +56,7 @@ def test_kernels_are_matrices_and_the_rest_is_adamws(layout: torch.memory_format
     assert torch.equal(matrix, copies[1])
     assert torch.allclose(bias, plain, atol=1e-7)
     assert both.state[kernel]["momentum_buffer"].stride() == kernel.stride()
+    assert all(each.grad is None for each in both.matrices), "gradients end with zero_grad, before the next ones are made"
 
 
 def test_updates_have_adamws_size(tmp_path: Path) -> None:

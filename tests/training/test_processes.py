@@ -175,8 +175,7 @@ def left() -> None:
 if __name__ == "__main__":
     from lodestar.tasks.denoise import DenoiseLearner
 
-    if "sharded" not in sys.argv:  # FSDP keeps the group to the end
-        atexit.register(left)  # runs last
+    atexit.register(left)  # runs last
 
     torch.set_num_threads(1)
     DenoiseLearner.preview = lambda _: None  # type: ignore[method-assign, assignment, return-value]

@@ -1,7 +1,8 @@
 """Forecasts of a run on this device: memory by part, the largest piece of a batch that fits, and the time to the end.
 
 A few real steps on small pieces are taken and thrown away. State and gradients are counted; the memory that a step takes beside
-them is measured for pieces of 1, 2, 4 … pictures, and grows evenly beyond the last of them, as the time does.
+them is measured for pieces of 1, 2, 4 … pictures, and grows evenly beyond the last of them, as the time does. So is the forward
+pass alone: of the pieces measured, gradients may take the most, and of larger ones activations, which grow faster.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from lodestar.config import Problem
 from lodestar.data import Batch, Shuffled, Source
 from lodestar.nets.precision import choose_device
 from lodestar.progress import span
+from lodestar.tasks import Coupled, Rng
 from lodestar.training.inputs import Given
 from lodestar.training.memory import beside, held, whole
 from lodestar.training.pace import prepared
@@ -54,6 +57,8 @@ class Measured:
     pictures: int
     working: int
     """Most bytes that the step takes, beside the state: gradients, activations, temporary values."""
+    forward: int
+    """Most bytes that the forward pass alone takes, beside the state: activations. It grows evenly from the first picture on."""
     seconds: float
 
 
@@ -91,9 +96,11 @@ class Forecast:
     def peak(self, pictures: int) -> int:
         """The most bytes of the process with so many pictures at once."""
         # Several pieces add up their gradients, so all gradients are there beside the activations.
-        pieced = pictures < self.share and self.piece == self.share
-        working = self._along(pictures, lambda each: each.working) + pieced * self.gradients
-        return self.state + max(working, self.gradients)
+        added = self.gradients if pictures < self.share else 0
+        # Of few pictures a step takes the most when it has its gradients, of many when it has its activations.
+        working = self._along(pictures, lambda each: each.working, self.gradients) + (added if self.piece == self.share else 0)
+        forward = self._along(pictures, lambda each: each.forward, 0) + added
+        return self.state + max(working, forward, self.gradients)
 
     @property
     def largest(self) -> int:
@@ -141,10 +148,13 @@ class Forecast:
         """Bytes of all that stays from step to step, and of the process itself."""
         return self.weights + self.optimizer + self.averages + self.program
 
-    def _along(self, pictures: int, value: Callable[[Measured], int]) -> int:
-        """A measured value; between and beyond the measured pieces, on the nearest line through two of them."""
+    def _along(self, pictures: int, value: Callable[[Measured], int], none: int) -> int:
+        """A measured value; between and beyond the measured pieces, on the nearest line through two of them.
+
+        none: the value of no picture, where one piece alone was measured.
+        """
         if len(self.steps) == 1:
-            return self.gradients + (value(self.steps[0]) - self.gradients) * pictures // self.steps[0].pictures
+            return none + (value(self.steps[0]) - none) * pictures // self.steps[0].pictures
         after = next((k for k, each in enumerate(self.steps) if each.pictures >= pictures), len(self.steps) - 1)
         a, b = self.steps[max(after, 1) - 1], self.steps[max(after, 1)]
         return value(a) + (value(b) - value(a)) * (pictures - a.pictures) // (b.pictures - a.pictures)
@@ -236,6 +246,7 @@ def _measured(run: Run, state: TrainState, source: Source, pictures: int, pieced
     state.counters.steps = 0
     for value in state.learner.memory().values():
         value.zero_()
+    forward = _forward(step, batch[:pictures])
     # The heap of a second step has the holes that the first has left.
     working, seconds = beside(lambda: (step(batch), step(batch)), step.device), list[float]()
     while not seconds or sum(seconds) < _TIMED:
@@ -244,7 +255,14 @@ def _measured(run: Run, state: TrainState, source: Source, pictures: int, pieced
         if step.device.type == "cuda":
             torch.cuda.synchronize(step.device)
         seconds.append(time.perf_counter() - began)
-    return Measured(pictures, working, statistics.median(seconds) * pictures / count)
+    return Measured(pictures, working, forward, statistics.median(seconds) * pictures / count)
+
+
+def _forward(step: Step, batch: Batch) -> int:
+    """Most bytes of the forward pass of one piece, in the phase that takes the most."""
+    losses = [each.loss.encode if isinstance(each.loss, Coupled) else each.loss for each in step.phases]
+    rng = torch.Generator(step.device)
+    return max(beside(partial(loss, batch, Rng(rng, len(batch))), step.device) for loss in losses)
 
 
 def _step(run: Run, state: TrainState, source: Source, count: int, pictures: int) -> tuple[Step, Batch]:

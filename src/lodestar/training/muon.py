@@ -42,6 +42,8 @@ class Muon(torch.optim.Optimizer):
         for group, inner in ((hidden, self.muon), (others, self.adamw)):
             inner.param_groups[0]["lr"] = group["lr"]
             inner.step()  # type: ignore[no-untyped-call]
+        for matrix in self.matrices:
+            matrix.grad = None  # else the next step's gradients would lie beside these
 
 
 def muon(module: nn.Module, parameters: Sequence[nn.Parameter], settings: OptimizerConfig) -> Muon:

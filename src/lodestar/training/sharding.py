@@ -49,6 +49,8 @@ class Shards:
         from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
         self.mesh = init_device_mesh(device.type, (world.size,))
+        # DTensor's caches keep a mesh to the end. It finds its group by name, and is not to keep its threads running.
+        getattr(self.mesh, "_pg_registry", {}).clear()
         for parameter in module.parameters():
             parameter.data = parameter.data.contiguous()  # rows are divided in the order of memory
         whole, policy = _Whole(module), MixedPrecisionPolicy(reduce_dtype=reduce)
