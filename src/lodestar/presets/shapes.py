@@ -171,7 +171,7 @@ def prior_ar() -> Run:
     return Run(
         task=TrainAutoregressive(model=model, clip="runs/shapes.clip"),
         data=_DATA,
-        train=TrainConfig(images=1_000_000, batch_size=128, optimizer=_OPTIMIZER, ema=(HalfLife(images=20_000),)),
+        train=TrainConfig(images=250_000, batch_size=128, optimizer=_OPTIMIZER, ema=(HalfLife(images=20_000),)),
     )
 
 
