@@ -15,7 +15,7 @@ from lodestar.generators.priors import Autoregressive, DiffusionPrior, Prior
 from lodestar.generators.unclip import UnClip
 
 MODEL, STEPS = "dalle2_shapes", "trailing:64"
-BATCHES = (1, 8, 64)
+BATCHES = (1, 16, 128)
 """Numbers of embeddings at once; the largest has targets."""
 
 
