@@ -28,7 +28,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.editor import Editor
 from lodestar.generators.gan import Gan
 from lodestar.generators.guide import Guide
-from lodestar.generators.unclip import UnClip, is_unclip
+from lodestar.generators.unclip import UnClip, is_unclip, join_text
 from lodestar.guidance import REFERENCE
 from lodestar.models.autoregressive import AutoregressiveConfig, AutoregressivePrior
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
@@ -138,6 +138,8 @@ def load(
     model.name, model.digest, model.provenance = str(name), header.digest, header.provenance
     if isinstance(model, Generator):
         model.companions = {role: partial(load, other, target, dtype=dtype) for role, other in companions(name).items()}
+    if isinstance(model, Diffusion):
+        join_text(model)
     parts_of = bundled(name)
     if kind is None and parts_of is not None and isinstance(model, Diffusion) and is_unclip(model):
         whole = UnClip(model)

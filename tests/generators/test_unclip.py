@@ -41,6 +41,7 @@ from lodestar.training.run import Run
 
 torch.set_num_threads(1)
 KEPT = 24
+NETWORK = {"width": 8, "norm_groups": 4, "head_channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,)}
 
 
 def clip(path: Path, seed: int = 0) -> Path:
@@ -75,8 +76,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LODESTAR_CACHE", str(folder / "cache"))
         train(small(shapes.prior(), tower, width=16, layers=1, heads=2), folder / "prior", device="cpu")
-        network = {"width": 8, "norm_groups": 4, "head_channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,)}
-        train(small(shapes.decoder(), tower, **network), folder / "decoder", device="cpu")
+        train(small(shapes.decoder(), tower, **NETWORK), folder / "decoder", device="cpu")
         codes = shapes.prior_ar().model_dump(mode="json")
         codes["task"]["model"]["network"] |= {"codes": 6, "buckets": 8, "similarities": 4, "width": 16, "layers": 1, "heads": 2}
         codes["task"]["model"]["text"] |= {"width": 16}
@@ -444,3 +444,33 @@ def test_a_decoder_is_quantized_with_its_clip(parts: Path) -> None:
     assert len(made) == 1 and made.images.float().std() > 0
     with pytest.raises(Problem, match="decodes embeddings of a CLIP: quantize the bundle that it is in"):
         lodestar.quantize(parts / "lively.safetensors", "shapes", parts / "alone.safetensors")
+
+
+def test_a_model_of_pictures_is_told_texts_by_a_clip(tmp_path: Path) -> None:
+    tower = clip(tmp_path / "clip.safetensors")
+    given = small(shapes.decoder(), tower, **NETWORK).model_dump(mode="json")
+    given["task"]["model"]["denoiser"]["conditions"] = [{"kind": "clip_text", "width": 12}]
+    trained = tmp_path / "run"
+    train(Run.model_validate_json(json.dumps(given)), trained, device="cpu")
+    with pytest.raises(Problem, match="is told texts by a CLIP, and has none: load the bundle that names both"):
+        lodestar.load(trained, "cpu").sample(prompt="a red circle")
+    alone = lodestar.load(trained, "cpu", dtype="float32")
+    torch.manual_seed(0)
+    for parameter in alone.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    alone.save(tmp_path / "lively.safetensors")
+    whole = tmp_path / "whole.bundle.json"
+    bundle.save(whole, {"model": tmp_path / "lively.safetensors", "clip": tower})
+    model = lodestar.load(whole, "cpu", dtype="float32")
+    assert isinstance(model, Diffusion) and model.reads and model.droppable
+    made = model.sample(
+        prompt=["a red circle", "a blue square", None, "a red circle"], steps="3", guidance="cfg:2", seed=5
+    ).images
+    again = model.sample(prompt="a blue square", steps="3", guidance="cfg:2", seed=6).images
+    assert torch.equal(made[1], again[0])
+    of_one_seed = model.sample(prompt=["a red circle", "a blue square"], steps="3", start=torch.zeros(2, 3, 16, 16)).images
+    assert not torch.equal(of_one_seed[0], of_one_seed[1])
+    assert run(["sample", str(whole), "--prompt", "a red circle", "--steps", "2", "--out", str(tmp_path / "out")]) == 0
+    given["task"]["model"]["denoiser"]["conditions"] = []
+    with pytest.raises(Problem, match="of the CLIP this model is told nothing: name embedding or clip_text"):
+        train(Run.model_validate_json(json.dumps(given)), tmp_path / "nothing", device="cpu")

@@ -83,11 +83,7 @@ class UnClip(Editor):
     @cached_property
     def clip(self) -> PictureClip:
         """The CLIP of the embeddings. Raises Problem where it is none, or another one than the decoder's."""
-        clip: Any = self.decoder.companions[CLIP]()
-        if not isinstance(clip, PictureClip):
-            raise Problem(f"{clip.name} is no CLIP: the part {CLIP!r} of a bundle has to be one")
-        clip.join(self.decoder)
-        return clip
+        return _joined(self.decoder)
 
     def seen(self, pictures: Tensor) -> Tensor:
         """Embeddings float32 [P, E] of pictures uint8 [P, C, H, W], by the CLIP."""
@@ -202,6 +198,25 @@ class UnClip(Editor):
         if self.decoder.config.denoiser.text is not None:
             self.clip.join(self.decoder)
         return self.decoder.prepare_edit(asked, material, guides)
+
+
+def join_text(model: Diffusion) -> None:
+    """Give a model that is told texts by a CLIP, and no embeddings, the tower of the CLIP among its companions, if there is one.
+
+    Raises Problem where that is none, or another one than the model's.
+    """
+    denoiser = model.config.denoiser
+    if denoiser.condition("clip_text") is not None and denoiser.embedding is None and CLIP in model.companions:
+        _joined(model)
+
+
+def _joined(model: Diffusion) -> PictureClip:
+    """The CLIP among a model's companions, its text tower joined to the model. Raises Problem; see `join_text`."""
+    clip: Any = model.companions[CLIP]()
+    if not isinstance(clip, PictureClip):
+        raise Problem(f"{clip.name} is no CLIP: the part {CLIP!r} of a bundle has to be one")
+    clip.join(model)
+    return clip
 
 
 def is_unclip(decoder: Diffusion) -> bool:

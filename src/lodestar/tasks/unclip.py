@@ -1,6 +1,7 @@
 """Training the parts of DALL·E 2 around a CLIP, which stays as it is: a prior, of its embeddings, and a decoder, told some.
 
-Ramesh et al. 2022, sections 2.1 and 2.2. A prior learns from embeddings that are kept on disk, and is whitened by all of them.
+Ramesh et al. 2022, sections 2.1 and 2.2. A prior learns from embeddings that are kept on disk, and is whitened by all of them. A
+model of pictures may also be told texts alone as the CLIP reads them, which has learned what they mean with far less work.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from lodestar.tasks.rng import Rng
 
 
 class TrainUnclip(TrainDenoiser):
-    """A prior, if the model's codec is of embeddings, or a decoder."""
+    """A prior, if the model's codec is of embeddings; a decoder, if it is told some; or a model told texts by the CLIP."""
 
     kind: Literal["unclip"] = "unclip"  # type: ignore[assignment]
     clip: str = "clip"
@@ -47,6 +48,11 @@ class TrainUnclip(TrainDenoiser):
     def prior(self) -> bool:
         """True for a prior."""
         return isinstance(self.model.codec, Embeddings)
+
+    @property
+    def decoder(self) -> bool:
+        """True for a decoder of embeddings."""
+        return self.model.denoiser.embedding is not None
 
     def joined(self, clip: ClipModelConfig, digest: str) -> Self:
         """The task with the CLIP's settings. Raises Problem for another CLIP than before, or one of noised pictures."""
@@ -75,6 +81,12 @@ class TrainUnclip(TrainDenoiser):
         if self.prior:
             return super().resolve(replace(facts, channels=image.embed, size=(1, 1), names=None))
         resolved = super().resolve(facts)
+        if not self.decoder:
+            if not isinstance(self.model.denoiser.text, ClipText):
+                raise Problem(
+                    "task.model.denoiser.conditions: of the CLIP this model is told nothing: name embedding or clip_text"
+                )
+            return resolved
         dropping = self.embedding_drop > 0 and (not self.captions or self.caption_drop > 0)
         return resolved.replace(model=resolved.model.replace(droppable=dropping))
 
@@ -116,7 +128,7 @@ class UnclipLearner(DenoiseLearner):
         return embedding[:, :, None, None]
 
     def condition(self, batch: Batch, x0: Tensor, rng: Rng) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        if self.how.prior:
+        if not self.how.decoder:
             return super().condition(batch, x0, rng)
         with torch.no_grad():
             seen = self.clip.image_features(pixels.encode(batch.image.to(self.device)))
@@ -125,9 +137,9 @@ class UnclipLearner(DenoiseLearner):
         return cond, {**keeps, "embedding": rng.uniform() >= self.how.embedding_drop}
 
     def preview(self) -> Tensor | None:
-        """Decoded embeddings of the last batch; None of a prior."""
-        if self.how.prior:
-            return None
+        """Decoded embeddings, or pictures of captions, of the last batch; None of a prior."""
+        if not self.how.decoder:
+            return None if self.how.prior else super().preview()
         asks = [Ask(others={"embedding": row.tolist()}) for row in self._embeddings]
         frames = self.model.stream(seeded(asks or [Ask()]))
         return torch.cat([frame.images for frame in frames if frame.final])
