@@ -1,5 +1,6 @@
 #!/bin/sh
-# Trains the parts of emoji and embeds them. A run that was interrupted goes on.
+# Trains the parts of emoji and embeds them. A run that was interrupted goes on. The CLIP is embedded first: the model names the 16-bit
+# file's SHA-256, and works with no other.
 #
 #     DATA=emoji-styles.parquet HARDWARE="one CPU core" sh scripts/emoji.sh
 #
@@ -11,21 +12,23 @@ RUNS="${RUNS:-runs/emoji}"
 : "${HARDWARE:?names the processor, for the cards}"
 PICTURES="$DATA@train,style!=openmoji"
 
+NOTE="Drawings: Noto emoji (Copyright 2013 Google LLC, Apache 2.0 and SIL OFL 1.1), Twemoji (Twitter and contributors, CC BY 4.0), \
+Fluent emoji (Microsoft, MIT), flattened on white and made smaller; names: Unicode CLDR 48 (Unicode-3.0). CC BY asks whoever passes on \
+pictures that show Twemoji's drawings to name their authors."
+
 train() {
     "$PYTHON" -m lodestar train "$@" --data "$PICTURES" $SETTINGS
 }
 
 embed() {
-    "$PYTHON" scripts/embed.py "$@" --data "noto-emoji, twemoji, fluent-emoji-flat" --hardware "$HARDWARE"
+    "$PYTHON" scripts/embed.py "$@" --data "noto-emoji, twemoji, fluent-emoji-flat" --hardware "$HARDWARE" --note "$NOTE"
 }
 
-train emoji.words --out "$RUNS/words"
-train emoji.words --init "$RUNS/words" --out "$RUNS/languages" 'data.caption_column=caption*' train.images=110000
-train emoji.text --init "$RUNS/languages" --out "$RUNS/text"
+train emoji.clip --out "$RUNS/clip"
+embed "$RUNS/clip" emoji_clip --preset emoji.clip
+
+train emoji.text --out "$RUNS/text" task.clip=emoji_clip
 train emoji.up2 --init dalle2_shapes_up2 --out "$RUNS/up2"
 
-NOTE="Drawings: Noto emoji (Copyright 2013 Google LLC, Apache 2.0 and SIL OFL 1.1), Twemoji (Twitter and contributors, CC BY 4.0), \
-Fluent emoji (Microsoft, MIT), flattened on white and made smaller; names: Unicode CLDR 48 (Unicode-3.0). CC BY asks whoever passes on \
-pictures that show Twemoji's drawings to name their authors."
-embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --ranges "$PICTURES" --note "$NOTE"
-embed "$RUNS/text" emoji --preset emoji.text --before "$RUNS/languages" --before "$RUNS/words" --ranges "$PICTURES" --part upsampler=emoji_up2 --note "$NOTE"
+embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --before dalle2_shapes_up2 --ranges "$PICTURES"
+embed "$RUNS/text" emoji --preset emoji.text --ranges "$PICTURES" --part clip=emoji_clip --part upsampler=emoji_up2
