@@ -30,7 +30,7 @@ _DATA = DataConfig(
 
 
 def clip() -> Run:
-    """The CLIP that reads captions for `text`: it learns what they mean with far less work than a model that draws."""
+    """The CLIP that reads captions for `text`; a model that draws learns their meaning with far more work."""
     run = shapes.clip()
     assert isinstance(run.task, TrainClip)
     network = run.task.model.network
