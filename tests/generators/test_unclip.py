@@ -471,6 +471,10 @@ def test_a_model_of_pictures_is_told_texts_by_a_clip(tmp_path: Path) -> None:
     of_one_seed = model.sample(prompt=["a red circle", "a blue square"], steps="3", start=torch.zeros(2, 3, 16, 16)).images
     assert not torch.equal(of_one_seed[0], of_one_seed[1])
     assert run(["sample", str(whole), "--prompt", "a red circle", "--steps", "2", "--out", str(tmp_path / "out")]) == 0
+    out = lodestar.quantize(whole, "shapes", tmp_path / "eight.safetensors", count=6, steps="linspace:3", device="cpu")
+    bundle.save(tmp_path / "eight.bundle.json", {"model": out, "clip": tower})
+    eight = lodestar.load(tmp_path / "eight.bundle.json", "cpu", dtype="int8")
+    assert isinstance(eight, Diffusion) and eight.sample(prompt="a star", steps="2").images.shape == (1, 3, 16, 16)
     given["task"]["model"]["denoiser"]["conditions"] = []
     with pytest.raises(Problem, match="of the CLIP this model is told nothing: name embedding or clip_text"):
         train(Run.model_validate_json(json.dumps(given)), tmp_path / "nothing", device="cpu")

@@ -14,6 +14,7 @@ from lodestar.core.noise import seeds_from
 from lodestar.data import Pictures, Source, open_source
 from lodestar.evaluation.ranges import batches, find_errors, find_ranges, network_of
 from lodestar.files import check_writable
+from lodestar.generators.unclip import join_text
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.int8 import between
 from lodestar.nets.precision import name_of
@@ -73,6 +74,9 @@ def quantized(
     origin = {"saved_from": str(name), "saved_from_sha256": header.digest, "lodestar": __version__, "torch": torch.__version__}
     checkpoint.save(out, header.kind, config.to_json(), {**tensors, RANGES: ranges}, {**header.provenance, **told, **origin})
     others = [library.load_diffusion(out, device, dtype) for dtype in (between(), torch.int8)]
+    for other in others:
+        other.companions = exact.companions  # a CLIP that tells texts is in no file of the model
+        join_text(other)
     batch = next(batches(exact, source, batch_size, seed + count, batch_size))
     table = Table("network time", "σ/α", f"error of {name_of(between())}", "error of int8")
     for level, errors in find_errors(exact, others, batch, steps, seed):
