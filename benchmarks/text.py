@@ -27,8 +27,11 @@ from lodestar.core.neighbours import nearest
 from lodestar.data import Source, open_source
 from lodestar.data.shapes import Verdict, judge
 from lodestar.evaluation.captions import HELD_OUT, read_captions
+from lodestar.evaluation.copies import shown_of
 from lodestar.evaluation.extractors import DEFAULT, load_extractor
+from lodestar.evaluation.reference import collect
 from lodestar.evaluation.repeats import Share
+from lodestar.evaluation.statistics import Collector
 from lodestar.evaluation.sweep import Row
 from lodestar.files import atomic, write_text
 from lodestar.generators.diffusion import Diffusion
@@ -135,9 +138,11 @@ def wrong(verdict: Verdict) -> list[str]:
 def neighbours(images: Tensor, source: Source) -> Tensor:
     """The picture of a source nearest to each of some, both uint8 [N, C, H, W], by the features of the default extractor."""
     extractor = load_extractor(DEFAULT)
-    known = torch.stack([torch.from_numpy(each.copy()) for k in range(len(source)) if (each := source.image(k)) is not None])
-    theirs = torch.cat([extractor(batch).features for batch in known.split(256)])
-    return known[nearest(extractor(images).features, theirs)[1][:, 0]]
+    theirs = collect(source, extractor, Collector(("features",))).features
+    assert theirs is not None
+    _, indices = nearest(extractor(images).features, theirs)
+    found = [shown_of(source, int(index)) for index in indices[:, 0]]
+    return torch.stack([each for each in found if each is not None])
 
 
 def grid(path: Path, samples: Samples, prompts: Sequence[str], beside: Tensor | None = None, columns: int = 5) -> int:

@@ -79,6 +79,18 @@ def test_walks_over_codes_are_timed() -> None:
     )
 
 
+def test_models_are_compared_by_how_they_read_and_fill_holes() -> None:
+    def told(script: str, *arguments: str) -> str:
+        command = [sys.executable, str(FOLDER / script), *arguments]
+        return subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
+
+    judged = told("readers.py", "shapes", "--count", "2", "--steps", "trailing:2")
+    assert "| model | unseen | held-out combinations | colours in other words | all in other words |" in judged
+    assert "own caption of 2" in told("readers.py", "shapes", "--data", "shapes@test", "--count", "4", "--among", "2")
+    filled = told("inpaint.py", "shapes_inpaint", "--count", "1")
+    assert "| shapes_inpaint |" in filled and "1.000" in filled.rpartition("| shapes_inpaint |")[2].split("|")[1], "all is kept"
+
+
 def test_priors_are_timed() -> None:
     command = [sys.executable, str(FOLDER / "run.py"), "priors", "--repeats", "1", "--tiny"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout

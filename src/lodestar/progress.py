@@ -8,15 +8,31 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 MEASURED = 3.0
 """Seconds of work before a forecast."""
+_WIDEST = 2_000
+"""Characters in a line of the widest table."""
 
 
 def error_console(quiet: bool = False) -> Console:
     """A console on standard error, in notebooks too, where rich would show results among results and ask for widgets."""
     return Console(stderr=True, quiet=quiet, force_jupyter=False)
+
+
+def print_whole(console: Console, table: Table) -> None:
+    """Print a table with every column: where a terminal is too narrow for each one's longest word, it breaks the lines itself.
+
+    A console of rich leaves columns out and cuts words.
+    """
+    least = Measurement.get(console, console.options.update(max_width=_WIDEST), table).minimum
+    console.width = max(console.width, least)
+    for column in table.columns:
+        column.overflow = "fold"
+    console.print(table)
 
 
 @contextmanager

@@ -17,11 +17,12 @@ from lodestar.cli.evaluate import evaluate, sweep
 from lodestar.cli.options import BatchSize, Sampling, Seed, Solving, Temperature, flattened
 from lodestar.cli.sample import sample
 from lodestar.cli.upsample import upsample
+from lodestar.evaluation.report import in_text
 from lodestar.generators.album import Manifest
 from lodestar.generators.request import Settings
 from lodestar.guidance import CFG, Clamp
 from lodestar.images import load_png
-from lodestar.presets.recipes import RECIPES
+from lodestar.presets.recipes import RECIPES, listing
 from lodestar.samplers import DDIM
 from tests.evaluation import tiny
 from tests.test_cli import refusal, run
@@ -152,3 +153,4 @@ def test_no_column_of_a_table_is_lost_where_the_terminal_is_narrow(
     assert run("reproduce") == 0
     told = capsys.readouterr().out
     assert "recall" in told and "…" not in told and all(name in told for name in RECIPES)
+    assert all(name in in_text(listing()) for name in ("recall", *RECIPES)), "as text, in a notebook or a log"

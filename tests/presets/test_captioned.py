@@ -14,7 +14,15 @@ from lodestar.presets import RUNS
 from lodestar.tasks import TrainAutoregressive, TrainClip, TrainDenoiser, TrainUnclip
 from lodestar.training.muon import muon
 
-NAMES = ("shapes.text", "shapes.inpaint", "shapes.up2", "shapes.clip", "shapes.clip_noised", "emoji.text")
+NAMES = (
+    "shapes.text",
+    "shapes.inpaint",
+    "shapes.up2",
+    "shapes.clip",
+    "shapes.clip_noised",
+    "emoji.text",
+    "emoji.up2",
+)
 LARGEST = 8_000_000
 """Parameters of an embedded model, which is at most 16 MB in a format of 16 bits."""
 

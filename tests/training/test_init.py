@@ -25,8 +25,8 @@ from lodestar.nets.clip_image import ViTConfig
 from lodestar.objectives import Simple
 from lodestar.presets import shapes
 from lodestar.tasks import TrainUnclip
-from lodestar.text import OwnTokenizer
-from lodestar.training.init import initialize, match_classes, tokenizer_of
+from lodestar.text import LanguageModel, OwnTokenizer
+from lodestar.training.init import initialize, match_classes, match_tokens, tokenizer_of
 from lodestar.training.loop import train
 from lodestar.training.run import Run
 from tests.training.runs import SMALL, classifying, denoising, write_pictures
@@ -234,6 +234,12 @@ def test_rows_of_tokens_are_taken_by_their_text(tmp_path: Path) -> None:
     for token, symbol in enumerate(mine.symbols):
         row = before.state_dict()[key][theirs.symbols.index(symbol)] if known[token] else built[token]
         assert torch.equal(ours.module.state_dict()[key][token], row)
+
+
+def test_columns_of_another_language_models_states_are_not_taken() -> None:
+    first, second = (LanguageModel(model=name, digest=digest * 64, width=8) for name, digest in (("a", "0"), ("b", "1")))
+    assert match_tokens(first, second) == {} == match_tokens(first, OwnTokenizer())
+    assert match_tokens(first, first.replace(model="elsewhere")) is match_tokens(first, first) is None
 
 
 def test_a_decoder_begins_as_a_text_model_without_a_text(tmp_path: Path) -> None:

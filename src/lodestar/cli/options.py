@@ -366,24 +366,13 @@ def load_judge(model: str, judge: str | None, best_of: int, sampling: Solving) -
     return library.load_guides({"judge": name}, sampling.device, sampling.precision)["judge"]
 
 
-_WIDEST = 2_000
-"""Columns of text of the widest table."""
-
-
 def show(table: Table) -> None:
-    """Print a table without interpreting its texts: names may look like rich's markup.
-
-    A terminal that is too narrow for every column's longest word breaks lines; no column is left out or cut.
-    """
+    """Print a table without interpreting its texts: names may look like rich's markup."""
     from rich.console import Console
-    from rich.measure import Measurement
 
-    console = Console(markup=False)
-    least = Measurement.get(console, console.options.update(max_width=_WIDEST), table).minimum
-    console.width = max(console.width, least)
-    for column in table.columns:
-        column.overflow = "fold"
-    console.print(table)
+    from lodestar.progress import print_whole
+
+    print_whole(Console(markup=False), table)
 
 
 def tell(report: Report, out: Path | None) -> None:

@@ -175,9 +175,11 @@ def in_text(table: Table) -> str:
     """A table as text, as wide as a terminal. Cells are not interpreted, because names may look like rich's markup."""
     from rich.console import Console
 
+    from lodestar.progress import print_whole
+
     console = Console(markup=False, color_system=None)
     with console.capture() as captured:
-        console.print(table)
+        print_whole(console, table)
     return "\n".join(line.rstrip() for line in captured.get().splitlines()).strip("\n")
 
 

@@ -38,7 +38,7 @@ def clip() -> Run:
     model = run.task.model.replace(network=network.replace(text=tower), tokenizer=OwnTokenizer(size=2048))
     return run.replace(
         task=run.task.replace(model=model),
-        data=_DATA.replace(validation=_DATA.source.replace("@train", "@test")),
+        data=_DATA,
         train=run.train.replace(images=500_000),
     )
 

@@ -18,7 +18,7 @@ from lodestar.models.clip import ClipModelConfig
 from lodestar.models.diffusion import DiffusionConfig, DiffusionModel
 from lodestar.models.labels import class_number
 from lodestar.tasks import Learner
-from lodestar.text import OwnTokenizer
+from lodestar.text import LanguageModel, OwnTokenizer
 from lodestar.text.base import Tokenizer
 
 _STEM = "denoiser.network.stem.weight"
@@ -45,7 +45,7 @@ def initialize(learner: Learner, name: str) -> str:
     tables = dict.fromkeys(classes, pairs)
     if words in alike and (found := match_tokens(tokenizer_of(there), tokenizer_of(here))) is not None:
         tables[words] = found
-        notes = [*notes, f"tokens by text: {len(found)} of {len(ours[words])}"]
+        notes = [*notes, f"tokens by text: {len(found)} of {len(ours[words])}"] if found else notes
     missing = 0
     for key, pairs in tables.items():
         fitting.pop(key, None)
@@ -133,6 +133,8 @@ def match_tokens(there: Tokenizer | None, here: Tokenizer | None) -> dict[int, i
     """The other tokenizer's token for each token here that stands for the same; None where all tokens are the same."""
     if there == here or there is None or here is None:
         return None
+    if isinstance(there, LanguageModel) and isinstance(here, LanguageModel):
+        return None if there.digest == here.digest else {}  # the columns are channels of its states
     if not isinstance(there, OwnTokenizer) or not isinstance(here, OwnTokenizer):
         return None if type(there) is type(here) else {}  # published ones of a kind have one vocabulary
     theirs = {symbol: token for token, symbol in enumerate(there.symbols)}
