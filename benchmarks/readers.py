@@ -41,9 +41,6 @@ WORDS: Mapping[str, str] = {
     "large": "enormous", "big": "giant", "huge": "massive",
 }  # fmt: skip
 """A word near to each of the grammar's in meaning, that the grammar lacks."""
-LEVELS = 10
-"""Levels of noise at which a picture is compared with captions."""
-
 
 COLOURED = {word: other for word, other in WORDS.items() if word in COLOURS}
 LEVELS = 10
