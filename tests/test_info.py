@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,11 @@ def test_a_log_whose_last_line_is_cut_is_read_to_the_one_before(tmp_path: Path) 
     (tmp_path / "run.json").write_text(Run().to_json())
     (tmp_path / "log.jsonl").write_text(json.dumps({"images": 2048, "loss": 0.25}) + '\n{"images": 4096, "lo')
     assert "images 2,048, loss 0.25" in told(tmp_path)
+    moment = datetime(2026, 11, 30, 16, 33, 5)
+    (tmp_path / "log.jsonl").write_text(json.dumps({"images": 2048, "time": moment.timestamp() + 0.25, "loss": 0.25}))
+    assert "images 2,048, time 2026-11-30 16:33:05, loss 0.25" in told(tmp_path)
+    (tmp_path / "log.jsonl").write_text('{"images": 1024, "loss": 0.5}\n{"images": 2048, "time": 1e300}')
+    assert "images 1,024, loss 0.5" in told(tmp_path)
     (tmp_path / "log.jsonl").write_text("")
     assert "last logged" not in told(tmp_path)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
 
@@ -149,8 +150,9 @@ def _run(table: Table, folder: Path) -> None:
         with reading(folder / LOG):
             lines = regular(folder / LOG).read_text(encoding="utf-8").splitlines()
         for line in reversed(lines):
-            with contextlib.suppress(ValueError):  # where a run was killed, its last line may be cut
-                _row(table, "last logged", _text(from_json(line)))
+            # Where a run was killed, its last line may be cut; of a damaged one the time may be none.
+            with contextlib.suppress(ValueError, OverflowError, OSError):
+                _row(table, "last logged", _text(_with_date(from_json(line))))
                 break
     if (folder / STATE).exists():
         with reading(folder / STATE):
@@ -158,6 +160,14 @@ def _run(table: Table, folder: Path) -> None:
             _row(table, "checkpoint", f"of image {seen:,}; the same command goes on from it")
     else:
         _row(table, "checkpoint", "none yet")
+
+
+def _with_date(logged: Any) -> Any:
+    """A line of the log with its time in seconds since 1970 as the local date and time."""
+    match logged:
+        case {"time": int() | float() as seconds}:
+            return {**logged, "time": datetime.fromtimestamp(seconds).isoformat(" ", "seconds")}
+    return logged
 
 
 def _goal(run: Any) -> str:
