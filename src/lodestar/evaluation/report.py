@@ -94,6 +94,8 @@ class Report(Document):
     """Number of the likeliest codes that each code was drawn from; None for all."""
     top_p: float | None = None
     """Probability of the likeliest codes that each code was drawn from."""
+    truncation: float | None = None
+    """Bound of a GAN's latent numbers, in deviations; None for none."""
     seconds: float | None = None
     """Time of sampling and feature extraction, in seconds."""
     images_per_second: float | None = None
