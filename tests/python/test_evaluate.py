@@ -151,5 +151,6 @@ def test_bits_per_dimension(tmp_path: Path) -> None:
         lodestar.bpd(model, tiny.reference(), out="file/out")
     with pytest.raises(lodestar.Problem, match="batch size is 0: "):
         lodestar.bpd(model, tiny.reference(), batch_size=0)
-    with pytest.raises(lodestar.Problem, match="guidance has no effect on bits per dimension"):
-        lodestar.bpd(model, tiny.reference(), guidance="cfg:2")
+    for idle in ({"guidance": "cfg:2"}, {"truncation": 0.5}, {"augment": 0.5}):
+        with pytest.raises(lodestar.Problem, match=f"{next(iter(idle))} has no effect on bits per dimension"):
+            lodestar.bpd(model, tiny.reference(), **idle)  # type: ignore[arg-type]

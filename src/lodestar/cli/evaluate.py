@@ -157,6 +157,7 @@ def _guided(sampling: Sampling, seeds: int, cascading: Cascading, guide: bool = 
         "--guide": sampling.guide and not guide,
         "--temperature": sampling.temperature != 1, "--reuse": sampling.reuse != 1, "--seeds": seeds > 1,
         "--top-k": sampling.top_k is not None, "--top-p": sampling.top_p is not None,
+        "--truncation": sampling.truncation is not None,
         "--then": cascading.then, "--prior": cascading.prior,
     }  # fmt: skip
 
