@@ -43,12 +43,20 @@ class Tabular(abc.ABC):
         return printed(self.table())
 
 
+REPORT = "report.json"
+"""File of a document in a folder."""
+
+
 class Document(Tabular):
     """A result, a dataclass, that is a JSON document as a whole."""
 
     def to_json(self) -> str:
         """The whole report as indented JSON."""
         return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)  # type: ignore[call-overload]
+
+    def save(self, folder: Path) -> None:
+        """Write the document into a folder, as report.json. Raises Problem."""
+        write_text(folder / REPORT, self.to_json() + "\n")
 
 
 @dataclass(frozen=True)
@@ -228,10 +236,6 @@ class Bits(Document):
     def table(self) -> Table:
         settings = {name: setting for name, setting in asdict(self).items() if name not in ("numbers", "warnings")}
         return report_table(with_errors(self.numbers), settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
-
-    def save(self, folder: Path) -> None:
-        """Write report.json into a folder. Raises Problem."""
-        write_text(folder / "report.json", self.to_json() + "\n")
 
 
 def evenly(reference: Source, count: int) -> np.ndarray:

@@ -20,8 +20,8 @@ from lodestar.evaluation.likelihood import BPD, Likelihood
 from lodestar.evaluation.metrics import Metric
 from lodestar.evaluation.metrics.base import BaseMetric, PromptedMetric, roles
 from lodestar.evaluation.reference import Reference, choose_extractor, open_reference
-from lodestar.evaluation.report import Bits, Report
-from lodestar.files import check_writable, write_text
+from lodestar.evaluation.report import REPORT, Bits, Report
+from lodestar.files import check_writable
 from lodestar.generators.autoencoder import Autoencoder
 from lodestar.generators.base import Generator
 from lodestar.generators.code_prior import CodePrior
@@ -35,8 +35,6 @@ from lodestar.world import here
 
 COUNT = 5_000
 """Default number of pictures to sample."""
-REPORT = "report.json"
-"""The report's file."""
 
 AnyMetric = Metric | BPD
 
@@ -97,7 +95,7 @@ def evaluate(
         source = compared_with(reference, model, measured_with, how_measured, otherwise)
         report = run.evaluate(model, source, measured_with, asked, count=count, seed=seed, guides=guides, run=how_measured)
     if out is not None and here().rank == 0:
-        write_text(out / REPORT, report.to_json() + "\n")
+        report.save(out)
     return report
 
 
