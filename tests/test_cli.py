@@ -191,6 +191,7 @@ def test_bits_per_dimension_come_with_a_plot_and_its_numbers(
         ((), "--reference is missing"),
         (("--reference", models / "pictures", "--metric", "frechet"), "leave out another --metric"),
         (("--reference", models / "pictures", "--guidance", "cfg:2"), "leave out --guidance"),
+        (("--reference", models / "pictures", "--truncation", "0.5"), "leave out --truncation"),
         (("--reference", models / "pictures", "--sampler", "ddim"), "sampler 'ddim' has none"),
     ):
         assert said in refusal(capsys, *measured, *options)

@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 
+import lodestar
 from lodestar import checkpoint, results
 from lodestar.__main__ import main
 from lodestar.config import Problem
+from lodestar.evaluation import sweep, trilemma
 from lodestar.files import STORES, changed, remove, write_text
 from lodestar.results import Results, results_folder
 from lodestar.tasks.denoise import DenoiseLearner
@@ -239,6 +241,36 @@ def test_a_report_is_put_at_its_address(bucket: str, tmp_path: Path) -> None:
     asked = ("evaluate", model, "--count", 8, "--steps", 2, *against, "--metric", "frechet", "--out", f"{bucket}/measured")
     command(*asked)
     assert set(held(f"{bucket}/measured")) == {"report.json"}
+
+
+def test_pictures_are_told_at_their_address(bucket: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, album = saved(tmp_path / "model.safetensors"), tmp_path / "album"
+    command("sample", model, "--count", 1, "--steps", 2, "--out", album)
+    for words, name in (
+        (("edit", "sdedit", model, album / "00000.png", "--steps", 2), "grid.png"),
+        (("remake", album, "--picture", 0), "00000.png"),
+    ):
+        capsys.readouterr()
+        command(*words, "--out", f"{bucket}/{words[0]}")
+        assert capsys.readouterr().out.splitlines()[-1] == f"{bucket}/{words[0]}/{name}"
+        assert name in held(f"{bucket}/{words[0]}")
+
+
+def test_every_folder_of_python_may_be_at_an_address(bucket: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Drawing takes longer than the rest, and has tests of its own.
+    monkeypatch.setattr(trilemma, "marked", lambda path, *_: write_text(path, ""))
+    monkeypatch.setattr(sweep, "curves", lambda path, *_: write_text(path, ""))
+    model, given = str(saved(tmp_path / "model.safetensors")), {"count": 8}
+    against: Any = {"reference": tiny.reference(), "extractor": tiny.extractor()}
+    for call, name in (
+        (lambda out: lodestar.sweep(model, over="steps=2", out=out, **given, **against), "sweep.csv"),
+        (lambda out: lodestar.compare(f"{model},steps=2", out=out, **given, **against), "compare.json"),
+        (lambda out: lodestar.bpd(model, tiny.reference(), out=out, steps="logsnr:3", ode=False, **given), "report.json"),
+    ):
+        call(f"{bucket}/{name}")
+        ended()
+        assert name in held(f"{bucket}/{name}")
+        assert not list(Path().glob("memory:*"))
 
 
 def saved(path: Path) -> Path:

@@ -218,6 +218,25 @@ class Denoiser(nn.Module):
         return self
 
 
+class Reuse:
+    """The deep features of one run of sampling: one in so many evaluations is whole, and the others reuse its features.
+
+    The first evaluation of another kind is whole as well, as it is inside of an interval of guidance, and outside again.
+    """
+
+    def __init__(self, every: int = 1) -> None:
+        self.every, self._calls, self._asked, self._kept = every, 0, "", Kept()
+
+    def __call__(self, asked: str) -> Kept | None:
+        """The features for an evaluation, empty for a whole one; None without reuse. asked: "plain", "null", or a "pair"."""
+        if self.every == 1:
+            return None
+        if self._calls % self.every == 0 or asked != self._asked:
+            self._kept = Kept()
+        self._asked, self._calls = asked, self._calls + 1
+        return self._kept
+
+
 class Bound:
     """A denoiser under given conditions: a `Denoise`, with its unconditional and perturbed variants for guidance."""
 
@@ -232,30 +251,19 @@ class Bound:
     ) -> None:
         self.denoiser, self.signals, self.null, self.composition, self.gather = denoiser, signals, null, composition, gather
         self.latents = latents
-        self.every, self._calls, self._asked, self._kept = 1, 0, "", Kept()
+        self._kind, self._reuse = "plain", Reuse()
         self._joined: Signals | None = None
 
     def reusing(self, every: int) -> Self:
-        """The denoiser for one run of sampling: one in so many evaluations is whole, and the others reuse its deep features.
-
-        The first evaluation inside of an interval of guidance, and the first one outside, is whole as well, whatever its batch.
-        """
-        self.every = every
+        """The denoiser for one run of sampling, with `Reuse` of the deep features, which its unconditional variant shares."""
+        self._reuse = Reuse(every)
         return self
-
-    def _reused(self, asked: str) -> Kept | None:
-        """The deep features for an evaluation, empty for a whole one; None without reuse. asked: "plain", or a "pair"."""
-        if self.every == 1:
-            return None
-        if self._calls % self.every == 0 or asked != self._asked:
-            self._kept = Kept()
-        self._asked, self._calls = asked, self._calls + 1
-        return self._kept
 
     def __call__(self, x: Tensor, level: Level) -> Estimate:
         if self.composition is not None:
-            return self._both(x, level, "plain")[0]
-        estimate: Estimate = self.denoiser(x, level, self._drawn(self.signals, level), self.gather, self._reused("plain"))
+            return self._both(x, level, self._kind)[0]
+        signals, kept = self._drawn(self.signals, level), self._reuse(self._kind)
+        estimate: Estimate = self.denoiser(x, level, signals, self.gather, kept)
         return estimate
 
     def _drawn(self, signals: Signals, level: Level, twice: bool = False) -> Signals:
@@ -275,7 +283,9 @@ class Bound:
     def unconditional(self) -> Bound:
         """The denoiser without its conditions."""
         assert self.null is not None, "this model was never trained without its conditions"
-        return Bound(self.denoiser, self.null, self.null, None, self.gather, self.latents)
+        found = Bound(self.denoiser, self.null, self.null, None, self.gather, self.latents)
+        found._kind, found._reuse = "null", self._reuse
+        return found
 
     def pair(self, x: Tensor, level: Level) -> tuple[Estimate, Estimate]:
         """The conditional and the unconditional estimate at x [B, C, H, W], from one doubled batch; of T labels, from T + B."""
@@ -287,7 +297,7 @@ class Bound:
         if self._joined is None:
             self._joined = self.signals.beside(self.null)
         signals = self._drawn(self._joined, level, twice=True)
-        both = self.denoiser.output(torch.cat([each, x]), level, signals, self.gather, self._reused(asked))
+        both = self.denoiser.output(torch.cat([each, x]), level, signals, self.gather, self._reuse(asked))
         count, prediction = len(each), self.denoiser.config.prediction
         conditional, unconditional = (
             Output(

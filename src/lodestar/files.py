@@ -64,9 +64,9 @@ def remove(path: Path) -> None:
 def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     """Open a file that appears under `path` only when the block ends without an error; until then the old one stays.
 
-    Raises Problem when the disk is full or the folder cannot be written to; the temporary file is removed.
+    Raises Problem when the disk is full, the folder cannot be written to, or `path` is an address; the temporary file is removed.
     """
-    path = Path(path)
+    path = _local(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with _folder(path.parent):
@@ -85,13 +85,21 @@ def atomic(path: str | Path, mode: str = "wb") -> Iterator[IO[Any]]:
     changed(path)
 
 
+def _local(path: str | Path) -> Path:
+    """The path, if it is no address, of which a path would be a folder here. Raises Problem."""
+    protocol, _, rest = str(path).partition(":/")
+    if len(protocol) > 1 and protocol.isalnum() and rest:
+        raise Problem(f"cannot write {protocol}://{rest.lstrip('/')}: an address is for the commands that write a folder (--out)")
+    return Path(path)
+
+
 class _WritableError(Exception):
     """Ends the writing of a file that was only tried."""
 
 
 def check_writable(path: str | Path) -> None:
     """Raise Problem where `atomic` could not write a file, before the work whose result it is to hold. It leaves nothing."""
-    if Path(path).is_dir():
+    if os.path.isdir(path):
         raise Problem(f"cannot write {path}: it is a folder")
     with contextlib.suppress(_WritableError), atomic(path):
         raise _WritableError

@@ -16,7 +16,7 @@ from torch import nn
 from lodestar import bundle, checkpoint
 from lodestar.bundle import MAIN, SUFFIX, Found, embedded, packaged
 from lodestar.codecs import AutoencoderCodec, Embeddings, VQVAECodec
-from lodestar.config import Config, Problem, decode, first_line, nearest
+from lodestar.config import Config, Problem, decode, first_line, nearest, shown
 from lodestar.data.remote import copied, is_address
 from lodestar.extras import need
 from lodestar.generators.album import Later, Manifest
@@ -72,6 +72,8 @@ def find(name: str | Path) -> Path:
     """The checkpoint of a model: an embedded one's name, a run's folder, a file, the address of either, or
     ``hf:owner/repository``; of a bundle, its part "model". Raises Problem.
     """
+    if not isinstance(name, str | Path):
+        raise Problem(f"model {shown(name)}: the name of a model, a run's folder, or a file")
     path = Path(name)
     if bundled(name) is not None:
         return find(part(name, MAIN).file)
@@ -200,7 +202,7 @@ def from_pretrained(
     dtype: Dtype = None,
 ) -> Any:
     """Alias of `load`. ``owner/repository`` is looked up on the hub if there is no such path."""
-    elsewhere = str(name).count("/") == 1 and not str(name).startswith("hf:") and not Path(name).exists()
+    elsewhere = str(name).count("/") == 1 and not str(name).startswith("hf:") and not os.path.exists(name)
     return load(f"hf:{name}" if elsewhere else name, device, kind, dtype)
 
 

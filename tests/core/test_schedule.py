@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lodestar.config import Problem, kinds
 from lodestar.core.level import CLEAN, Level
-from lodestar.core.plan import Linspace, Sections
+from lodestar.core.plan import Linspace, Sections, parse_plan
 from lodestar.core.schedule import JSD, AnySchedule, Constant, Cosine, EDMSigma, Linear, Respaced, Schedule, Sigmoid, Warmup
 
 FORMULAS = [member() for kind, member in kinds(AnySchedule).items() if kind != "respaced"]
@@ -167,6 +167,14 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_keeps_the_first_level(schedule
 def test_zero_terminal_snr_of_one_step_is_a_problem() -> None:
     with pytest.raises(Problem, match=r"timesteps is 1: .* at least 2"):
         _ = Linear(timesteps=1, scaled=False, zero_terminal_snr=True).table
+
+
+@pytest.mark.parametrize("schedule", [JSD(timesteps=1), Cosine(timesteps=1, beta_cap=1.0)])
+def test_one_level_of_pure_noise_is_no_chain(schedule: Schedule) -> None:
+    with pytest.raises(Problem, match="is pure noise alone: use at least 2 timesteps"):
+        parse_plan("karras:2").steps(schedule)
+    with pytest.raises(Problem, match="is pure noise alone"):
+        _ = schedule.table
 
 
 @pytest.mark.parametrize("schedule", [Constant(beta=0.999, timesteps=1000), Linear(beta_start=0.9, beta_end=0.999, scaled=False)])

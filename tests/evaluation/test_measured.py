@@ -48,8 +48,11 @@ def test_a_report_is_made_once_for_the_same_settings_and_weights(tmp_path: Path,
     assert ask() == first
     assert made == [6]
     for number, changes in enumerate(
-        ({"count": 7}, {"extractor": 3}, {"reference": 1}, {"steps": "3"}, {"sampler": DDIM()}, {"seed": 1}), start=2
-    ):
+        (
+            {"count": 7}, {"extractor": 3}, {"reference": 1}, {"steps": "3"}, {"sampler": DDIM()}, {"seed": 1},
+            {"temperature": 0.5}, {"clamp": False},
+        ), start=2,
+    ):  # fmt: skip
         ask(**changes)  # type: ignore[arg-type]
         assert len(made) == number, changes
     ask()

@@ -247,6 +247,9 @@ def test_a_sweep_of_guidance_takes_captions_and_draws_their_numbers(tmp_path: Pa
     given: Any = {"over": over, "how": how, "count": 4}
     rows = sweep(lambda _: subject, extractor(), tmp_path / "out", run=run, **given)
     assert {"frechet", "caption_right", "clip_score"} <= set(rows[0].numbers) and "caption_right" in rows[0].intervals
+    placed = replace(subject, captions=read_captions(["a red circle on the left"], 4))
+    placed_rows = sweep(lambda _: placed, extractor(), tmp_path / "placed", run=run, **given)
+    assert {"caption_place", "caption_one_place"} <= set(placed_rows[0].numbers) and "caption_place" in placed_rows[0].intervals
     assert rows[0].numbers["clip_score"] != rows[1].numbers["clip_score"]
     assert sweep(lambda _: subject, extractor(), tmp_path / "out", run=run, **given) == rows
     with pytest.raises(Problem, match="holds another sweep: captions"):

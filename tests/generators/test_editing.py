@@ -42,7 +42,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "interpolate": {"pictures": PICTURES, "label": "dog", "origin": "cat", "how": Interpolate(points=2)},
     "inpaint": {"pictures": PICTURES, "label": "dog", "mask": MASK, "how": Inpaint(resamples=2, jump=1)},
     "upsample": {"pictures": PICTURES[..., ::2, ::2], "label": ["cat", "dog"], "how": Upsample()},
-    "reconstruct": {"pictures": PICTURES, "how": Reconstruct()},
+    "reconstruct": {"pictures": PICTURES, "how": Reconstruct(), "steps": None},
     "vary": {"pictures": PICTURES, "label": "dog", "origin": "dog", "how": Vary(eta=0.5)},
 }
 SAMPLING = [kind for kind in SETTINGS if kind != "reconstruct"]
@@ -79,10 +79,11 @@ def test_contract(kind: str) -> None:
     how = SETTINGS[kind]["how"]
     assert decode(AnyEdit, how.to_json()) == how
     assert isinstance(how, Edit) and type(how).__doc__
-    made = run(kind, guidance=CFG(scale=2.0))
+    given: dict[str, Any] = {"guidance": CFG(scale=2.0)} if kind in SAMPLING else {}
+    made = run(kind, **given)
     assert made.images.shape == (2, 3, 8, 8)
     assert decode(type(made.request), made.request.to_json()) == made.request
-    assert near(run(kind, guidance=CFG(scale=2.0), batch_size=1).images, made.images)
+    assert near(run(kind, **given, batch_size=1).images, made.images)
     model = MODELS.get(kind, MODEL)
     for k in range(2):
         frames = list(answer(made, kind, k))
@@ -285,6 +286,11 @@ def test_it_is_the_sampler_of_the_edit_that_has_to_honour_the_guidance() -> None
         ("interpolate", {"count": 3}, "as many pictures as it has points"),
         ("interpolate", {"how": Interpolate(to_seed=3)}, "give the ones or the others"),
         ("interpolate", {"how": Interpolate(to_seed=3), "pictures": (), "sampler": Ancestral()}, "draws none on the way"),
+        ("reconstruct", {"steps": 4}, "steps has no effect on reconstruct: pictures are encoded and decoded"),
+        ("reconstruct", {"guidance": "cfg:2"}, "guidance has no effect on reconstruct"),
+        ("reconstruct", {"sampler": "heun"}, "sampler has no effect on reconstruct"),
+        ("reconstruct", {"clamp": False}, "clamp has no effect on reconstruct"),
+        ("reconstruct", {"label": "dog"}, "labels and prompts have no effect on reconstruct"),
         ("inpaint", {"mask": None}, "inpaint needs a mask"),
         ("inpaint", {"mask": torch.zeros_like(MASK)}, "nothing is masked"),
         ("inpaint", {"mask": MASK[:4]}, r"the mask is \(4, 8\)"),

@@ -130,6 +130,8 @@ def test_a_style_is_a_word_behind_the_prompt_in_turn() -> None:
 def test_what_is_no_style_is_one_line(model: Diffusion, given: dict[str, Any], message: str) -> None:
     with pytest.raises(Problem, match=f"^{message}"):
         model.sample(**given)
+    with pytest.raises(Problem, match=f"^{message}"):
+        lodestar.plan(model, 3, count=4, fine="trailing:40", **given)
 
 
 def test_styles_are_kept_in_the_file_and_told(tmp_path: Path) -> None:
@@ -139,6 +141,8 @@ def test_styles_are_kept_in_the_file_and_told(tmp_path: Path) -> None:
     assert [ask.text for ask in Manifest.read(tmp_path / "out").request.asks] == ["cat, not", "cat, twe"]
     told = CliRunner().invoke(app, ["info", str(path)], catch_exceptions=False).stdout
     assert "styles" in told and "not, twe" in told
+    planned = CliRunner().invoke(app, ["plan", str(path), "--prompt", "cat", "--style", "twee", "--steps", "3", "--fine", "40"])
+    assert isinstance(planned.exception, Problem) and "did you mean 'twe'" in str(planned.exception)
 
 
 def test_the_command_line_takes_prompts(tmp_path: Path) -> None:

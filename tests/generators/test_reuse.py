@@ -62,7 +62,10 @@ def test_one_step_in_so_many_is_whole() -> None:
     # Where guidance sets in and ends, other samples are evaluated: old features are of no use.
     ratios = [float(step.t.ratio) for step in model.transitions(settings(steps=6))]
     band = f"interval:{(ratios[3] + ratios[4]) / 2},{(ratios[1] + ratios[2]) / 2}"
-    assert counted(model, ask(0, 1, reuse=6, guidance=["cfg:2", band])) == [True, False, True, False, True, False]
+    for guidance in ("cfg:2", "cfg:0"):
+        assert counted(model, ask(0, 1, reuse=6, guidance=[guidance, band])) == [True, False, True, False, True, False]
+    for guidance in ("cfg:0", "cfgpp:0"):  # the unconditional model alone
+        assert counted(model, ask(0, 1, reuse=2, guidance=guidance, sampler="ddim")) == [True, False] * 3
 
 
 @pytest.mark.parametrize("guidance", [(), "cfg:2", "cfgpp:0.6", ["apg:3", "interval:0.5,50"], ["cfg:2", "classifier:3"]])

@@ -301,6 +301,12 @@ def test_variations_keep_the_embedding_and_without_noise_the_picture(parts: Path
     assert asked.asks[0].others == asked.asks[2].others == asked.origins[0].others
     drawn = made(model, asked, there, "10")
     assert not torch.equal(drawn[0], drawn[2])
+    with pytest.raises(Problem, match="seed is 3: vary of pictures draws no noise"):
+        edits.vary(model, there, seed=3, eta=0.0)
+    with pytest.raises(Problem, match="prompts and styles have no effect on edits in a CLIP's space"):
+        edits.edited(model, there.pictures, edits.vary, prompt="a red circle")
+    referring, _, _ = edits.asked(model, there.pictures, edits.vary, guidance="content:1", reference=there.pictures)
+    assert [ask.reference for ask in referring.asks] == [0, 1]
     with pytest.raises(Problem, match="sampler heun: variations are DDIM's"):
         model.prepare_edit(asked.replace(settings=Settings(steps="10", sampler=Heun())), there)
 

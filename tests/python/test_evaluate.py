@@ -111,7 +111,7 @@ def test_a_folder_is_a_run_or_pictures(tmp_path: Path) -> None:
         ({"metrics": "frchet"}, "unknown metric 'frchet'.*did you mean 'frechet'"),
         ({"stps": 3}, "unknown setting 'stps'.*did you mean 'steps'"),
         ({"count": 0}, "count is 0"),
-        ({"seeds": 0}, "at least 1"),
+        ({"seeds": 0}, "seeds is 0: input should be greater than or equal to 1"),
         ({"batch_size": 0}, "batch size is 0: "),
         ({"guides": {"weak": None}}, "guides: 'weak' has no effect"),
         ({"guidance": Classifier(scale=1.0)}, "classifier needs a noise-aware classifier, and none is loaded"),
@@ -151,5 +151,6 @@ def test_bits_per_dimension(tmp_path: Path) -> None:
         lodestar.bpd(model, tiny.reference(), out="file/out")
     with pytest.raises(lodestar.Problem, match="batch size is 0: "):
         lodestar.bpd(model, tiny.reference(), batch_size=0)
-    with pytest.raises(lodestar.Problem, match="guidance has no effect on bits per dimension"):
-        lodestar.bpd(model, tiny.reference(), guidance="cfg:2")
+    for idle in ({"guidance": "cfg:2"}, {"truncation": 0.5}, {"augment": 0.5}):
+        with pytest.raises(lodestar.Problem, match=f"{next(iter(idle))} has no effect on bits per dimension"):
+            lodestar.bpd(model, tiny.reference(), **idle)  # type: ignore[arg-type]

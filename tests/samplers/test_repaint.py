@@ -11,7 +11,7 @@ from lodestar.core.level import Level
 from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import parse_plan
 from lodestar.core.schedule import Linear
-from lodestar.samplers import DDIM, Ancestral, DPMpp, Heun, Sampler, last
+from lodestar.samplers import DDIM, Ancestral, DPMpp, EDMHeun, Heun, Sampler, last
 from lodestar.samplers.repaint import repaint, walk
 
 torch.set_num_threads(1)
@@ -85,3 +85,11 @@ def test_nothing_known_is_sampling() -> None:
         return last(repaint(DDIM(), correlated, x, steps, noise, known, torch.ones(3, dtype=torch.bool), 2, 1))
 
     assert torch.equal(run(True), run(False))
+
+
+def test_churn_is_that_of_the_whole_run() -> None:
+    steps, x, sampler = parse_plan("8").steps(Linear()), torch.ones(2, 3, dtype=torch.float64), EDMHeun(churn=1.0)
+    everywhere = torch.ones(3, dtype=torch.bool)
+    whole = last(sampler(correlated, x, steps, torch.ones_like))
+    assert torch.equal(last(repaint(sampler, correlated, x, steps, torch.ones_like, x, everywhere, 2, 1)), whole)
+    assert not torch.equal(last(EDMHeun(churn=8.0)(correlated, x, steps, torch.ones_like)), whole)

@@ -8,9 +8,10 @@ from typing import Annotated
 
 import typer
 
-from lodestar.cli.options import PICTURES, BatchSize, Device, Seed, flattened, show
+from lodestar.cli.options import PICTURES, BatchSize, Device, Out, Seed, flattened, show
 from lodestar.cli.train import Comparing, Images
 from lodestar.config import COUNT
+from lodestar.files import spelled
 
 
 @dataclass(frozen=True)
@@ -45,15 +46,16 @@ def compare(
     seed: Seed = 0,
     batch_size: BatchSize = 64,
     device: Device = None,
-    out: Annotated[Path, typer.Option("--out", help="Folder for runs, table and picture.")] = Path("out/compare"),
+    out: Out = Path("out/compare"),
 ) -> None:
     """Compare models by fidelity, diversity, speed and likelihood, after training what is missing. Again goes on."""
     from lodestar.evaluation.trilemma import PICTURE
     from lodestar.python.compare import compare
 
+    folder = out or Path("out/compare")
     found = compare(
         models, comparing.reference, extractor=comparing.extractor, captions=captions, count=count, seed=seed,
-        batch_size=batch_size, device=device, out=out, **asdict(budget),
+        batch_size=batch_size, device=device, out=folder, **asdict(budget),
     )  # fmt: skip
     show(found.table())
-    print(out / PICTURE)
+    print(spelled(folder / PICTURE))

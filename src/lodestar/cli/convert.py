@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from lodestar.cli.options import Out, SamplerText, Steps
+from lodestar.files import spelled
 
 
 def convert(
@@ -40,4 +41,4 @@ def convert(
     given = parse(flag or [], flags) if flag or flags is not None else None
     path, what = converted(source, out or Path("models"), name, given, sampler, steps)
     print(what)
-    print(path)
+    print(spelled(path))

@@ -16,11 +16,11 @@ def demo(
     import time
 
     from lodestar.demo import count, demo
-    from lodestar.files import check_writable
+    from lodestar.files import check_writable, spelled
     from lodestar.progress import progress
 
     began, path = time.perf_counter(), (out or Path("out")) / "demo.png"
     check_writable(path)
     with progress("sampling", count()) as done:
         demo(path, steps=steps, seed=seed, done=done)
-    print(f"{path}  ({count()} pictures in {time.perf_counter() - began:.0f} s)")
+    print(f"{spelled(path)}  ({count()} pictures in {time.perf_counter() - began:.0f} s)")

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lodestar.cli.options import LAST_SEED, Count, Model, Prompting, Sampling, Solving, ask, flattened, ready
+from lodestar.files import spelled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -197,7 +198,7 @@ def save(
             if frame.final:
                 images = frame.images
                 album.write(range(frame.first, frame.first + len(images)), images)
-    print(album.finish())
+    print(spelled(album.finish()))
 
 
 for _command in (sdedit, invert, interpolate, inpaint, reconstruct):

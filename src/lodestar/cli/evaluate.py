@@ -157,6 +157,7 @@ def _guided(sampling: Sampling, seeds: int, cascading: Cascading, guide: bool = 
         "--guide": sampling.guide and not guide,
         "--temperature": sampling.temperature != 1, "--reuse": sampling.reuse != 1, "--seeds": seeds > 1,
         "--top-k": sampling.top_k is not None, "--top-p": sampling.top_p is not None,
+        "--truncation": sampling.truncation is not None,
         "--then": cascading.then, "--prior": cascading.prior,
     }  # fmt: skip
 
@@ -174,6 +175,7 @@ def _bpd(
     from lodestar.config import Problem
     from lodestar.evaluation import likelihood
     from lodestar.evaluation.likelihood import Likelihood
+    from lodestar.evaluation.report import REPORT
     from lodestar.library import load
     from lodestar.python.evaluate import bpd
 
@@ -193,13 +195,14 @@ def _bpd(
         batch_size=sampling.batch_size, out=folder, **sampling.asked(),
     )  # fmt: skip
     show(found.table())
-    print(spelled(folder / ("bpd.png" if isinstance(found, Likelihood) else "report.json")))
+    print(spelled(folder / ("bpd.png" if isinstance(found, Likelihood) else REPORT)))
 
 
 def _self_test(model: str | None, samples: str | None, measuring: Measuring, sampling: Sampling) -> None:
     """Measure the published samples."""
     from lodestar.config import Problem
     from lodestar.evaluation.extractors import load_extractor
+    from lodestar.evaluation.report import REPORT
     from lodestar.evaluation.self_test import self_test
     from lodestar.files import check_writable
 
@@ -207,7 +210,7 @@ def _self_test(model: str | None, samples: str | None, measuring: Measuring, sam
         idle = "--metric" if measuring.metric else f"the model {model}"
         raise Problem(f"--self-test measures published samples: leave out {idle}")
     if sampling.out is not None:
-        check_writable(sampling.out / "report.json")
+        check_writable(sampling.out / REPORT)
     inception = load_extractor(measuring.extractor or "inception", sampling.device)
     tell(self_test(samples, measuring.reference, inception, sampling.batch_size), sampling.out)
 

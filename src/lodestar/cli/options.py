@@ -377,8 +377,6 @@ def show(table: Table) -> None:
 
 def tell(report: Report, out: Path | None) -> None:
     """Print a report, and write it as report.json into a folder where one is given."""
-    from lodestar.files import write_text
-
     show(report.table())
     if out is not None:
-        write_text(out / "report.json", report.to_json() + "\n")
+        report.save(out)

@@ -41,14 +41,15 @@ def plan(model: Model, planning: Planning = Planning(), prompting: Prompting = P
     if planning.out is None and (model.startswith("hf:") or model in embedded()):
         whose = "a file of the hub" if model.startswith("hf:") else "embedded in this package"
         raise Problem(f"{model} is {whose}: name a file of your own with --out")
+    prompts = prompting.prompts()
     network = library.load_diffusion(model, planning.device, planning.precision)
     reference = network.reference(prompting.reference) if prompting.reference else None
     guides = planning.guides(model, settings(guidance=planning.guidance or ()).guidance, reference)
     found = optimise(
         network, [int(part) for part in numbers], guides=guides, fine=planning.fine, count=planning.count,
-        batch_size=planning.batch_size, out=planning.out or library.find(model), prompt=prompting.prompts().texts or None,
-        sampler=planning.sampler, guidance=planning.guidance or (), clamp=planning.clamp,
-        cut_prompt=prompting.cut_prompt,
+        batch_size=planning.batch_size, out=planning.out or library.find(model), prompt=prompts.texts or None,
+        cut_prompt=prompts.cut, style=prompts.styles or None, sampler=planning.sampler, guidance=planning.guidance or (),
+        clamp=planning.clamp,
     )  # fmt: skip
     for each in found.plans:
         print(f"optimized:{each.steps} is {each.plan}")

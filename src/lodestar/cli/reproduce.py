@@ -31,6 +31,7 @@ def reproduce(
     from lodestar.evaluation import extractors, run
     from lodestar.evaluation.metrics import PUBLISHED
     from lodestar.evaluation.reference import open_reference
+    from lodestar.evaluation.report import REPORT
     from lodestar.files import check_writable
     from lodestar.presets import recipes
 
@@ -39,7 +40,7 @@ def reproduce(
         return
     recipe = choose("row", row, recipes.RECIPES)
     if out is not None:
-        check_writable(out / "report.json")
+        check_writable(out / REPORT)
     network, guides = recipes.load(recipe, models, device)
     against = str(recipes.reference_file(recipe, reference))
     measured_with = extractors.load_extractor(extractor or "inception", device)

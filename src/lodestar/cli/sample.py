@@ -174,4 +174,4 @@ def remake(
     for frame in frames:
         if frame.final:
             save_png(path, frame.images[0])
-    print(path)
+    print(spelled(path))

@@ -51,6 +51,8 @@ class Schedule(Config, abc.ABC):
             )
         if self.zero_terminal_snr and self.timesteps == 1:
             raise Problem("timesteps is 1: zero_terminal_snr stretches a chain between two levels and needs at least 2")
+        if self.timesteps == 1 and float(betas[0]) == 1:
+            raise Problem(f"the schedule {self.to_json()} is pure noise alone: use at least 2 timesteps, or a smaller beta")
         return _stretched(betas) if self.zero_terminal_snr else betas
 
     @property

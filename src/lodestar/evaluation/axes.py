@@ -106,6 +106,8 @@ def axis(name: str, values: Iterable[Any]) -> Axis:
 
     values: texts, numbers, truth values, samplers, and guidance (one, several in a list, None).
     """
+    if not isinstance(name, str):
+        raise Problem(f"sweep over {shown(name)}: the name of a setting, such as steps")
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise Problem(f"sweep over {name}: its values are {shown(values)}: give a list of them")
     return Axis(name, tuple(each if name in _WHOLE else _number(each) for each in map(_written, values)))

@@ -40,7 +40,7 @@ from lodestar.evaluation.report import (
     with_errors,
 )
 from lodestar.extras import need
-from lodestar.files import atomic, write_csv, write_text
+from lodestar.files import atomic, write_csv
 from lodestar.generators.base import Generator
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guided import Guided
@@ -128,7 +128,7 @@ class Likelihood(Document):
     def save(self, folder: Path) -> None:
         """Write report.json, bpd.csv (the terms) and bpd.png (their plot) into a folder. Raises Problem."""
         write_csv(folder / "bpd.csv", [asdict(term) for term in self.terms])
-        write_text(folder / "report.json", self.to_json() + "\n")
+        super().save(folder)
         plot(folder / "bpd.png", self)
 
 

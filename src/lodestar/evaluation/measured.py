@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from lodestar import checkpoint, library
-from lodestar.config import from_json, short
+from lodestar.config import from_json
 from lodestar.data import Source
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
 from lodestar.evaluation.metrics import Frechet
-from lodestar.evaluation.run import Measurement, evaluate
+from lodestar.evaluation.run import Measurement, evaluate, settings_told
 from lodestar.files import check_writable, write_text
 from lodestar.generators.request import Settings
 
@@ -34,7 +34,7 @@ def measured(
 ) -> Mapping[str, Any]:
     """The report (`lodestar.evaluation.report.Report`, as data) kept at `path`, or else made now and kept there.
 
-    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: steps, sampler, guidance, reuse. device,
+    It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: settings of sampling. device,
     dtype: as for `lodestar.library.load`. run: how it is made. One of other settings, or of other weights, is made again. Raises
     Problem.
     """
@@ -43,10 +43,7 @@ def measured(
         "model_digest": checkpoint.peek(found).digest,
         "count": count,
         "seed": seed,
-        "steps": how.steps or config.steps,
-        "sampler": short(how.sampler or config.sampler),
-        "guidance": " ".join(short(each) for each in how.guidance),
-        "reuse": how.reuse,
+        **settings_told(how.replace(steps=how.steps or config.steps, sampler=how.sampler or config.sampler)),
         "extractor_digest": extractor.digest,
         "extractor_dtype": extractor.dtype,
         "reference_fingerprint": reference.fingerprint,

@@ -43,12 +43,20 @@ class Tabular(abc.ABC):
         return printed(self.table())
 
 
+REPORT = "report.json"
+"""File of a document in a folder."""
+
+
 class Document(Tabular):
     """A result, a dataclass, that is a JSON document as a whole."""
 
     def to_json(self) -> str:
         """The whole report as indented JSON."""
         return json.dumps(asdict(self), indent=1, allow_nan=False, ensure_ascii=False)  # type: ignore[call-overload]
+
+    def save(self, folder: Path) -> None:
+        """Write the document into a folder, as report.json. Raises Problem."""
+        write_text(folder / REPORT, self.to_json() + "\n")
 
 
 @dataclass(frozen=True)
@@ -94,6 +102,8 @@ class Report(Document):
     """Number of the likeliest codes that each code was drawn from; None for all."""
     top_p: float | None = None
     """Probability of the likeliest codes that each code was drawn from."""
+    truncation: float | None = None
+    """Bound of a GAN's latent numbers, in deviations; None for none."""
     seconds: float | None = None
     """Time of sampling and feature extraction, in seconds."""
     images_per_second: float | None = None
@@ -226,10 +236,6 @@ class Bits(Document):
     def table(self) -> Table:
         settings = {name: setting for name, setting in asdict(self).items() if name not in ("numbers", "warnings")}
         return report_table(with_errors(self.numbers), settings | {"seconds": f"{self.seconds:.1f}"}, self.warnings)
-
-    def save(self, folder: Path) -> None:
-        """Write report.json into a folder. Raises Problem."""
-        write_text(folder / "report.json", self.to_json() + "\n")
 
 
 def evenly(reference: Source, count: int) -> np.ndarray:

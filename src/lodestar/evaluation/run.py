@@ -201,14 +201,17 @@ def _made_by(model: Generator, asked: Request, guides: Guides) -> dict[str, Any]
         "prior": None if model.prior is None else short(model.prior),
         "guide_digests": {role: digest(guide) for role, guide in guides.items()} or None,
         "seed": asked.asks[0].seed,
+        **settings_told(how),
+    }
+
+
+def settings_told(how: Settings) -> dict[str, Any]:
+    """Fields of a report on complete settings of sampling."""
+    whole = ("steps", "clamp", "temperature", "reuse", "top_k", "top_p", "truncation")
+    return {
+        **{name: getattr(how, name) for name in whole},
         "sampler": None if how.sampler is None else short(how.sampler),
-        "steps": how.steps,
         "guidance": " ".join(short(each) for each in how.guidance),
-        "clamp": how.clamp,
-        "temperature": how.temperature,
-        "reuse": how.reuse,
-        "top_k": how.top_k,
-        "top_p": how.top_p,
     }
 
 

@@ -26,6 +26,7 @@ from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
 from lodestar.evaluation.metrics import Caption, ClipScore, Frechet, Metric, PrecisionRecall, Score
 from lodestar.evaluation.metrics.base import roles
+from lodestar.evaluation.metrics.caption import CLAIMS
 from lodestar.evaluation.plot import Curve, Ticks, curves, heat_maps, sheet
 from lodestar.evaluation.repeats import check
 from lodestar.evaluation.report import Report, digest
@@ -41,8 +42,7 @@ from lodestar.progress import Foretold, error_console
 _FEATURES = (Frechet(), Score(), PrecisionRecall())
 METRICS: tuple[Metric, ...] = (*_FEATURES, Caption(), ClipScore())
 """Metrics that are drawn; by default those of features, as far as extractor and reference go."""
-_CLAIMS = ("attributes", "relation", "right")
-_ACCURACIES = tuple(f"caption_{group}{claim}" for group in ("", "one_", "two_", "three_") for claim in _CLAIMS)
+_ACCURACIES = tuple(f"caption_{group}{claim}" for group in ("", "one_", "two_", "three_") for claim in CLAIMS)
 DETAILS = ("score_std", "seconds", "clip_cosine", *(name for name in _ACCURACIES if name.count("_") > 1))
 """Numbers that only the CSV has."""
 _NUMBERS = (
@@ -55,6 +55,7 @@ PANELS = {
     "precision": "Precision: fidelity (higher is better)",
     "recall": "Recall: diversity (higher is better)",
     "caption_attributes": "Share of captions with all attributes right",
+    "caption_place": "Share of captions with all places right",
     "caption_relation": "Share of captions with all relations right",
     "caption_right": "Share of captions with everything right",
     "clip_score": "CLIPScore (higher is better)",
@@ -84,7 +85,8 @@ class Row:
     step_count: int
     """Number of steps of the plan."""
     numbers: Mapping[str, float]
-    """frechet, score, score_std, precision, recall, f_score, as far as extractor and reference go; seconds, images_per_second."""
+    """frechet, score, score_std, precision, recall, f_score, as far as extractor and reference go; caption_right and the like,
+    clip_score and clip_cosine, of prompts; seconds, images_per_second."""
     intervals: Mapping[str, float]
     """Half-widths of 95 % intervals of the measured ones, where each was measured several times."""
     notes: str = ""
@@ -325,7 +327,7 @@ def _read(
 
 
 def _row(line: Mapping[str, str], over: Sequence[Axis]) -> Row:
-    numbers = {name: float(line[name]) for name in _NUMBERS if line[name]}
+    numbers = {name: float(line[name]) for name in _NUMBERS if line.get(name)}  # older ones may lack some
     intervals = {name: float(line[_interval(name)]) for name in PANELS if line.get(_interval(name))}
     values = tuple(line[axis.name] for axis in over)
     told = {name: line.get(name) or "" for name in _TOLD if name not in {axis.name for axis in over}}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -130,7 +131,7 @@ class Manifest(Config):
     @classmethod
     def read(cls, path: str | Path) -> Self:
         """Read a manifest, from its path or folder. Raises Problem."""
-        path = Path(path) / MANIFEST if Path(path).is_dir() else Path(path)
+        path = Path(path) / MANIFEST if os.path.isdir(path) else Path(path)
         whole = read_json(path)
         try:
             manifest = whole["manifest"]
@@ -271,7 +272,7 @@ def _ask(picture: dict[str, Any]) -> dict[str, Any]:
 
 def read_material(manifest: str | Path, request: EditRequest) -> Material:
     """The sources of an album's edited pictures, from beside its manifest. Raises Problem if unreadable."""
-    folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent
+    folder = Path(manifest) if os.path.isdir(manifest) else Path(manifest).parent
     pictures = [load_png(folder / _source(k)) for k in range(len(request.pictures))]
     mask = None if request.mask is None else load_png(folder / MASK)[0] > 0
     return Material(torch.stack(pictures) if pictures else torch.empty((0, 0, 0, 0), dtype=torch.uint8), mask)
@@ -279,7 +280,7 @@ def read_material(manifest: str | Path, request: EditRequest) -> Material:
 
 def read_reference(manifest: str | Path, known: Guided) -> Reference:
     """The reference pictures of an album, from beside its manifest. Raises Problem if unreadable, or other ones."""
-    folder = Path(manifest) if Path(manifest).is_dir() else Path(manifest).parent
+    folder = Path(manifest) if os.path.isdir(manifest) else Path(manifest).parent
     paths = [folder / _reference(number) for number in range(len(list(folder.glob(_reference("*")))))]
     reference = Reference(torch.stack([load_png(path) for path in paths or [folder / _reference(0)]]), known.name)
     if reference.digest != known.digest:

@@ -84,9 +84,7 @@ class CodePrior(CodePriorModel, Generator):
     def _scale(self, how: Settings) -> float:
         """The scale of guidance. Raises Problem for settings without an effect on codes."""
         name = self.name or "this model"
-        for field, default in Settings():
-            if field not in _USED and getattr(how, field) != default:
-                raise Problem(f"{field} has no effect on {name}: codes are drawn one after another, without noise levels")
+        how.check_effective(name, "codes are drawn one after another, without noise levels", *_USED)
         if len(how.guidance) > 1 or not all(isinstance(each, CFG) and each.rescale == 0 for each in how.guidance):
             raise Problem(f"guidance {how.guidance[-1].kind}: codes are guided by cfg:SCALE alone, without rescaling")
         scale = next((each.scale for each in how.guidance if isinstance(each, CFG)), 1.0)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lodestar.conditions import Ask
 from lodestar.config import Problem
-from lodestar.generators.request import Frame, Request, Settings
+from lodestar.generators.request import Frame, Request
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ class Decoding:
 def check_settings(asked: Request, name: str, why: str, *effective: str) -> None:
     """Raise Problem for settings without effect, for stages and for texts. name: the generator's; why: reason for the user."""
     name = name or "this model"
-    for setting, default in Settings():
-        if setting not in effective and getattr(asked.settings, setting) != default:
-            raise Problem(f"{setting} has no effect on {name}: {why}")
+    asked.settings.check_effective(name, why, *effective)
     if asked.later:
         raise Problem(f"settings are given for {1 + len(asked.later)} stages: {name} is one")
     for ask in asked.asks:

@@ -59,6 +59,12 @@ class Settings(Config):
             parse_plan(steps)
         return steps
 
+    def check_effective(self, name: str, why: str, *effective: str) -> None:
+        """Raise Problem for a given setting without effect. name: what it would act on; why: reason for the user."""
+        for setting, default in Settings():
+            if setting not in effective and getattr(self, setting) != default:
+                raise Problem(f"{setting} has no effect on {name}: {why}")
+
     def complete(self, limit: Limit | None) -> list[Guidance]:
         """The guidance, with the model's own limit of x̂₀ inserted."""
         guidance: list[Guidance] = list(self.guidance)

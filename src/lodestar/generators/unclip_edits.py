@@ -18,11 +18,11 @@ from lodestar.config import Problem
 from lodestar.core.noise import seeds_from
 from lodestar.core.slerp import slerp
 from lodestar.generators.edits import AnyEdit, Interpolate, Invert, SDEdit, Vary
-from lodestar.generators.edits.arrange import gather
+from lodestar.generators.edits.arrange import check_seed, gather
 from lodestar.generators.edits.request import EditRequest, Material
-from lodestar.generators.guide import Guide, Guides
+from lodestar.generators.guide import Guide, Guides, referring
 from lodestar.generators.priors import Autoregressive
-from lodestar.generators.request import Frame, Wanted
+from lodestar.generators.request import Frame, Prompts, Wanted
 from lodestar.generators.samples import Samples
 from lodestar.generators.unclip import EMBEDDING, UnClip
 from lodestar.nets.clip import unit
@@ -31,6 +31,7 @@ from lodestar.nets.clip import unit
 def vary(model: UnClip, material: Material, count: int | None = None, seed: int = 0, eta: float = 1.0) -> EditRequest:
     """Variations of pictures, in turn: the same embedding, other details."""
     how, embeddings = Vary(eta=eta), model.seen(material.pictures)
+    check_seed(how, len(embeddings), seed)
     asks = how.asks(len(embeddings), [Ask()], count, seed)
     return _request(how, material, asks, embeddings[[ask.source for ask in asks]], embeddings)
 
@@ -44,11 +45,14 @@ def asked(
 ) -> tuple[EditRequest, Material, dict[str, Guide]]:
     """A request for pictures in the CLIP's space, its pictures, and the guides of its guidance. Raises Problem.
 
-    request: `vary`, `blend`, `textdiff` or `components`, with their settings. The rest is as in `Editor.edit`.
+    request: `vary`, `blend`, `textdiff` or `components`, with their settings. The rest is as in `Editor.edit`, without prompts.
     """
-    _, chosen_settings, guiding, _ = model.guided(guides, how)
+    prompts, chosen_settings, guiding, _ = model.guided(guides, how)
+    if prompts != Prompts():
+        raise Problem("prompts and styles have no effect on edits in a CLIP's space, which tell embeddings: leave them out")
     material = gather(model.shape, model.shape[1:], pictures)
-    return request(model, material).replace(settings=model.resolved(chosen_settings)), material, guiding
+    wanted = referring(request(model, material), guiding)
+    return wanted.replace(settings=model.resolved(chosen_settings)), material, guiding
 
 
 def edited(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from lodestar import __version__, checkpoint
-from lodestar.config import Config, Problem
+from lodestar.config import Config, Problem, shown
 from lodestar.models.look import parameters
 
 
@@ -43,15 +44,17 @@ def save(model: nn.Module, path: str | Path) -> Path:
     path: ends in ``.safetensors``. A file that holds this model already stays as it is. Raises Problem where it holds another
     one, or something else, or cannot be written.
     """
+    if not isinstance(path, str | Path):
+        raise Problem(f"path {shown(path)}: the name of a model's file, which ends in .safetensors")
     path, config = Path(path), getattr(model, "config", None)
     if path.suffix != ".safetensors":
         raise Problem(f"{path}: the name of a model's file ends in .safetensors")
     if not isinstance(config, Config) or not isinstance(kind := getattr(config, "kind", None), str):
         raise Problem(f"{type(model).__name__} has no configuration of a model, so no file could be loaded again")
     text, tensors = config.to_json(), model.state_dict()
-    if path.exists() and _there(path) != checkpoint.content_digest({"kind": kind, "config": text}, tensors):
+    if (there := os.path.exists(path)) and _there(path) != checkpoint.content_digest({"kind": kind, "config": text}, tensors):
         raise Problem(f"{path} holds another model: choose another name, or remove it")
-    if not path.exists():
+    if not there:
         checkpoint.save(path, kind, text, tensors, _provenance(model))
     return path
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, TypedDict, Unpack
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, InstanceOf
 
 from lodestar import bundle, library
 from lodestar.codecs import Embeddings
@@ -30,6 +30,7 @@ from lodestar.generators.spelled import Spelled
 from lodestar.presets import RUNS
 from lodestar.python.desk import Desk
 from lodestar.python.train import Changes, configured, trained
+from lodestar.results import results_folder
 from lodestar.tasks import TrainUnclip
 from lodestar.training.folder import check_folder, run_in
 from lodestar.training.inputs import facts_of, open_data
@@ -231,18 +232,19 @@ def compare(
     models: presets, runs, files and embedded models, each with settings of its own after commas ("digits,steps=trailing:20").
     Presets are trained in the folder `out`, one after another, for `images` images or about `seconds` seconds of steps, and hold
     out the same pictures. reference: as in `evaluate`; default the pictures held out by presets, else an embedded model's own,
-    or the pictures held out by runs. count: number of pictures of each model. out: a folder for compare.json, compare.md and
-    compare.png; the same call again goes on with what is there. given: data, validation and captions. Raises Problem, mostly
-    before any work.
+    or the pictures held out by runs. count: number of pictures of each model. out: a folder, or its address, for
+    compare.json, compare.md and compare.png; the same call again goes on with what is there. given: data, validation and
+    captions. Raises Problem, mostly before any work.
     """
     for name in given:
         if name not in (known := Comparing.__annotations__):
             raise Problem(f"unknown setting {name!r}: choose from {', '.join(known)}{nearest(name, known)}")
-    contenders = [Contender.read(text) for text in dict.fromkeys([models] if isinstance(models, str) else models)]
+    named = [models] if isinstance(models, str) else checked("models", models, InstanceOf[Iterable])
+    contenders = [Contender.read(checked("model", text, str)) for text in dict.fromkeys(named)]
     if not contenders:
         raise Problem("no models are given to compare")
     images, seconds = checked("images", images, _Images), checked("seconds", seconds, _Seconds)
-    trainer = Trainer(Path(out), images, seconds, given.get("data"), given.get("validation"), seed, device)
+    trainer = Trainer(results_folder(out), images, seconds, given.get("data"), given.get("validation"), seed, device)
     trainer.check(contenders)
     candidates = [trainer.candidate(each) for each in contenders]
     shape = _shape(contenders, candidates)

@@ -52,7 +52,7 @@ def converted(
 ) -> tuple[Path, str]:
     """The new file, and what it was made of, in words; see `convert`."""
     path, how = Path(source), settings(sampler=sampler, steps=None if steps is None else str(steps))
-    if path.is_dir():
+    if os.path.isdir(path):
         if name is not None:
             raise Problem(f"--as {name} is for a file whose name does not tell: a folder of diffusers tells everything")
         if unclip_folder.is_unclip(path):
@@ -71,7 +71,7 @@ def converted(
         return written, f"{source} is a UNet2DModel of diffusers, {sampled}"
     if flags is None and name in (*CODES, OPENAI_CLIP.name):
         flags = {}
-    if not path.is_file():
+    if not os.path.isfile(path):
         path, name = _fetched(str(source), Path(out), name, flags)
     made = convert_file(path, Path(out), FAMILIES, presets.PUBLISHED, name, flags, how.sampler, how.steps)
     what = made.published.name if flags is None else f"a model of {name or made.published.family.name} by its flags"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Unpack
 
 from lodestar import bundle, library
-from lodestar.config import BatchSize, Count, Problem, checked, parse
+from lodestar.config import BatchSize, Count, Problem, checked, parse, shown
 from lodestar.data import Pictures, Source, ending, open_source
 from lodestar.data.captions import CAPTION
 from lodestar.evaluation import evidence, likelihood, rate, run
@@ -17,10 +18,10 @@ from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept, kept
 from lodestar.evaluation.likelihood import BPD, Likelihood
 from lodestar.evaluation.metrics import Metric
-from lodestar.evaluation.metrics.base import roles
+from lodestar.evaluation.metrics.base import BaseMetric, PromptedMetric, roles
 from lodestar.evaluation.reference import Reference, choose_extractor, open_reference
-from lodestar.evaluation.report import Bits, Report
-from lodestar.files import check_writable, write_text
+from lodestar.evaluation.report import REPORT, Bits, Report
+from lodestar.files import check_writable
 from lodestar.generators.autoencoder import Autoencoder
 from lodestar.generators.base import Generator
 from lodestar.generators.code_prior import CodePrior
@@ -34,8 +35,6 @@ from lodestar.world import here
 
 COUNT = 5_000
 """Default number of pictures to sample."""
-REPORT = "report.json"
-"""The report's file."""
 
 AnyMetric = Metric | BPD
 
@@ -74,7 +73,7 @@ def evaluate(
     their own. out: a folder, or its address, for report.json, and pictures beside their neighbours where the metric is
     "nearest". Progress goes to standard error. Raises Problem.
     """
-    captions = how.pop("captions", None)
+    captions, seeds = how.pop("captions", None), checked("seeds", seeds, Count)
     chosen, asked = of_pictures(read_metrics(metrics)), settings(**how)
     check_given(guides or {}, asked.guidance, roles(chosen or ()))
     model = opened(what)
@@ -96,7 +95,7 @@ def evaluate(
         source = compared_with(reference, model, measured_with, how_measured, otherwise)
         report = run.evaluate(model, source, measured_with, asked, count=count, seed=seed, guides=guides, run=how_measured)
     if out is not None and here().rank == 0:
-        write_text(out / REPORT, report.to_json() + "\n")
+        report.save(out)
     return report
 
 
@@ -148,23 +147,22 @@ def bpd(
 
     model: loaded, or its name, run or file. pictures: as `lodestar.data.open_source` takes them, of which `count` are taken,
     evenly spread; picture k has the seed `seed` + k. how: of its settings, steps, sampler and clamp count
-    (`lodestar.evaluation.likelihood.measure`). draws: of a VAE's latents, for each picture. out: a folder for report.json,
-    bpd.csv and bpd.png. Raises Problem.
+    (`lodestar.evaluation.likelihood.measure`). draws: of a VAE's latents, for each picture. out: a folder, or its address,
+    for report.json, bpd.csv and bpd.png. Raises Problem.
     """
     asked = settings(**how)
     checked("batch size", batch_size, BatchSize)
-    for name in ("guidance", "temperature", "top_k", "top_p", "reuse"):
-        if settled(asked)[name]:
-            raise Problem(f"{name} has no effect on bits per dimension: leave it out")
+    count = checked("count", count, Count)
+    asked.check_effective("bits per dimension", "leave it out", "steps", "sampler", "clamp")
     if out is not None:
-        check_writable(Path(out) / REPORT)
+        out = results_folder(out)
+        check_writable(out / REPORT)
     network = model if isinstance(model, Generator) else library.load_generator(model)
     told = isinstance(network, CodePrior) and network.text is not None
     source = open_source(pictures, channels=network.shape[0], labels=None, captions=told)
     found: Likelihood | Bits
     if isinstance(network, Autoencoder | CodePrior):
-        for name in (name for name, given in settled(asked).items() if given):
-            raise Problem(f"{name} has no effect on the bits per dimension of {network.name or 'this model'}: leave it out")
+        asked.check_effective(f"the bits per dimension of {network.name or 'this model'}", "leave it out")
     if isinstance(network, CodePrior):
         found = rate.measure(network, source, count=count, batch_size=batch_size)
     elif isinstance(network, Autoencoder):
@@ -174,7 +172,7 @@ def bpd(
     else:
         raise Problem(f"bits per dimension are of diffusion models, VAEs and priors of codes, and {network.name} is none of them")
     if out is not None:
-        found.save(Path(out))
+        found.save(out)
     return found
 
 
@@ -190,7 +188,7 @@ def opened(
     path = Path(what)
     if str(what) not in bundle.embedded():
         run_of = path / RUN, path / library.MODEL
-        if ending(path) or (path.is_dir() and not any(file.exists() for file in run_of)):
+        if ending(path) or (os.path.isdir(path) and not any(file.exists() for file in run_of)):
             return None
     return library.load_generator(what, device, dtype)
 
@@ -211,6 +209,9 @@ def read_metrics(given: str | AnyMetric | Sequence[str | AnyMetric] | None) -> l
     if given is None:
         return None
     listed = [given] if isinstance(given, str) or not isinstance(given, Sequence) else given
+    for each in listed:
+        if not isinstance(each, str | BaseMetric | PromptedMetric | BPD):
+            raise Problem(f"metric {shown(each)}: a metric, or its short form, such as frechet or kid:1000")
     return [parse("metric", each, AnyMetric) if isinstance(each, str) else each for each in listed]
 
 

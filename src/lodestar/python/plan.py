@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 import torch
+from pydantic import InstanceOf
 
 from lodestar import checkpoint, library
 from lodestar.config import BatchSize, Count, Note, Problem, checked
@@ -63,6 +64,7 @@ class Solved(TypedDict, total=False):
     clamp: bool
     prompt: Any
     cut_prompt: bool
+    style: Any
     reference: Any
 
 
@@ -98,7 +100,8 @@ def plan(
     file to write, the model with the plans in its card; the model's own file is allowed. Progress goes to standard error; a
     model in int8 is searched in the format of what is between. Raises Problem.
     """
-    wanted = [checked("steps", each, int) for each in ([steps] if isinstance(steps, int) else steps)]
+    several = [steps] if isinstance(steps, int) else checked("steps", steps, InstanceOf[Sequence])
+    wanted = [checked("steps", each, int) for each in several]
     network = model if isinstance(model, Diffusion) else library.load_diffusion(model)
     given: Any = {**how, "steps": fine}
     prompts, asked, guiding, _ = network.guided(guides, given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ def quantized(
     seeds_from(seed, count)
     if out.suffix != ".safetensors":
         raise Problem(f"{out}: the name of a model's file ends in .safetensors")
-    if out.exists():
+    if os.path.exists(out):
         raise Problem(f"{out} exists: choose another name, or remove it")
     check_writable(out)
     exact = library.load_diffusion(name, device, "float32")

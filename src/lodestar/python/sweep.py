@@ -8,8 +8,10 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
+from pydantic import InstanceOf
+
 from lodestar import library
-from lodestar.config import Problem
+from lodestar.config import Count, Problem, checked
 from lodestar.display import picture
 from lodestar.evaluation.axes import Axis, axis, parse_axis, parse_guidances
 from lodestar.evaluation.extractors import Extractor
@@ -25,6 +27,7 @@ from lodestar.generators.guide import Guides, check_given
 from lodestar.generators.request import settings
 from lodestar.guidance import Guidance
 from lodestar.python.evaluate import Measured, captioned, check_compared, compared_with, of_pictures, read_metrics
+from lodestar.results import results_folder
 from lodestar.training.table import laid_out
 
 if TYPE_CHECKING:
@@ -77,14 +80,15 @@ def sweep(
 
     model: as in `lodestar.evaluate`; where "model" is gone through, a function that loads one by name, or None. Each has its own
     guides, captions and reference, where none are given. over: settings and their values (`lodestar.evaluation.axes`), as a
-    mapping or in text ("scale=1,2,4"). count: pictures at each value. out: a folder (default ``out/sweep-NAME``) for sweep.csv,
-    sweep.png and a grid of samples for each value; a sweep that stands there goes on. The rest is as in `lodestar.evaluate`;
-    metrics are some of frechet, score, precision_recall (default these), caption and clip_score. Raises Problem.
+    mapping or in text ("scale=1,2,4"). count: pictures at each value. out: a folder (default ``out/sweep-NAME``), or its
+    address, for sweep.csv, sweep.png and a grid of samples for each value; a sweep that stands there goes on. The rest is as in
+    `lodestar.evaluate`; metrics are some of frechet, score, precision_recall (default these), caption and clip_score. Raises
+    Problem.
     """
     captions, metrics = how.pop("captions", None), of_pictures(read_metrics(how.pop("metrics", None)))
     asked, swept = settings(**how), axes(over)
     check_given(guides or {}, (*asked.guidance, *swept_guidance(swept)), roles(metrics or ()))
-    measured_by = Measurement(metrics=metrics, batch_size=batch_size, repeats=seeds)
+    measured_by = Measurement(metrics=metrics, batch_size=batch_size, repeats=checked("seeds", seeds, Count))
     check_compared(measured_by, reference, extractor)
     load, fixed = _loader(model, swept)
     measured_with = choose_extractor(extractor, reference, fixed and fixed.device) if measured_by.features else None
@@ -97,7 +101,7 @@ def sweep(
         return Subject(network, source, guides or {}, prompted.captions)
 
     name = "models" if fixed is None else Path(fixed.name).stem or "model"
-    folder = Path("out") / f"sweep-{name}" if out is None else Path(out)
+    folder = Path("out") / f"sweep-{name}" if out is None else results_folder(out)
     rows = run(subject, measured_with, folder, over=swept, how=asked, count=count, seed=seed, run=measured_by)
     return Swept(tuple(one.name for one in swept), tuple(rows), folder)
 
@@ -120,7 +124,8 @@ def axes(over: str | Iterable[str | Axis] | Mapping[str, Iterable[Any]]) -> list
     """Settings and their values, as they are given. Raises Problem."""
     if isinstance(over, Mapping):
         return [axis(name, values) for name, values in over.items()]
-    return [parse_axis(each) if isinstance(each, str) else each for each in ([over] if isinstance(over, str) else over)]
+    given = [over] if isinstance(over, str) else checked("over", over, InstanceOf[Iterable])
+    return [parse_axis(each) if isinstance(each, str) else checked("over", each, InstanceOf[Axis]) for each in given]
 
 
 def swept_guidance(over: Iterable[Axis]) -> list[Guidance]:

@@ -6,6 +6,7 @@ import abc
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from torch import Tensor
 
@@ -54,6 +55,10 @@ class Sampler(Config, abc.ABC):
     def shifts(self) -> bool:
         """True if a collected gradient is applied in the sampler's own way, without changing x̂₀ (`Estimate.shift`)."""
         return False
+
+    def alone(self, count: int) -> Self:
+        """The sampler that takes each of the `count` steps of a run by itself."""
+        return self
 
     def check(
         self, steps: Sequence[Transition], *, renoiser: str | None = None, shifted: bool = False, learned: bool = True

@@ -54,6 +54,9 @@ class EDMHeun(Sampler):
     def renoises(self) -> bool:
         return self._solver.renoises
 
+    def alone(self, count: int) -> Self:
+        return self.replace(churn=self.churn / count)
+
     def _check_steps(self, steps: Sequence[Transition]) -> None:
         super()._check_steps(steps)
         self._solver._check_steps(steps)

@@ -46,8 +46,9 @@ def repaint(
     known: clean data [B, ...]. mask: bool, broadcast over x, True where pixels are generated. Yields a state for every step. A
     sampler with memory restarts at each step, because pasting changes x; an adaptive one likewise.
     """
+    each = sampler.alone(len(steps))
     for index, (step, above) in enumerate(walk(steps, jump, resamples)):
-        *_, state = sampler(denoise, x, [step], noise)  # several where the sampler chooses its own
+        *_, state = each(denoise, x, [step], noise)  # several where the sampler chooses its own
         s = step.s
         pasted = known if s.sigma == 0 else combine((s.alpha, known), (s.sigma, noise(known)))
         x = torch.where(mask, state.x, pasted)

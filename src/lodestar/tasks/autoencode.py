@@ -18,11 +18,9 @@ from lodestar.data.batch import Batch, DataFacts
 from lodestar.generators.autoencoder import Autoencoder
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
-from lodestar.tasks.base import Export, Learner, Phase, Task, check_learns, check_size
+from lodestar.tasks.base import PREVIEWS, Export, Learner, Phase, Task, check_learns, check_size
 from lodestar.tasks.rng import Rng
 
-PREVIEWS = 40
-"""Number of pictures in a sample grid."""
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 

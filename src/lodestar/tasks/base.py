@@ -18,6 +18,11 @@ from lodestar.objectives import Losses
 from lodestar.tasks.optimizer import OptimizerConfig
 from lodestar.tasks.rng import Rng
 
+PREVIEWS = 40
+"""Number of pictures in a sample grid."""
+BUCKETS = 4
+"""Number of equal parts of the chain with separate numbers of a validation."""
+
 
 @dataclass(frozen=True, eq=False)
 class Coupled:

@@ -16,11 +16,8 @@ from lodestar.data.batch import Batch, DataFacts
 from lodestar.models.classifier import ClassifierModelConfig, PictureClassifier
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
-from lodestar.tasks.base import Export, Learner, Phase, Task, check_size
+from lodestar.tasks.base import BUCKETS, Export, Learner, Phase, Task, check_size
 from lodestar.tasks.rng import Rng
-
-BUCKETS = 4
-"""Number of equal parts of the chain with separate accuracy."""
 
 
 class TrainClassifier(Task):

@@ -19,11 +19,8 @@ from lodestar.nets.clip import SHARPEST, unit
 from lodestar.nets.clip_image import ImageTowerConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
-from lodestar.tasks.base import Coupled, Export, Frozen, Learner, Phase, Task, check_size
+from lodestar.tasks.base import BUCKETS, Coupled, Export, Frozen, Learner, Phase, Task, check_size
 from lodestar.tasks.rng import Rng
-
-BUCKETS = 4
-"""Number of equal parts of the chain with separate numbers of a validation."""
 
 
 class TrainClip(Task):

@@ -25,13 +25,11 @@ from lodestar.generators.request import seeded
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import AnyObjective, Draw, Losses, Simple
-from lodestar.tasks.base import Export, Frozen, Learner, Phase, Task, check_size
+from lodestar.tasks.base import PREVIEWS, Export, Frozen, Learner, Phase, Task, check_size
 from lodestar.tasks.holes import holes
 from lodestar.tasks.pairing import Pairing, optimal
 from lodestar.tasks.rng import Rng
 
-PREVIEWS = 40
-"""Number of pictures in a sample grid."""
 HELD_OUT = 2_000
 """Maximum number of held-out pictures in a validation: the first ones."""
 

@@ -20,11 +20,9 @@ from lodestar.models.gan import GanConfig
 from lodestar.nets.gan import AnyDiscriminator, DcganDiscriminatorConfig
 from lodestar.tasks.adversarial import AdversarialLearner, AdversarialTask, Game
 from lodestar.tasks.augment import DiffAugment
-from lodestar.tasks.base import Export, check_learns, check_size
+from lodestar.tasks.base import PREVIEWS, Export, check_learns, check_size
 from lodestar.tasks.rng import Rng
 
-PREVIEWS = 40
-"""Number of pictures in a sample grid."""
 HELD_OUT = 1_000
 """Maximum number of held-out pictures in a validation: the first ones."""
 NEIGHBOURS = 5

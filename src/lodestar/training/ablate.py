@@ -21,6 +21,7 @@ from lodestar.data import Source
 from lodestar.evaluation.extractors import Extractor
 from lodestar.evaluation.kept import Kept
 from lodestar.evaluation.measured import measured
+from lodestar.evaluation.report import REPORT
 from lodestar.evaluation.run import Measurement
 from lodestar.files import check_writable, write_csv
 from lodestar.nets.unet import UNetConfig
@@ -146,7 +147,7 @@ def ablate(
         model = train(run.replace(task=varied), folder / name, console, device, following=following)
         title, tick = f"measuring {folder / name}", Foretold(console, count, following)
         how = replace(measuring or Measurement(), title=title, console=console, tick=tick)
-        report = measured(folder / name / "report.json", model, reference, extractor, count=count, device=device, run=how)
+        report = measured(folder / name / REPORT, model, reference, extractor, count=count, device=device, run=how)
         rows.append(_row(name, VARIANTS[name].change, VARIANTS[name], _numbers(model, report["numbers"]["frechet"]), rows))
         write_csv(folder / TABLE, rows)
     write_csv(folder / TABLE, rows)

@@ -227,7 +227,7 @@ class VaryOrder(ClipOrder):
     """Noise on the way: 0 gives the picture back, 1 varies most."""
 
     def calls(self, folder: Path, limits: Limits) -> list[Call]:
-        return self.clip_calls(folder, limits, Vary(eta=self.eta))
+        return (self if self.eta else self.replace(seed=0)).clip_calls(folder, limits, Vary(eta=self.eta))
 
 
 def _lines(text: str) -> list[str]:

@@ -24,7 +24,8 @@ from lodestar.evaluation.repeats import Share
 from lodestar.generators.guide import Guide
 
 _NUMBERS = ("one", "two", "three")
-_CLAIMS = ("attributes", "place", "relation", "right")
+CLAIMS = ("attributes", "place", "relation", "right")
+"""What a caption claims of a picture: attributes of things, the place of one, the relation of two; and all of these."""
 
 
 class Caption(PromptedMetric):
@@ -48,7 +49,7 @@ class Caption(PromptedMetric):
         found = {
             f"{self.kind}_{group}{claim}": _share(claims[rows, place])
             for group, rows in groups.items()
-            for place, claim in enumerate(_CLAIMS)
+            for place, claim in enumerate(CLAIMS)
         }
         return {name: share for name, share in found.items() if share.count}
 

@@ -100,8 +100,7 @@ def arrange(
             prompts = replace(prompts, texts=material.texts, cut=True)
         wanted = model.wanted(label or ["none"], prompts, None, guides)
         origins = _origins(model, how, origin, pictures, guides)
-    if seed and not how.draws(pictures):
-        raise Problem(f"seed is {seed}: {how.kind} of pictures draws no noise that it could change")
+    check_seed(how, pictures, seed)
     asked = EditRequest(
         asks=how.asks(pictures, wanted, count, seed),
         edit=how,
@@ -110,6 +109,12 @@ def arrange(
         origins=origins,
     )
     return referring(asked, guides or {})
+
+
+def check_seed(how: AnyEdit, pictures: int, seed: int) -> None:
+    """Raise Problem for a seed where no noise is drawn."""
+    if seed and not how.draws(pictures):
+        raise Problem(f"seed is {seed}: {how.kind} of pictures draws no noise that it could change")
 
 
 def _settled(model: Generator, how: AnyEdit) -> AnyEdit:

@@ -34,5 +34,8 @@ class Reconstruct(Edit):
 
     def check(self, request: Sourced, sampler: Sampler, steps: Sequence[Transition], mask: Tensor | None) -> None:
         super().check(request, sampler, steps, mask)
+        request.settings.check_effective(self.kind, "pictures are encoded and decoded, and nothing is sampled")
+        if any(ask.label is not None or ask.text is not None for ask in request.asks):
+            raise Problem(f"labels and prompts have no effect on {self.kind}: leave them out")
         if self.level is not None:
             raise Problem(f"level {self.level!r}: a diffusion model has no levels of codes")
