@@ -27,8 +27,8 @@ embed() {
 train emoji.clip --out "$RUNS/clip"
 embed "$RUNS/clip" emoji_clip --preset emoji.clip
 
-train emoji.text --out "$RUNS/text" task.clip=emoji_clip
+train emoji.text --init dalle2_shapes --out "$RUNS/text" task.clip=emoji_clip
 train emoji.up2 --init dalle2_shapes_up2 --out "$RUNS/up2"
 
 embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --before dalle2_shapes_up2 --ranges "$PICTURES"
-embed "$RUNS/text" emoji --preset emoji.text --ranges "$PICTURES" --part clip=emoji_clip --part upsampler=emoji_up2
+embed "$RUNS/text" emoji --preset emoji.text --before dalle2_shapes --ranges "$PICTURES" --part clip=emoji_clip --part upsampler=emoji_up2

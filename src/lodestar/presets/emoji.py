@@ -39,12 +39,13 @@ def clip() -> Run:
     return run.replace(
         task=run.task.replace(model=model),
         data=_DATA,
-        train=run.train.replace(images=500_000),
+        train=run.train.replace(images=170_000),
     )
 
 
 def text() -> Run:
-    """The text-to-image model of 32×32 pictures, told texts by the CLIP in ``runs/emoji.clip``, or in ``task.clip``.
+    """The text-to-image model of 32×32 pictures, told texts by the CLIP in ``runs/emoji.clip``, or in ``task.clip``: begin it
+    with ``--init dalle2_shapes``, which knows what an edge is.
 
     A caption is drawn from several languages each time. Pictures are not mirrored, as their captions tell where things point.
     """
@@ -55,7 +56,7 @@ def text() -> Run:
         task=TrainUnclip(model=model, objective=Simple(), levels=_LEVELS, clip="runs/emoji.clip", caption_drop=0.1),
         data=_DATA,
         train=TrainConfig(
-            images=200_000,
+            images=140_000,
             batch_size=32,
             optimizer=OptimizerConfig(method="muon", rate=1e-3, betas=(0.9, 0.99), warmup_images=10_000, fall="cosine"),
             ema=(HalfLife(images=20_000),),
@@ -64,9 +65,10 @@ def text() -> Run:
 
 
 def up2() -> Run:
-    """The upsampler from 32×32 to 64×64, which reads no text: that of `shapes`, learning from emoji."""
+    """The upsampler from 32×32 to 64×64, which reads no text: begin it with that of shapes, ``--init dalle2_shapes_up2``."""
     run = shapes.up2()
-    return run.replace(data=DataConfig(source=_DATA.source, transforms=run.data.transforms))
+    data = DataConfig(source=_DATA.source, transforms=run.data.transforms)
+    return run.replace(data=data, train=run.train.replace(images=30_000))
 
 
 RUNS = (clip, text, up2)

@@ -239,7 +239,7 @@ def compare(
     for name in given:
         if name not in (known := Comparing.__annotations__):
             raise Problem(f"unknown setting {name!r}: choose from {', '.join(known)}{nearest(name, known)}")
-    named = [models] if isinstance(models, str) else checked("models", models, InstanceOf[Iterable])
+    named = [models] if isinstance(models, str) else checked("models", models, InstanceOf[Iterable[Any]])
     contenders = [Contender.read(checked("model", text, str)) for text in dict.fromkeys(named)]
     if not contenders:
         raise Problem("no models are given to compare")

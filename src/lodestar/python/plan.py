@@ -100,7 +100,7 @@ def plan(
     file to write, the model with the plans in its card; the model's own file is allowed. Progress goes to standard error; a
     model in int8 is searched in the format of what is between. Raises Problem.
     """
-    several = [steps] if isinstance(steps, int) else checked("steps", steps, InstanceOf[Sequence])
+    several = [steps] if isinstance(steps, int) else checked("steps", steps, InstanceOf[Sequence[Any]])
     wanted = [checked("steps", each, int) for each in several]
     network = model if isinstance(model, Diffusion) else library.load_diffusion(model)
     given: Any = {**how, "steps": fine}

@@ -124,7 +124,7 @@ def axes(over: str | Iterable[str | Axis] | Mapping[str, Iterable[Any]]) -> list
     """Settings and their values, as they are given. Raises Problem."""
     if isinstance(over, Mapping):
         return [axis(name, values) for name, values in over.items()]
-    given = [over] if isinstance(over, str) else checked("over", over, InstanceOf[Iterable])
+    given = [over] if isinstance(over, str) else checked("over", over, InstanceOf[Iterable[Any]])
     return [parse_axis(each) if isinstance(each, str) else checked("over", each, InstanceOf[Axis]) for each in given]
 
 

@@ -19,8 +19,8 @@ from lodestar.generators.code_prior import CodePrior
 from lodestar.models.code_prior import CodePriorConfig
 from lodestar.nets.precision import place
 from lodestar.objectives import Losses
-from lodestar.tasks.base import Export, Frozen, Learner, Phase, Task
-from lodestar.tasks.denoise import PREVIEWS, Pinned, settled
+from lodestar.tasks.base import PREVIEWS, Export, Frozen, Learner, Phase, Task
+from lodestar.tasks.denoise import Pinned, settled
 from lodestar.tasks.rng import Rng
 
 

@@ -24,8 +24,8 @@ from lodestar.generators.request import request
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.gan import ResidualDiscriminatorConfig
 from lodestar.tasks.adversarial import AdversarialLearner, AdversarialTask, Game
-from lodestar.tasks.base import Export
-from lodestar.tasks.denoise import PREVIEWS, TrainDenoiser
+from lodestar.tasks.base import PREVIEWS, Export
+from lodestar.tasks.denoise import TrainDenoiser
 from lodestar.tasks.gan import modes
 from lodestar.tasks.rng import Rng
 

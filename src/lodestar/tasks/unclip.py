@@ -22,8 +22,8 @@ from lodestar.generators.request import seeded
 from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.nets.precision import place
 from lodestar.nets.prior import PriorConfig
-from lodestar.tasks.base import Frozen
-from lodestar.tasks.denoise import PREVIEWS, DenoiseLearner, TrainDenoiser
+from lodestar.tasks.base import PREVIEWS, Frozen
+from lodestar.tasks.denoise import DenoiseLearner, TrainDenoiser
 from lodestar.tasks.rng import Rng
 
 
