@@ -25,7 +25,7 @@ from lodestar.generators.guide import Guide
 
 _NUMBERS = ("one", "two", "three")
 CLAIMS = ("attributes", "place", "relation", "right")
-"""What a caption claims of a picture: attributes of things, the place of one, the relation of two; and all of these."""
+"""Claims of a caption on a picture: attributes of things, the place of one, the relation of two, and all of these."""
 
 
 class Caption(PromptedMetric):
