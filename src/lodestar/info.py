@@ -226,7 +226,7 @@ def _row(table: Table, name: str, value: str) -> None:
 def _text(value: object) -> str:
     match value:
         case float():
-            return f"{value:,.4g}"
+            return f"{value:,.0f}" if 1e4 <= abs(value) < 1e15 else f"{value:,.4g}"
         case int():
             return f"{value:,}"
         case dict():

@@ -44,10 +44,10 @@ def clip() -> Run:
 
 
 def text() -> Run:
-    """The text-to-image model of 32×32 pictures, told texts by the CLIP in ``runs/emoji.clip``, or in ``task.clip``: begin it
-    with ``--init dalle2_shapes``, which knows what an edge is.
+    """The text-to-image model of 32×32 pictures, told texts by the CLIP in ``runs/emoji.clip``, or in ``task.clip``.
 
-    A caption is drawn from several languages each time. Pictures are not mirrored, as their captions tell where things point.
+    ``--init dalle2_shapes`` gives the network edges and plain colours to begin with. A caption is drawn from several languages
+    each time. Pictures are not mirrored, as their captions tell where things point.
     """
     words = ClipText(length=40, width=192)
     denoiser = DenoiserConfig(network=small_unet(), prediction=Velocity(), channels=3, conditions=(words,))
@@ -65,7 +65,7 @@ def text() -> Run:
 
 
 def up2() -> Run:
-    """The upsampler from 32×32 to 64×64, which reads no text: begin it with that of shapes, ``--init dalle2_shapes_up2``."""
+    """The upsampler from 32×32 to 64×64, without texts: few images are enough after ``--init dalle2_shapes_up2``."""
     run = shapes.up2()
     data = DataConfig(source=_DATA.source, transforms=run.data.transforms)
     return run.replace(data=data, train=run.train.replace(images=30_000))

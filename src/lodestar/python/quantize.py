@@ -71,7 +71,8 @@ def quantized(
     header, tensors = checkpoint.load(library.find(name))
     network = exact.config.denoiser.network.replace(ranges=times)
     config: DiffusionConfig = exact.config.replace(denoiser=exact.config.denoiser.replace(network=network))
-    told = {"ranges": f"of {count:,} pictures of {source.spec}, steps {steps}, seed {seed}"}
+    # A card goes wherever the model goes, and says nothing of this machine's folders.
+    told = {"ranges": f"of {count:,} pictures of {Path(source.spec).name}, steps {steps}, seed {seed}"}
     origin = {"saved_from": str(name), "saved_from_sha256": header.digest, "lodestar": __version__, "torch": torch.__version__}
     checkpoint.save(out, header.kind, config.to_json(), {**tensors, RANGES: ranges}, {**header.provenance, **told, **origin})
     others = [library.load_diffusion(out, device, dtype) for dtype in (between(), torch.int8)]
