@@ -18,6 +18,7 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets import precision, probe
 from tests.evaluation.tiny import classifier, diffusion, reference, told
+from tests.training.runs import write_pictures
 
 
 @pytest.fixture
@@ -43,6 +44,12 @@ def test_its_pictures_are_those_of_the_model_but_for_rounding(model: Path, range
     eight = pictures(ranged, "int8")
     assert 0 < (eight - exact).abs().float().mean() < 8
     assert (pictures(ranged, "int8", batch_size=1) - eight).abs().max() == 0
+
+
+def test_its_card_names_the_data_without_their_folder(model: Path, tmp_path: Path) -> None:
+    data = write_pictures(tmp_path / "home" / "drawings", count=2)
+    out = lodestar.quantize(model, data, "ranged.safetensors", count=2, steps="linspace:2", device="cpu")
+    assert checkpoint.peek(out).provenance["ranges"] == "of 2 pictures of drawings, steps linspace:2, seed 0"
 
 
 def test_the_file_tells_where_it_is_from(model: Path, ranged: Path, capsys: pytest.CaptureFixture[str]) -> None:
