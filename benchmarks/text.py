@@ -5,13 +5,14 @@
 
 Each way of guidance makes pictures of the same captions with the same seeds. Numbers are kept in the folder of a sweep, so that
 an interrupted run goes on. The CLIP that measures should not be the one that guides. With --grid a picture of each prompt is
-drawn, with what the judge of `shapes` says below it, and to its right, with --nearest, the nearest training picture; prompts are
-the first twenty captions of the data, or a file's lines.
+drawn, with what the judge of `shapes` says below it, or with --nearest the nearest training picture to its right; prompts are
+the first twenty captions of the data, or a file's lines, in Latin letters.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -148,7 +149,7 @@ def neighbours(images: Tensor, source: Source) -> Tensor:
 def grid(path: Path, samples: Samples, prompts: Sequence[str], beside: Tensor | None = None, columns: int = 5) -> int:
     """Draw each picture with its prompt below, and the judge's verdict where it understands the prompt; how many are right.
 
-    beside: another picture to the right of each.
+    beside: another picture to the right of each; then nothing is judged, since "blue star" may be of another data set.
     """
     gap, wide, height = 8, CELL * (1 if beside is None else 2), CELL + (LINES + VERDICT) * LINE + 10
     size = columns * (wide + gap) + gap, -(-len(prompts) // columns) * height + gap
@@ -160,10 +161,9 @@ def grid(path: Path, samples: Samples, prompts: Sequence[str], beside: Tensor | 
             large = enlarge(each.expand(3, -1, -1), max(CELL // each.shape[-1], 1))
             sheet.paste(Image.fromarray(large.permute(1, 2, 0).numpy()), (left + place * CELL, top))
         told = [(line, "black") for line in textwrap.wrap(prompt, _LETTERS, max_lines=LINES)]
-        try:
-            faults = wrong(judge(picture.numpy(), prompt))
-        except Problem:
-            faults = None
+        faults = None
+        with contextlib.suppress(Problem):
+            faults = wrong(judge(picture.numpy(), prompt)) if beside is None else None
         if faults is not None:
             right += not faults
             said, colour = (f"wrong: {', '.join(faults)}", "firebrick") if faults else ("right", "darkgreen")
@@ -209,7 +209,9 @@ def main() -> None:
         beside = (
             None if options.nearest is None else neighbours(made.images, open_source(options.nearest, size=model.config.size))
         )
-        print(f"{options.grid}: {grid(options.grid, made, prompts, beside)} of {len(prompts)} are right, as the judge sees it")
+        right = grid(options.grid, made, prompts, beside)
+        judged = f": {right} of {len(prompts)} are right, as the judge sees it" if beside is None else ""
+        print(f"{options.grid}{judged}")
         return
     given = {"clip": options.clip, "clip_score": options.clip_score}
     curves = guidances(options.cfg, options.by_clip)
