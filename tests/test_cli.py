@@ -69,6 +69,14 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return lines[0]
 
 
+def test_an_argument_given_as_an_option_is_told_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
+    line = refusal(capsys, "edit", "inpaint", "picture.png", "--mask", "mask.png", "--model", "shapes_inpaint")
+    assert re.search(
+        r"--model is no option, it goes without its name: .* edit inpaint \[OPTIONS\] \{model\} \{pictures\}\.\.\.", line
+    )
+    assert "Possible options: --sampler" in refusal(capsys, "sample", "cifar10", "--sampeler", "ddim")
+
+
 def test_sample_writes_pictures_grid_and_manifest(models: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ("sample", models / "model.safetensors", "--label", "dog=2", "--label", "ship=1", "--guidance", "cfg:3")

@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
         _fail(spelled(problem))
     except TyperException as error:
-        _fail(error.format_message())
+        _fail(_usage(error))
     except Exit as exit_:
         sys.exit(exit_.exit_code)
     except (KeyboardInterrupt, Abort):
@@ -50,6 +50,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         _fail(_TOO_LITTLE)
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the words of a command; of an option that is one of its arguments, where that stands."""
+    name = getattr(error, "option_name", "").removeprefix("--")
+    context = getattr(error, "ctx", None)
+    if context is not None and name in {each.name for each in context.command.params if each.param_type_name == "argument"}:
+        return f"--{name} is no option, it goes without its name: {context.get_usage().removeprefix('Usage: ')}"
+    return str(error.format_message())
 
 
 def _shown(others: Callable[..., None]) -> Callable[..., None]:

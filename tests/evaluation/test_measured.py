@@ -69,3 +69,22 @@ def test_a_damaged_one_is_made_again(text: str, tmp_path: Path, made: list[int])
     measured(tmp_path / "report.json", model, tiny.reference(), tiny.extractor(), count=6, run=Measurement(cache=tmp_path))
     measured(tmp_path / "report.json", model, tiny.reference(), tiny.extractor(), count=6, run=Measurement(cache=tmp_path))
     assert made == [6]
+
+
+def test_one_of_another_number_format_is_made_again(tmp_path: Path, made: list[int]) -> None:
+    model = write(tmp_path / "m.safetensors", 0)
+
+    def ask(dtype: str | torch.dtype | None) -> str:
+        report = measured(
+            tmp_path / "report.json",
+            model,
+            tiny.reference(),
+            tiny.extractor(),
+            count=6,
+            run=Measurement(cache=tmp_path),
+            dtype=dtype,
+        )
+        return str(report["model_dtype"])
+
+    assert [ask(dtype) for dtype in ("bfloat16", torch.bfloat16, None, "auto", "float32")] == ["bfloat16"] * 4 + ["float32"]
+    assert made == [6, 6]

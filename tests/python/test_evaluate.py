@@ -154,3 +154,12 @@ def test_bits_per_dimension(tmp_path: Path) -> None:
     for idle in ({"guidance": "cfg:2"}, {"truncation": 0.5}, {"augment": 0.5}):
         with pytest.raises(lodestar.Problem, match=f"{next(iter(idle))} has no effect on bits per dimension"):
             lodestar.bpd(model, tiny.reference(), **idle)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("model", "idle"), [("digits_vae", {"ode": False}), ("digits_gan", {"draws": 3}), (None, {"draws": 3})])
+def test_settings_of_other_models_bits_are_refused(model: str | None, idle: dict[str, Any]) -> None:
+    name = next(iter(idle))
+    with pytest.raises(
+        lodestar.Problem, match=f"^{name} has no effect on the bits per dimension of {model or 'this model'}: leave"
+    ):
+        lodestar.bpd(model or tiny.diffusion(), tiny.reference(channels=1 if model else 3), count=2, **idle)

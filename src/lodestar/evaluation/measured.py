@@ -35,8 +35,8 @@ def measured(
     """The report (`lodestar.evaluation.report.Report`, as data) kept at `path`, or else made now and kept there.
 
     It is of the model `name` (`lodestar.library.find`) and its Fréchet distance; how: settings of sampling. device,
-    dtype: as for `lodestar.library.load`. run: how it is made. One of other settings, or of other weights, is made again. Raises
-    Problem.
+    dtype: as for `lodestar.library.load`. run: how it is made. One of other settings, of another number format than the one asked
+    for, or of other weights, is made again. Raises Problem.
     """
     how, config, found = how or Settings(), library.config(name), library.find(name)
     asked = {
@@ -49,6 +49,8 @@ def measured(
         "reference_fingerprint": reference.fingerprint,
         "captions": run.captions.spec or None if run is not None and run.captions else None,
     }
+    if dtype not in (None, "auto"):
+        asked["model_dtype"] = str(dtype).removeprefix("torch.")
     there = _read(path)
     if there is not None and all(there.get(key) == value for key, value in asked.items()):
         return there

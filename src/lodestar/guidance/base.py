@@ -113,7 +113,7 @@ class Guidance(Config, abc.ABC):
 
     @property
     def active(self) -> bool:
-        """False at scales without effect, where nothing required by the guidance is needed."""
+        """False where the scale is 0: the guidance then asks for no critic and no gradient."""
         return True
 
     @property

@@ -161,8 +161,12 @@ def bpd(
     told = isinstance(network, CodePrior) and network.text is not None
     source = open_source(pictures, channels=network.shape[0], labels=None, captions=told)
     found: Likelihood | Bits
+    measured = f"the bits per dimension of {network.name or 'this model'}"
     if isinstance(network, Autoencoder | CodePrior):
-        asked.check_effective(f"the bits per dimension of {network.name or 'this model'}", "leave it out")
+        asked.check_effective(measured, "leave it out")
+        refuse_idle({"ode": not ode}, measured)
+    if not isinstance(network, Autoencoder):
+        refuse_idle({"draws": draws != evidence.DRAWS}, measured)
     if isinstance(network, CodePrior):
         found = rate.measure(network, source, count=count, batch_size=batch_size)
     elif isinstance(network, Autoencoder):
@@ -198,10 +202,10 @@ def settled(how: Settings) -> dict[str, bool]:
     return {name: getattr(how, name) != getattr(Settings(), name) for name in Settings.model_fields}
 
 
-def refuse_idle(given: Mapping[str, object]) -> None:
-    """Raise Problem for the first setting, by name, that is given, because nothing is sampled."""
+def refuse_idle(given: Mapping[str, object], on: str = "pictures that are there already") -> None:
+    """Raise Problem for the first setting, by name, that is given, because it has no effect on what is measured."""
     for name in (name for name, value in given.items() if value):
-        raise Problem(f"{name} has no effect on pictures that are there already: leave it out")
+        raise Problem(f"{name} has no effect on {on}: leave it out")
 
 
 def read_metrics(given: str | AnyMetric | Sequence[str | AnyMetric] | None) -> list[AnyMetric] | None:
