@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lodestar.nets import fused
-from lodestar.nets.attention import Layout, attend
+from lodestar.nets.attention import Layout, Masked, attend
 from lodestar.nets.layers import GroupNorm
 from lodestar.nets.native import native
 
@@ -196,3 +196,32 @@ def test_what_is_no_number_stays_so_in_attention() -> None:
     (gradient,) = torch.autograd.grad(y.float().sum(), given)
     for each in (y, gradient):
         assert each[0].isfinite().all() and not each[1].isfinite().all()
+
+
+@pytest.mark.parametrize("layout", ["qkv_first", "heads_first"])
+@pytest.mark.parametrize("size", [(3, 2, 64, 32, 9), (2, 1, 33, 17, 40), (2, 2, 1, 8, 5)], ids=str)
+def test_attention_to_a_masked_text_and_its_gradient(size: tuple[int, int, int, int, int], layout: Layout) -> None:
+    batch, heads, places, channels, length = size
+    torch.manual_seed(0)
+    width = heads * channels
+    inputs = [(2 * torch.randn(batch, places, 3 * width)).bfloat16(), (2 * torch.randn(batch, length, 2 * width)).bfloat16()]
+    mask = torch.rand(batch, length) < 0.5
+    mask[0] = False  # a picture without a text
+
+    def both(dtype: torch.dtype) -> list[Tensor]:
+        qkv, text = (each.to(dtype).requires_grad_() for each in inputs)
+        y = attend(qkv, heads, layout, Masked(mask), text)
+        dy = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(dtype)
+        return [y.detach(), *torch.autograd.grad(y, (qkv, text), dy)]
+
+    ours, exact = both(torch.bfloat16), both(torch.float64)
+    for each, expected, limit in zip(ours, exact, (5e-3, 1e-2, 1e-2), strict=True):
+        assert off(each, expected) < limit
+    assert not ours[2][~mask].any() and ours[2][mask].any()
+    # What does not count is not read, and a longer text changes no bit.
+    inputs[1] = torch.cat(
+        [inputs[1].where(mask[..., None], torch.nan), torch.full((batch, 3, 2 * width), torch.inf)], dim=1
+    ).bfloat16()
+    mask = F.pad(mask, (0, 3))
+    longer = both(torch.bfloat16)
+    assert all(torch.equal(each, other[:, : each.shape[1]]) for each, other in zip(ours, longer, strict=True))

@@ -37,13 +37,10 @@ def attend(
     if text is not None:
         qkv = torch.cat([_without_queries(text, heads, layout), qkv], dim=1)
     split = partial(_split, heads=heads, layout=layout, queries=slice(1) if first else slice(-places, None))
-    if gather is None and fused.attends(qkv):
-        return fused.attention(qkv, split)
-    if gather is None:
-        # In bfloat16 on CPUs PyTorch's fused kernel has the slower backward pass; in float32 it has the faster one.
-        plain = qkv.requires_grad and qkv.dtype == torch.bfloat16 and not qkv.is_cuda
-        gather = _plain if plain else F.scaled_dot_product_attention
-    return gather(*split(qkv)).transpose(1, 2).flatten(2)
+    masked = isinstance(gather, Masked) and text is not None and gather.covers(text.shape[1])
+    if (gather is None or masked) and fused.attends(qkv):
+        return fused.attention(qkv, split, gather.mask if isinstance(gather, Masked) else None)
+    return (gather or _usual)(*split(qkv)).transpose(1, 2).flatten(2)
 
 
 def _split(qkv: Tensor, heads: int, layout: Layout, queries: slice) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,8 +71,11 @@ def _weights(q: Tensor, k: Tensor, allowed: Tensor | None = None) -> Tensor:
     return torch.softmax(scores if allowed is None else scores.masked_fill(~allowed, -torch.inf), dim=-1)
 
 
-def _plain(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    return _weights(q, k) @ v
+def _usual(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor | None = None) -> Tensor:
+    # In bfloat16 on CPUs PyTorch's fused kernel has the slower backward pass; in float32 it has the faster one.
+    if q.requires_grad and q.dtype == torch.bfloat16 and not q.is_cuda:
+        return _weights(q, k, allowed) @ v
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=allowed)
 
 
 def stay(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -95,7 +95,11 @@ class Masked:
         self._added: dict[tuple[int, int, torch.dtype], Tensor] = {}
 
     def __call__(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.allowed(q.shape[2], k.shape[2]))
+        return _usual(q, k, v, self.allowed(q.shape[2], k.shape[2]))
+
+    def covers(self, keys: int) -> bool:
+        """True if it is about the first so many keys alone, of a text: all after them count for every query."""
+        return not self.causal and self.mask.shape[1] == keys
 
     def allowed(self, queries: int, keys: int) -> Tensor:
         """The pairs that count, bool [B, 1, queries, keys]; the last keys are the queries' places."""

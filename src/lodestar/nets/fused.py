@@ -57,7 +57,7 @@ class _HeadsArguments(ctypes.Structure):
     _fields_ = (
         *((name, ctypes.c_int64) for name in ("batch", "heads", "queries", "keys", "channels")),
         *((f"{name}_{stride}", ctypes.c_int64) for name in "qkv" for stride in ("batch", "place", "head")),
-        ("threads", ctypes.c_int32),
+        ("mask", ctypes.c_void_p), ("masked", ctypes.c_int64), ("threads", ctypes.c_int32),
     )  # fmt: skip
 
 
@@ -76,16 +76,23 @@ Split = Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 """[B, N, …] to its views q, k and v [B, heads, N, d], their channels contiguous."""
 
 
-def attention(qkv: Tensor, split: Split) -> Tensor:
-    """softmax(q·kᵀ/√d)·v of the parts of qkv, as [B, N, heads·d]; where `attends(qkv)`."""
-    out: Tensor = _Attention.apply(qkv, split)  # type: ignore[no-untyped-call]
+def attention(qkv: Tensor, split: Split, mask: Tensor | None = None) -> Tensor:
+    """softmax(q·kᵀ/√d)·v of the parts of qkv, as [B, N, heads·d]; where `attends(qkv)`.
+
+    mask: bool [B, L], True at those of the first L keys that count; all after them do, and there are some.
+    """
+    out: Tensor = _Attention.apply(qkv, split, None if mask is None else mask.contiguous())  # type: ignore[no-untyped-call]
     return out
 
 
-def _heads(q: Tensor, k: Tensor, v: Tensor) -> Any:
-    batch, heads, queries, channels = q.shape
+def _heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Any:
+    (batch, heads, queries, channels), keys = q.shape, k.shape[2]
+    assert mask is None or (mask.dtype == torch.bool and len(mask) == batch and mask.shape[1] < keys), "a mask of the first keys"
     strides = (each.stride(axis) for each in (q, k, v) for axis in (0, 2, 1))
-    return ctypes.byref(_HeadsArguments(batch, heads, queries, k.shape[2], channels, *strides, torch.get_num_threads()))
+    masked = 0 if mask is None else mask.shape[1]
+    return ctypes.byref(
+        _HeadsArguments(batch, heads, queries, keys, channels, *strides, _pointer(mask), masked, torch.get_num_threads())
+    )
 
 
 def _addresses(*tensors: Tensor) -> list[ctypes.c_void_p]:
@@ -94,24 +101,25 @@ def _addresses(*tensors: Tensor) -> list[ctypes.c_void_p]:
 
 class _Attention(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, split: Split) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, split: Split, mask: Tensor | None) -> Tensor:
         parts = split(qkv)
         batch, heads, queries, channels = parts[0].shape
         y = torch.empty(batch, queries, heads * channels, dtype=qkv.dtype)
         logs = torch.empty(batch, heads, queries)
-        _call("attention_bf16", _heads(*parts), *_addresses(*parts, y, logs))
-        ctx.save_for_backward(qkv, y, logs)
+        _call("attention_bf16", _heads(*parts, mask), *_addresses(*parts, y, logs))
+        ctx.save_for_backward(qkv, y, logs, mask)
         ctx.split = split
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        qkv, y, logs = ctx.saved_tensors
-        parts, given = ctx.split(qkv), torch.zeros_like(qkv)  # places that did not ask have queries without a gradient
+        qkv, y, logs, mask = ctx.saved_tensors
+        # Places that did not ask have queries without a gradient, and keys that do not count have none.
+        parts, given = ctx.split(qkv), torch.zeros_like(qkv)
         dy = gradients[0].contiguous()
-        _call("attention_back_bf16", _heads(*parts), *_addresses(*parts, y, dy, logs, *ctx.split(given)))
-        return given, None
+        _call("attention_back_bf16", _heads(*parts, mask), *_addresses(*parts, y, dy, logs, *ctx.split(given)))
+        return given, None, None
 
 
 class Norm(NamedTuple):

@@ -2,7 +2,7 @@
 // stored: the backward pass makes them again, from the logarithm of the sum by which each query's were divided.
 //
 // Heads are worked on one by one, in an order that depends on their own sizes alone. Keys are turned, so that rows of weights are
-// made and used in vectors.
+// made and used in vectors. Keys that a mask leaves out are not read at all, and cost nothing.
 
 #include <algorithm>
 #include <cmath>
@@ -35,6 +35,8 @@ struct Heads {
     int64_t q_batch, q_place, q_head;      // strides, in values; channels are contiguous
     int64_t k_batch, k_place, k_head;
     int64_t v_batch, v_place, v_head;
+    const uint8_t* mask;                   // [batch, masked]: 0 where one of the first keys does not count; those after them do
+    int64_t masked;
     int32_t threads;
 };
 }
@@ -96,14 +98,27 @@ void along(float* words, int64_t stride, const T* from, int64_t place, int64_t r
     for (int64_t row = 0; row < rows; row++) Way::row(words + row * stride, from + row * place, channels);
 }
 
-// The same, turned: [words of channels, rows].
+// The keys of a picture that count, by their numbers.
+struct Counted {
+    int64_t* numbers;
+    int64_t count;
+    static int64_t size(const Heads& of) { return of.keys * int64_t(sizeof(int64_t) / sizeof(float)) + LANES; }
+    void see(const Heads& of, int64_t image) {
+        count = 0;
+        for (int64_t key = 0; key < of.keys; key++)
+            if (key >= of.masked || of.mask[image * of.masked + key]) numbers[count++] = key;
+    }
+};
+
+// Rows of keys that count, turned: [words of channels, rows].
 template <class Way, class T>
-void turned(float* words, int64_t stride, const T* from, int64_t place, int64_t rows, int64_t channels) {
+void turned(float* words, int64_t stride, const T* from, int64_t place, const Counted& keys, int64_t channels) {
     int64_t whole = channels / Way::EACH;
-    for (int64_t word = 0; word < whole; word++)
-        for (int64_t row = 0; row < rows; row++) Way::row(words + word * stride + row, from + row * place + word * Way::EACH, Way::EACH);
-    if (whole * Way::EACH < channels)
-        for (int64_t row = 0; row < rows; row++) Way::row(words + whole * stride + row, from + row * place + whole * Way::EACH, 1);
+    for (int64_t word = 0; word < words_of(channels, Way::EACH); word++) {
+        const T* first = from + word * Way::EACH;
+        int64_t each = word < whole ? Way::EACH : 1;
+        for (int64_t row = 0; row < keys.count; row++) Way::row(words + word * stride + row, first + keys.numbers[row] * place, each);
+    }
 }
 
 // Words across rows: [words of rows, channels].
@@ -115,6 +130,16 @@ void across(float* words, int64_t stride, const T* from, int64_t place, int64_t 
     }
 }
 
+// Words across rows of keys that count.
+template <class Way, class T>
+void across(float* words, int64_t stride, const T* from, int64_t place, const Counted& keys, int64_t channels) {
+    for (int64_t word = 0; word < words_of(keys.count, Way::EACH); word++) {
+        const int64_t* numbers = keys.numbers + word * Way::EACH;
+        const T* second = (word + 1) * Way::EACH <= keys.count ? from + numbers[Way::EACH - 1] * place : nullptr;
+        Way::rows(words + word * stride, from + numbers[0] * place, second, channels);
+    }
+}
+
 // Memory of one thread, given out in pieces that begin at multiples of a vector. What is beside keys and channels stays 0.
 struct Room {
     float* next;
@@ -123,6 +148,7 @@ struct Room {
         next += up_to(rows * stride, LANES);
         return piece;
     }
+    int64_t* numbers(int64_t count) { return reinterpret_cast<int64_t*>(take(int64_t(sizeof(int64_t) / sizeof(float)), count)); }
 };
 
 // tile [ROWS, WIDE] of left [ROWS, count] times right [count, WIDE…], both of words, plus itself if `onto`.
@@ -166,12 +192,14 @@ struct Forward {
     const Heads& of;
     const int64_t stride = up_to(of.keys, WIDE), wide = up_to(of.channels, WIDE), pairs = words_of(of.channels, Way::EACH);
     float *keys, *values, *weights, *words, *queries, *sums;
+    Counted counted;
 
     static int64_t size(const Heads& of) {
         int64_t stride = up_to(of.keys, WIDE), wide = up_to(of.channels, WIDE);
-        return of.channels * stride + of.keys * wide + 2 * ROWS * stride + ROWS * wide + ROWS * WIDE + 6 * LANES;
+        return of.channels * stride + of.keys * wide + 2 * ROWS * stride + ROWS * wide + ROWS * WIDE + 6 * LANES + Counted::size(of);
     }
     Forward(const Heads& of, Room room) : of(of) {
+        counted.numbers = room.numbers(of.keys);
         keys = room.take(of.channels, stride);
         values = room.take(of.keys, wide);
         weights = room.take(ROWS, stride);
@@ -182,29 +210,29 @@ struct Forward {
 
     // Exponentials of a row of products, less the largest, as words. Returns their sum; `log` is what a weight's logarithm lacks.
     float exponentials(int64_t row, float factor, float& log) {
-        float *__restrict each = weights + row * stride, sum = 0, most = largest(each, of.keys);
-        for (int64_t key = 0; key < of.keys; key++) {
+        float *__restrict each = weights + row * stride, sum = 0, most = largest(each, counted.count);
+        for (int64_t key = 0; key < counted.count; key++) {
             each[key] = power_of_two((each[key] - most) * factor);
             sum += each[key];
         }
-        Way::row(words + row * stride, each, of.keys);
+        Way::row(words + row * stride, each, counted.count);
         log = most * factor + std::log2(sum);
         return sum;
     }
 
     void operator()(const T* q, const T* k, const T* v, T* out, int64_t out_place, float* logs) {
-        turned<Way>(keys, stride, k, of.k_place, of.keys, of.channels);
-        across<Way>(values, wide, v, of.v_place, of.keys, of.channels);
+        turned<Way>(keys, stride, k, of.k_place, counted, of.channels);
+        across<Way>(values, wide, v, of.v_place, counted, of.channels);
         float factor = factor_of(of);
         for (int64_t query = 0; query < of.queries; query += ROWS) {
             int64_t rows = std::min(ROWS, of.queries - query);
             float inverse[ROWS];
             along<Way>(queries, wide, q + query * of.q_place, of.q_place, rows, of.channels);
-            for (int64_t key = 0; key < stride; key += WIDE)
+            for (int64_t key = 0; key < counted.count; key += WIDE)
                 multiply<Way>(weights + key, stride, queries, wide, 1, keys + key, stride, pairs);
             for (int64_t row = 0; row < rows; row++) inverse[row] = 1.0f / exponentials(row, factor, logs[query + row]);
             for (int64_t channel = 0; channel < of.channels; channel += WIDE) {
-                multiply<Way>(sums, WIDE, words, stride, 1, values + channel, wide, words_of(of.keys, Way::EACH));
+                multiply<Way>(sums, WIDE, words, stride, 1, values + channel, wide, words_of(counted.count, Way::EACH));
                 for (int64_t row = 0; row < rows; row++) {
                     T* to = out + (query + row) * out_place + channel;
                     for (int64_t lane = 0; lane < std::min(WIDE, of.channels - channel); lane++)
@@ -221,13 +249,15 @@ struct Backward {
     const Heads& of;
     const int64_t stride = up_to(of.keys, WIDE), wide = up_to(of.channels, WIDE), pairs = words_of(of.channels, Way::EACH);
     float *keys, *values, *key_rows, *queries, *grads, *query_rows, *grad_rows, *weights, *slopes, *row, *tiles, *sums, *dk, *dv;
+    Counted counted;
 
     static int64_t size(const Heads& of) {
         int64_t stride = up_to(of.keys, WIDE), wide = up_to(of.channels, WIDE);
         return 2 * of.channels * stride + of.keys * wide + 2 * ROWS * wide + 2 * BLOCK * wide + 2 * BLOCK * stride + ROWS * stride
-             + 3 * ROWS * WIDE + 2 * stride * wide + 14 * LANES;
+             + 3 * ROWS * WIDE + 2 * stride * wide + 14 * LANES + Counted::size(of);
     }
     Backward(const Heads& of, Room room) : of(of) {
+        counted.numbers = room.numbers(of.keys);
         keys = room.take(of.channels, stride);      // turned
         values = room.take(of.channels, stride);    // turned
         key_rows = room.take(of.keys, wide);        // across
@@ -247,10 +277,10 @@ struct Backward {
     // P and dS of ROWS queries, which are number `at` and on in their block.
     void slope(int64_t at, int64_t rows, const float* logs, const float* dots) {
         float factor = factor_of(of), *__restrict p = tiles, *__restrict ds = tiles + ROWS * WIDE;
-        for (int64_t key = 0; key < stride; key += WIDE) {
+        for (int64_t key = 0; key < counted.count; key += WIDE) {
             multiply<Way>(p, WIDE, queries, wide, 1, keys + key, stride, pairs);
             multiply<Way>(ds, WIDE, grads, wide, 1, values + key, stride, pairs);
-            int64_t lanes = std::min(WIDE, of.keys - key);
+            int64_t lanes = std::min(WIDE, counted.count - key);
             for (int64_t each = 0; each < rows; each++) {
                 float log = logs[each], dot = dots[each];
                 for (int64_t lane = each * WIDE; lane < each * WIDE + WIDE; lane++) {
@@ -288,12 +318,12 @@ struct Backward {
             }
             slope(at, rows, logs + at, dots);
             for (int64_t channel = 0; channel < of.channels; channel += WIDE) {
-                multiply<Way>(sums, WIDE, row, stride, 1, key_rows + channel, wide, words_of(of.keys, Way::EACH));
+                multiply<Way>(sums, WIDE, row, stride, 1, key_rows + channel, wide, words_of(counted.count, Way::EACH));
                 put(dq + at * of.q_place + channel, of.q_place, sums, WIDE, rows, std::min(WIDE, of.channels - channel),
                     1.0f / std::sqrt(float(of.channels)));
             }
         }
-        for (int64_t key = 0; key < of.keys; key += ROWS)
+        for (int64_t key = 0; key < counted.count; key += ROWS)
             for (int64_t channel = 0; channel < of.channels; channel += WIDE) {
                 int64_t words = words_of(count, Way::EACH), place = key * wide + channel;
                 multiply<Way>(dv + place, wide, weights + key, 1, stride, grad_rows + channel, wide, words, true);
@@ -303,16 +333,19 @@ struct Backward {
 
     void operator()(const T* q, const T* k, const T* v, const T* y, const T* dy, const float* logs, int64_t out_place, T* to_q, T* to_k,
                     T* to_v) {
-        turned<Way>(keys, stride, k, of.k_place, of.keys, of.channels);
-        turned<Way>(values, stride, v, of.v_place, of.keys, of.channels);
-        across<Way>(key_rows, wide, k, of.k_place, of.keys, of.channels);
+        turned<Way>(keys, stride, k, of.k_place, counted, of.channels);
+        turned<Way>(values, stride, v, of.v_place, counted, of.channels);
+        across<Way>(key_rows, wide, k, of.k_place, counted, of.channels);
         std::memset(dk, 0, sizeof(float) * stride * wide);
         std::memset(dv, 0, sizeof(float) * stride * wide);
         for (int64_t query = 0; query < of.queries; query += BLOCK)
             block(q + query * of.q_place, y + query * out_place, dy + query * out_place, logs + query, out_place,
                   to_q + query * of.q_place, std::min(BLOCK, of.queries - query));
-        put(to_k, of.k_place, dk, wide, of.keys, of.channels, 1.0f / std::sqrt(float(of.channels)));
-        put(to_v, of.v_place, dv, wide, of.keys, of.channels, 1.0f);
+        for (int64_t row = 0; row < counted.count; row++) {
+            int64_t key = counted.numbers[row];
+            put(to_k + key * of.k_place, of.k_place, dk + row * wide, wide, 1, of.channels, 1.0f / std::sqrt(float(of.channels)));
+            put(to_v + key * of.v_place, of.v_place, dv + row * wide, wide, 1, of.channels, 1.0f);
+        }
     }
 };
 
@@ -326,7 +359,10 @@ int each_head(const Heads& of, Body body) {
 #pragma omp parallel for num_threads(of.threads) schedule(static)
     for (int32_t thread = 0; thread < of.threads; thread++) {
         Worker worker(of, Room{memory + thread * size});
-        for (int64_t head = thread; head < of.batch * of.heads; head += of.threads) body(worker, head / of.heads, head % of.heads);
+        for (int64_t head = thread; head < of.batch * of.heads; head += of.threads) {
+            worker.counted.see(of, head / of.heads);
+            body(worker, head / of.heads, head % of.heads);
+        }
     }
     std::free(memory);
     return 0;
@@ -334,7 +370,8 @@ int each_head(const Heads& of, Body body) {
 
 }  // namespace
 
-// y, dy [B, queries, heads, d], contiguous; logs [B, heads, queries]; gradients of q, k and v lie as these do.
+// y, dy [B, queries, heads, d], contiguous; logs [B, heads, queries]; gradients of q, k and v lie as these do, and are written for
+// keys that count.
 extern "C" {
 int attention_bf16(const Heads* heads, const void* q, const void* k, const void* v, void* y, float* logs) {
     const Heads& of = *heads;
