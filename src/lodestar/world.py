@@ -68,8 +68,8 @@ class World:
         """Raise Problem unless these facts are the same on all processes."""
         return
 
-    def follow(self, tensors: Sequence[Tensor]) -> None:
-        """Replace every tensor by the first process's."""
+    def follow(self, tensors: Sequence[Tensor], owners: Sequence[int] | None = None) -> None:
+        """Replace every tensor by the first process's, or by that of its owner."""
         return
 
 
@@ -127,9 +127,9 @@ class Processes(World):
                     raise SystemExit(2)  # the first process tells
                 raise Problem(f"process {rank} has {name} {value}, and process 0 has {first}: they have to be the same")
 
-    def follow(self, tensors: Sequence[Tensor]) -> None:
-        if self.rank > 0:
-            for each in tensors:
+    def follow(self, tensors: Sequence[Tensor], owners: Sequence[int] | None = None) -> None:
+        for each, owner in zip(tensors, owners or [0] * len(tensors), strict=True):
+            if self.rank != owner:
                 each.detach().zero_()
         self.sum(tensors)
 

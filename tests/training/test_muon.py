@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,7 @@ from lodestar.training.loop import train
 from lodestar.training.muon import Muon, muon
 from lodestar.training.start import start
 from lodestar.training.step import Snapshot, Step
+from lodestar.world import World
 
 from .runs import assert_same, denoising
 
@@ -103,6 +105,41 @@ def test_a_run_with_muon_goes_on_to_the_same_bits(
             train(run, tmp_path / "run")
     train(run, tmp_path / "run")
     assert_same(tmp_path / "run", tmp_path / "whole")
+
+
+class Told(World):
+    """One of two processes, which hears what the other one made."""
+
+    size = 2
+
+    def __init__(self, rank: int) -> None:
+        self.rank, self.made = rank, {}  # type: ignore[var-annotated]
+
+    def follow(self, tensors: Sequence[torch.Tensor], owners: Sequence[int] | None = None) -> None:
+        self.made = {
+            place: each for place, (each, owner) in enumerate(zip(tensors, owners or (), strict=True)) if owner == self.rank
+        }
+
+
+def test_each_of_two_processes_makes_a_part_of_the_step_of_one() -> None:
+    alone, pair = parameters(), (parameters(), parameters())
+    optimizers, worlds = [Muon(each[:2], each[2:], MUON) for each in (alone, *pair)], (Told(0), Told(1))
+    for optimizer, world in zip(optimizers[1:], worlds, strict=True):
+        optimizer.world = world
+    for _ in range(3):
+        for optimizer in optimizers:
+            optimizer.step()
+        assert all(len(world.made) == 1 for world in worlds)
+        assert {*worlds[0].made} | {*worlds[1].made} == {0, 1}
+        for optimizer in optimizers[1:]:
+            for world in worlds:
+                for place, matrix in world.made.items():
+                    optimizer.matrices[place].copy_(matrix)
+    for others, optimizer in zip(pair, optimizers[1:], strict=True):
+        for each, other in zip(alone, others, strict=True):
+            assert torch.equal(each, other)
+            for name, slot in optimizers[0].state[each].items():
+                assert torch.equal(slot, optimizer.state[other][name])
 
 
 @pytest.mark.parametrize("steps", [0, 2])

@@ -83,6 +83,17 @@ def test_two_processes_train_as_one(pictures: str, alone: Path, tmp_path: Path) 
         assert line == pytest.approx(other, rel=1e-3)
 
 
+def test_two_processes_share_the_work_of_muon(pictures: str, tmp_path: Path) -> None:
+    one, two = (trained(pictures, tmp_path / str(count), (42, count), how="muon") for count in (1, 2))
+    (_, tensors), (_, others) = saved(one), saved(two)
+    assert tensors.keys() == others.keys()
+    # Muon orthogonalizes in 16 bits what sums in another order have rounded otherwise, and layers that begin as 0 are what it made.
+    for name, tensor in tensors.items():
+        assert (others[name] - tensor).double().norm() <= 0.2 * tensor.double().norm() + 1e-5, name
+    for line, other in zip(logged(one), logged(two), strict=True):
+        assert line == pytest.approx(other, rel=1e-3)
+
+
 def test_a_state_in_shards_is_that_of_one_process_and_goes_on_on_any_number(pictures: str, tmp_path: Path) -> None:
     one = trained(pictures, tmp_path / "one", (98, 1), how="sharded")
     several = trained(pictures, tmp_path / "several", (42, 2), (70, 1), (98, 2), how="sharded")
@@ -216,6 +227,8 @@ if __name__ == "__main__":
             return logged
 
         Step.__call__ = told  # type: ignore[method-assign]
+    if "muon" in sys.argv:
+        run = run.replace(train=run.train.replace(optimizer=run.train.optimizer.replace(method="muon")))
     if "sharded" in sys.argv:
         run = run.replace(train=run.train.replace(batch_size=14, shard="full"))
         divide = loop.divide

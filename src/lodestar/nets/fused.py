@@ -85,10 +85,10 @@ def attention(qkv: Tensor, split: Split, mask: Tensor | None = None) -> Tensor:
     return out
 
 
-def _heads(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Any:
-    (batch, heads, queries, channels), keys = q.shape, k.shape[2]
+def _heads(parts: tuple[Tensor, Tensor, Tensor], mask: Tensor | None) -> Any:
+    (batch, heads, queries, channels), keys = parts[0].shape, parts[1].shape[2]
     assert mask is None or (mask.dtype == torch.bool and len(mask) == batch and mask.shape[1] < keys), "a mask of the first keys"
-    strides = (each.stride(axis) for each in (q, k, v) for axis in (0, 2, 1))
+    strides = (each.stride(axis) for each in parts for axis in (0, 2, 1))
     masked = 0 if mask is None else mask.shape[1]
     return ctypes.byref(
         _HeadsArguments(batch, heads, queries, keys, channels, *strides, _pointer(mask), masked, torch.get_num_threads())
@@ -106,7 +106,7 @@ class _Attention(torch.autograd.Function):
         batch, heads, queries, channels = parts[0].shape
         y = torch.empty(batch, queries, heads * channels, dtype=qkv.dtype)
         logs = torch.empty(batch, heads, queries)
-        _call("attention_bf16", _heads(*parts, mask), *_addresses(*parts, y, logs))
+        _call("attention_bf16", _heads(parts, mask), *_addresses(*parts, y, logs))
         ctx.save_for_backward(qkv, y, logs, mask)
         ctx.split = split
         return y
@@ -118,7 +118,7 @@ class _Attention(torch.autograd.Function):
         # Places that did not ask have queries without a gradient, and keys that do not count have none.
         parts, given = ctx.split(qkv), torch.zeros_like(qkv)
         dy = gradients[0].contiguous()
-        _call("attention_back_bf16", _heads(*parts, mask), *_addresses(*parts, y, dy, logs, *ctx.split(given)))
+        _call("attention_back_bf16", _heads(parts, mask), *_addresses(*parts, y, dy, logs, *ctx.split(given)))
         return given, None, None
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from lodestar.config import Problem
 from lodestar.nets.base import Network
 from lodestar.tasks import OptimizerConfig
+from lodestar.world import World
 
 
 class Muon(torch.optim.Optimizer):
@@ -18,7 +19,11 @@ class Muon(torch.optim.Optimizer):
 
     A kernel [O, I, H, W] is the matrix [O, I·H·W], a view of its memory: Muon's update does not depend on the order of columns.
     Its root mean square is that of AdamW's updates (Liu et al. 2025, section 2.2), so both take one rate and one weight decay.
+    Of several processes each orthogonalizes a part of the matrices and tells the others, which is most of the work of a step.
     """
+
+    world = World()
+    """The processes that take the same steps."""
 
     def __init__(self, hidden: Sequence[nn.Parameter], others: Sequence[nn.Parameter], settings: OptimizerConfig) -> None:
         shared: dict[str, Any] = {"lr": settings.rate, "weight_decay": settings.weight_decay}
@@ -32,18 +37,24 @@ class Muon(torch.optim.Optimizer):
         """Take a step. The state of both optimizers is this one's `state`, by parameter and in the parameter's shape."""
         assert closure is None, "the gradient is there already"
         hidden, others = self.param_groups
-        for parameter, matrix in zip(hidden["params"], self.matrices, strict=True):
-            matrix.grad = None if parameter.grad is None else _matrix(parameter.grad, parameter)
-            if matrix.grad is not None:
-                slots = self.state[parameter] or {"momentum_buffer": torch.zeros_like(parameter)}
-                self.state[parameter] = slots
-                self.muon.state[matrix] = {name: _matrix(slot, parameter) for name, slot in slots.items()}
+        owners = _divided(self.matrices, self.world.size)
+        moved = [number for number, parameter in enumerate(hidden["params"]) if parameter.grad is not None]
+        for number in moved:
+            parameter, matrix = hidden["params"][number], self.matrices[number]
+            slots = self.state[parameter] or {"momentum_buffer": torch.zeros_like(parameter)}
+            self.state[parameter] = slots
+            momentum, gradient = _matrix(slots["momentum_buffer"], parameter), _matrix(parameter.grad, parameter)
+            if owners[number] == self.world.rank:
+                matrix.grad, self.muon.state[matrix] = gradient, {"momentum_buffer": momentum}
+            else:  # every process has the whole state, as it is saved by one
+                momentum.lerp_(gradient, 1 - self.muon.param_groups[0]["momentum"])
         self.adamw.state = self.state
         for group, inner in ((hidden, self.muon), (others, self.adamw)):
             inner.param_groups[0]["lr"] = group["lr"]
             inner.step()  # type: ignore[no-untyped-call]
         for matrix in self.matrices:
             matrix.grad = None  # else the next step's gradients would lie beside these
+        self.world.follow([self.matrices[number] for number in moved], [owners[number] for number in moved])
 
 
 def muon(module: nn.Module, parameters: Sequence[nn.Parameter], settings: OptimizerConfig) -> Muon:
@@ -62,6 +73,16 @@ def muon(module: nn.Module, parameters: Sequence[nn.Parameter], settings: Optimi
             "take method 'adamw' (train.optimizer.method=adamw)"
         )
     return Muon(hidden, [parameter for parameter in parameters if id(parameter) not in known], settings)
+
+
+def _divided(matrices: Sequence[Tensor], processes: int) -> list[int]:
+    """The process of each matrix: the largest first, each to the one that has least to multiply."""
+    work = [min(each.shape) * each.numel() for each in matrices]
+    owners, busy = [0] * len(matrices), [0] * processes
+    for number in sorted(range(len(matrices)), key=work.__getitem__, reverse=True):
+        owners[number] = busy.index(min(busy))
+        busy[owners[number]] += work[number]
+    return owners
 
 
 def _matrix(tensor: Tensor, like: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from lodestar.nets import dropout
 from lodestar.nets.precision import PRECISIONS
 from lodestar.objectives import Losses
 from lodestar.tasks import Coupled, OptimizerConfig, Phase, Rng
+from lodestar.training.muon import Muon
 from lodestar.training.run import Run
 from lodestar.training.state import TrainState
 from lodestar.training.update import Move, update
@@ -32,6 +33,9 @@ class Step:
     def __init__(self, run: Run, state: TrainState, world: World = World()) -> None:  # noqa: B008 (it has no state)
         self.run, self.state, self.world = run, state, world
         self.phases = state.learner.phases()
+        for optimizer in state.optimizers.values():
+            if isinstance(optimizer, Muon):
+                optimizer.world = world
         if run.train.compile:
             state.learner.compile()
         self.device = next(state.learner.module.parameters()).device
