@@ -26,7 +26,7 @@ from rich.console import Console
 from shapes import shapes
 from speed import adm, forward, train
 from start import loop, sample, start
-from text_speed import glide, guided, prompt, text
+from text_speed import glide, guided, masked, prompt, text
 
 from degradations import degradations
 
@@ -47,6 +47,7 @@ PARTS = {
     "sample": sample,
     "degradations": degradations,
     "text": text,
+    "masked": masked,
     "guided": guided,
     "clip": clip,
     "glide": glide,

@@ -16,10 +16,12 @@ from networks import TIME, ours, published_glide, states
 from rich.table import Table
 from speed import compared
 from start import run
+from torch.nn.functional import scaled_dot_product_attention as sdpa
 
 from lodestar.generators.diffusion import Diffusion
 from lodestar.models.clip import PictureClip
 from lodestar.models.diffusion import DiffusionConfig
+from lodestar.nets.attention import Masked, attend
 from lodestar.nets.precision import PRECISIONS
 from lodestar.nets.unet import UNetConfig
 from lodestar.presets import RUNS
@@ -78,6 +80,36 @@ def step_times(format: str, batches: tuple[int, ...], repeats: int) -> Iterator[
             "with": partial(told, x, t, emb, dtype, tokens=tokens),
         }
         yield batch, seconds(calls, repeats, clock=own_time)
+
+
+def masked(setting: Setting) -> Iterator[Table]:
+    """Attention to a picture's places and to texts of several lengths, and its gradient, against PyTorch's, in bfloat16."""
+    table = Table("places", "batch", "way", "PyTorch's, ms", "ours, ms", "times", title="attention to masked texts, emoji.text")
+    network, length = network_of("emoji.text"), 40
+    for level, width in enumerate(network.widths):
+        if 2**level not in network.attention:
+            continue
+        places, heads = (32 // 2**level) ** 2, width // network.head_channels
+        for batch in setting.batches:
+            given = [torch.randn(batch, rows, width * each, dtype=torch.bfloat16) for rows, each in ((places, 3), (length, 2))]
+            qkv, text = (each.requires_grad_() for each in given)
+            mask = torch.arange(length) < torch.randint(3, 12, (batch, 1))  # as long as names of emoji are
+            back = torch.randn(batch, places, width, dtype=torch.bfloat16)
+
+            def forward(ours: bool, qkv=qkv, text=text, mask=mask, heads=heads) -> torch.Tensor:
+                masked = Masked(mask)
+                gather = masked if ours else lambda q, k, v: sdpa(q, k, v, attn_mask=masked.allowed(q.shape[2], k.shape[2]))
+                return attend(qkv, heads, "qkv_first", gather, text)
+
+            def both(ours: bool, forward=forward, qkv=qkv, text=text, back=back) -> object:
+                return torch.autograd.grad(forward(ours), (qkv, text), back)
+
+            for name, call in (("forward", forward), ("and back", both)):
+                took = seconds({"theirs": partial(call, False), "ours": partial(call, True)}, setting.repeats * 3, clock=own_time)
+                theirs, ours = took.values()
+                row = f"{1e3 * theirs:.1f}", f"{1e3 * ours:.1f}", f"{theirs / ours:.1f}"
+                table.add_row(str(places), str(batch), name, *row)
+    yield table
 
 
 def guided(setting: Setting) -> Iterator[Table | Goal]:

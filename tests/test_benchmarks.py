@@ -63,10 +63,15 @@ def test_the_loader_is_timed_against_training() -> None:
 
 
 def test_what_texts_cost_is_measured_against_going_without() -> None:
-    command = [sys.executable, str(FOLDER / "run.py"), "text", "guided", "glide", "--repeats", "1", "--tiny"]
+    command = [sys.executable, str(FOLDER / "run.py"), "text", "masked", "guided", "glide", "--repeats", "1", "--tiny"]
     done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=300).stdout
     told = " ".join(done.split())
-    assert "a text, 32×32" in told and "CLIP guidance, 32×32" in told and "glide: skipped, it needs --glide PATH" in told
+    assert (
+        "attention to masked texts" in told
+        and "a text, 32×32" in told
+        and "CLIP guidance, 32×32" in told
+        and "glide: skipped, it needs --glide PATH" in told
+    )
     assert "targets:" in told and "clip:2, batch 2" in told and "clip:2,sees=clean,cuts=8" in told
 
 

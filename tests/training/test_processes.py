@@ -87,7 +87,7 @@ def test_two_processes_share_the_work_of_muon(pictures: str, tmp_path: Path) -> 
     one, two = (trained(pictures, tmp_path / str(count), (42, count), how="muon") for count in (1, 2))
     (_, tensors), (_, others) = saved(one), saved(two)
     assert tensors.keys() == others.keys()
-    # Muon orthogonalizes in 16 bits what sums in another order have rounded otherwise, and layers that begin as 0 are what it made.
+    # Muon orthogonalizes in 16 bits what other sums have rounded otherwise, and layers that begin as 0 are what it made.
     for name, tensor in tensors.items():
         assert (others[name] - tensor).double().norm() <= 0.2 * tensor.double().norm() + 1e-5, name
     for line, other in zip(logged(one), logged(two), strict=True):
