@@ -3,10 +3,10 @@
 #
 # One expects: at each level σ the known part of a picture is given with noise of deviation σ, as RePaint does and as Imagen beside it does; between two resamplings the
 # state gets noise of variance σ² − σ_next²; and whoever skips n steps begins with the picture at the noise level of step n.
-# What happens: the known part gets the *churn's* noise alone, √(σ̂² − σ²) instead of σ̂: with S_churn=0, Karras' deterministic sampler, none. The network is told σ = 80 and
-# given a clean picture inside a noisy one, which no training has shown it. Resampling adds (σ − σ_next)·ε, so little that of data of deviation 0.25 samples
-# have 0.12 after five resamplings of 32 steps each. And with skip_steps the picture gets the noise of the *first* level, 80, and is sampled from a lower
-# one, which takes that noise for the picture: what comes out after 16 of 32 steps is black and white noise, clipped. No error or warning.
+# What happens: the known part gets the *churn's* noise alone, √(σ̂² − σ²) instead of σ̂: with S_churn=0, Karras' deterministic sampler, none. The network is told
+# σ = 80 and given a clean picture inside a noisy one, which no training has shown it. Resampling adds (σ − σ_next)·ε, so little that of data of deviation 0.25
+# samples have 0.12 where each of 32 steps is done five times. And with skip_steps the picture gets the noise of the *first* level, 80, and is sampled from
+# a lower one, which takes that noise for the picture: what comes out after 16 of 32 steps is black and white noise, clipped. No error or warning.
 # Who is hurt: everybody who inpaints or varies a picture with this class; sigma_max instead of skip_steps does what is meant.
 set -eu
 folder=$(mktemp -d)
