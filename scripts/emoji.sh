@@ -11,6 +11,7 @@ RUNS="${RUNS:-runs/emoji}"
 : "${DATA:?names the parquet of captioned emoji}"
 : "${HARDWARE:?names the processor, for the cards}"
 PICTURES="$DATA@train,style!=openmoji"
+ELSE="$PICTURES,group!=People & Body"
 
 NOTE="Drawings: Noto emoji (Copyright 2013 Google LLC, Apache 2.0 and SIL OFL 1.1), Twemoji (Twitter and contributors, CC BY 4.0), \
 Fluent emoji (Microsoft, MIT), flattened on white and made smaller; names: Unicode CLDR 48 (Unicode-3.0). CC BY asks whoever passes on \
@@ -20,6 +21,11 @@ train() {
     "$PYTHON" -m lodestar train --data "$PICTURES" "$@" $SETTINGS
 }
 
+phase() {
+    train emoji.text --init "$RUNS/$1" --data "$3" --out "$RUNS/$2" task.clip=emoji_clip train.images="$4" \
+        train.optimizer.rate="$5" train.optimizer.warmup_images=1500
+}
+
 embed() {
     "$PYTHON" scripts/embed.py "$@" --data "noto-emoji, twemoji, fluent-emoji-flat" --hardware "$HARDWARE" --note "$NOTE"
 }
@@ -27,11 +33,14 @@ embed() {
 train emoji.clip --out "$RUNS/clip"
 embed "$RUNS/clip" emoji_clip --preset emoji.clip
 
-train emoji.text --init dalle2_shapes --out "$RUNS/all" task.clip=emoji_clip
-# Three of five drawings are people, most of them one figure in six colours of skin: all else is given more time.
-train emoji.text --init "$RUNS/all" --data "$PICTURES,group!=People & Body" --out "$RUNS/text" task.clip=emoji_clip train.images=42000 \
-    train.optimizer.warmup_images=1500
+train emoji.text --init dalle2_shapes --out "$RUNS/1" task.clip=emoji_clip
+# Three of five drawings are people, most of them one figure in six colours of skin: by turns, all else is given more time.
+phase 1 2 "$ELSE" 42000 1e-3
+phase 2 3 "$PICTURES" 110000 1e-3
+phase 3 4 "$ELSE" 110000 7e-4
+phase 4 5 "$PICTURES" 90000 4e-4
 train emoji.up2 --init dalle2_shapes_up2 --out "$RUNS/up2"
 
 embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --before dalle2_shapes_up2 --ranges "$PICTURES"
-embed "$RUNS/text" emoji --preset emoji.text --before dalle2_shapes --before "$RUNS/all" --ranges "$PICTURES" --part clip=emoji_clip --part upsampler=emoji_up2
+before="--before $RUNS/1 --before $RUNS/2 --before $RUNS/3 --before $RUNS/4"
+embed "$RUNS/5" emoji --preset emoji.text --before dalle2_shapes $before --ranges "$PICTURES" --part clip=emoji_clip --part upsampler=emoji_up2
