@@ -285,8 +285,10 @@ def test_data_without_captions_are_refused(tmp_path: Path) -> None:
         Problem, match=r"metadata\.csv in .*/g cannot be read: it has no column 'file_name'; the columns are name, text"
     ):
         open_source(written(tmp_path / "g", as_csv(TEXTS, file="name")), captions=True)
-    with pytest.raises(Problem, match=r"metadata\.jsonl in .*/h cannot be read: line 2 is 3, and no object"):
-        open_source(written(tmp_path / "h", {**pictures(), "metadata.jsonl": b'{"file_name": "a.png"}\n3'}), captions=True)
+    for second, reason in ((b"3", "is 3, and no object"), (b'{"text"', "is no JSON")):
+        folder = written(tmp_path / "h", {**pictures(), "metadata.jsonl": b'{"file_name": "a.png"}\n' + second})
+        with pytest.raises(Problem, match=rf"metadata\.jsonl in .*/h cannot be read: line 2 {reason}"):
+            open_source(folder, captions=True)
 
 
 def test_parts_and_other_sizes_keep_captions(tmp_path: Path) -> None:
