@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import LAST_SEED, Count, Model, Prompting, Sampling, Solving, ask, flattened, ready
+from lodestar.cli.options import LAST_SEED, Count, Model, ModelNamed, Prompting, Sampling, Solving, ask, flattened, ready
 from lodestar.files import spelled
 
 if TYPE_CHECKING:
@@ -202,4 +202,4 @@ def save(
 
 
 for _command in (sdedit, invert, interpolate, inpaint, reconstruct):
-    app.command()(ready(_command))
+    app.command(cls=ModelNamed)(ready(_command))
