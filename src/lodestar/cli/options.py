@@ -190,7 +190,7 @@ class Solving:
 
         asked, given = roles(guidance), self._given()
         for role, (written, _) in given.items():
-            if role not in asked.union(others):
+            if role not in asked.union(others) - {REFERENCE}:
                 such = f", such as {_ASKING[role]}" if role in _ASKING else f": it asks for {_listed(role)}"
                 raise Problem(f"{written} has no effect without guidance that asks for it{such}")
         if reference is not None and REFERENCE not in asked:
