@@ -120,7 +120,10 @@ def inpaint(
     prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Fill in the white places of a mask and keep the rest (RePaint); the usual sampler is ancestral."""
+    """Fill in the white places of a mask and keep the rest (RePaint); the usual sampler is ancestral.
+
+    A prompt tells of the whole picture, of what is kept too.
+    """
     from lodestar.generators.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)
