@@ -260,10 +260,16 @@ def test_the_style_is_a_field_and_a_word_of_the_caption(tmp_path: Path) -> None:
 def test_columns_of_captions_that_are_not_there(tmp_path: Path) -> None:
     spec = as_table(tmp_path, TEXTS, "words", number=[1, 2, 3, 4])
     for options, told in (
-        ({"captions": True}, r"no column of captions 'caption'; the columns are image, words, number"),
+        (
+            {"captions": True},
+            r"no column of captions 'caption'; the columns are image, words, number \(caption_column names another\)$",
+        ),
         ({"caption_column": "word"}, r"no column of captions 'word'.*did you mean 'words'"),
         ({"caption_column": "words,de_*"}, r"no column of captions 'de_\*'"),
-        ({"captions": True, "caption_column": "words", "style_column": "stile"}, r"no column of styles 'stile'"),
+        (
+            {"captions": True, "caption_column": "words", "style_column": "stile"},
+            r"no column of styles 'stile'.*\(style_column names another\)$",
+        ),
     ):
         with pytest.raises(Problem, match=told):
             open_source(spec, **options)  # type: ignore[arg-type]
