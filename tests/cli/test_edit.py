@@ -114,6 +114,14 @@ def test_temperature_is_a_setting_of_every_edit_that_draws_noise(files: Path, tm
         assert not torch.equal(load_png(tmp_path / kind / "00000.png"), load_png(tmp_path / f"{kind}-1" / "00000.png"))
 
 
+def test_the_model_may_be_named_by_an_option_behind_the_pictures(files: Path, tmp_path: Path) -> None:
+    mask, model = ("--mask", files / "mask.png", "--steps", 3, "--resamples", 1), files / "model"
+    assert run("edit", "inpaint", files / "pictures", *mask, "--model", model, "--out", tmp_path / "named") == 0
+    assert run("edit", "inpaint", model, files / "pictures", *mask, "--out", tmp_path / "first") == 0
+    assert (tmp_path / "named" / "grid.png").read_bytes() == (tmp_path / "first" / "grid.png").read_bytes()
+    assert run("sample", "--count", 1, "--steps", 2, "--model", model, "--out", tmp_path / "sampled") == 0
+
+
 def test_an_album_is_edited(files: Path, tmp_path: Path) -> None:
     assert run("sample", files / "model", "--count", 3, "--steps", 3, "--out", tmp_path / "album") == 0
     assert run("edit", "sdedit", files / "model", tmp_path / "album", "--picture", 2, "--out", tmp_path / "out") == 0

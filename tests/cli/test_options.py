@@ -131,7 +131,7 @@ def test_a_path_with_an_equals_sign_is_a_path(models: Path, tmp_path: Path) -> N
         ),
         (
             ("--guidance", "classifier:2", "--guide", "classifier=less"),
-            "guidance classifier: less tells no probabilities of classes: give a",
+            "guidance classifier: less is of another kind: give a classifier",
         ),
         (("--guidance", "classifier:2"), "has no classifier of its own: give one with --classifier"),
     ],

@@ -260,10 +260,16 @@ def test_the_style_is_a_field_and_a_word_of_the_caption(tmp_path: Path) -> None:
 def test_columns_of_captions_that_are_not_there(tmp_path: Path) -> None:
     spec = as_table(tmp_path, TEXTS, "words", number=[1, 2, 3, 4])
     for options, told in (
-        ({"captions": True}, r"no column of captions 'caption'; the columns are image, words, number"),
+        (
+            {"captions": True},
+            r"no column of captions 'caption'; the columns are image, words, number \(caption_column names another\)$",
+        ),
         ({"caption_column": "word"}, r"no column of captions 'word'.*did you mean 'words'"),
         ({"caption_column": "words,de_*"}, r"no column of captions 'de_\*'"),
-        ({"captions": True, "caption_column": "words", "style_column": "stile"}, r"no column of styles 'stile'"),
+        (
+            {"captions": True, "caption_column": "words", "style_column": "stile"},
+            r"no column of styles 'stile'.*\(style_column names another\)$",
+        ),
     ):
         with pytest.raises(Problem, match=told):
             open_source(spec, **options)  # type: ignore[arg-type]
@@ -285,8 +291,10 @@ def test_data_without_captions_are_refused(tmp_path: Path) -> None:
         Problem, match=r"metadata\.csv in .*/g cannot be read: it has no column 'file_name'; the columns are name, text"
     ):
         open_source(written(tmp_path / "g", as_csv(TEXTS, file="name")), captions=True)
-    with pytest.raises(Problem, match=r"metadata\.jsonl in .*/h cannot be read: line 2 is 3, and no object"):
-        open_source(written(tmp_path / "h", {**pictures(), "metadata.jsonl": b'{"file_name": "a.png"}\n3'}), captions=True)
+    for second, reason in ((b"3", "is 3, and no object"), (b'{"text"', "is no JSON")):
+        folder = written(tmp_path / "h", {**pictures(), "metadata.jsonl": b'{"file_name": "a.png"}\n' + second})
+        with pytest.raises(Problem, match=rf"metadata\.jsonl in .*/h cannot be read: line 2 {reason}"):
+            open_source(folder, captions=True)
 
 
 def test_parts_and_other_sizes_keep_captions(tmp_path: Path) -> None:

@@ -24,6 +24,8 @@ def read(path: Path, size: tuple[int, int], *notes: str) -> np.ndarray:
     with Image.open(path) as whole, warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
         mask = read_mask(path, size, [picture(whole.height, whole.width)])
+        assert np.array_equal(mask, read_mask(whole, size, [picture(whole.height, whole.width)])), "PIL's as its file"
+    told = told[: len(told) // 2]
     assert len(told) == len(notes), [str(each.message) for each in told]
     for each, note in zip(told, notes, strict=True):
         assert each.category is Note and note in str(each.message)

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 import pytest
@@ -176,13 +177,14 @@ def _things_out(caption: str) -> str:
         ("a red circle left to a star", "is no sentence about shapes, as 'a large red circle left of a small blue square' is$"),
         ("a red circle left of", "is no sentence"),
         ("", "is no sentence"),
+        (None, "caption None is no text"),
         ("a red large circle", "is no sentence"),
         ("a red circle, a star, a cross and a square", "is no sentence"),
         ("红苹果\n", "is no sentence"),
         ("a squre", "did you mean 'square'"),
     ],
 )
-def test_other_texts_are_refused(caption: str, told: str) -> None:
+def test_other_texts_are_refused(caption: Any, told: str) -> None:
     with pytest.raises(Problem, match=told):
         shapes.parse(caption)
 
@@ -339,7 +341,7 @@ def test_the_judge_is_not_fooled_by_what_is_no_scene() -> None:
 
 
 def test_what_is_no_picture_is_refused() -> None:
-    for wrong in (np.zeros((32, 32), np.uint8), np.zeros((4, 32, 32), np.uint8), np.zeros((32, 32, 3))):
+    for wrong in (*(np.zeros(shape, np.uint8) for shape in ((32, 32), (4, 32, 32), (0, 32, 3))), np.zeros((32, 32, 3))):
         with pytest.raises(Problem, match=r"the picture is .* and not uint8 \[3, H, W\] or \[H, W, 3\]"):
             shapes.judge(wrong, "a circle")
 

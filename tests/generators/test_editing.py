@@ -271,7 +271,7 @@ def test_it_is_the_sampler_of_the_edit_that_has_to_honour_the_guidance() -> None
         ("sdedit", {"pictures": PICTURES[0]}, r"the pictures are uint8 \[3, 8, 8\]: a tensor of them is uint8 \[P, C, H, W\]"),
         ("sdedit", {"pictures": [PICTURES[0]]}, "picture 0 is .*: a file, a folder, a PIL picture or an array"),
         ("inpaint", {"mask": MASK.to(torch.uint8)}, r"the mask is uint8 \[8, 8\]: a tensor of them is bool \[H, W\]"),
-        ("inpaint", {"mask": object()}, "the mask is neither a file nor an array: "),
+        ("inpaint", {"mask": object()}, "the mask is neither a file, nor a picture, nor an array: "),
         ("invert", {"sampler": Ancestral()}, "inversion needs one that draws no noise"),
         ("invert", {"sampler": DPMpp(eta=1.0)}, "inversion needs one that draws no noise"),
         ("invert", {"origin": ["cat", "dog", "ship"]}, "3 classes are given for 2 pictures"),
@@ -369,7 +369,8 @@ def test_a_manifest_that_names_no_source_is_refused_by_name(tmp_path: Path) -> N
 def test_an_edit_and_a_mask_may_be_text_and_an_array() -> None:
     made = run("sdedit")
     assert torch.equal(run("sdedit", how="sdedit:0.5").images, made.images)
-    assert torch.equal(run("inpaint", mask=MASK.numpy()).images, run("inpaint").images)
+    for mask in (MASK.numpy(), Image.fromarray(MASK.numpy())):
+        assert torch.equal(run("inpaint", mask=mask).images, run("inpaint").images)
 
 
 def test_a_model_that_was_never_unconditional_is_edited_under_labels() -> None:

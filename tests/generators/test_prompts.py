@@ -54,6 +54,8 @@ def test_prompts_make_pictures_in_turn_and_alone() -> None:
     assert torch.equal(made.images[1:2], MODEL.sample(count=1, seed=6).images)
     assert not torch.equal(made.images[:1], MODEL.sample(prompt="dog", seed=5).images)
     assert len(MODEL.sample(prompt=["a", "b", "c"])) == 3
+    with pytest.warns(Note, match="3 labels or prompts come in turn, and the number of pictures is 2: the last have none"):
+        MODEL.sample(prompt=["a", "b", "c"], count=2)
 
 
 @pytest.mark.parametrize("guidance", ["cfg:3", "pag:1", "sag:0.5"])

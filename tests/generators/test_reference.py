@@ -116,6 +116,7 @@ def test_the_command_line_names_what_is_missing() -> None:
     for arguments, message in (
         (["--guidance", "style:1"], "--reference PICTURE"),
         (["--reference", "missing.png"], "no picture"),
+        (["--guidance", "style:1", "--guide", "reference=cifar10"], "--guide reference=cifar10 has no effect"),
     ):
         result = CliRunner().invoke(app, ["sample", "cifar10", *arguments])
         assert result.exit_code == 2 or isinstance(result.exception, Problem)

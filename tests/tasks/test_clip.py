@@ -19,6 +19,7 @@ from lodestar.nets.clip_image import ResNetConfig, ViTConfig
 from lodestar.tasks import MatchClip, OptimizerConfig, Rng, TrainClip
 from lodestar.tasks.clip import ClipLearner, MatchLearner
 from lodestar.text import OwnTokenizer
+from lodestar.training.folder import check_shares
 from lodestar.training.run import Run, TrainConfig
 from lodestar.training.start import start
 from lodestar.training.step import Step
@@ -98,6 +99,13 @@ def test_the_tokenizer_learns_from_the_captions() -> None:
 def test_what_does_not_fit_is_named(facts: DataFacts, message: str) -> None:
     with pytest.raises(Problem, match=message):
         TrainClip(model=config()).resolve(facts)
+
+
+def test_a_batch_of_one_is_refused_as_nothing_is_learned_from_it() -> None:
+    task = TrainClip(model=config()).resolve(FACTS)
+    check_shares(Run(task=task, train=TrainConfig(batch_size=2)), 1)
+    with pytest.raises(Problem, match="batch size 1: a CLIP learns which of a batch's captions is a picture's"):
+        check_shares(Run(task=task, train=TrainConfig(batch_size=1)), 1)
 
 
 @pytest.mark.parametrize("time", ["none", "sinusoid"])

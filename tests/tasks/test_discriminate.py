@@ -85,10 +85,15 @@ def test_it_guides_its_model(folder: Path, tmp_path: Path) -> None:
         ({"guidance": "discriminator:1,sees=clean"}, "this discriminator knows the densities of noised pictures"),
         ({"guidance": "classifier:1", "guides": {"classifier": "discriminator"}}, "is of another kind: give a classifier"),
         ({"guides": {"discriminator": "classifier"}}, "is of another kind: give a discriminator"),
+        ({"guides": {"discriminator": "model"}}, "is of another kind: give a discriminator"),
     ],
 )
 def test_what_it_does_not_know_is_refused(folder: Path, given: dict[str, Any], reason: str) -> None:
-    guides = {"discriminator": lodestar.load(folder / "discriminator", "cpu"), "classifier": tiny.classifier()}
+    guides = {
+        "discriminator": lodestar.load(folder / "discriminator", "cpu"),
+        "classifier": tiny.classifier(),
+        "model": tiny.diffusion(),
+    }
     asked = {"label": "b", "guidance": "discriminator:1", "guides": {"discriminator": "discriminator"}} | given
     asked["guides"] = {role: guides[name] for role, name in asked["guides"].items()}
     with pytest.raises(Problem, match=reason):

@@ -27,7 +27,7 @@ from lodestar.cli import (
     unclip,
     upsample,
 )
-from lodestar.cli.options import ready
+from lodestar.cli.options import ModelNamed, ready
 from lodestar.cli.plugin import load_plugin
 
 app = typer.Typer(
@@ -81,8 +81,8 @@ _COMMANDS = (
     doctor.doctor,
 )
 for _command in _COMMANDS:
-    app.command()(ready(_command))
+    app.command(cls=ModelNamed)(ready(_command))
 for _command in (unclip.vary, unclip.blend, unclip.textdiff, unclip.components):
-    edit.app.command()(ready(_command))
+    edit.app.command(cls=ModelNamed)(ready(_command))
 app.add_typer(edit.app, name="edit")
 app.add_typer(plot.app, name="plot")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lodestar.cli.options import LAST_SEED, Count, Model, Prompting, Sampling, Solving, ask, flattened, ready
+from lodestar.cli.options import LAST_SEED, Count, Model, ModelNamed, Prompting, Sampling, Solving, ask, flattened, ready
 from lodestar.files import spelled
 
 if TYPE_CHECKING:
@@ -120,7 +120,10 @@ def inpaint(
     prompting: Prompting = Prompting(),
     sampling: Sampling = Sampling(),
 ) -> None:
-    """Fill in the white places of a mask and keep the rest (RePaint); the usual sampler is ancestral."""
+    """Fill in the white places of a mask and keep the rest (RePaint); the usual sampler is ancestral.
+
+    A prompt tells of the whole picture, of what is kept too.
+    """
     from lodestar.generators.edits import Inpaint
 
     how = Inpaint(resamples=resamples, jump=jump)
@@ -202,4 +205,4 @@ def save(
 
 
 for _command in (sdedit, invert, interpolate, inpaint, reconstruct):
-    app.command()(ready(_command))
+    app.command(cls=ModelNamed)(ready(_command))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
 from lodestar.config import BATCH, COUNT, SEEDS, Problem
 
@@ -21,6 +22,17 @@ if TYPE_CHECKING:
     from lodestar.generators.guide import Guide
     from lodestar.generators.request import Asked, Prompts, Settings
     from lodestar.guidance import Guidance
+
+
+class ModelNamed(TyperCommand):
+    """A command whose model, if that is its first argument, may also be named anywhere by ``--model``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if self.params[0].name == "model" and "--model" in args:
+            place = args.index("--model")
+            args = [*args[place + 1 : place + 2], *args[:place], *args[place + 2 :]]
+        return super().parse_args(ctx, args)
+
 
 Model = Annotated[str, typer.Argument(help="An embedded model (cifar10), a run's folder or file, its address, or hf:owner/name.")]
 PICTURES = "A parquet, .npz, .zip or tar file, a folder (by class), hf:owner/name, digits or shapes."
@@ -178,7 +190,7 @@ class Solving:
 
         asked, given = roles(guidance), self._given()
         for role, (written, _) in given.items():
-            if role not in asked.union(others):
+            if role not in asked.union(others) - {REFERENCE}:
                 such = f", such as {_ASKING[role]}" if role in _ASKING else f": it asks for {_listed(role)}"
                 raise Problem(f"{written} has no effect without guidance that asks for it{such}")
         if reference is not None and REFERENCE not in asked:

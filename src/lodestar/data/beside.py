@@ -92,7 +92,10 @@ def _objects(text: str) -> Iterable[dict[str, Any]]:
     """The objects of a file of JSON lines. Raises ValueError."""
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
-            found = from_json(line)
+            try:
+                found = from_json(line)
+            except ValueError as error:
+                raise ValueError(f"line {number} is no JSON: {error}") from None
             if not isinstance(found, dict):
                 raise ValueError(f"line {number} is {shown(found)}, and no object")
             yield found

@@ -92,10 +92,10 @@ def text_columns(features: Features, spec: str, asked: Asked) -> TextColumns | N
     columns: list[str] = []
     for wanted in [each.strip() for each in asked.caption.split(",")] if asked.captions and asked.caption else ():
         found = [name for name in features if name == wanted or fnmatch.fnmatchcase(name, wanted)]
-        columns += found or [_known(wanted, "captions", features, spec)]
+        columns += found or [_known(wanted, "caption", features, spec)]
     if asked.captions and not columns:
-        columns = [name for name in USUAL if name in features][:1] or [_known(USUAL[0], "captions", features, spec)]
-    style = None if asked.style is None else _known(asked.style, "styles", features, spec)
+        columns = [name for name in USUAL if name in features][:1] or [_known(USUAL[0], "caption", features, spec)]
+    style = None if asked.style is None else _known(asked.style, "style", features, spec)
     read = [*columns, *([] if style is None else [style])]
     names = {name: told for name in read if (told := class_names(features, name)) is not None}
     return TextColumns(tuple(dict.fromkeys(columns)), style, names)
@@ -103,7 +103,8 @@ def text_columns(features: Features, spec: str, asked: Asked) -> TextColumns | N
 
 def _known(column: str, what: str, features: Features, spec: str) -> str:
     if column not in features:
-        raise Problem(f"{spec}: no column of {what} {column!r}; the columns are {', '.join(features)}{nearest(column, features)}")
+        there = f"the columns are {', '.join(features)}{nearest(column, features)}"
+        raise Problem(f"{spec}: no column of {what}s {column!r}; {there} ({what}_column names another)")
     return column
 
 

@@ -26,25 +26,31 @@ _COLOURED = 32
 """Channels that differ by more are a colour, and by less the noise of a JPEG file."""
 
 
-def read_mask(path: str | Path, size: Size, pictures: Sequence[Picture]) -> np.ndarray:
+def read_mask(mask: str | Path | Image.Image, size: Size, pictures: Sequence[Picture]) -> np.ndarray:
     """A mask as bool [H, W] of `size`, the model's: True where it has any white, after cropping like the pictures.
 
-    The file is as large as each of the pictures was, or as `size`. White is `WHITE` of 255 and up, or half of the range of 16
-    bits; transparent parts are black. A `Note` tells every change: places with black that are filled in, greys, transparent
-    parts, and white that is cropped away. Raises Problem for another size, for colours, and where nothing is white.
+    A file or PIL's picture, it is as large as each of the pictures was, or as `size`. White is `WHITE` of 255 and up, or half
+    of the range of 16 bits; transparent parts are black. A `Note` tells every change: places with black that are filled in,
+    greys, transparent parts, and white that is cropped away. Raises Problem for another size, for colours, and where nothing
+    is white.
     """
-    whole = converted(lambda: _on_black(Image.open(regular(Path(path))), path), str(path), 3)
+    name = "the mask" if isinstance(mask, Image.Image) else f"the mask {mask}"
+
+    def opened() -> Image.Image:
+        return _on_black(mask if isinstance(mask, Image.Image) else Image.open(regular(Path(mask))), name)
+
+    whole = converted(opened, "the mask" if isinstance(mask, Image.Image) else str(mask), 3)
     sizes = {picture.size for picture in pictures}
     if (whole.height, whole.width) != size and sizes != {(whole.height, whole.width)}:
         of_them = ", ".join(show(each) for each in sorted(sizes))
         raise Problem(
-            f"the mask {path} is {show((whole.height, whole.width))}: it has to be of the picture's size ({of_them}) "
+            f"{name} is {show((whole.height, whole.width))}: it has to be of the picture's size ({of_them}) "
             f"or of the model's ({show(size)}; height×width)"
         )
-    return _places(_greys(to_array(whole), path), size, path)
+    return _places(_greys(to_array(whole), name), size, name)
 
 
-def _on_black(picture: Image.Image, path: str | Path) -> Image.Image:
+def _on_black(picture: Image.Image, name: str) -> Image.Image:
     """The painted picture, upright, on black where it is transparent."""
     picture = ImageOps.exif_transpose(picture)
     if not picture.has_transparency_data:
@@ -58,24 +64,24 @@ def _on_black(picture: Image.Image, path: str | Path) -> Image.Image:
         opaque = np.asarray(picture.getchannel("A")) == 255
         painted = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture).convert("RGB")
     if not opaque.all():
-        warnings.warn(Note(f"the mask {path}: what is transparent in it counts as black and is kept"), stacklevel=2)
+        warnings.warn(Note(f"{name}: what is transparent in it counts as black and is kept"), stacklevel=2)
     return painted
 
 
-def _greys(image: np.ndarray, path: str | Path) -> np.ndarray:
+def _greys(image: np.ndarray, name: str) -> np.ndarray:
     """The greys uint8 [H, W] of a picture uint8 [3, H, W]. Raises Problem where it has colours."""
     low: np.ndarray = image.min(0)
     high: np.ndarray = image.max(0)
     coloured = int((high - low > _COLOURED).sum())
     if coloured:
         raise Problem(
-            f"the mask {path} has colours in {coloured} of its {high.size} pixels: white is filled in and black is kept, "
+            f"{name} has colours in {coloured} of its {high.size} pixels: white is filled in and black is kept, "
             "so paint it in these alone"
         )
     return high
 
 
-def _places(greys: np.ndarray, size: Size, path: str | Path) -> np.ndarray:
+def _places(greys: np.ndarray, size: Size, name: str) -> np.ndarray:
     """Places with any white among their greys uint8 [H, W], bool of `size`; reports losses, see `read_mask`."""
     # As `transforms.fit` crops: the middle, as large as it gets, so many pixels a place.
     step = min(length / count for length, count in zip(greys.shape, size, strict=True))
@@ -90,7 +96,7 @@ def _places(greys: np.ndarray, size: Size, path: str | Path) -> np.ndarray:
     if not filled.any():
         dark = f"its brightest value is {greys.max()} of 255, and white begins at {WHITE}"
         why = "all of its white is cropped away with the picture's edges" if white.any() else dark
-        raise Problem(f"nothing is masked: {path} is to be white where the picture is to be filled in, and {why}")
+        raise Problem(f"nothing is masked: {name} is to be white where the picture is to be filled in, and {why}")
     edges, dim = filled & any_of(~white), any_of(greys >= _SEEN) & ~filled
     seen = np.logical_and.outer(down.any(axis=0), across.any(axis=0))
     told = [
@@ -99,7 +105,7 @@ def _places(greys: np.ndarray, size: Size, path: str | Path) -> np.ndarray:
         "some of its white is cropped away with the picture's edges" if (white & ~seen).any() else "",
     ]
     if any(told):
-        warnings.warn(Note(f"the mask {path} for {show(size)} places: {'; '.join(filter(None, told))}"), stacklevel=3)
+        warnings.warn(Note(f"{name} for {show(size)} places: {'; '.join(filter(None, told))}"), stacklevel=3)
     return filled
 
 

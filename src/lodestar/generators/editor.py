@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 import torch
+from PIL import Image
 from pydantic import InstanceOf
 from torch import Tensor
 
@@ -41,7 +42,7 @@ class Editor(Generator):
         label: AskedLabel | Sequence[AskedLabel] = None,
         *,
         origin: AskedLabel | Sequence[AskedLabel] = None,
-        mask: str | Path | Tensor | None = None,
+        mask: str | Path | Image.Image | Tensor | None = None,
         count: int | None = None,
         seed: int = 0,
         batch_size: int = 32,
@@ -56,7 +57,8 @@ class Editor(Generator):
         uint8 [H, W, C], or uint8 [P, C, H, W] of the model's size; those to be enlarged have any size, from that of the model's
         input on. label: what the results are to be; every picture × every label, but `Upsample` pairs picture k with label k
         (default: what an album says). origin: the class of the pictures, or of each, which inversion goes up under; from origin
-        to label goes an interpolation. mask: of `Inpaint`, a file that is white where something is to be made, or bool [H, W].
+        to label goes an interpolation. mask: of `Inpaint`, a file or PIL picture that is white where something is to be made, or
+        bool [H, W].
         count: how many results, instead of one for each picture and label. The rest is `sample`'s (two prompts are the ends of an
         interpolation); a temperature is refused where no noise is drawn. Raises Problem.
         """
@@ -73,7 +75,7 @@ class Editor(Generator):
         label: AskedLabel | Sequence[AskedLabel] = None,
         *,
         origin: AskedLabel | Sequence[AskedLabel] = None,
-        mask: str | Path | Tensor | None = None,
+        mask: str | Path | Image.Image | Tensor | None = None,
         count: int | None = None,
         seed: int = 0,
         guides: Guides | None = None,

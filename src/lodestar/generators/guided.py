@@ -147,16 +147,15 @@ class Guided:
         for each in self.guidance:
             guide = self.guides.get(each.role or "")
             if isinstance(each, Steering) and each.role is not None and guide is not None:
-                if not isinstance(guide, Critic):
-                    raise Problem(f"guidance {each.kind}: {_called(guide)} tells no probabilities of classes: give a classifier")
-                if each.compares != isinstance(guide, Comparing):
-                    what = "a discriminator of real and made pictures" if each.compares else "a classifier"
-                    raise Problem(f"guidance {each.kind}: {_called(guide)} is of another kind: give {what}")
+                suits = each.compares == isinstance(guide, Comparing) and (isinstance(guide, Reader) or not each.prompted)
+                if not isinstance(guide, Critic) or not suits:
+                    other = "a discriminator of real and made pictures" if each.compares else "a classifier"
+                    raise Problem(
+                        f"guidance {each.kind}: {_called(guide)} is of another kind: give {'a CLIP' if each.prompted else other}"
+                    )
                 if isinstance(guide, Comparing) and guide.opponent and self.model.digest not in ("", guide.opponent):
                     told = f"guidance {each.kind}: {_called(guide)} knows the errors of another model than {self.model.name}"
                     warnings.warn(Note(told), stacklevel=2)
-                if each.prompted and not isinstance(guide, Reader):
-                    raise Problem(f"guidance {each.kind}: {_called(guide)} reads no prompts: give a CLIP")
                 guide.agree(self.model.config, each.looks_at)
                 critics[each.role, each.looks_at] = guide.logp(asks, each.looks_at, self.model.device)
         return critics

@@ -10,7 +10,7 @@ from lodestar import checkpoint
 from lodestar.config import Problem, decode
 from lodestar.files import is_temporary, regular, remove, write_text
 from lodestar.models.first import upgraded
-from lodestar.tasks import TrainDenoiser
+from lodestar.tasks import TrainClip, TrainDenoiser
 from lodestar.training.names import BOARD, LOCK, LOG, RUN, STATE
 from lodestar.training.run import Run
 
@@ -44,9 +44,11 @@ def check_folder(folder: Path, run: Run) -> None:
 
 
 def check_shares(run: Run, processes: int) -> None:
-    """Raise Problem if so many processes cannot share the batches of a run."""
+    """Raise Problem if so many processes cannot share the batches of a run, or its task learns nothing from them."""
     if run.train.batch_size < processes:
         raise Problem(f"batch size {run.train.batch_size} for {processes} processes: each needs a picture, at least {processes}")
+    if run.train.batch_size == 1 and isinstance(run.task, TrainClip):
+        raise Problem("batch size 1: a CLIP learns which of a batch's captions is a picture's, so give at least 2")
     if processes > 1 and isinstance(run.task, TrainDenoiser) and run.task.pairing != "independent":
         raise Problem(f"task.pairing is {run.task.pairing!r}, of the whole batch: give one process, or 'independent'")
 

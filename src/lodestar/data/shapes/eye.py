@@ -77,7 +77,7 @@ def look(picture: np.ndarray) -> tuple[Seen, ...]:
 
 def _channels_last(picture: np.ndarray) -> np.ndarray:
     picture = np.asarray(picture)
-    if picture.dtype != np.uint8 or picture.ndim != 3 or 3 not in (picture.shape[0], picture.shape[2]):
+    if picture.dtype != np.uint8 or picture.ndim != 3 or 3 not in (picture.shape[0], picture.shape[2]) or not picture.size:
         raise Problem(f"the picture is {picture.dtype} {list(picture.shape)}, and not uint8 [3, H, W] or [H, W, 3]")
     return picture if picture.shape[2] == 3 else picture.transpose(1, 2, 0)
 

@@ -123,6 +123,8 @@ def parse(caption: str) -> Meaning:
         things.append(Described(_SHAPE_WORDS[shape], colour, _SIZE_WORDS.get(size), _PLACE_WORDS.get(place)))
         return f"{{{len(things) - 1}}}"
 
+    if not isinstance(caption, str):
+        raise Problem(f"caption {shown(caption)} is no text")
     words = " ".join(caption.lower().split()).removesuffix(".")
     sentence = _THING.sub(number, words)
     if sentence in _SENTENCES:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from lodestar.conditions import Ask
@@ -37,8 +38,8 @@ def gather(
     """The pictures, brought to a shape [C, H, W], and the mask, to a size [H, W], of an edit.
 
     pictures: a tensor uint8 [P, C, H, W] of this shape; a file, folder or album, a PIL picture or an array uint8 [H, W, C], or
-    several of them. mask: a file, or bool [H, W]. chosen: only these of the pictures, by number. keeps_size: the pictures keep
-    their size, which is one for all. Raises Problem.
+    several of them. mask: a file, a PIL picture, or bool [H, W]. chosen: only these of the pictures, by number. keeps_size: the
+    pictures keep their size, which is one for all. Raises Problem.
     """
     if isinstance(pictures, Tensor):
         return Material(pictures, _mask(mask, size, ()))
@@ -70,10 +71,10 @@ def _texts(pictures: Sequence[str]) -> tuple[str | None, ...]:
 
 
 def _mask(given: Any, size: tuple[int, int], pictures: Sequence[Picture]) -> Tensor | None:
-    """The mask of these pictures, of a file or of any library's array."""
-    if isinstance(given, str | Path):
+    """The mask of these pictures, of a file, of PIL or of any library's array."""
+    if isinstance(given, str | Path | Image.Image):
         return torch.from_numpy(read_mask(given, size, pictures))
-    with reading("the mask", "is neither a file nor an array"):
+    with reading("the mask", "is neither a file, nor a picture, nor an array"):
         return None if given is None else torch.as_tensor(given)
 
 
