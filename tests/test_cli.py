@@ -70,9 +70,9 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
 
 
 def test_an_argument_given_as_an_option_is_told_where_it_stands(capsys: pytest.CaptureFixture[str]) -> None:
-    line = refusal(capsys, "edit", "inpaint", "picture.png", "--mask", "mask.png", "--model", "shapes_inpaint")
+    line = refusal(capsys, "edit", "inpaint", "shapes_inpaint", "--pictures", "picture.png", "--mask", "mask.png")
     assert re.search(
-        r"--model is no option, it goes without its name: .* edit inpaint \[OPTIONS\] \{model\} \{pictures\}\.\.\.", line
+        r"--pictures is no option, it goes without its name: .* edit inpaint \[OPTIONS\] \{model\} \{pictures\}\.\.\.", line
     )
     assert "Possible options: --sampler" in refusal(capsys, "sample", "cifar10", "--sampeler", "ddim")
 

@@ -119,7 +119,7 @@ def test_the_model_may_be_named_by_an_option_behind_the_pictures(files: Path, tm
     assert run("edit", "inpaint", files / "pictures", *mask, "--model", model, "--out", tmp_path / "named") == 0
     assert run("edit", "inpaint", model, files / "pictures", *mask, "--out", tmp_path / "first") == 0
     assert (tmp_path / "named" / "grid.png").read_bytes() == (tmp_path / "first" / "grid.png").read_bytes()
-    assert run("sample", "--count", 1, "--steps", 2, "--model", model, "--out", tmp_path / "sampled") == 0
+    assert run("sample", "--count", 1, "--steps", 2, f"--model={model}", "--out", tmp_path / "sampled") == 0
 
 
 def test_an_album_is_edited(files: Path, tmp_path: Path) -> None:

@@ -28,9 +28,10 @@ class ModelNamed(TyperCommand):
     """A command whose model, if that is its first argument, may also be named anywhere by ``--model``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if self.params[0].name == "model" and "--model" in args:
-            place = args.index("--model")
-            args = [*args[place + 1 : place + 2], *args[:place], *args[place + 2 :]]
+        words = [part for each in args for part in (each.split("=", 1) if each.startswith("--model=") else [each])]
+        if self.params[0].name == "model" and "--model" in words:
+            place = words.index("--model")
+            args = [*words[place + 1 : place + 2], *words[:place], *words[place + 2 :]]
         return super().parse_args(ctx, args)
 
 
