@@ -203,7 +203,7 @@ def settled(how: Settings) -> dict[str, bool]:
 
 
 def refuse_idle(given: Mapping[str, object], on: str = "pictures that are there already") -> None:
-    """Raise Problem for the first setting, by name, that is given, because it has no effect on what is measured."""
+    """Raise Problem for the first setting, by name, that is given without an effect on what is measured."""
     for name in (name for name, value in given.items() if value):
         raise Problem(f"{name} has no effect on {on}: leave it out")
 
