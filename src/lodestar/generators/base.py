@@ -280,8 +280,8 @@ class Generator(abc.ABC):
         labels = self.labels(asked, count, guides)
         total = max(len(labels), prompts.turns) if count is None else count
         if (several := max(len(asked or ()), prompts.turns)) > total:
-            told = f"{several} labels or prompts come in turn, and the number of pictures is {total}: the last have none"
-            warnings.warn(Note(told), stacklevel=2)
+            why = f"{several} labels or prompts come in turn, and the number of pictures is {total}: the last have none"
+            warnings.warn(Note(why), stacklevel=2)
         told = {} if self.prior is None else {PRIOR: self.prior.model_dump(mode="json")}
         pairs = [(labels[k % len(labels)], texts[k % len(texts)]) for k in range(total)]
         return tuple(Ask(label=label, text=text, others=told if text else {}) for label, text in pairs)
