@@ -156,7 +156,7 @@ def test_bits_per_dimension(tmp_path: Path) -> None:
             lodestar.bpd(model, tiny.reference(), **idle)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(("model", "idle"), [("digits_vae", {"ode": False}), ("digits_gan", {"draws": 3}), (None, {"draws": 3})])
+@pytest.mark.parametrize(("model", "idle"), [("digits_gan", {"draws": 3}), (None, {"draws": 3})])
 def test_settings_of_other_models_bits_are_refused(model: str | None, idle: dict[str, Any]) -> None:
     name = next(iter(idle))
     with pytest.raises(

@@ -164,7 +164,6 @@ def bpd(
     measured = f"the bits per dimension of {network.name or 'this model'}"
     if isinstance(network, Autoencoder | CodePrior):
         asked.check_effective(measured, "leave it out")
-        refuse_idle({"ode": not ode}, measured)
     if not isinstance(network, Autoencoder):
         refuse_idle({"draws": draws != evidence.DRAWS}, measured)
     if isinstance(network, CodePrior):
