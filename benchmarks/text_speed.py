@@ -85,11 +85,13 @@ def step_times(format: str, batches: tuple[int, ...], repeats: int) -> Iterator[
 def masked(setting: Setting) -> Iterator[Table]:
     """Attention to a picture's places and to texts of several lengths, and its gradient, against PyTorch's, in bfloat16."""
     table = Table("places", "batch", "way", "PyTorch's, ms", "ours, ms", "times", title="attention to masked texts, emoji.text")
-    network, length = network_of("emoji.text"), 40
+    config, network = config_of("emoji.text"), network_of("emoji.text")
+    assert config.denoiser.text is not None
+    length = config.denoiser.text.context
     for level, width in enumerate(network.widths):
         if 2**level not in network.attention:
             continue
-        places, heads = (32 // 2**level) ** 2, width // network.head_channels
+        places, heads = (config.size[0] // 2**level) ** 2, width // network.head_channels
         for batch in setting.batches:
             given = [torch.randn(batch, rows, width * each, dtype=torch.bfloat16) for rows, each in ((places, 3), (length, 2))]
             qkv, text = (each.requires_grad_() for each in given)

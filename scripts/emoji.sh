@@ -42,5 +42,5 @@ phase 4 5 "$PICTURES" 90000 4e-4
 train emoji.up2 --init dalle2_shapes_up2 --out "$RUNS/up2"
 
 embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --before dalle2_shapes_up2 --ranges "$PICTURES"
-before="--before $RUNS/1 --before $RUNS/2 --before $RUNS/3 --before $RUNS/4"
-embed "$RUNS/5" emoji --preset emoji.text --before dalle2_shapes $before --ranges "$PICTURES" --part clip=emoji_clip --part upsampler=emoji_up2
+embed "$RUNS/5" emoji --preset emoji.text --before dalle2_shapes --before "$RUNS/1" --before "$RUNS/2" --before "$RUNS/3" \
+    --before "$RUNS/4" --ranges "$PICTURES" --part clip=emoji_clip --part upsampler=emoji_up2

@@ -37,9 +37,9 @@ def attend(
     if text is not None:
         qkv = torch.cat([_without_queries(text, heads, layout), qkv], dim=1)
     split = partial(_split, heads=heads, layout=layout, queries=slice(1) if first else slice(-places, None))
-    masked = isinstance(gather, Masked) and text is not None and gather.covers(text.shape[1])
-    if (gather is None or masked) and fused.attends(qkv):
-        return fused.attention(qkv, split, gather.mask if isinstance(gather, Masked) else None)
+    mask = gather.mask if isinstance(gather, Masked) and text is not None and gather.covers(text.shape[1]) else None
+    if (gather is None or mask is not None) and fused.attends(qkv):
+        return fused.attention(qkv, split, mask)
     return (gather or _usual)(*split(qkv)).transpose(1, 2).flatten(2)
 
 
