@@ -32,7 +32,7 @@ play: $(STAMP)
 	@$(BIN)/lodestar play $(FOLDERS)
 
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff check

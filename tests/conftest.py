@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+# A core for each test: several run side by side. PyTorch reads it when it is imported, and commands inherit it.
+os.environ["OMP_NUM_THREADS"] = "1"
 # Pictures, losses and weights are compared with recorded ones: not in whatever format is fastest here. Commands inherit it.
 os.environ.setdefault("LODESTAR_PRECISION", "float32")
 

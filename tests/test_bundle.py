@@ -21,8 +21,6 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.info import describe
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 
 def write(path: Path, model: Any) -> Path:
     checkpoint.save(path, model.config.kind, model.config.to_json(), model.state_dict(), {})

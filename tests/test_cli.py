@@ -27,8 +27,6 @@ from lodestar.images import load_png
 from lodestar.samplers import AnySampler
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:

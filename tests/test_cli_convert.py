@@ -12,8 +12,6 @@ from lodestar.__main__ import main
 from lodestar.images import load_png, save_png
 from tests.conversion.foreign import PUBLISHED, STATES, state
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,8 +32,6 @@ from lodestar.python.sweep import Swept
 from lodestar.samplers import DDIM, DPMAdaptive
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 MODEL = tiny.diffusion()
 SCRIPT = "<script>alert('1')</script>&\""
 

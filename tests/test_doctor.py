@@ -14,8 +14,6 @@ from lodestar.__main__ import main
 from lodestar.training.names import RUN
 from lodestar.training.run import Run
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,8 +13,6 @@ from lodestar.generators.edits.request import EditRequest
 from lodestar.images import load_png
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 
 def test_from_a_file_to_a_folder(tmp_path: Path) -> None:
     Image.effect_noise((16, 12), 90).convert("RGB").save(tmp_path / "dog.png")

@@ -28,8 +28,6 @@ from lodestar.presets import RUNS
 from lodestar.samplers import AnySampler
 from lodestar.tasks import Distill, TrainClip, TrainDenoiser
 
-torch.set_num_threads(1)
-
 
 def test_every_embedded_model_loads_is_small_and_tells_where_it_comes_from() -> None:
     assert {"cifar10", "cifar10_weak", "cifar10_classifier", DEFAULT} <= set(bundle.embedded())

@@ -40,8 +40,6 @@ from lodestar.training.loop import train
 from lodestar.training.run import Run
 from tests.training.runs import denoising, write_pictures
 
-torch.set_num_threads(1)
-
 
 class Brightness(Condition):
     """How bright a picture is, in [−1, 1]."""

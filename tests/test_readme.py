@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from PIL import Image
 
 import lodestar
@@ -21,8 +20,6 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.samplers import Ancestral
-
-torch.set_num_threads(1)
 
 ROOT = Path(__file__).parents[1]
 BLOCKS = {

@@ -26,8 +26,6 @@ from tests.evaluation import tiny
 from tests.test_cli import refusal, run
 from tests.training.runs import denoising
 
-torch.set_num_threads(1)
-
 LAST = 2**64 - 1
 PICTURE = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
 

@@ -17,8 +17,6 @@ from lodestar.images import load_png, save_png
 from tests.evaluation import tiny
 from tests.test_cli import refusal, run
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:

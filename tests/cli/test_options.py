@@ -27,8 +27,6 @@ from lodestar.samplers import DDIM
 from tests.evaluation import tiny
 from tests.test_cli import refusal, run
 
-torch.set_num_threads(1)
-
 
 def test_a_dataclass_of_options_is_taken_apart_and_put_together_again() -> None:
     given: list[object] = []

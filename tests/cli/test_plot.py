@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from lodestar.__main__ import main
 from lodestar.core.schedule import Linear
@@ -16,8 +15,6 @@ from lodestar.evaluation import plot
 from lodestar.evaluation.plot import Curve, Ticks
 from lodestar.images import load_png
 from tests.evaluation import tiny
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)

@@ -9,12 +9,9 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from lodestar import checkpoint
 from tests.evaluation import tiny
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +32,7 @@ def lodestar(processes: int, *arguments: object) -> str:
     launch = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", processes) if processes > 1 else ()
     done = subprocess.run(
         [sys.executable, *map(str, (*launch, "-m", "lodestar", *arguments))],
-        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"},
+        env=os.environ | {"GLOO_SOCKET_IFNAME": "lo"},
         capture_output=True,
         text=True,
     )
@@ -65,7 +62,7 @@ def test_processes_of_two_machines_sample_into_one_store(models: Path, tmp_path:
         "from lodestar.__main__ import main\nmain()\n"
     )
     launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script)
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     words = [*map(str, (*launch, *arguments, f"file://{tmp_path}/store/two"))]
     done = subprocess.run(words, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -106,7 +103,7 @@ def test_processes_with_other_settings_or_versions_are_found_at_the_start(
     )
     arguments = ("sample", models / "model.safetensors", "--out", tmp_path / "out", "--label", "dog=5", "--steps", 2)
     launch = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script)
-    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
     done = subprocess.run([*map(str, (*launch, *arguments))], env=environment, capture_output=True, text=True)
     assert done.returncode != 0 and not (tmp_path / "out").exists()
     assert done.stderr.count(f"lodestar: {told}") == done.stderr.count("they have to be the same") == 1, done.stderr

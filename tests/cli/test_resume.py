@@ -11,14 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from lodestar import checkpoint
 from lodestar.__main__ import main
 from lodestar.generators.base import Generator
 from tests.evaluation import tiny
-
-torch.set_num_threads(1)
 
 WAYS: dict[str, tuple[object, ...]] = {"pictures": (), "one file": ("--npz",), "the best": ("--best-of", 2, "--npz")}
 

@@ -19,7 +19,6 @@ from lodestar.generators.autoencoder import Autoencoder
 from lodestar.nets import autoencoder
 from lodestar.nets.autoencoder import AutoencoderConfig, Compressor, CompressorConfig
 
-torch.set_num_threads(1)
 SMALL = AutoencoderConfig(in_channels=1, width=8, multipliers=(1, 2), blocks=1, norm_groups=4, head_channels=8, latent=3)
 
 

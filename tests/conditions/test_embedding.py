@@ -14,7 +14,6 @@ from lodestar.nets import UNetConfig
 from lodestar.nets.text import TextTransformerConfig
 from lodestar.text import OwnTokenizer
 
-torch.set_num_threads(1)
 CONDITION = Embedding(embed=3, width=8, tokens=2)
 TEXT = ClipText(tokenizer=OwnTokenizer(size=260), length=4, states=5, embed=3, width=8)
 NETWORK = UNetConfig(width=8, norm_groups=4, head_channels=4, multipliers=(1, 2), blocks=1, attention=(2,))

@@ -21,7 +21,6 @@ from lodestar.conversion.run import convert
 from lodestar.models.clip import PictureClip
 from lodestar.nets.clip_image import ViTConfig
 
-torch.set_num_threads(1)
 pytestmark = pytest.mark.filterwarnings("ignore:.*torch.jit.trace:DeprecationWarning")
 Shapes = dict[str, tuple[int, ...]]
 WIDTH, EMBED, PATCH, CONTEXT, VOCABULARY = 64, 16, 8, 8, 49_408

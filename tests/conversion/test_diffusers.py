@@ -26,8 +26,6 @@ from lodestar.generators.diffusion import Diffusion
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.unet import UNet, UNetConfig
 
-torch.set_num_threads(1)
-
 TINY: dict[str, Any] = {"width": 8, "norm_groups": 4, "head_channels": 4, "multipliers": (1, 2), "blocks": 1, "attention": (2,)}
 NETWORKS: dict[str, dict[str, Any]] = {
     "ADM": {},

@@ -35,7 +35,6 @@ from lodestar.tasks import TrainGan, TrainVQVAE
 from . import family_record as record
 from .diffusers_record import weights
 
-torch.set_num_threads(1)
 RECORDED: dict[str, dict[str, Any]] = json.loads(record.RECORD.read_text())
 NAMES: dict[str, dict[str, list[int]]] = json.loads(gzip.decompress(record.NAMES.read_bytes()))
 BY_SHORT = {each.short: each for each in PUBLISHED}

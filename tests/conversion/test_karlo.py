@@ -15,7 +15,6 @@ from lodestar.conversion.karlo import FILES, KARLO_PRIOR, prior
 from lodestar.conversion.published import Published
 from lodestar.conversion.run import convert
 
-torch.set_num_threads(1)
 ARGUMENTS = {"text_ctx": 6, "xf_width": 16, "xf_layers": 1, "xf_heads": 2, "clip_dim": 8}
 PUBLISHED = (Published("kakaobrain/karlo-prior", FILES["prior"], lambda: prior(ARGUMENTS), KARLO_PRIOR),)
 

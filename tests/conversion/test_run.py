@@ -22,8 +22,6 @@ from lodestar.generators.diffusion import Diffusion
 
 from .foreign import MODEL, PUBLISHED, STATES, Shapes, state, unet_shapes
 
-torch.set_num_threads(1)
-
 
 def write(path: Path, shapes: Shapes) -> Path:
     torch.save(state(shapes), path)

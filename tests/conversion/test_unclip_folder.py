@@ -30,7 +30,6 @@ from lodestar.nets.clip_image import ViTConfig
 from lodestar.text import ClipTokenizer
 from tests.conversion.unclip_record import EMBED, LENGTH, RECORD, inputs, state
 
-torch.set_num_threads(1)
 KNOWN = json.loads(RECORD.read_text())
 GIVEN = inputs()
 

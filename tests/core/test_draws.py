@@ -11,8 +11,6 @@ from lodestar.config import Problem
 from lodestar.core.draws import LogNormal, LossSecondMoment, Memory, Uniform
 from lodestar.core.schedule import Constant, Cosine, Linear, Schedule
 
-torch.set_num_threads(1)
-
 
 def chain(timesteps: int) -> Schedule:
     return Constant(timesteps=timesteps)

@@ -10,8 +10,6 @@ from lodestar.core.estimate import Denoise
 from lodestar.core.exact import FiniteSet, Gaussian, Mixture
 from lodestar.core.level import CLEAN, Level
 
-torch.set_num_threads(1)
-
 MEANS = torch.tensor([[1.0, 0.5], [-1.2, 0.3], [0.2, -1.4]], dtype=torch.float64)
 VARIANCES = torch.tensor([0.06, 0.02, 0.12], dtype=torch.float64)
 MIXTURE = Mixture(torch.tensor([0.5, 0.3, 0.2]), MEANS, VARIANCES, torch.tensor([0, 0, 1]))

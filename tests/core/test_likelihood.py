@@ -14,8 +14,6 @@ from lodestar.core.level import Level
 from lodestar.core.likelihood import ode_log_density
 from lodestar.core.schedule import Cosine, Linear
 
-torch.set_num_threads(1)
-
 MEANS = torch.tensor([[1.0, 0.5], [-1.2, 0.3], [0.2, -1.4]])
 MIXTURE = Mixture(torch.tensor([0.5, 0.3, 0.2]), MEANS, torch.tensor([0.0625, 0.0225, 0.1225]))
 

@@ -6,8 +6,6 @@ import torch
 
 from lodestar.core.slerp import slerp
 
-torch.set_num_threads(1)
-
 
 def noises(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     a, b = torch.randn(2, 5, 3, 16, 16, generator=torch.Generator().manual_seed(seed))

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from lodestar import library
 from lodestar.__main__ import main
@@ -14,7 +13,6 @@ from lodestar.images import load_png
 
 from .pictures import noise, png, write_folder, write_table
 
-torch.set_num_threads(1)
 _NETWORK = "task.model.denoiser.network"
 SMALL = f"{_NETWORK}.width=8 {_NETWORK}.norm_groups=4 {_NETWORK}.head_channels=8 task.model.steps=trailing:2"
 

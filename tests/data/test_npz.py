@@ -16,7 +16,6 @@ from lodestar.config import Problem
 from lodestar.data import Shuffled, open_source, sequential
 from lodestar.data.npz import write_npz
 
-torch.set_num_threads(1)
 PICTURES = np.random.default_rng(0).integers(0, 256, (7, 5, 6, 3), np.uint8)
 LABELS = np.array([3, 0, 1, 1, 2, 0, 3])
 

@@ -14,8 +14,6 @@ from lodestar.data.stream import permutation
 
 from .pictures import noise, png, write_table
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture
 def source(tmp_path: Path) -> Source:

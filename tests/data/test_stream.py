@@ -17,7 +17,6 @@ from lodestar.data.stream import permutation
 
 from .pictures import noise, png, write_table
 
-torch.set_num_threads(1)
 RANDOM = Transforms(size=3, crop="random", flip=True)
 
 

@@ -17,7 +17,6 @@ from lodestar.degradations.base import normal
 from lodestar.degradations.filters import Canvas, blurred, gaussian, resized
 from lodestar.degradations.jpeg import jpeg
 
-torch.set_num_threads(1)
 EVERY = [kind() for kind in KINDS.members]
 
 

@@ -18,8 +18,6 @@ from lodestar.evaluation.cluster import cluster, label
 
 from . import tiny
 
-torch.set_num_threads(1)
-
 
 def islands(sizes: tuple[int, ...], seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
     """Features in islands far apart, shuffled, and which island each is of."""

@@ -21,8 +21,6 @@ from lodestar.evaluation.run import Measurement, evaluate, evaluate_batches, eva
 from lodestar.evaluation.statistics import Collector, FeatureSet, Statistics
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 METRICS: list[FeatureMetric] = [parse("metric", kind, FeatureMetric) for kind in kinds(FeatureMetric)]
 METRICS += [Score(split_size=16), Score(split_size=16, seed=3), KID(max_subset_size=12, subsets=20)]
 """Every kind of metric of features as it is, and those that draw subsets with subsets far smaller than the sets."""

@@ -13,8 +13,6 @@ from lodestar.evaluation.extractors import load_extractor, note
 
 from . import tiny
 
-torch.set_num_threads(1)
-
 
 def pictures(count: int = 5, channels: int = 3, side: int = 8) -> torch.Tensor:
     return torch.randint(0, 256, (count, channels, side, side), dtype=torch.uint8, generator=torch.Generator().manual_seed(3))

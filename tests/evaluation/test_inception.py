@@ -16,8 +16,6 @@ from lodestar.evaluation.extractors import load_extractor, note
 from lodestar.evaluation.extractors.inception import InceptionExtractor
 from lodestar.nets.inception import Inception, prepare
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:

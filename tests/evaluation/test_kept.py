@@ -17,8 +17,6 @@ from lodestar.evaluation.statistics import PARTS, Collector, Part, Statistics
 
 from . import tiny
 
-torch.set_num_threads(1)
-
 
 def known(parts: Collection[Part] = PARTS) -> Statistics:
     return collect(tiny.reference(), tiny.extractor(), Collector(parts))

@@ -36,8 +36,6 @@ from lodestar.samplers import DDIM, Ancestral
 
 from . import tiny
 
-torch.set_num_threads(1)
-
 SHAPE = (3, 8, 8)
 LN2 = math.log(2)
 

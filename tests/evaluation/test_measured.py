@@ -16,8 +16,6 @@ from lodestar.samplers import DDIM
 
 from . import tiny
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -31,8 +31,6 @@ from lodestar.evaluation.metrics.precision_recall import f_score, precision_reca
 from lodestar.evaluation.statistics import FeatureSet, Statistics
 from lodestar.evaluation.subsets import equal_parts, ordered, shuffled
 
-torch.set_num_threads(1)
-
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)

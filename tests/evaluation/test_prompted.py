@@ -32,8 +32,6 @@ from lodestar.nets.unet import UNetConfig
 from tests.evaluation.tiny import BACKBONE, diffusion, extractor, randomized, reference
 from tests.models.test_clip import SCHEDULE, clip
 
-torch.set_num_threads(1)
-
 TRUE = "a red circle"
 
 

@@ -27,7 +27,6 @@ from lodestar.nets.inception import Inception, normalise
 
 from . import tiny
 
-torch.set_num_threads(1)
 FEATURES, SPATIAL = 12, 7 * 4
 RNG = np.random.default_rng(0)
 SAMPLES = RNG.integers(0, 256, (40, 8, 8, 3), np.uint8)

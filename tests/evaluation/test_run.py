@@ -37,8 +37,6 @@ from lodestar.samplers import DDIM
 
 from . import tiny
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> list[int]:

@@ -9,8 +9,6 @@ from lodestar.config import Problem
 from lodestar.evaluation import statistics
 from lodestar.evaluation.statistics import PARTS, Collector, FeatureSet, Moments
 
-torch.set_num_threads(1)
-
 
 def features(count: int, dim: int = 5, seed: int = 0) -> torch.Tensor:
     return torch.randn(count, dim, generator=torch.Generator().manual_seed(seed))

@@ -11,7 +11,6 @@ from lodestar.config import Problem
 from lodestar.evaluation.extractors import load_extractor
 from lodestar.evaluation.extractors.vit import bicubic
 
-torch.set_num_threads(1)
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "patch_size": 4}
 PICTURES = torch.randint(0, 256, (3, 3, 20, 24), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 

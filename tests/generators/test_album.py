@@ -23,8 +23,6 @@ from lodestar.guidance import CFG, Classifier
 from lodestar.images import load_png
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 
 def samples(
     count: int = 3, side: int = 8, labels: tuple[int | None, ...] | None = None, names: tuple[str, ...] | None = tiny.NAMES

@@ -31,8 +31,6 @@ from lodestar.samplers import KINDS as SAMPLERS
 from tests.evaluation.tiny import BACKBONE, NAMES, classifier, extractor, randomized, reference
 from tests.generators.test_prompts import TEXT
 
-torch.set_num_threads(1)
-
 
 def model(side: int, *conditions: Any, seed: int = 0, names: tuple[str, ...] | None = None) -> Diffusion:
     given = (*conditions, *([] if names is None else [LabelCondition(classes=len(names))]))

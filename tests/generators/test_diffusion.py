@@ -24,8 +24,6 @@ from lodestar.models.classifier import PictureClassifier
 from lodestar.samplers import DDIM, Ancestral, Consistency, DPMAdaptive, DPMpp, Heun
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 BAND = Interval(low=0.5, high=50.0)
 
 

@@ -29,8 +29,6 @@ from lodestar.guidance import CFG, Autoguidance, CFGpp, Classifier, Interval
 from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, DPMpp, Heun
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 MODEL = tiny.diffusion()
 PICTURES = torch.randint(0, 256, (2, 3, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 MASK = torch.zeros(8, 8, dtype=torch.bool)

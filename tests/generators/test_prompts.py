@@ -24,8 +24,6 @@ from lodestar.nets.text import TextTransformerConfig
 from lodestar.nets.unet import UNetConfig
 from tests.evaluation.tiny import BACKBONE, diffusion, randomized
 
-torch.set_num_threads(1)
-
 TEXT = TextCondition(network=TextTransformerConfig(context=8, width=16, layers=1, heads=2))
 
 

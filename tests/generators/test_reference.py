@@ -19,7 +19,6 @@ from lodestar.generators.album import Manifest, read_reference
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.guide import Reference
 
-torch.set_num_threads(1)
 STRIPES = np.zeros((32, 32, 3), dtype=np.uint8)
 STRIPES[::4, :, 0] = 255
 DOTS = np.zeros((32, 32, 3), dtype=np.uint8)

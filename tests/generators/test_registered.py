@@ -22,8 +22,6 @@ from lodestar.models.diffusion import DiffusionConfig
 from lodestar.samplers import DDIM, AnySampler, Sampler, State
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 
 class Dimmed(Guidance):
     """What is believed, less bright."""

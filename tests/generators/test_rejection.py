@@ -12,8 +12,6 @@ from tests.evaluation import tiny
 from tests.evaluation.test_prompted import model as prompted
 from tests.models.test_clip import clip
 
-torch.set_num_threads(1)
-
 
 def test_the_surest_candidate_is_kept_whatever_the_batch_size() -> None:
     model, judge = tiny.diffusion(), tiny.classifier()

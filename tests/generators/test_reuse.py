@@ -19,8 +19,6 @@ from lodestar.nets.base import Kept
 from lodestar.nets.unet import UNetConfig
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 
 def ask(*labels: Any, **more: Any) -> Request:
     return request(labels, how=settings(**{"steps": 6, **more}))

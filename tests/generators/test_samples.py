@@ -29,8 +29,6 @@ from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, State
 from lodestar.samplers import Own as OwnSampler
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 MODEL = tiny.diffusion()
 
 

@@ -22,7 +22,6 @@ from lodestar.generators.edits.tiles import Tiling, tiled
 from lodestar.images import load_png, save_png
 from tests.evaluation.tiny import classifier, diffusion
 
-torch.set_num_threads(1)
 LEVEL = Level(3.0, 0.8, 0.6)
 MODEL = diffusion(low_res=(4, 4), classes=None)
 pytestmark = pytest.mark.filterwarnings("ignore::lodestar.config.Note")

@@ -39,7 +39,6 @@ from lodestar.training.embedding import embedded
 from lodestar.training.loop import train
 from lodestar.training.run import Run
 
-torch.set_num_threads(1)
 KEPT = 24
 NETWORK = {"width": 8, "norm_groups": 4, "head_channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (2,)}
 

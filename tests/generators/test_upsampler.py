@@ -33,8 +33,6 @@ from lodestar.tasks.rng import Rng
 from tests.evaluation import tiny
 from tests.evaluation.tiny import BACKBONE, randomized
 
-torch.set_num_threads(1)
-
 
 def config(classes: int | None = 3, **small: Any) -> DiffusionConfig:
     network = UNetConfig(**BACKBONE, in_channels=6, out_channels=6)

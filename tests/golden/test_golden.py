@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
 from .harness import ADAPTERS, Case, judge
 
@@ -18,7 +17,6 @@ for _file in sorted(Path(__file__).parent.glob("*.py")):
 
 
 def test_golden(golden_path: Path, record_property: Callable[[str, object], None]) -> None:
-    torch.set_num_threads(1)
     if isinstance(json.loads(golden_path.read_text(encoding="utf-8")), list):
         pytest.skip("an index, not a case")
     case = Case(golden_path)

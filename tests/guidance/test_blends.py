@@ -20,8 +20,6 @@ from lodestar.guidance import APG, CFG, PAG, Autoguidance, CFGpp, Clamp, Classif
 from lodestar.guidance.apg import along
 from lodestar.samplers import DDIM, Ancestral, AnySampler, DPMpp, Euler, Heun, Own, Sampler, last
 
-torch.set_num_threads(1)
-
 STEPS = parse_plan("6").steps(Linear())
 NOISE = SeededNoise(range(5)).start((2,)).double()
 

@@ -15,8 +15,6 @@ from lodestar.core.level import Level
 from lodestar.guidance import CFG, PAG, SAG, Autoguidance, Clamp, Classifier, Composition, Context, Interval, compose
 from lodestar.guidance.sag import blur
 
-torch.set_num_threads(1)
-
 PICTURES = torch.randn(3, 2, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
 MODEL = Gaussian(torch.linspace(-1, 1, 128).reshape(2, 8, 8), 0.3)
 

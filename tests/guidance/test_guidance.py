@@ -47,8 +47,6 @@ from lodestar.guidance import (
 from lodestar.guidance.threshold import quantile
 from lodestar.samplers import DDIM, last
 
-torch.set_num_threads(1)
-
 WHOLE = Mixture(
     torch.tensor([0.5, 0.3, 0.2]),
     torch.tensor([[1.0, 0.5], [-1.2, 0.3], [0.2, -1.4]]),

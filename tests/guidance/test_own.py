@@ -12,8 +12,6 @@ from lodestar.config import Problem, decode, parse
 from lodestar.core.estimate import Denoise
 from lodestar.guidance import CFG, AnyGuidance, Clamp, Context, Own, compose
 
-torch.set_num_threads(1)
-
 
 def halved(inner: Denoise, context: Context) -> Denoise:
     """Half of what is believed."""

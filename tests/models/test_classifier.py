@@ -8,8 +8,6 @@ from lodestar.core.schedule import Cosine
 from lodestar.models.classifier import CLEAN, ClassifierModelConfig, PictureClassifier
 from lodestar.nets.classifier import ClassifierConfig, Pool
 
-torch.set_num_threads(1)
-
 
 def classifier(pool: Pool = "attention", noised: bool = True) -> PictureClassifier:
     torch.manual_seed(0)

@@ -25,7 +25,6 @@ from lodestar.nets.clip_image import ViT, ViTConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.text import ClipTokenizer
 
-torch.set_num_threads(1)
 CPU = torch.device("cpu")
 SCHEDULE = Cosine(timesteps=50)
 

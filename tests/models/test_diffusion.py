@@ -16,8 +16,6 @@ from lodestar.models.classifier import PictureClassifier
 from lodestar.models.diffusion import DiffusionConfig, DiffusionModel
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 MODEL = tiny.diffusion()
 X = torch.randn(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
 

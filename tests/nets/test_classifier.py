@@ -13,8 +13,6 @@ from lodestar.nets.classifier import Classifier, ClassifierConfig
 
 from .networks import CLASSIFIERS, classifier_config, normal, randomized
 
-torch.set_num_threads(1)
-
 every_switch = pytest.mark.parametrize("changes", CLASSIFIERS.values(), ids=CLASSIFIERS.keys())
 every_pool = pytest.mark.parametrize("pool", ["adaptive", "attention", "spatial", "spatial_v2"])
 

@@ -9,8 +9,6 @@ from torch import Tensor
 from lodestar.nets import codebook
 from lodestar.nets.codebook import Codebook, CodebookConfig, nearest
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,6 @@ from torch.utils.checkpoint import checkpoint
 
 from lodestar.nets.dropout import Dropout, hashed, number
 
-torch.set_num_threads(1)
 CPU = torch.device("cpu")
 
 

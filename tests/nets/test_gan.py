@@ -18,8 +18,6 @@ from lodestar.nets.gan import (
 )
 from lodestar.nets.layers import Conv2d, Linear
 
-torch.set_num_threads(1)
-
 SMALL = {"width": 8, "multipliers": (1, 2), "norm_groups": 4}
 BLOCKS = {**SMALL, "blocks": 1, "head_channels": 8}
 GENERATORS: list[GeneratorConfig] = [

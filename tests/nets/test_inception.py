@@ -8,8 +8,6 @@ import torch.nn.functional as F
 
 from lodestar.nets.inception import CLASSES, FEATURES, Inception, Mixed, prepare, resize
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def network() -> Inception:

@@ -13,8 +13,6 @@ from lodestar.nets.layers import GroupNorm, Resampler, timestep_embedding
 
 from .networks import normal, randomized
 
-torch.set_num_threads(1)
-
 
 @pytest.mark.parametrize("layout", ["qkv_first", "heads_first"])
 @pytest.mark.parametrize("differentiated", [False, True])

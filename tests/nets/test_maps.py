@@ -12,8 +12,6 @@ from lodestar.config import Problem, decode
 from lodestar.nets import MAPS, AnyMap, MapConfig
 from lodestar.nets.maps import MapNetwork, Walk
 
-torch.set_num_threads(1)
-
 NETWORKS: dict[str, dict[str, Any]] = {
     "pixelsnail": {"kind": "pixelsnail", "width": 16, "kernel": 3, "blocks": 2, "depth": 1, "hidden": 8},
     "without attention": {

@@ -10,7 +10,6 @@ from lodestar.nets import PriorConfig, UNetConfig
 from lodestar.nets.attention import Masked, Watch, attend
 from lodestar.nets.unet import UNet
 
-torch.set_num_threads(1)
 CONFIG = PriorConfig(context=5, width=16, layers=2, heads=2, in_channels=6, out_channels=6)
 
 

@@ -13,8 +13,6 @@ from lodestar.nets.text import TextTransformer, TextTransformerConfig
 from lodestar.nets.unet import UNet
 from tests.nets.networks import unet_config
 
-torch.set_num_threads(1)
-
 CONFIG = TextTransformerConfig(context=6, width=16, layers=2, heads=4)
 MASK = torch.tensor([[True, True, True, False, False, False]])
 

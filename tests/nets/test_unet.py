@@ -18,8 +18,6 @@ from lodestar.nets.unet import UNet, UNetConfig
 
 from .networks import UNETS, normal, randomized, unet_config
 
-torch.set_num_threads(1)
-
 every_switch = pytest.mark.parametrize("changes", UNETS.values(), ids=UNETS.keys())
 TIME = torch.tensor([3.0, 250.5])
 

@@ -5,8 +5,6 @@ import torch.nn.functional as F
 from lodestar.nets import winograd
 from lodestar.nets.layers import Conv2d
 
-torch.set_num_threads(1)
-
 
 @pytest.mark.parametrize(
     ("batch", "channels", "outputs", "height", "width"),

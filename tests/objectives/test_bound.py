@@ -69,7 +69,6 @@ def bits(schedule: Schedule, plan: Sections, change: float = 0.0) -> float:
     ids=["linear100", "linear10", "cosine35"],
 )
 def test_the_bound_of_an_exact_model_is_the_entropy(schedule: Schedule, plan: Sections) -> None:
-    torch.set_num_threads(1)
     assert bits(schedule, plan) == pytest.approx(ENTROPY, abs=0.03)
 
 

@@ -21,8 +21,6 @@ from lodestar.samplers import Heun, last
 from tests.evaluation.tiny import randomized
 from tests.nets.networks import normal, unet_config
 
-torch.set_num_threads(1)
-
 
 def denoiser(prediction: EDM) -> Denoiser:
     network = unet_config(multipliers=[1], attention=[])

@@ -15,7 +15,6 @@ from lodestar.presets import RUNS, imagen
 from lodestar.tasks import TrainDenoiser
 from lodestar.text import LanguageModel
 
-torch.set_num_threads(1)
 LARGEST = 8_000_000
 
 

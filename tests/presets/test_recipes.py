@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 from lodestar import bundle, library
@@ -23,8 +22,6 @@ from lodestar.presets import PUBLISHED, recipes
 from lodestar.presets.recipes import RECIPES, Recipe
 from lodestar.samplers import DDIM
 from tests.evaluation import tiny
-
-torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -6,14 +6,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import torch
 
 import lodestar
 from lodestar.config import Problem
 from lodestar.generators.album import Manifest
 from tests.evaluation import tiny
-
-torch.set_num_threads(1)
 
 LONG = "x" * 5_000
 """No system takes such a name of a file: it is no "not there", but an error."""

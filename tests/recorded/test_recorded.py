@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -22,14 +21,11 @@ NUMBERS = json.loads(commands.NUMBERS.read_text())
 @pytest.fixture(scope="module")
 def now(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], dict[str, Any], Path]:
     """What the recorded commands give now, and the folder that they ran in."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("recorded")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("LODESTAR_CACHE", str(folder / "cache"))
         commands.run(folder)
-    torch.set_num_threads(threads)
     return *commands.results(folder), folder
 
 

@@ -15,8 +15,6 @@ from lodestar.core.transition import transitions
 from lodestar.samplers import DDIM, Ancestral, DPMAdaptive, DPMpp, Euler, Heun, Sampler, last
 from lodestar.samplers.inversion import check_invertible, invert
 
-torch.set_num_threads(1)
-
 MEANS = torch.tensor([[1.0, 0.5], [-1.2, 0.3], [0.2, -1.4]])
 MIXTURE = Mixture(torch.tensor([0.5, 0.3, 0.2]), MEANS, torch.tensor([0.0625, 0.0225, 0.1225]))
 

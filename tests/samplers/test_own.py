@@ -16,8 +16,6 @@ from lodestar.core.schedule import Linear
 from lodestar.core.transition import Transition
 from lodestar.samplers import DDIM, AnySampler, Own, State, last
 
-torch.set_num_threads(1)
-
 STEPS = parse_plan("6").steps(Linear())
 MODEL = Gaussian(torch.linspace(-1, 1, 12).reshape(3, 2, 2), 0.3)
 START = torch.randn(2, 3, 2, 2, generator=torch.Generator().manual_seed(0))

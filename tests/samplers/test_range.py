@@ -23,8 +23,6 @@ from lodestar.core.schedule import Constant, Cosine, EDMSigma, Linear, ScaledLin
 from lodestar.core.transition import Transition, transitions
 from lodestar.samplers import DDIM, AnySampler, Sampler, last
 
-torch.set_num_threads(1)
-
 SCHEDULES: dict[str, Schedule] = {
     "linear": Linear(),
     "scaled_linear": ScaledLinear(),

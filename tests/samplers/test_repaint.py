@@ -14,8 +14,6 @@ from lodestar.core.schedule import Linear
 from lodestar.samplers import DDIM, Ancestral, DPMpp, EDMHeun, Heun, Sampler, last
 from lodestar.samplers.repaint import repaint, walk
 
-torch.set_num_threads(1)
-
 MEAN = torch.tensor([0.2, -0.1, 0.3], dtype=torch.float64)
 COVARIANCE = torch.tensor([[0.5, 0.35, -0.2], [0.35, 0.4, 0.0], [-0.2, 0.0, 0.3]], dtype=torch.float64)
 MASK = torch.tensor([False, True, True])

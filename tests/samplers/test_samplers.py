@@ -44,8 +44,6 @@ from lodestar.samplers import (
 )
 from lodestar.samplers.algebra import blocks
 
-torch.set_num_threads(1)
-
 STEPS = parse_plan("6").steps(Linear())
 MODEL = Gaussian(torch.linspace(-1, 1, 12).reshape(3, 2, 2), 0.3)
 START = torch.randn(4, 3, 2, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -44,8 +44,6 @@ from lodestar.samplers import (
 )
 from lodestar.samplers.algebra import Target
 
-torch.set_num_threads(1)
-
 OURS: list[Sampler] = [kind() for kind in kinds(AnySampler).values() if kind is not Own]
 MEANS = torch.tensor([[1.0, 0.5], [-1.2, 0.3], [0.2, -1.4]])
 MIXTURE = Mixture(torch.tensor([0.5, 0.3, 0.2]), MEANS, torch.tensor([0.0625, 0.0225, 0.1225]))

@@ -26,7 +26,6 @@ from lodestar.training.loop import train
 from lodestar.training.run import Run
 from tests.training.runs import assert_same, denoising, write_pictures
 
-torch.set_num_threads(1)
 SMALL = AutoencoderConfig(width=8, multipliers=(1, 2), blocks=1, norm_groups=4, head_channels=8, latent=3)
 
 

@@ -21,8 +21,6 @@ from lodestar.tasks.holes import holes
 from lodestar.text import OwnTokenizer
 from tests.evaluation.tiny import BACKBONE
 
-torch.set_num_threads(1)
-
 CAPTIONS = tuple(f"a {size} {shape}" for size in ("large", "small") for shape in ("circle", "square")) * 16
 NETWORK = TextTransformerConfig(context=16, width=16, layers=1, heads=2)
 TEXT = TextCondition(tokenizer=OwnTokenizer(merges=""), network=NETWORK)

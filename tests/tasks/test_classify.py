@@ -17,7 +17,6 @@ from lodestar.nets.classifier import ClassifierConfig
 from lodestar.tasks import AnyTask, Rng, TrainClassifier
 from lodestar.tasks.classify import ClassifyLearner
 
-torch.set_num_threads(1)
 NAMES = ("cat", "dog", "ship")
 FACTS = DataFacts(1, (8, 8), NAMES)
 

@@ -24,7 +24,6 @@ from lodestar.training.run import Run, TrainConfig
 from lodestar.training.start import start
 from lodestar.training.step import Step
 
-torch.set_num_threads(1)
 CAPTIONS = ("a red circle", "a blue square", "two green stars", "nothing")
 FACTS = DataFacts(3, (16, 16), None, captions=True, texts=lambda: CAPTIONS)
 

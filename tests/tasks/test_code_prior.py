@@ -38,7 +38,6 @@ from lodestar.training.run import DataConfig, Run
 from tests.nets.test_maps import NETWORKS
 from tests.training.runs import assert_same, denoising, logged, write_pictures
 
-torch.set_num_threads(1)
 KINDS = ("pixelsnail", "pixelcnn", "transformer")
 
 

@@ -19,8 +19,6 @@ from lodestar.nets.unet import UNetConfig
 from lodestar.objectives import L1, P2, AnyObjective, Bound, Huber, Hybrid, MinSNR, Objective, Simple
 from lodestar.tasks import Rng, TrainDenoiser
 
-torch.set_num_threads(1)
-
 SCHEDULE = Cosine(timesteps=20)
 PREDICTIONS = kinds(AnyPrediction)
 LEVELS: list[Levels] = [member() for member in kinds(AnyLevels).values()]

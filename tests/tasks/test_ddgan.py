@@ -32,8 +32,6 @@ from lodestar.training.loop import train
 from tests.evaluation.tiny import randomized
 from tests.training.runs import SMALL, assert_same, denoising, write_pictures
 
-torch.set_num_threads(1)
-
 MODEL = DiffusionConfig(
     denoiser=DenoiserConfig(network=UNetConfig(**SMALL, out_channels=3), prediction=X0(), conditions=conditions(3), latent=5),
     schedule=Cosine(timesteps=20),

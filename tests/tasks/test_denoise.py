@@ -20,7 +20,6 @@ from lodestar.objectives import Hybrid, Losses
 from lodestar.tasks import AnyTask, Rng, TrainDenoiser
 from lodestar.tasks.denoise import HELD_OUT, DenoiseLearner
 
-torch.set_num_threads(1)
 NAMES = ("cat", "dog", "ship")
 FACTS = DataFacts(1, (8, 8), NAMES)
 

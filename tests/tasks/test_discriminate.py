@@ -22,8 +22,6 @@ from lodestar.training.run import Run
 from tests.evaluation import tiny
 from tests.training.runs import SMALL, assert_same, denoising, logged, write_pictures
 
-torch.set_num_threads(1)
-
 NETWORK = ResidualDiscriminatorConfig(**SMALL, timed=True)
 TASK = TrainDiscriminator(model=DiscriminatorModelConfig(network=NETWORK, size=(8, 8)), made=20)
 

@@ -26,7 +26,6 @@ from lodestar.samplers.base import last
 from lodestar.tasks import AnyTask, Distill, Export, Frozen, Rng
 from lodestar.tasks.distill import DistillLearner, stops, two_steps
 
-torch.set_num_threads(1)
 NAMES = ("cat", "dog", "ship")
 FACTS = DataFacts(1, (8, 8), NAMES)
 GAUSSIAN = Gaussian(torch.tensor([0.4, -1.0]), torch.tensor([0.3, 1.5]))

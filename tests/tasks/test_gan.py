@@ -33,8 +33,6 @@ from lodestar.training.run import Run
 from tests.evaluation import tiny
 from tests.training.runs import assert_same, denoising, logged, write_pictures
 
-torch.set_num_threads(1)
-
 SMALL: dict[str, Any] = {"width": 8, "multipliers": (1, 2), "norm_groups": 4}
 BLOCKS: dict[str, Any] = {**SMALL, "blocks": 1, "head_channels": 8}
 TASK = TrainGan(

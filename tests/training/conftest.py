@@ -4,14 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from lodestar.tasks.denoise import DenoiseLearner
 from lodestar.training.loop import train
 
 from .runs import denoising, write_pictures
-
-torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="package", autouse=True)

@@ -101,7 +101,6 @@ if __name__ == "__main__":
     import os
     import signal
 
-    torch.set_num_threads(1)
     calls, replace = 0, os.replace
 
     def replace_or_die(*paths: Any) -> None:

@@ -82,7 +82,6 @@ def test_a_forecast_is_near_the_peak_of_a_process_that_trains(way: str) -> None:
     """Of steps on 16 pictures, for 96 at once: within 15 %, by the system's peak of small pieces or by their tensors."""
     code = """
 import resource, sys, torch
-torch.set_num_threads(1)
 from pathlib import Path
 from lodestar.config import edit
 from lodestar.data import Shuffled

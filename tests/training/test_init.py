@@ -31,8 +31,6 @@ from lodestar.training.loop import train
 from lodestar.training.run import Run
 from tests.training.runs import SMALL, classifying, denoising, write_pictures
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -35,7 +35,7 @@ from .runs import denoising, logged, saved
 
 LAUNCH = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
 LEFT = "a thread of the group is left"
-ENVIRONMENT = os.environ | {"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+ENVIRONMENT = os.environ | {"GLOO_SOCKET_IFNAME": "lo"}
 
 
 def learning(pictures: str, images: int = 98) -> Run:
@@ -188,7 +188,6 @@ if __name__ == "__main__":
 
     atexit.register(left)  # runs last
 
-    torch.set_num_threads(1)
     DenoiseLearner.preview = lambda _: None  # type: ignore[method-assign, assignment, return-value]
     if "slowly" in sys.argv:
         step = Step.__call__

@@ -19,8 +19,6 @@ from lodestar.web.requests import Limits
 from lodestar.web.shelf import Shelf
 from tests.evaluation import tiny
 
-torch.set_num_threads(1)
-
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
