@@ -110,6 +110,7 @@ def test_a_style_is_a_word_behind_the_prompt_in_turn() -> None:
     assert [ask.text for ask in made.request.asks] == ["cat, not", "dog", "cat, twe", "dog, not", "cat", "dog, twe"]
     assert torch.equal(made.images[2:3], MODEL.sample(prompt="cat, twe", seed=2).images)
     assert len(HANDS.sample(prompt="a", style=["not", "twe"])) == 2
+    assert HANDS.sample(prompt="cat, twe", style="twe").request.asks[0].text == "cat, twe"  # the prompt names it already
     path = HANDS.edit("interpolate:3", prompt="a", style=["not", "twe"])
     assert [ask.text for ask in path.request.asks] == ["a, not", "a, not", "a, twe"]
 
@@ -121,6 +122,7 @@ def test_a_style_is_a_word_behind_the_prompt_in_turn() -> None:
         (MODEL, {"prompt": "a", "style": "not"}, r"style 'not': this model was not trained with styles \(data.style_column\)"),
         (HANDS, {"style": "not"}, "style 'not' is a word of a prompt, and there is none"),
         (HANDS, {"prompt": " ", "style": "not"}, "style 'not' is a word of a prompt, and there is none"),
+        (HANDS, {"prompt": "a, not", "style": "twe"}, "prompt 'a, not' names a style itself, and style 'twe' is asked for"),
         (HANDS, {"prompt": "a", "style": 3}, "style 3: a text, or a list of texts"),
         (HANDS, {"prompt": "abcdef", "style": "not"}, "prompt 'abcdef, not' has more than this model's 8 tokens"),
         (HANDS, {"prompt": "abcdef", "style": "not", "cut_prompt": True}, "prompt 'abcdef' is too long for style 'not'"),

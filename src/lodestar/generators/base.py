@@ -310,7 +310,10 @@ class Generator(abc.ABC):
             return self.prompt(text, cut, guides)
         if not (text or "").strip():
             raise Problem(f"style {shown(style)} is a word of a prompt, and there is none")
-        whole = styled(text or "", style)
+        told = next((each for each in self.styles if (text or "").endswith(styled("", each))), None)
+        if told not in (None, style):
+            raise Problem(f"prompt {shown(text)} names a style itself, and style {shown(style)} is asked for")
+        whole = text if told == style else styled(text or "", style)
         if (asked := self.prompt(whole, cut, guides)) != whole:
             raise Problem(f"prompt {shown(text)} is too long for style {shown(style)} behind it: shorten it")
         return asked
