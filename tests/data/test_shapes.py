@@ -340,6 +340,20 @@ def test_the_judge_is_not_fooled_by_what_is_no_scene() -> None:
     assert not empty.count and empty.shapes == (False, False) and empty.colours == (False, None) and empty.relations == (False,)
 
 
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: shapes.scene(-1, 0), "scene 0 of seed -1: both are 0 or more"),
+        (lambda: shapes.scene(0, -3), "scene -3 of seed 0: both are 0 or more"),
+        (lambda: shapes.scene(0, 0, "heldout"), "unknown split 'heldout': choose from .*; did you mean 'held_out'?"),  # type: ignore[arg-type]
+        (lambda: shapes.render(shapes.scene(0, 0), 0), "size 0 of a picture: 1 or more pixels"),
+    ],
+)
+def test_what_is_no_scene_is_refused(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(Problem, match=f"^{told}"):
+        make()
+
+
 def test_what_is_no_picture_is_refused() -> None:
     for wrong in (*(np.zeros(shape, np.uint8) for shape in ((32, 32), (4, 32, 32), (0, 32, 3))), np.zeros((32, 32, 3))):
         with pytest.raises(Problem, match=r"the picture is .* and not uint8 \[3, H, W\] or \[H, W, 3\]"):

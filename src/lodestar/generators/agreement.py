@@ -8,14 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from lodestar.conditions import LowRes
+from lodestar.conditions import Ask, LowRes
 from lodestar.config import Note, Problem
 from lodestar.core import prediction
 from lodestar.core.estimate import Estimate
 from lodestar.core.level import Level
 from lodestar.core.plan import parse_plan
 from lodestar.core.transition import Transition
-from lodestar.guidance import Guidance
+from lodestar.generators.guide import Handed
+from lodestar.guidance import Blend, Guidance
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.models.labels import check_classes
 from lodestar.nets.base import DenoiserNetworkConfig
@@ -112,3 +113,11 @@ def note_sampler(model: DiffusionConfig, sampler: Sampler) -> None:
             Note,
             stacklevel=2,
         )
+
+
+def note_unasked(guidance: Sequence[Guidance], asks: Sequence[Ask], handed: Handed) -> None:
+    """Warn by a Note of classifier-free guidance where nothing is asked for that it could strengthen."""
+    blend = next((each.kind for each in guidance if isinstance(each, Blend)), None)
+    told = handed or any(ask.label is not None or (ask.text or "").strip() or ask.others for ask in asks)
+    if blend is not None and not told:
+        warnings.warn(f"guidance {blend} has no effect: no label and no prompt is asked for", Note, stacklevel=2)

@@ -18,7 +18,7 @@ from lodestar.core.noise import SeededNoise
 from lodestar.core.plan import Optimized, parse_plan
 from lodestar.core.transition import Transition
 from lodestar.denoiser import Bound
-from lodestar.generators.agreement import check_augment, check_reuse, check_rival, note_sampler
+from lodestar.generators.agreement import check_augment, check_reuse, check_rival, note_sampler, note_unasked
 from lodestar.generators.editor import Editor
 from lodestar.generators.edits import AnyEdit
 from lodestar.generators.edits.arrange import gather
@@ -169,6 +169,7 @@ class Diffusion(DiffusionModel, Editor):
         sampler.check(steps, renoiser=renoising, shifted=_shifted(guidance, steps[0].t), learned=learned)
         check_reuse(how.reuse, self.config.denoiser.network, sampler, steps, guidance)
         note_sampler(self.config, sampler)
+        note_unasked(guidance, asked.asks, handed)
         return guided, sampler, steps
 
     def check_label(self, label: Label, guides: Guides | None = None) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from lodestar.config import Problem
 from lodestar.data.shapes.scene import EXTENT, Scene
 
 _TIP, _NOTCH = 1.35, 0.6
@@ -55,7 +56,9 @@ def coverage(shape: str, x: np.ndarray, y: np.ndarray, radius: float) -> np.ndar
 
 
 def render(scene: Scene, size: int) -> np.ndarray:
-    """The picture of a scene, uint8 [size, size, 3]."""
+    """The picture of a scene, uint8 [size, size, 3]. Raises Problem for a size below 1."""
+    if size < 1:
+        raise Problem(f"size {size} of a picture: 1 or more pixels")
     middle = _middle(size)
     ground = (scene.grey + scene.slope[0] * middle) + scene.slope[1] * middle[:, None]
     picture = np.empty((size, size, 3), np.float32)

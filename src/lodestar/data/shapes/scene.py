@@ -13,6 +13,8 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
+from lodestar.config import Problem, choose
+
 Split = Literal["train", "pairs", "partial", "test", "held_out"]
 
 SHAPES = ("circle", "square", "triangle", "star", "cross")
@@ -105,9 +107,11 @@ def scene(seed: int, number: int, split: Split = "train") -> Scene:
     """The scene of a number, 0 and up without end: a function of seed, number and split alone.
 
     train, partial, test: without the held-out combinations, from different draws; pairs: the same, seven of eight with two
-    things; held_out: each has a held-out combination.
+    things; held_out: each has a held-out combination. Raises Problem for a negative seed or number, and an unknown split.
     """
-    draw = _Draw((seed, _STREAMS[split], number))
+    if min(seed, number) < 0:
+        raise Problem(f"scene {number} of seed {seed}: both are 0 or more")
+    draw = _Draw((seed, choose("split", split, _STREAMS), number))
     count = draw.one(_PAIRED if split == "pairs" else _COUNTS)
     held_out = split == "held_out"
     by_relation = held_out and count > 1 and draw.one((True, False))
