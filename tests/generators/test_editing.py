@@ -254,7 +254,11 @@ def test_it_is_the_sampler_of_the_edit_that_has_to_honour_the_guidance() -> None
         ("sdedit", {"count": 0}, "count is 0"),
         ("sdedit", {"count": 10**8}, "count is 100000000: input should be less than or equal to 10000000"),
         ("upsample", {"count": 10**30}, "count is 10+: input should be less than or equal to 10000000"),
-        ("sdedit", {"label": ["cat"] * 5_000_001}, "count is 10000002: input should be less than or equal to 10000000"),
+        (
+            "sdedit",
+            {"pictures": PICTURES[:1].expand(5_001, -1, -1, -1), "label": ["cat"] * 2_000},
+            "count is 10002000: input should be less than or equal to 10000000",
+        ),
         ("sdedit", {"seed": 2**64}, "seed is 18446744073709551616"),
         ("sdedit", {"seed": None}, "seed is None"),
         ("sdedit", {"guides": 3}, "guides is 3"),
