@@ -12,6 +12,7 @@ import pytest
 
 # A core for each test: several run side by side. PyTorch reads it when it is imported, and commands inherit it.
 os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["HF_HUB_OFFLINE"] = "1"  # the hub's library reads it when it is imported, and without a network tries for long
 # Pictures, losses and weights are compared with recorded ones: not in whatever format is fastest here. Commands inherit it.
 os.environ.setdefault("LODESTAR_PRECISION", "float32")
 

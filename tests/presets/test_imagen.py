@@ -61,7 +61,6 @@ def _encoder(folder: Path) -> Path:
 def test_both_stages_train_and_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = _encoder(tmp_path / "encoder")
     monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     settings = ["data.workers=0", f"task.model.denoiser.conditions.0.tokenizer.model={encoder}"]
     base, up = (
         lodestar.train(name, *settings, images=8, batch_size=4, out=tmp_path / name)

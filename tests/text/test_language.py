@@ -27,7 +27,6 @@ def model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LanguageModel:
         if needed == PACKAGE:
             folder = Path(str(spec.origin)).parent / "model"
     monkeypatch.setenv("LODESTAR_CACHE", str(tmp_path))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return LanguageModel(model=str(folder)).settled()
 
 
@@ -94,7 +93,6 @@ def test_a_condition_is_told_states_and_its_null_is_learned(model: LanguageModel
 
 def test_a_missing_model_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     pytest.importorskip("transformers")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     with pytest.raises(Problem, match=r"^language model 'nobody/nothing' cannot be loaded: ") as caught:
         LanguageModel(model="nobody/nothing").settled()
