@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # deepinv 0.5.0 (torch 2.13.0): DDRM, denoising diffusion restoration models.
 #
-# One expects: the method of its paper (Kawar et al. 2022), which its documentation names: at level σ the state is the clean picture with noise of deviation σ in all
-# places, observed or not, and the denoiser is told σ. What nothing is known of is drawn from the prior.
-# What happens: all noise that is drawn is divided by √2, at the start and at each step, so that the variance is half of what the denoiser is told, at every level: a
-# denoiser that knows the picture, which lays bare what it is given, sees 0.71 · σ everywhere but where noise of the measurement is most of it. It takes the
-# missing noise off the picture. Of hidden pixels that are Gaussian of deviation 0.25, with the exact denoiser and eta=0, which draws noise at the start
-# alone, samples deviate by 0.16 after 20 steps where the method gives 0.22: half of the variance. With the default eta it is 0.14 for 0.20. No error or warning.
-# Who is hurt: inpainting and enlargement, which come out smooth; DDRM as the baseline of a comparison; and spreads of samples as a measure of what is unsure, as
-# DiffusionSampler makes one of this class: half of what the method says. (And seed=0 sets no seed: it is taken for none.)
+# One expects: the method of its paper (Kawar et al. 2022), which its documentation names: at level σ the state is the clean picture with noise of deviation σ
+# in all places, observed or not, and the denoiser is told σ. What nothing is known of is drawn from the prior.
+# What happens: all noise that is drawn is divided by √2, at the start and at each step, so that the variance is half of what the denoiser is told, at every
+# level: a denoiser that knows the picture, which lays bare what it is given, sees 0.71 · σ everywhere but where noise of the measurement is most of it. It
+# takes the missing noise off the picture. Of hidden pixels that are Gaussian of deviation 0.25, with the exact denoiser and eta=0, which draws noise at the
+# start alone, samples deviate by 0.16 after 20 steps where the method gives 0.22: half of the variance. With the default eta it is 0.14 for 0.20. No error or
+# warning.
+# Who is hurt: inpainting and enlargement, which come out smooth; DDRM as the baseline of a comparison; and spreads of samples as a measure of what is unsure,
+# as DiffusionSampler makes one of this class: half of what the method says. (And seed=0 sets no seed: it is taken for none.)
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # diffusers 0.42.1 (torch 2.13.0): s_churn of FlowMatchHeunDiscreteScheduler.step, and of FlowMatchEulerDiscreteScheduler.step.
 #
-# One expects: "stochasticity parameter that controls the amount of noise added during sampling", in both: fresh noise raises the level, from which the step goes down
-# again (Karras et al. 2022, algorithm 2); more steps bring samples nearer to the model's distribution, with churn or without.
-# What happens: Euler's does nothing: s_churn, s_tmin, s_tmax and s_noise are documented, taken and never read. Heun's is that of another noise process: noise is
-# added as if the picture kept its scale, while in a flow, x = (1 − σ)·picture + σ·noise, a higher level has less of the picture; of the first step's 1 a
-# "level" of up to 1.41 is made, which no flow has; and the network is asked before the noise is added. What is too much of the picture adds up and
-# does not go away with more steps: with the exact network of data of deviation 0.25 samples have 0.27 with s_churn=5 after 1,000 steps, 0.31 after 20; with
-# 40, a value of the paper, 0.32 and 0.39. Noise that keeps to the flow, written out below, gives 0.25 in 50 steps. No error or warning.
+# One expects: "stochasticity parameter that controls the amount of noise added during sampling", as Heun's docs have it, and Euler lists the same four: fresh
+# noise raises the level, from which the step goes down again (Karras et al. 2022, algorithm 2); more steps bring samples nearer to the model's
+# distribution, with churn or without.
+# What happens: Euler's does nothing: s_churn, s_tmin, s_tmax and s_noise are taken and never read. Heun's is that of another noise process: noise
+# is added as if the picture kept its scale, while in a flow, x = (1 − σ)·picture + σ·noise, a higher level has less of the picture; of the first step's 1 a
+# "level" of up to 1.41 is made, which no flow has; and the network is asked before the noise is added. What is too much of the picture adds up and does not
+# go away with more steps: with the exact network of data of deviation 0.25 samples have 0.27 with s_churn=5 after 1,000 steps, 0.31 after 20; with 40, a
+# value of the paper, 0.32 and 0.39. Noise that keeps to the flow, written out below, gives 0.25 in 50 steps. No error or warning.
 # Who is hurt: who turns churn up for detail in models of flows: contrast grows with it, as with too much guidance; and who tunes Euler's, in vain.
 set -eu
 folder=$(mktemp -d)

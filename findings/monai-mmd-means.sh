@@ -1,14 +1,15 @@
 #!/usr/bin/env bash
 # monai 1.6.1 (torch 2.13.0): MMDMetric() as it comes, for features or pictures.
 #
-# One expects: "Unbiased Maximum Mean Discrepancy (MMD) is a kernel-based method for measuring the similarity between two distributions", of Gretton et al. (2012), "a
-# non-negative metric where a smaller value indicates a closer match": with a kernel as the paper has it two distributions are equal if it is 0.
-# What happens: without y_mapping the kernel is x·y itself, for which the discrepancy is the squared distance of the two *means* and nothing else, less the noise of the
-# means, so that it is negative as often as not. A generator that makes one picture, the mean of the data, has the number of a perfect one; so has a set of
-# twice the contrast, and one of none of the data's two kinds. Another true set, brighter by a tenth of the deviation, is the worst of all by far. The
-# y_mapping that the documentation names, a Gaussian or Laplace filter, blurs pictures and leaves it as blind; a Gaussian *kernel* sees all three, and hardly
-# the brightness. (An open issue calls the argument inconvenient for kernels; what the number is without it is told nowhere.)
-# Who is hurt: early stopping and tables by the number: collapse, which such measures are there to find, is not seen, and no error or warning says what is measured.
+# One expects: "Unbiased Maximum Mean Discrepancy (MMD) is a kernel-based method for measuring the similarity between two distributions", of Gretton et al.
+# (2012), "a non-negative metric where a smaller value indicates a closer match": with a kernel as the paper has it two distributions are equal if it is 0.
+# What happens: without y_mapping the kernel is x·y itself, for which the discrepancy is the squared distance of the two *means* and nothing else, less the
+# noise of the means, so that it is negative as often as not. A generator that makes one picture, the mean of the data, has the number of a perfect one; so
+# has a set of twice the contrast, and one of none of the data's two kinds. Another true set, brighter by a tenth of the deviation, is the worst of all by
+# far. The y_mapping that the documentation names, a Gaussian or Laplace filter, blurs pictures and leaves it as blind; a Gaussian *kernel* sees all three,
+# and hardly the brightness. (An open issue calls the argument inconvenient for kernels; what the number is without it is told nowhere.)
+# Who is hurt: early stopping and tables by the number: collapse, which such measures are there to find, is not seen, and no error or warning says what is
+# measured.
 set -eu
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
@@ -58,7 +59,8 @@ sets = {
 seen = {}
 for name, made in sets.items():
     seen[name] = MMDMetric()(real, made).item(), means(real, made), MMDMetric(blurred)(real, made).item(), gaussian(real, made)
-    print(f"{name}: {seen[name][0]:.4f}, of the means {seen[name][1]:.4f}, with a Gaussian filter {seen[name][2]:.4f}; with a Gaussian kernel {seen[name][3]:.5f}")
+    print(f"{name}: {seen[name][0]:.4f}, of the means {seen[name][1]:.4f}, with a Gaussian filter {seen[name][2]:.4f};",
+          f"with a Gaussian kernel {seen[name][3]:.5f}")
 alike, collapsed, contrast, neither, brighter = seen.values()
 exact = all(abs(metric - mean) < 0.01 for metric, mean, _, _ in seen.values())
 blind = all(max(each[0], each[2]) < 0.15 and each[3] > 0.05 for each in (collapsed, contrast, neither))

@@ -1,12 +1,14 @@
 #!/usr/bin/env bash
-# muse-maskgit-pytorch 0.3.5 (torch 2.13.0): the super-resolution MaskGit, made with cond_image_size and trained as the README shows it, superres(images, texts=…).
+# muse-maskgit-pytorch 0.3.5 (torch 2.13.0): the super-resolution MaskGit, made with cond_image_size and trained as the README shows it, superres(images,
+# texts=…).
 #
-# One expects: what the README and an assertion beside it say: cond_image_size is the one field to set, the training gets pictures of the large size, makes them small
-# itself, and the transformer learns their codes given those of the small pictures, which generate is given later (cond_images).
-# What happens: the small pictures are made, in a variable that nothing reads. No small picture is ever encoded, and the transformer is trained without a condition:
-# every training of the README's kind is one of a second base model. generate and Muse do hand it the small picture's codes, which it has never seen: of
-# eight colours, each a class of its own, the enlarged picture has that of the small one in an eighth of all cases, that is by chance. Trained with cond_images=
-# handed in, which nothing asks for, it has it always. No error or warning; the README's list of things to do has a word that the argument is not right.
+# One expects: what the README and an assertion beside it say: cond_image_size is the one field to set, the training gets pictures of the large size, makes
+# them small itself, and the transformer learns their codes given those of the small pictures, which generate is given later (cond_images).
+# What happens: the small pictures are made, in a variable that nothing reads. No small picture is ever encoded, and the transformer is trained without a
+# condition: every training of the README's kind is one of a second base model. generate and Muse do hand it the small picture's codes, which it has never
+# seen: of eight colours, each a class of its own, the enlarged picture has that of the small one in an eighth of all cases, that is by chance. Trained with
+# cond_images= handed in, which nothing asks for, it has it always. No error or warning; the README's list of things to do has a word that the argument is not
+# right.
 # Who is hurt: who trains the second stage of Muse, for days: the loss falls as it does for a base model, and enlarged pictures are of something else.
 set -eu
 folder=$(mktemp -d)
