@@ -7,7 +7,7 @@
 # is blind to length, inputs are drawn to length 1, and the loss grows with their square. With heads=2 the codes of both heads, which live behind project_in,
 # are held against the unprojected input: that works since a head is as wide as the input by default, pulls the encoder to codes of another space, and gives
 # project_in no gradient at all. No error, codes and codebook are right; with heads torch remarks once that shapes were broadcast, with cosine similarity
-nothing is said. A plain codebook with one head is right in all.
+# nothing is said. A plain codebook with one head is right in all.
 # Who is hurt: tokenizers of pictures of several sizes or of sequences in one padded batch: the term beside the reconstruction, by which runs are watched and
 # compared, is another one as soon as a mask is given.
 set -eu

@@ -22,8 +22,10 @@ train() {
 }
 
 phase() {
-    train emoji.text --init "$RUNS/$1" --data "$3" --out "$RUNS/$2" task.clip=emoji_clip train.images="$4" \
-        train.optimizer.rate="$5" train.optimizer.warmup_images=1500
+    begun="$1" out="$2" data="$3" images="$4" rate="$5"
+    shift 5
+    train emoji.text --init "$RUNS/$begun" --data "$data" --out "$RUNS/$out" task.clip=emoji_clip train.images="$images" \
+        train.optimizer.rate="$rate" train.optimizer.warmup_images=1500 "$@"
 }
 
 embed() {
@@ -39,8 +41,13 @@ phase 1 2 "$ELSE" 42000 1e-3
 phase 2 3 "$PICTURES" 110000 1e-3
 phase 3 4 "$ELSE" 110000 7e-4
 phase 4 5 "$PICTURES" 90000 4e-4
+phase 5 6 "$ELSE" 200000 7e-4
+# Which figure it is, is decided in much noise.
+phase 6 7 "$ELSE" 170000 6e-4 task.levels.mean=1.5
+phase 7 8 "$PICTURES" 110000 4e-4
 train emoji.up2 --init dalle2_shapes_up2 --out "$RUNS/up2"
 
 embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --before dalle2_shapes_up2 --ranges "$PICTURES"
-embed "$RUNS/5" emoji --preset emoji.text --before dalle2_shapes --before "$RUNS/1" --before "$RUNS/2" --before "$RUNS/3" \
-    --before "$RUNS/4" --ranges "$PICTURES" --part clip=emoji_clip --part upsampler=emoji_up2
+embed "$RUNS/8" emoji --preset emoji.text --before dalle2_shapes --before "$RUNS/1" --before "$RUNS/2" --before "$RUNS/3" \
+    --before "$RUNS/4" --before "$RUNS/5" --before "$RUNS/6" --before "$RUNS/7" --ranges "$PICTURES" \
+    --part clip=emoji_clip --part upsampler=emoji_up2

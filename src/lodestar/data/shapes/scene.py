@@ -71,7 +71,7 @@ _ORDERED = tuple(sorted(HELD_OUT_PAIRS)), tuple(sorted(HELD_OUT_RELATIONS))
 """Sets in an order that every process has."""
 _AT_ONCE = 64
 """Random numbers drawn at once, of which a scene takes about as many."""
-_STREAMS: dict[Split, int] = {"train": 0, "held_out": 1, "test": 2, "pairs": 3, "partial": 4}
+_STREAMS: dict[str, int] = {"train": 0, "held_out": 1, "test": 2, "pairs": 3, "partial": 4}
 T = TypeVar("T")
 
 
