@@ -8,7 +8,7 @@ STAMP := .venv/.ready
 help:
 	@echo "make demo    sample the embedded model and print the picture's path"
 	@echo "make play    open the playground on http://127.0.0.1:7860 (FOLDERS='runs' for your own)"
-	@echo "make test    run the tests (under 10 minutes on two cores)"
+	@echo "make test    run the tests, side by side (12 minutes on two cores)"
 	@echo "make check   lint, formatting and types"
 	@echo "make docs    build the pages of docs/ as a site in out/site"
 	@echo "make bench   print the tables of speed and memory, and the targets (GUIDED_DIFFUSION=, GLIDE=, BSRGAN=checkouts to compare with)"
