@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from lodestar.codecs import pixels
-from lodestar.config import Problem, decode, kinds
+from lodestar.config import Note, Problem, decode, kinds
 from lodestar.core.exact import Gaussian
 from lodestar.core.schedule import Linear
 from lodestar.denoiser import Bound
@@ -209,6 +210,15 @@ def test_labels_are_interpolated_by_their_embeddings() -> None:
     assert isinstance(between, Bound)
     assert cat.signals.emb is not None and dog.signals.emb is not None and between.signals.emb is not None
     torch.testing.assert_close(between.signals.emb, 0.75 * cat.signals.emb + 0.25 * dog.signals.emb)
+
+
+def test_guidance_of_an_edit_that_asks_for_no_class_says_so_unless_the_way_up_has_one() -> None:
+    with pytest.warns(Note, match="guidance cfg has no effect: no label and no prompt is asked for"):
+        run("invert", label=None, origin=None, guidance=CFG(scale=3.0), how=Invert(guided=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", Note)
+        guided = run("invert", label=None, guidance=CFG(scale=3.0), how=Invert(guided=True))
+    assert not torch.equal(guided.images, run("invert", label=None).images)
 
 
 # ---------------------------------------------------------------------------------------------------------- inpainting

@@ -308,12 +308,12 @@ class Generator(abc.ABC):
         """A prompt with a style behind it, as it is to be asked for. Raises Problem."""
         if style is None:
             return self.prompt(text, cut, guides)
-        if not (text or "").strip():
+        if text is None or not text.strip():
             raise Problem(f"style {shown(style)} is a word of a prompt, and there is none")
-        told = next((each for each in self.styles if (text or "").endswith(styled("", each))), None)
+        told = next((each for each in self.styles if text.endswith(styled("", each))), None)
         if told not in (None, style):
             raise Problem(f"prompt {shown(text)} names a style itself, and style {shown(style)} is asked for")
-        whole = text if told == style else styled(text or "", style)
+        whole = text if told == style else styled(text, style)
         if (asked := self.prompt(whole, cut, guides)) != whole:
             raise Problem(f"prompt {shown(text)} is too long for style {shown(style)} behind it: shorten it")
         return asked

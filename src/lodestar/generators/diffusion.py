@@ -120,6 +120,7 @@ class Diffusion(DiffusionModel, Editor):
 
     def prepare(self, asked: Request, guides: Guides | None = None, handed: Handed = NOTHING) -> PreparedSampling:
         guided, sampler, steps = self.check(asked, guides, handed)
+        note_unasked(guided.guidance, asked.asks, handed)
         return PreparedSampling(guided, asked, sampler, steps, handed)
 
     def reference(self, pictures: Any) -> Reference:
@@ -169,7 +170,6 @@ class Diffusion(DiffusionModel, Editor):
         sampler.check(steps, renoiser=renoising, shifted=_shifted(guidance, steps[0].t), learned=learned)
         check_reuse(how.reuse, self.config.denoiser.network, sampler, steps, guidance)
         note_sampler(self.config, sampler)
-        note_unasked(guidance, asked.asks, handed)
         return guided, sampler, steps
 
     def check_label(self, label: Label, guides: Guides | None = None) -> None:
@@ -210,7 +210,8 @@ class Diffusion(DiffusionModel, Editor):
             raise Problem(f"reuse is {asked.settings.reuse}: {how.kind} does not go once from noise to clean data: leave it out")
         sampler = sampler_of(self.config, asked)
         settled = asked.replace(settings=asked.settings.replace(sampler=sampler))
-        guided, sampler, steps = self.check(settled, guides, handed_of(asked, material))
+        guided, sampler, steps = self.check(settled, guides, handed := handed_of(asked, material))
+        note_unasked(guided.guidance, (*asked.asks, *asked.origins), handed)
         how.check(asked, sampler, steps, material.mask)
         note_tiles(self, asked, material, how.length(steps))
         return PreparedEdit(guided, asked, material, sampler, steps)
