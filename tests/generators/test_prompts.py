@@ -231,3 +231,13 @@ def test_a_model_that_inpaints_is_told_what_it_keeps() -> None:
     assert torch.equal(weak.images[..., ~mask], picture[..., ~mask]) and not torch.equal(weak.images, made.images)
     plain = MODEL.edit("inpaint:2,1", picture, prompt="cat", mask=mask, steps=4)
     assert plain.request.edit.resamples == 2 and torch.equal(plain.images[..., ~mask], picture[..., ~mask])
+
+
+def test_a_weaker_model_does_not_read_prompts_for_one_that_knows_none() -> None:
+    deaf, weak = diffusion(classes=None), diffusion(classes=None)
+    deaf.name, weak.name = "deaf", "weak"
+    assert not deaf.hears({"weak": weak})
+    with pytest.raises(Problem, match=r"^prompt 'cat': deaf knows no text$"):
+        deaf.sample(prompt="cat", guidance="autoguidance:2", guides={"weak": weak})
+    with pytest.raises(Problem, match=r"^prompt 'cat': weak knows no text$"):
+        MODEL.sample(prompt="cat", guidance="autoguidance:2", guides={"weak": weak})

@@ -107,7 +107,7 @@ BAD = [
     ({"label": ["dgo"]}, "did you mean 'dog'?"),
     ({"label": "dog"}, "label is 'dog': input should be a valid array"),
     ({"label": ["x" * 5000]}, "string should have at most 4000 characters"),
-    ({"prompt": "a star"}, "this model knows no text"),
+    ({"prompt": "a star"}, "prompt 'a star': cifar10_weak knows no text"),
     ({"sampler": "ddmi"}, "did you mean 'ddim'?"),
     ({"steps": "banana"}, "write a number (250)"),
     ({"steps": "70"}, "this takes 70 steps: 60 are the most here"),

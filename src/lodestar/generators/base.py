@@ -27,6 +27,7 @@ from lodestar.generators.guide import (
     Guides,
     Reader,
     Reference,
+    Rival,
     check_given,
     chosen,
     given_guides,
@@ -288,7 +289,7 @@ class Generator(abc.ABC):
 
     def hears(self, guides: Guides | None = None) -> bool:
         """True if prompts are read, by the generator or by one of the guides."""
-        return self.reads or any(isinstance(guide, Reader) for guide in (guides or {}).values())
+        return self.reads or bool(_readers(guides))
 
     def texts(self, prompts: Prompts, guides: Guides | None = None) -> list[str | None]:
         """The prompts as they are to be asked for, with styles in turn, at least one: None without any. Raises Problem."""
@@ -325,12 +326,12 @@ class Generator(abc.ABC):
         """
         if asked is None:
             return None
-        return _read(asked, cut, guides) if self.text is None else _own(asked, cut, self.text)
+        return self._read(asked, cut, guides) if self.text is None else _own(asked, cut, self.text)
 
     def check_text(self, text: str | None, guides: Guides | None = None) -> None:
         """Raise Problem unless the model, and every guide that reads prompts, supports a prompt, or sampling without any."""
-        if text is not None and (self.text is None or any(isinstance(guide, Reader) for guide in (guides or {}).values())):
-            _read(text, False, guides)
+        if text is not None and (self.text is None or _readers(guides)):
+            self._read(text, False, guides)
         if self.text is None:
             return
         if text is not None:
@@ -372,6 +373,15 @@ class Generator(abc.ABC):
         """
         return surest(frames, asked, best_of, self.check_judge(guide, asked, best_of), self.device)
 
+    def _read(self, asked: str, cut: bool, guides: Guides | None) -> str:
+        """A prompt as guides are asked for it. Raises Problem where none reads any."""
+        readers = _readers(guides)
+        if not readers:
+            raise Problem(f"prompt {shown(asked)}: {self.name or 'this model'} knows no text")
+        for reader in readers:
+            asked = reader.prompt(asked, cut)
+        return asked
+
     def check_judge(self, guide: Guide | None, asked: Request, best_of: int) -> Critic:
         """The judge, checked. Raises Problem if unsuitable."""
         critic = check_judge(guide, asked, best_of)
@@ -379,20 +389,15 @@ class Generator(abc.ABC):
         return critic
 
 
+def _readers(guides: Guides | None) -> list[Reader]:
+    """The guides that read prompts themselves. A weaker model is asked what the model is: it reads none where that does not."""
+    return [guide for guide in (guides or {}).values() if isinstance(guide, Reader) and not isinstance(guide, Rival)]
+
+
 def _first_seed(seed: int | torch.Generator) -> int:
     if isinstance(seed, torch.Generator):
         return int(torch.randint(2**62, (), generator=seed, device=seed.device))
     return seeds_from(seed, 1)[0]
-
-
-def _read(asked: str, cut: bool, guides: Guides | None) -> str:
-    """A prompt as guides are asked for it. Raises Problem where none reads any."""
-    readers = [guide for guide in (guides or {}).values() if isinstance(guide, Reader)]
-    if not readers:
-        raise Problem(f"prompt {shown(asked)}: this model knows no text")
-    for reader in readers:
-        asked = reader.prompt(asked, cut)
-    return asked
 
 
 def _own(asked: str, cut: bool, knows: Texts) -> str | None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lodestar.conditions import Ask
-from lodestar.config import Problem
+from lodestar.config import Problem, shown
 from lodestar.generators.request import Frame, Request
 
 
@@ -39,4 +39,4 @@ def check_settings(asked: Request, name: str, why: str, *effective: str) -> None
         raise Problem(f"settings are given for {1 + len(asked.later)} stages: {name} is one")
     for ask in asked.asks:
         if ask.text is not None:
-            raise Problem(f"prompt {ask.text!r}: this model knows no text")
+            raise Problem(f"prompt {shown(ask.text)}: {name} knows no text")
