@@ -32,7 +32,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
     model = tiny.diffusion()
     with pytest.raises(Problem, match="needs a classifier or a CLIP that judges"):
         model.sample("cat", best_of=2)
-    with pytest.raises(Problem, match="label none: a judge needs a class"):
+    with pytest.raises(Problem, match=r"^label none: the judge needs a class to look for$"):
         model.sample("none", best_of=2, guides={"judge": tiny.classifier()})
     with pytest.raises(Problem, match=r"size \(16, 16\)"):
         model.sample("cat", best_of=2, guides={"judge": tiny.classifier(size=(16, 16))})
@@ -50,6 +50,8 @@ def test_a_clip_keeps_the_picture_nearest_to_its_prompt() -> None:
     assert (kept.images.int() - every.images[best].int()).abs().max() <= 1
     with pytest.raises(Problem, match="prompt none: a CLIP that judges needs a text"):
         model.sample(count=1, best_of=2, guides={"judge": judge})
+    with pytest.raises(Problem, match=r"^label none: the judge needs a class to look for; of prompts a CLIP is the judge$"):
+        model.sample(prompt="cat", best_of=2, guides={"judge": tiny.classifier()})
     with pytest.raises(Problem, match="this CLIP's"):
         model.sample(prompt="a cat of 20 characters", best_of=2, guides={"judge": judge})
     model.companions = {"clip": lambda: judge}

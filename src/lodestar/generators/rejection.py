@@ -44,7 +44,8 @@ def check_judge(judge: Guide | None, asked: Request, best_of: int) -> Critic:
                 raise Problem("prompt none: a CLIP that judges needs a text to look for")
             judge.prompt(text)
     elif any(ask.label is None for ask in asked.asks):
-        raise Problem("label none: a judge needs a class to look for")
+        told = "; of prompts a CLIP is the judge" if any(ask.text for ask in asked.asks) else ""
+        raise Problem(f"label none: {judge.name or 'the judge'} needs a class to look for{told}")
     return judge
 
 
