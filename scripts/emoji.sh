@@ -45,9 +45,13 @@ phase 5 6 "$ELSE" 200000 7e-4
 # Which figure it is, is decided in much noise.
 phase 6 7 "$ELSE" 170000 6e-4 task.levels.mean=1.5
 phase 7 8 "$PICTURES" 110000 4e-4
+phase 8 9 "$ELSE" 300000 6e-4 task.levels.mean=1.2
+phase 9 10 "$ELSE" 120000 6e-4 task.levels.mean=1.2
+phase 10 11 "$PICTURES" 110000 4e-4
 train emoji.up2 --init dalle2_shapes_up2 --out "$RUNS/up2"
 
 embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --before dalle2_shapes_up2 --ranges "$PICTURES"
-embed "$RUNS/8" emoji --preset emoji.text --before dalle2_shapes --before "$RUNS/1" --before "$RUNS/2" --before "$RUNS/3" \
-    --before "$RUNS/4" --before "$RUNS/5" --before "$RUNS/6" --before "$RUNS/7" --ranges "$PICTURES" \
+embed "$RUNS/11" emoji --preset emoji.text --before dalle2_shapes --before "$RUNS/1" --before "$RUNS/2" --before "$RUNS/3" \
+    --before "$RUNS/4" --before "$RUNS/5" --before "$RUNS/6" --before "$RUNS/7" --before "$RUNS/8" --before "$RUNS/9" \
+    --before "$RUNS/10" --ranges "$PICTURES" \
     --part clip=emoji_clip --part upsampler=emoji_up2
