@@ -322,11 +322,13 @@ class Generator(abc.ABC):
     def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
         """A prompt as it is to be asked for; None is none. cut: shorten one that is too long. Raises Problem.
 
-        A model that knows no text leaves it to its guides.
+        The guides that read prompts read it too; a model that knows no text leaves it to them.
         """
-        if asked is None:
-            return None
-        return self._read(asked, cut, guides) if self.text is None else _own(asked, cut, self.text)
+        if asked is not None and self.text is not None:
+            asked = _own(asked, cut, self.text)
+        if asked is None or (self.text is not None and not _readers(guides)):
+            return asked
+        return self._read(asked, cut, guides)
 
     def check_text(self, text: str | None, guides: Guides | None = None) -> None:
         """Raise Problem unless the model, and every guide that reads prompts, supports a prompt, or sampling without any."""
