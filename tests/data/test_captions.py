@@ -302,7 +302,7 @@ def test_parts_and_other_sizes_keep_captions(tmp_path: Path) -> None:
     source = open_source(as_table(tmp_path, ("a", "b", "c", "d")), captions=True)
     assert captions(part(source, np.array([3, 1]), (2, 2))) == ["d", "b"]
     assert captions(open_source(source, size=2, captions=True)) == ["a", "b", "c", "d"]
-    with pytest.raises(Problem, match="style_column 'hand': .* was opened without a column of styles"):
+    with pytest.raises(Problem, match=r"style_column 'hand': .* was opened without a column of styles"):
         open_source(source, captions=True, style_column="hand")
     other = open_source(as_table(tmp_path, ("a", "b", "c", "e")), captions=True)
     assert source.fingerprint != other.fingerprint

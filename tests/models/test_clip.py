@@ -182,7 +182,7 @@ def test_a_prompt_is_cut_for_the_model_and_its_guide_alike() -> None:
     with pytest.warns(Note, match="is cut to"):
         made = model.sample(cut_prompt=True, **how)
     assert made.request.asks[0].text == "far too long"
-    with pytest.raises(Problem, match="more than this model's 16 tokens|more than this CLIP's 12 tokens"):
+    with pytest.raises(Problem, match=r"more than this model's 16 tokens|more than this CLIP's 12 tokens"):
         model.sample(**how)
 
 
