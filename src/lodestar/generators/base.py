@@ -402,10 +402,16 @@ def _first_seed(seed: int | torch.Generator) -> int:
     return seeds_from(seed, 1)[0]
 
 
+def empty(asked: str) -> bool:
+    """True for a prompt that asks for nothing, which a Note tells."""
+    if not asked.strip():
+        warnings.warn(Note(f"prompt {asked!r} is empty, and asks for nothing: its pictures are unconditional"), stacklevel=4)
+    return not asked.strip()
+
+
 def _own(asked: str, cut: bool, knows: Texts) -> str | None:
     """A prompt as a model is asked for it that knows texts; None for an empty one."""
-    if not asked.strip():
-        warnings.warn(Note(f"prompt {asked!r} is empty, and asks for nothing: its pictures are unconditional"), stacklevel=3)
+    if empty(asked):
         return None
     whole, asked = asked, knows.cut(asked) if cut else asked
     if asked != whole:
