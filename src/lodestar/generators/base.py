@@ -322,7 +322,7 @@ class Generator(abc.ABC):
     def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
         """A prompt as it is to be asked for; None is none. cut: shorten one that is too long. Raises Problem.
 
-        The guides that read prompts read it too; a model that knows no text leaves it to them.
+        Guides that read prompts have a say too.
         """
         if asked is not None and self.text is not None:
             asked = _own(asked, cut, self.text)

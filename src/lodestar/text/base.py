@@ -80,7 +80,7 @@ class Tokenizer(Config, abc.ABC):
         return len(self.begin) + len(self.encode(text)) + len(self.end) <= context
 
     def cut(self, text: str, context: int) -> str:
-        """The longest beginning of a text that needs no more than `context` tokens; one that is not valid Unicode as it is."""
+        """The longest beginning of a text that needs no more than `context` tokens; all of a text that is not valid Unicode."""
         if not _valid(text) or self.fits(text, context):
             return text
         low, high = 0, len(text)
