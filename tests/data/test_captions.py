@@ -247,6 +247,7 @@ def test_the_style_is_a_field_and_a_word_of_the_caption(tmp_path: Path) -> None:
         assert source.row(0)["style"] == "other" and source.row(0)["caption"] == ("red apple", "red apple, other")  # type: ignore[index]
         assert next(sequential(source, 2)).fields["style"] == ("other", "noto")
         assert source.styles == ("noto", "other")
+        assert open_source(source, captions=True, style_column="style") is source
         assert open_source(data, captions=True, labels=False).styles == ()
         assert open_source(data, style_column="style", labels=False).row(1).keys() == {"image", "style"}  # type: ignore[union-attr]
     assert open_source(table, captions=True, label_column="style").names == ("noto", "other")
@@ -301,6 +302,8 @@ def test_parts_and_other_sizes_keep_captions(tmp_path: Path) -> None:
     source = open_source(as_table(tmp_path, ("a", "b", "c", "d")), captions=True)
     assert captions(part(source, np.array([3, 1]), (2, 2))) == ["d", "b"]
     assert captions(open_source(source, size=2, captions=True)) == ["a", "b", "c", "d"]
+    with pytest.raises(Problem, match=r"style_column 'hand': .* was opened without a column of styles"):
+        open_source(source, captions=True, style_column="hand")
     other = open_source(as_table(tmp_path, ("a", "b", "c", "e")), captions=True)
     assert source.fingerprint != other.fingerprint
 

@@ -392,7 +392,8 @@ def test_the_splits_of_shapes() -> None:
         ("shapes@helt_out", {}, "did you mean 'shapes@held_out'"),
         ("shapes", {"size": (32, 64)}, "shapes are square pictures: size 32×64"),
         ("shapes", {"label_column": "label"}, "shapes has no columns"),
-        ("shapes", {"style_column": "style"}, "shapes has no captions"),
+        ("shapes", {"style_column": "style"}, "column 'style': shapes has no columns"),
+        ("shapes", {"caption_column": "text"}, "column 'text': shapes has no columns"),
     ):
         with pytest.raises(Problem, match=message):
             open_source(data, **options)  # type: ignore[arg-type]

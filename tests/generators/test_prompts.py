@@ -174,11 +174,21 @@ def test_an_upsampler_takes_the_prompts_of_an_album(tmp_path: Path) -> None:
         deaf.edit("upsample", str(small), prompt="fox")
 
 
+def test_a_manifest_of_another_program_beside_a_picture_is_no_obstacle(tmp_path: Path) -> None:
+    small = model().sample(prompt="cat").save(tmp_path / "small")
+    (small / "manifest.json").write_text('{"name": "a page", "icons": []}')
+    assert MODEL.edit("sdedit", str(small / "00000.png"), prompt="dog").request.asks[0].text == "dog"
+
+
 def test_interpolation_goes_from_prompt_to_prompt() -> None:
     made = MODEL.edit("interpolate:3", prompt=["cat", "dog"], seed=2, sampler="ddim", steps=3)
     assert torch.equal(made.images[0], MODEL.sample(prompt="cat", seed=2, sampler="ddim", steps=3).images[0])
     assert torch.equal(made.images[2], MODEL.sample(prompt="dog", seed=2, sampler="ddim", steps=3).images[0])
     assert not torch.equal(made.images[1], made.images[0])
+    several: Any = ({"prompt": ["a", "b", "c"]}, "3 prompts"), ({"prompt": "a", "style": ["not", "twe", "not"]}, "3 styles")
+    for given, told in several:
+        with pytest.raises(Problem, match=f"from one prompt to one prompt, and {told} are given$"):
+            HANDS.edit("interpolate:3", **given)
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from lodestar import bundle
 from lodestar.__main__ import main
 from lodestar.codecs.embeddings import Whitening
 from lodestar.conditions import Ask, ClipText
-from lodestar.config import Problem
+from lodestar.config import Note, Problem
 from lodestar.conversion import karlo
 from lodestar.data import open_source
 from lodestar.generators import unclip_edits as edits
@@ -227,6 +227,8 @@ def test_a_picture_without_a_prompt_is_unconditional(parts: Path) -> None:
     model = load(parts)
     ours = model.sample(count=2, steps=2)
     assert torch.equal(ours.images, model.decoder.sample(count=2, steps=2).images)
+    with pytest.warns(Note, match="prompt ' ' is empty, and asks for nothing"):
+        assert torch.equal(model.sample(prompt=" ", count=2, steps=2).images, ours.images)
     assert isinstance(lodestar.load(parts / "all.bundle.json", "cpu", "diffusion"), Diffusion)
 
 

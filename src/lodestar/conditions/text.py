@@ -17,7 +17,6 @@ from torch import Tensor
 from lodestar.conditions.ask import Ask
 from lodestar.conditions.base import Condition, Encoder, Fields
 from lodestar.conditions.signals import Signals
-from lodestar.config import Problem
 from lodestar.nets.text import TextTransformer, TextTransformerConfig
 from lodestar.text import AnyTokenizer, LanguageModel, OwnTokenizer
 
@@ -66,13 +65,11 @@ class Texts(Condition, abc.ABC):
 
     def check(self, text: str, name: str = "prompt") -> None:
         """Raise Problem for a text that is too long, or not valid Unicode."""
-        if not _valid(text):
-            raise Problem(f"{name} {text!a} is not valid Unicode (UTF-8)")
         self.tokenizer.check(text, self.context, name, "this model's")
 
     def cut(self, text: str) -> str:
         """A text, or its longest beginning that is not too long."""
-        return text if not _valid(text) else self.tokenizer.cut(text, self.context)
+        return self.tokenizer.cut(text, self.context)
 
 
 class TextCondition(Texts):
@@ -161,11 +158,3 @@ class TextEncoder(Encoder):
             kept |= {key: (encoded[0][row], encoded[1][row]) for row, key in enumerate(new)}
         tokens, emb = zip(*(kept[key] for key in keys), strict=True)
         return torch.stack(tokens), torch.stack(emb)
-
-
-def _valid(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True

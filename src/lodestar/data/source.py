@@ -279,6 +279,8 @@ def _again(source: Source, size: int | Size | None, channels: int | None, asked:
     """The source, or one of the same pictures in another size or other channels, or without labels."""
     _no_columns(source.spec, asked)
     _check_captions(source.captioned, source.spec, asked)
+    if asked.style is not None and not source.styles:
+        raise Problem(f"style_column {asked.style!r}: {source.spec} is open already, and was opened without a column of styles")
     unlabelled = asked.labels is False and source.names is not None
     if size is None and channels in (None, source.channels) and skip_bad <= source.skip_bad and not unlabelled:
         return source
@@ -329,7 +331,7 @@ def _named(spec: str, asked: Asked, size: int | Size | None) -> Rows:
         if reader is None and table and (whole := Path(table).expanduser()).is_file() and ending(whole) in (".parquet", ""):
             return selected(ParquetRows(whole, spec, asked), told, spec)
     if spec in _MADE or reader is not ParquetRows:
-        _no_columns(spec, asked)
+        _no_columns(spec, asked, (asked.caption or asked.style) if spec in _MADE else None)
     if reader is None and (parts := shards(spec)):
         return _joined(parts, spec, asked)
     if spec == "digits":
@@ -372,8 +374,9 @@ def ending(path: Path) -> str:
     return next((end for end in sorted(_FILES, key=len, reverse=True) if path.name.lower().endswith(end)), "")
 
 
-def _no_columns(spec: str, asked: Asked) -> None:
-    if column := asked.image or asked.label:
+def _no_columns(spec: str, asked: Asked, texts: str | None = None) -> None:
+    """Raise Problem where a column is asked for by name, of pictures or labels, or of texts where there are none either."""
+    if column := asked.image or asked.label or texts:
         raise Problem(f"column {column!r}: {spec} has no columns, only parquet files and data sets of the hub have")
 
 

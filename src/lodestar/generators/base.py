@@ -322,11 +322,13 @@ class Generator(abc.ABC):
     def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
         """A prompt as it is to be asked for; None is none. cut: shorten one that is too long. Raises Problem.
 
-        A model that knows no text leaves it to its guides.
+        Guides that read prompts have a say too.
         """
-        if asked is None:
-            return None
-        return self._read(asked, cut, guides) if self.text is None else _own(asked, cut, self.text)
+        if asked is not None and self.text is not None:
+            asked = _own(asked, cut, self.text)
+        if asked is None or (self.text is not None and not _readers(guides)):
+            return asked
+        return self._read(asked, cut, guides)
 
     def check_text(self, text: str | None, guides: Guides | None = None) -> None:
         """Raise Problem unless the model, and every guide that reads prompts, supports a prompt, or sampling without any."""
@@ -400,10 +402,16 @@ def _first_seed(seed: int | torch.Generator) -> int:
     return seeds_from(seed, 1)[0]
 
 
+def empty(asked: str) -> bool:
+    """True for a prompt that asks for nothing, which a Note tells."""
+    if not asked.strip():
+        warnings.warn(Note(f"prompt {asked!r} is empty, and asks for nothing: its pictures are unconditional"), stacklevel=4)
+    return not asked.strip()
+
+
 def _own(asked: str, cut: bool, knows: Texts) -> str | None:
     """A prompt as a model is asked for it that knows texts; None for an empty one."""
-    if not asked.strip():
-        warnings.warn(Note(f"prompt {asked!r} is empty, and asks for nothing: its pictures are unconditional"), stacklevel=3)
+    if empty(asked):
         return None
     whole, asked = asked, knows.cut(asked) if cut else asked
     if asked != whole:

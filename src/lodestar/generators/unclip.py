@@ -16,7 +16,7 @@ from lodestar.codecs import pixels
 from lodestar.conditions import Ask, Label
 from lodestar.config import Problem, checked, decode, parse
 from lodestar.display import caption
-from lodestar.generators.base import PRIOR, Generator, Prepared
+from lodestar.generators.base import PRIOR, Generator, Prepared, empty
 from lodestar.generators.diffusion import Diffusion
 from lodestar.generators.editor import Editor
 from lodestar.generators.edits.editing import PreparedEdit
@@ -177,7 +177,7 @@ class UnClip(Editor):
         return self.decoder.label(asked, guides)
 
     def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
-        return None if asked is None or not asked.strip() else self.clip.prompt(asked, cut)
+        return None if asked is None or empty(asked) else self.clip.prompt(asked, cut)
 
     def prepare(self, asked: Request, guides: Guides | None = None) -> PreparedUnclip:
         checked("request", asked, InstanceOf[Request])

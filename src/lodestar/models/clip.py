@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Annotated, Literal, Self
@@ -14,7 +15,7 @@ from torch import Tensor
 from lodestar.codecs import Embeddings
 from lodestar.conditions import Ask, ClipText, Embedding
 from lodestar.conditions.clip_text import ClipTextEncoder
-from lodestar.config import Config, Kinds, Problem, shown
+from lodestar.config import Config, Kinds, Note, Problem, shown
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.schedule import AnySchedule, Cosine
 from lodestar.guidance import LogP, Observed, Sees
@@ -143,9 +144,11 @@ class PictureClip(Model):
     def prompt(self, asked: str, cut: bool = False) -> str:
         """A prompt as it is to be asked for. cut: shorten one that is too long. Raises Problem."""
         tokenizer, context = self.config.tokenizer, self.config.network.text.context
-        if not cut:
-            tokenizer.check(asked, context, "prompt", "this CLIP's")
-        return tokenizer.cut(asked, context)
+        whole, asked = asked, tokenizer.cut(asked, context) if cut else asked
+        tokenizer.check(asked, context, "prompt", "this CLIP's")
+        if asked != whole:
+            warnings.warn(Note(f"prompt {shown(whole)} is cut to {asked!r}"), stacklevel=2)
+        return asked
 
     def text_features(self, texts: Sequence[str], cut: bool = False) -> Tensor:
         """Embeddings [B, E] of texts, of any length. Raises Problem for a text that is too long, unless it may be cut."""

@@ -63,7 +63,12 @@ class Tokenizer(Config, abc.ABC):
         return self
 
     def check(self, text: str, context: int, name: str, whose: str) -> None:
-        """Raise Problem for a text with more than `context` tokens; name: of the text; whose: of the context, "this model's"."""
+        """Raise Problem for a text that is not valid Unicode, or has more than `context` tokens.
+
+        name: of the text; whose: of the context, "this model's".
+        """
+        if not _valid(text):
+            raise Problem(f"{name} {text!a} is not valid Unicode (UTF-8)")
         if not self.fits(text, context):
             raise Problem(
                 f"{name} {shown(text)} has more than {whose} {context} tokens: shorten it, or --cut-prompt "
@@ -75,11 +80,19 @@ class Tokenizer(Config, abc.ABC):
         return len(self.begin) + len(self.encode(text)) + len(self.end) <= context
 
     def cut(self, text: str, context: int) -> str:
-        """The longest beginning of a text that needs no more than `context` tokens."""
-        if self.fits(text, context):
+        """The longest beginning of a text that needs no more than `context` tokens; all of a text that is not valid Unicode."""
+        if not _valid(text) or self.fits(text, context):
             return text
         low, high = 0, len(text)
         while low < high:
             middle = (low + high + 1) // 2
             low, high = (middle, high) if self.fits(text[:middle], context) else (low, middle - 1)
         return text[:low].rstrip()
+
+
+def _valid(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

@@ -65,7 +65,9 @@ def _texts(pictures: Sequence[str]) -> tuple[str | None, ...]:
     for manifest in {Path(picture).with_name(MANIFEST) for picture in pictures}:
         if manifest.is_file():
             with reading(manifest, "is no manifest of pictures"):
-                albums[manifest.parent] = {each.get("file"): each.get("text") for each in read_json(manifest)["pictures"]}
+                told = read_json(manifest)
+                if isinstance(told, dict) and "manifest" in told:  # a file of this name may be another program's
+                    albums[manifest.parent] = {each.get("file"): each.get("text") for each in told["pictures"]}
     texts = tuple(albums.get((path := Path(picture)).parent, {}).get(path.name) for picture in pictures)
     return texts if any(text is not None for text in texts) else ()
 
@@ -88,8 +90,9 @@ def arrange(
         ends = [model.labels(first or second or ["none"], None, guides) for first, second in ((origin, label), (label, origin))]
         if any(len(end) != 1 for end in ends):
             raise Problem("interpolate goes from one label to one label: give one at each end")
-        if len(prompts.texts) > 2:
-            raise Problem(f"interpolate goes from one prompt to one prompt, and {len(prompts.texts)} are given")
+        if prompts.turns > 2:
+            what = "prompts" if prompts.turns == len(prompts.texts) else "styles"
+            raise Problem(f"interpolate goes from one prompt to one prompt, and {prompts.turns} {what} are given")
         texts = model.texts(prompts, guides)
         wanted = origins = tuple(
             Ask(label=each, text=text) for each, text in zip((*ends[0], *ends[1]), (texts[0], texts[-1]), strict=True)
