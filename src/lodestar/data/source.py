@@ -377,7 +377,9 @@ def ending(path: Path) -> str:
 def _no_columns(spec: str, asked: Asked, texts: str | None = None) -> None:
     """Raise Problem where a column is asked for by name, of pictures or labels, or of texts where there are none either."""
     if column := asked.image or asked.label or texts:
-        raise Problem(f"column {column!r}: {spec} has no columns, only parquet files and data sets of the hub have: leave it out (null)")
+        raise Problem(
+            f"column {column!r}: {spec} has no columns, only parquet files and data sets of the hub have: leave it out (null)"
+        )
 
 
 def _is_hub_name(name: str) -> bool:
