@@ -14,9 +14,11 @@ import json
 import shutil
 import sys
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import lodestar
 from lodestar import bundle, checkpoint, library
@@ -44,6 +46,13 @@ def main() -> None:
         default=[],
         help="the model that the run began with, whose images and seconds are added; repeatable",
     )
+    parser.add_argument(
+        "--average",
+        type=Path,
+        action="append",
+        default=[],
+        help="another run, begun with this one or this with it: the mean of the weights is embedded (model soups); repeatable",
+    )
     parser.add_argument("--note", help="what else a reader of the card should know")
     parser.add_argument("--preset", help="the preset's name, where it is another than the model's")
     parser.add_argument("--data", help="how the card names the data (default: the source's file name)")
@@ -52,6 +61,7 @@ def main() -> None:
     parser.add_argument("--part", action="append", default=[], help="what belongs to it: ROLE=NAME or ROLE=FILE; repeat it")
     options = parser.parse_args()
     header, tensors = checkpoint.load(library.find(options.run))
+    tensors = mean([tensors, *(checkpoint.load(library.find(other))[1] for other in options.average)])
     run = decode(Run, (options.run / RUN).read_text(encoding="utf-8"))
     provenance = {
         **header.provenance,
@@ -62,6 +72,8 @@ def main() -> None:
     for before in options.before:
         earlier = checkpoint.peek(library.find(before)).provenance
         provenance |= {name: earlier[name] + provenance[name] for name in ("images_seen", "seconds")}
+    if options.average:
+        provenance["mean_of_runs"] = 1 + len(options.average)
     if options.note is not None:
         provenance["note"] = options.note
     if options.numbers is not None:
@@ -86,6 +98,19 @@ def main() -> None:
     for other in bundle.WEIGHTS.glob(f"*{bundle.SUFFIX}"):
         known = bundle.read(other).parts
         bundle.save(other, {role: part.name or bundle.WEIGHTS / str(part.file) for role, part in known.items()})
+
+
+def mean(models: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of the weights of models of one network (Wortsman et al. 2022, arXiv:2203.05482), where all share a beginning."""
+    first = models[0]
+    assert all(
+        {name: each.shape for name, each in model.items()} == {name: each.shape for name, each in first.items()}
+        for model in models
+    )
+    return {
+        name: torch.stack([model[name] for model in models]).mean(0) if tensor.is_floating_point() else tensor
+        for name, tensor in first.items()
+    }
 
 
 if __name__ == "__main__":

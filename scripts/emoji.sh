@@ -48,10 +48,12 @@ phase 7 8 "$PICTURES" 110000 4e-4
 phase 8 9 "$ELSE" 300000 6e-4 task.levels.mean=1.2
 phase 9 10 "$ELSE" 120000 6e-4 task.levels.mean=1.2
 phase 10 11 "$PICTURES" 110000 4e-4
+# All again makes what shows no people worse, which alone makes people worse: the mean of the weights of both draws both.
+phase 11 12 "$ELSE" 45000 4e-4 task.levels.mean=1.2
 train emoji.up2 --init dalle2_shapes_up2 --out "$RUNS/up2"
 
 embed "$RUNS/up2" emoji_up2 --preset emoji.up2 --before dalle2_shapes_up2 --ranges "$PICTURES"
-embed "$RUNS/11" emoji --preset emoji.text --before dalle2_shapes --before "$RUNS/1" --before "$RUNS/2" --before "$RUNS/3" \
+embed "$RUNS/12" emoji --average "$RUNS/11" --preset emoji.text --before dalle2_shapes --before "$RUNS/1" --before "$RUNS/2" --before "$RUNS/3" \
     --before "$RUNS/4" --before "$RUNS/5" --before "$RUNS/6" --before "$RUNS/7" --before "$RUNS/8" --before "$RUNS/9" \
-    --before "$RUNS/10" --ranges "$PICTURES" \
+    --before "$RUNS/10" --before "$RUNS/11" --ranges "$PICTURES" \
     --part clip=emoji_clip --part upsampler=emoji_up2
