@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lodestar
-from lodestar.conditions import Ask, TextCondition
+from lodestar.conditions import Ask
 from lodestar.config import Note, Problem
 from lodestar.core.level import CLEAN, Level
 from lodestar.core.schedule import Cosine, Linear
@@ -22,7 +22,6 @@ from lodestar.models.clip import ClipModelConfig, PictureClip
 from lodestar.models.diffusion import DiffusionConfig
 from lodestar.nets.clip import ClipConfig, TextTowerConfig, unit
 from lodestar.nets.clip_image import ViT, ViTConfig
-from lodestar.nets.text import TextTransformerConfig
 from lodestar.nets.unet import UNetConfig
 from lodestar.text import ClipTokenizer
 
@@ -41,10 +40,10 @@ def clip(time: str = "sinusoid", **others: Any) -> PictureClip:
     return PictureClip(config(time, **others)).eval().requires_grad_(False)
 
 
-def diffusion(schedule: Any = SCHEDULE, size: int = 8, channels: int = 3, conditions: Any = ()) -> Diffusion:
+def diffusion(schedule: Any = SCHEDULE, size: int = 8, channels: int = 3) -> Diffusion:
     torch.manual_seed(0)
     network = UNetConfig(width=8, multipliers=(1, 2), blocks=1, attention=(2,), head_channels=8, norm_groups=4)
-    denoiser = DenoiserConfig(network=network, channels=channels, conditions=conditions)
+    denoiser = DenoiserConfig(network=network, channels=channels)
     model = Diffusion(DiffusionConfig(denoiser=denoiser, schedule=schedule, size=(size, size), steps="4"))
     with torch.no_grad():
         for parameter in model.parameters():
@@ -173,17 +172,6 @@ def test_a_prompt_is_cut_where_asked() -> None:
     with pytest.warns(Note, match="prompt 'far too long for it' is cut to 'far too long'$"):
         made = model.sample(count=1, prompt="far too long for it", cut_prompt=True, **how)
     assert made.request.asks[0].text == "far too long"[:12]
-
-
-def test_a_prompt_is_cut_for_the_model_and_its_guide_alike() -> None:
-    text = TextCondition(network=TextTransformerConfig(width=8, layers=1, heads=2, context=16))
-    model = diffusion(conditions=(text,))
-    how: Any = {"count": 1, "prompt": "far too long for it", "guidance": "clip:2", "guides": {"clip": clip()}}
-    with pytest.warns(Note, match="is cut to"):
-        made = model.sample(cut_prompt=True, **how)
-    assert made.request.asks[0].text == "far too long"
-    with pytest.raises(Problem, match=r"more than this model's 16 tokens|more than this CLIP's 12 tokens"):
-        model.sample(**how)
 
 
 def test_another_tokenizer_than_the_weights_is_refused() -> None:

@@ -322,13 +322,11 @@ class Generator(abc.ABC):
     def prompt(self, asked: str | None, cut: bool = False, guides: Guides | None = None) -> str | None:
         """A prompt as it is to be asked for; None is none. cut: shorten one that is too long. Raises Problem.
 
-        Guides that read prompts have a say too.
+        A model that knows no text leaves it to its guides.
         """
-        if asked is not None and self.text is not None:
-            asked = _own(asked, cut, self.text)
-        if asked is None or (self.text is not None and not _readers(guides)):
-            return asked
-        return self._read(asked, cut, guides)
+        if asked is None:
+            return None
+        return self._read(asked, cut, guides) if self.text is None else _own(asked, cut, self.text)
 
     def check_text(self, text: str | None, guides: Guides | None = None) -> None:
         """Raise Problem unless the model, and every guide that reads prompts, supports a prompt, or sampling without any."""
