@@ -262,7 +262,7 @@ def test_commands_make_pictures_of_classes_in_one_file(source: str, tmp_path: Pa
         (("--steps", "5"), "steps has no effect on"),
         (("--reuse", "2"), "reuse has no effect on"),
         (("--label", "a+b"), "label 'a+b': a prior of codes is told one class"),
-        (("--prompt", "x"), "knows no text"),
+        (("--prompt", "x"), f"prompt 'x': {name} knows no text"),
         (("--guidance", "apg:2"), "guidance apg: codes are guided by cfg"),
         (("--guidance", "cfg:2,rescale=0.5"), "without rescaling"),
     ):
